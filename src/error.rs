@@ -1,0 +1,203 @@
+//! The one error type of the library.
+//!
+//! `Display` says only what this layer knows; [`std::error::Error::source`] carries the rest, so a chain printer
+//! never says a thing twice. Connection strings, passwords and payloads never enter an error.
+
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, whose turn it is to act ([`Error::kind`]) and what lies beneath it (`source`).
+///
+/// Small (one pointer), so results stay cheap to return.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The kinds of [`Error`]; match on these, not on text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A value given by the caller cannot be accepted; the message names the value and the limit.
+    Invalid,
+    /// A connection string, environment variable or configuration field is unusable.
+    Config,
+    /// No usable server could be reached, or the connection was lost before anything was sent.
+    Connect,
+    /// The server refused the statement; [`Error::sqlstate`] has its code.
+    Database,
+    /// The connection ended while a statement was being committed: it may or may not have happened.
+    OutcomeUnknown,
+    /// The message is no longer owned by who tried to settle it: another attempt has it, or somebody settled it.
+    LeaseLost,
+    /// No such message, target or other named thing.
+    NotFound,
+    /// The change of state is not allowed from the message's present status.
+    IllegalTransition,
+    /// The schema is missing, behind, newer than this program, or was altered.
+    Schema,
+    /// A deadline passed.
+    Timeout,
+    /// The consumer or broker was shut down.
+    Closed,
+    /// Something outside the database failed: a file, a process, the private server.
+    Io,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Puts what was being done in front of the message.
+    pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.0.message = format!("{doing}: {}", self.0.message);
+        self
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the settle came too late: somebody else owns or has settled the message.
+    pub fn is_lease_lost(&self) -> bool {
+        self.0.kind == ErrorKind::LeaseLost
+    }
+
+    /// Whether the same call may succeed later without anything being changed by the caller.
+    ///
+    /// True for lost or refused connections, restarts, exhausted resources, lock time-outs, deadlocks and
+    /// serialization failures. [`ErrorKind::OutcomeUnknown`] is transient too, but only a call that is harmless when
+    /// it happens twice (a publish with a dedup key, any settle) should be repeated.
+    pub fn is_transient(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::OutcomeUnknown => true,
+            ErrorKind::Database => self.sqlstate().is_some_and(sqlstate_is_transient),
+            _ => false,
+        }
+    }
+
+    /// The server's error code, where the server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            if let Some(postgres) = error.downcast_ref::<tokio_postgres::Error>() {
+                return postgres.code().map(SqlState::code);
+            }
+            if let Some(db) = error.downcast_ref::<tokio_postgres::error::DbError>() {
+                return Some(db.code().code());
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// SQLSTATEs after which the same statement may succeed: lost connections (08), shutdown and start-up (57P0x),
+/// a server that became read-only (25006), exhausted resources (53), lock time-outs (55P03), cancelled statements
+/// (57014), deadlocks and serialization failures (40).
+fn sqlstate_is_transient(code: &str) -> bool {
+    code.starts_with("08")
+        || code.starts_with("53")
+        || code.starts_with("40")
+        || code.starts_with("57P")
+        || matches!(code, "25006" | "55P03" | "57014")
+}
+
+/// Turns the driver's error into ours: the SQLSTATEs raised by our own SQL functions become kinds here and nowhere else.
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            let kind = match db.code().code() {
+                "MQ001" => ErrorKind::LeaseLost,
+                "MQ002" => ErrorKind::Invalid,
+                "MQ003" => ErrorKind::IllegalTransition,
+                "MQ004" => ErrorKind::NotFound,
+                "3F000" | "42P01" | "42883" | "42703" => ErrorKind::Schema,
+                "57P01" | "57P02" | "57P03" => ErrorKind::Connect,
+                _ => ErrorKind::Database,
+            };
+            let mut message = db.message().to_owned();
+            if let Some(hint) = db.hint() {
+                message.push_str(" (");
+                message.push_str(hint);
+                message.push(')');
+            }
+            return Self::new(kind, message).with_source(error);
+        }
+        let kind = if error.is_closed() || std::error::Error::source(&error).is_some_and(|e| e.is::<std::io::Error>()) {
+            ErrorKind::OutcomeUnknown
+        } else {
+            ErrorKind::Database
+        };
+        let message = match kind {
+            ErrorKind::OutcomeUnknown => "the connection to PostgreSQL was lost",
+            _ => "PostgreSQL did not accept the statement",
+        };
+        Self::new(kind, message).with_source(error)
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Error {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::PoolError;
+        match error {
+            PoolError::Backend(inner) => {
+                let mut ours = Self::from(inner);
+                // Nothing was sent yet: the connection failed, whatever the reason.
+                if ours.0.kind == ErrorKind::OutcomeUnknown {
+                    ours.0.kind = ErrorKind::Connect;
+                }
+                ours
+            }
+            PoolError::Timeout(_) => Self::new(ErrorKind::Timeout, "no database connection became free in time"),
+            PoolError::Closed => Self::new(ErrorKind::Closed, "the broker was closed"),
+            other => Self::new(ErrorKind::Connect, "no database connection could be had").with_source(other),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
+        let mut cause = self.0.source.as_deref().map(|s| s as &dyn std::error::Error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|s| s as &(dyn std::error::Error + 'static))
+    }
+}
