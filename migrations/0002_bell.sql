@@ -1,0 +1,85 @@
+-- The bell: tells parked consumers of a target that there is something to look at. A hint, never data.
+
+-- The channel of a target: a fixed prefix and a hash, because channel names are limited to 63 bytes, LISTEN folds
+-- case, and user text does not belong into identifiers. Ask this function; never compute it elsewhere.
+create function integration.channel(p_target text) returns text
+    language sql immutable strict parallel safe
+    return 'doorbell_' || to_hex(hashtextextended(p_target, 0));
+
+-- The channel on which consumers learn that the target's next scheduled message is due earlier than they knew.
+create function integration.due_channel(p_target text) returns text
+    language sql immutable strict parallel safe
+    return integration.channel(p_target) || '_due';
+
+-- Whether the session and the target want bells.
+create function integration.bell_is_on(p_target text) returns boolean
+    language sql stable
+    return coalesce(current_setting('integration.notify', true), '') <> 'off'
+       and not exists (select from integration.targets t where t.target_app = p_target and t.bell = 'off');
+
+-- Rings one target: NOTIFY with an empty payload, delivered at commit, merged within a transaction.
+-- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY)
+-- or the target's bell is off; the sweep finds the message then.
+create function integration.ring(p_target text) returns void
+    language sql
+    begin atomic
+        select pg_notify(integration.channel(p_target), '') where integration.bell_is_on(p_target);
+    end;
+
+-- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
+-- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many, never one too few.
+create function integration.ring_due(p_target text, p_due timestamptz) returns void
+    language sql
+    begin atomic
+        select pg_notify(integration.due_channel(p_target), '')
+         where integration.bell_is_on(p_target)
+           and not exists (
+            select from integration.data_staging d
+             where d.target_app = p_target and d.status = 'scheduled' and d.available_at < p_due);
+    end;
+
+-- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; and the dedup keys of
+-- plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT.
+-- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken.
+create function integration.on_published() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_target  text;
+    v_pending boolean;
+    v_due     timestamptz;
+    v_taken   text;
+begin
+    if exists (select from published p where p.dedup_key is not null) then
+        with claimed as (
+            insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
+            select p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
+              from published p, integration.settings s
+             where p.dedup_key is not null
+             order by p.source_app, p.dedup_key, p.id
+            on conflict (source_app, dedup_key) do update set staging_id = excluded.staging_id, expires_at = excluded.expires_at
+             where k.expires_at <= integration.clock() or k.staging_id = excluded.staging_id
+            returning k.staging_id)
+        select p.dedup_key into v_taken from published p
+         where p.dedup_key is not null and p.id not in (select staging_id from claimed) limit 1;
+        if v_taken is not null then
+            raise exception 'dedup key "%" was already used by this source inside the dedup window', v_taken
+                using errcode = 'unique_violation', hint = 'integration.publish() returns the id of the first message instead of failing';
+        end if;
+    end if;
+    for v_target, v_pending, v_due in
+        select p.target_app, bool_or(p.status = 'pending'), min(p.available_at) filter (where p.status = 'scheduled')
+          from published p where p.status in ('pending', 'scheduled') group by p.target_app
+    loop
+        if v_pending then
+            perform integration.ring(v_target);
+        end if;
+        if v_due is not null then
+            perform integration.ring_due(v_target, v_due);
+        end if;
+    end loop;
+    return null;
+end $$;
+
+create trigger data_staging_published after insert on integration.data_staging
+    referencing new table as published
+    for each statement execute function integration.on_published();

@@ -1,0 +1,135 @@
+-- Claiming: pending -> processing, owned by one consumer, one attempt.
+
+-- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
+--
+-- p_owner is the incarnation of a live row in consumers, or any name together with p_lease (the claim then ends by
+-- itself after that long unless extended). p_types restricts to some record types. p_bytes_max bounds the sum of the
+-- stored payload sizes (at least one message is always claimed). Messages that were in flight when a consumer died
+-- (crash_count > 0) are left to claim_suspect.
+-- Empty result: nothing pending, or the target is paused. The rows come in claiming order.
+-- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
+-- was given.
+--
+-- "id = any(array(...))" evaluates the locking subquery once; a join or IN may run it again and claim more than
+-- p_limit. The statuses are literals because a partial index is not used for a parameter. Sequential and bitmap scans
+-- are off because a cached plan made while the table was small would otherwise scan all of it later.
+create function integration.claim(
+    p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
+    p_lease interval default null, p_bytes_max bigint default 16777216
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz
+)
+    language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := integration.clock();
+begin
+    if p_lease is null and not integration.is_alive(p_owner) then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
+    end if;
+    if integration.is_held_back(p_target) then
+        return;
+    end if;
+    return query
+        with picked as materialized (
+            select d.id, d.priority, d.created_at, pg_column_size(d.data) as bytes
+              from integration.data_staging d
+             where d.target_app = p_target and d.status = 'pending' and d.crash_count = 0
+               and (p_types is null or d.record_type = any (p_types))
+             order by d.priority desc, d.created_at, d.id
+             limit greatest(p_limit, 0)
+             for no key update skip locked),
+        fitting as (
+            select f.id
+              from (select p.id, sum(p.bytes) over (order by p.priority desc, p.created_at, p.id) - p.bytes as bytes_before
+                      from picked p) f
+             where f.bytes_before < p_bytes_max),
+        claimed as (
+            update integration.data_staging d
+               set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+                   lease_until = v_now + p_lease, updated_at = v_now
+             where d.id = any (array(select f.id from fitting f))
+            returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
+        select * from claimed c order by c.priority desc, c.created_at, c.id;
+end $$;
+
+-- Claims at most one message that was in flight when a consumer died. The caller runs it with nothing else in flight
+-- in its process, so that a message which kills its consumer kills nobody beside it.
+-- Empty result, locks and SQLSTATEs: as claim.
+create function integration.claim_suspect(
+    p_target text, p_owner text, p_types text[] default null, p_lease interval default null
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz
+)
+    language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := integration.clock();
+begin
+    if p_lease is null and not integration.is_alive(p_owner) then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
+    end if;
+    if integration.is_held_back(p_target) then
+        return;
+    end if;
+    return query
+        update integration.data_staging d
+           set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+               lease_until = v_now + p_lease, updated_at = v_now
+         where d.id = any (array(
+            select s.id from integration.data_staging s
+             where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
+               and (p_types is null or s.record_type = any (p_types))
+             order by s.crash_count, s.created_at, s.id
+             limit 1
+             for no key update skip locked))
+        returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                  d.retry_count, d.redrive_count, d.ordering_key, d.created_at;
+end $$;
+
+-- Whether claiming from the target is held back by an operator (paused) or by its breaker.
+create function integration.is_held_back(p_target text) returns boolean
+    language sql stable
+    return exists (select from integration.targets t where t.target_app = p_target and t.paused_at is not null);
+
+-- Makes due scheduled messages of the given targets pending, oldest due first; returns how many. Callers repeat while
+-- the result equals the limit.
+-- Locks: the rows, SKIP LOCKED.
+create function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
+    language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    v_now   timestamptz := integration.clock();
+    v_count integer;
+begin
+    update integration.data_staging d
+       set status = 'pending', available_at = null, updated_at = v_now
+     where d.id = any (array(
+        select s.id
+          from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select x.id, x.available_at from integration.data_staging x
+             where x.target_app = t.target_app and x.status = 'scheduled' and x.available_at <= v_now
+             order by x.available_at limit p_limit
+             for no key update skip locked) s
+         limit p_limit));
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- Milliseconds until the next scheduled message of each target is due (0 when it is overdue); targets without one are
+-- left out. Relative, so that no client compares its clock with the server's.
+create function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
+    language sql stable
+    begin atomic
+        select t.target_app, greatest(0, ceil(extract(epoch from s.available_at - integration.clock()) * 1000))::bigint
+          from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select d.available_at from integration.data_staging d
+             where d.target_app = t.target_app and d.status = 'scheduled'
+             order by d.available_at limit 1) s;
+    end;

@@ -1,0 +1,116 @@
+-- Leases: who is alive, and what becomes of the messages of who is not.
+
+-- Registers a running process under a new incarnation, or renews what its consumers accept.
+create function integration.register(
+    p_incarnation text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb, p_lease_ms bigint
+) returns void
+    language sql
+    begin atomic
+        insert into integration.consumers (incarnation, host, pid, application, version, targets, lease_until)
+        values (p_incarnation, p_host, p_pid, p_application, p_version, p_targets, integration.clock() + p_lease_ms * interval '1 ms')
+        on conflict (incarnation) do update
+           set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until;
+    end;
+
+-- Whether the incarnation is registered. Not compared with its lease: until somebody has rescued its messages, they are its own.
+create function integration.is_alive(p_incarnation text) returns boolean
+    language sql stable
+    return exists (select from integration.consumers c where c.incarnation = p_incarnation);
+
+-- Heartbeat: renews the lease of one process. False: it was rescued in the meantime, owns nothing any more and must
+-- register again under a new incarnation.
+create function integration.beat(p_incarnation text, p_lease_ms bigint) returns boolean
+    language plpgsql as $$
+begin
+    update integration.consumers c
+       set beat_at = integration.clock(), lease_until = integration.clock() + p_lease_ms * interval '1 ms'
+     where c.incarnation = p_incarnation;
+    return found;
+end $$;
+
+-- Takes the session lock of an incarnation on the calling session (the one that LISTENs and lives as long as the
+-- process) and notes on which server. False: another session has it, or the incarnation is not registered.
+create function integration.hold_session_lock(p_incarnation text) returns boolean
+    language plpgsql as $$
+begin
+    if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_incarnation)) then
+        return false;
+    end if;
+    update integration.consumers c set locked_on = pg_postmaster_start_time() where c.incarnation = p_incarnation;
+    return found;
+end $$;
+
+-- The first key of every advisory lock of ours ("door"), away from applications' keys.
+create function integration.lock_class() returns integer
+    language sql immutable parallel safe
+    return 1685024626;
+
+-- A process that ends well: gives back what it still holds and leaves. Returns how many messages it gave back.
+create function integration.deregister(p_incarnation text) returns integer
+    language plpgsql set enable_seqscan = off as $$
+declare
+    v_count integer;
+begin
+    update integration.data_staging d
+       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
+     where d.status = 'processing' and d.claimed_by = p_incarnation;
+    get diagnostics v_count = row_count;
+    delete from integration.consumers c where c.incarnation = p_incarnation;
+    return v_count;
+end $$;
+
+-- Declares dead every process whose lease ran out, or whose session lock is free although it was taken on this very
+-- server and which has not beaten for p_grace_ms; returns their messages (see return_message), and those whose own
+-- lease ran out, and those of owners nobody knows. At most p_limit messages; callers repeat while the result equals it.
+-- Returns how many messages were returned. With p_full false the messages are looked at only when somebody was declared
+-- dead just now: cheap enough for every heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
+-- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), consumers rows SKIP
+-- LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
+create function integration.rescue(
+    p_grace_ms bigint default 2000, p_limit integer default 1000, p_full boolean default true
+) returns integer
+    language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    v_now   timestamptz := integration.clock();
+    v_count integer;
+begin
+    if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
+        return 0;
+    end if;
+    delete from integration.consumers c
+     where c.incarnation = any (array(
+        select x.incarnation from integration.consumers x
+         where x.lease_until < v_now
+            or (x.locked_on = pg_postmaster_start_time()
+                and x.beat_at < v_now - p_grace_ms * interval '1 ms'
+                and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.incarnation)))
+         for update skip locked));
+    if not (p_full or found) then
+        return 0;
+    end if;
+    with lost as materialized (
+        select d.id, d.target_app, d.record_type
+          from integration.data_staging d
+         where d.status = 'processing'
+           and case
+                   when d.lease_until is not null then d.lease_until < v_now
+                   when d.claimed_by is not null
+                       then not exists (select from integration.consumers c where c.incarnation = d.claimed_by)
+                   else d.updated_at < v_now - (
+                       select t.foreign_lease from integration.targets t where t.target_app = d.target_app)
+               end
+         limit p_limit
+         for no key update skip locked)
+    update integration.data_staging d
+       set status = case when d.crash_count + 1 >= p.max_crashes then 'failed' else 'pending' end,
+           crash_count = d.crash_count + 1,
+           error_message = case when d.crash_count + 1 >= p.max_crashes
+               then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
+               else d.error_message end,
+           claimed_by = null, lease_until = null, updated_at = v_now
+      from lost l
+     cross join lateral integration.policy(l.target_app, l.record_type) p
+     where d.id = l.id;
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
