@@ -58,6 +58,9 @@ create index data_staging_processing on integration.data_staging (target_app, id
 -- Serves dead letters: listing, redrive, purge and counts.
 create index data_staging_failed on integration.data_staging (target_app, id)
     where status = 'failed';
+-- Serves claim_suspect and has_suspects: pending messages that were in flight when a consumer died. Nearly always empty.
+create index data_staging_suspects on integration.data_staging (target_app, crash_count, created_at, id)
+    where status = 'pending' and crash_count > 0;
 -- Serves archive, purge and the error-rate query. BRIN on a column that never changes: a few bytes per 32 pages
 -- instead of an index entry per message.
 create index data_staging_created on integration.data_staging using brin (created_at) with (pages_per_range = 32, autosummarize = on);

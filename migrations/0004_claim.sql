@@ -133,3 +133,11 @@ create function integration.next_due(p_targets text[]) returns table (target_app
              where d.target_app = t.target_app and d.status = 'scheduled'
              order by d.available_at limit 1) s;
     end;
+
+-- Whether claim_suspect would find something.
+create function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
+    language sql stable
+    return exists (
+        select from integration.data_staging d
+         where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
+           and (p_types is null or d.record_type = any (p_types)));

@@ -164,3 +164,15 @@ create function integration.backoff_ms(
 create function integration.clean_text(p_text text) returns text
     language sql immutable parallel safe
     return left(regexp_replace(p_text, '[\x01-\x08\x0b-\x1f\x7f]', '', 'g'), 8000);
+
+-- Which of the attempts ended by their own owner's settle: asked when the answer of a settle was lost with its
+-- connection. Every other way out of an attempt (rescue, redrive, hand edit, next claim) is excluded: they raise the
+-- attempt or crash_count, or leave the message processing. Rows already archived count as settled.
+create function integration.was_settled(p_ids bigint[], p_attempts integer[]) returns setof bigint
+    language sql stable
+    begin atomic
+        select s.id
+          from unnest(p_ids, p_attempts) s (id, attempt)
+          left join integration.data_staging d on d.id = s.id
+         where d.id is null or (d.attempt = s.attempt and d.status <> 'processing' and d.crash_count = 0);
+    end;

@@ -1,0 +1,200 @@
+//! The broker: one database, its pool of connections, and what this process runs on it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    connection::{Pool, Settings},
+    consumer::ConsumerBuilder,
+    error::{Error, Result},
+    message::MessageId,
+    migrate,
+    process::{LeaseConfig, Process},
+    producer::Producer,
+    store::{ConsumerRow, Store, TargetStats},
+};
+
+/// How a broker uses its database.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Most pooled connections; the listener has one more. Default 10.
+    pub connections_max: usize,
+    /// How long a caller waits for a free connection. Default 30 s.
+    pub connection_wait: Duration,
+    /// Largest payload that is published, in bytes of JSON text. Default 1 MiB; the schema refuses more than 64 MiB.
+    pub payload_bytes_max: usize,
+    /// How long this process's messages stay its own when it cannot be reached any more. Default 15 s, at least 3 beats.
+    pub lease: Duration,
+    /// How often the lease is renewed. Default 1 s.
+    pub beat: Duration,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 10,
+            connection_wait: Duration::from_secs(30),
+            payload_bytes_max: 1 << 20,
+            lease: Duration::from_secs(15),
+            beat: Duration::from_secs(1),
+        }
+    }
+}
+
+impl BrokerConfig {
+    fn check(&self) -> Result<()> {
+        if self.connections_max == 0 {
+            return Err(Error::config("connections_max is 0; at least one connection is needed"));
+        }
+        if self.payload_bytes_max > 64 << 20 {
+            return Err(Error::config("payload_bytes_max is over 64 MiB, which the schema refuses"));
+        }
+        if self.beat.is_zero() || self.lease < self.beat * 3 {
+            return Err(Error::config("lease must be at least three times beat, and beat above zero"));
+        }
+        Ok(())
+    }
+}
+
+/// A handle to one database with Doorbell's schema. Cheap to clone; all clones share the connections, the listener and
+/// the lease.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    config: BrokerConfig,
+    store: Store,
+    process: OnceCell<Arc<Process>>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Broker({})", self.0.settings)
+    }
+}
+
+impl Broker {
+    /// Connects to a libpq connection string (URI or key=value), filled up from the environment as libpq does.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for an unusable string, [`Connect`](crate::ErrorKind::Connect) when no server answers.
+    pub async fn connect(connection: &str) -> Result<Self> {
+        Self::with_config(Settings::parse(connection)?, BrokerConfig::default()).await
+    }
+
+    /// Connects to `DOORBELL_DATABASE_URL`, else `DATABASE_URL`, else what libpq's `PG*` variables say.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn from_env() -> Result<Self> {
+        Self::with_config(Settings::from_env()?, BrokerConfig::default()).await
+    }
+
+    /// Connects with a configuration of its own. One connection is made now, so that a wrong address fails here.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`Config`](crate::ErrorKind::Config) for an unusable configuration.
+    pub async fn with_config(settings: Settings, config: BrokerConfig) -> Result<Self> {
+        config.check()?;
+        let pool = Pool::new(settings.clone(), config.connections_max, config.connection_wait)?;
+        drop(pool.get().await?);
+        let store = Store::new(pool);
+        Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
+    }
+
+    /// Brings the schema up to this version. Safe when many processes start at once; changes nothing when it is.
+    ///
+    /// # Errors
+    /// [`Schema`](crate::ErrorKind::Schema) when the database is newer than this program or a migration was altered.
+    pub async fn migrate(&self) -> Result<migrate::Report> {
+        migrate::run(&self.0.settings).await
+    }
+
+    /// Publishes as the application `source`.
+    pub fn producer(&self, source: impl Into<String>) -> Producer {
+        Producer::new(self.clone(), source.into())
+    }
+
+    /// Consumes what is published for the application `target`.
+    pub fn consumer(&self, target: impl Into<String>) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), target.into())
+    }
+
+    /// The counts of every target that has messages, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn stats(&self) -> Result<Vec<TargetStats>> {
+        self.0.store.stats().await
+    }
+
+    /// The registered processes, oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
+        self.0.store.consumers().await
+    }
+
+    /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        self.0.store.redrive(ids).await
+    }
+
+    /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel(&self, ids: &[MessageId], reason: Option<&str>) -> Result<Vec<MessageId>> {
+        self.0.store.cancel(ids, reason).await
+    }
+
+    /// Stops claiming for a target, fleet-wide and across restarts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
+        self.0.store.pause(target, reason).await
+    }
+
+    /// Lets a paused target be claimed again; false when it was not paused.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn resume(&self, target: &str) -> Result<bool> {
+        self.0.store.resume(target).await
+    }
+
+    /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.
+    pub async fn close(self) {
+        if let Some(process) = self.0.process.get() {
+            match process.deregister().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "gave back messages at the end"),
+                Err(error) => tracing::debug!(?error, "could not deregister; the lease will run out"),
+            }
+        }
+        self.0.store.pool().close();
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.0.config.payload_bytes_max
+    }
+
+    /// What this process runs in the background; started by the first consumer.
+    pub(crate) async fn process(&self) -> Result<Arc<Process>> {
+        let Inner { settings, config, store, process } = &*self.0;
+        let lease = LeaseConfig { lease: config.lease, beat: config.beat };
+        let start = async { Process::start(store.clone(), settings.clone(), lease).await.map(Arc::new) };
+        Ok(process.get_or_try_init(|| start).await?.clone())
+    }
+}

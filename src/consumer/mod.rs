@@ -1,0 +1,197 @@
+//! The consumer of one target: configuration, start and stop. Its loop is in `run`.
+
+mod run;
+mod suspects;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    broker::Broker,
+    error::{Error, ErrorKind, Result},
+    handler::{Handler, HandlerResult, RawHandler, Registry, TypedHandler, UnknownType},
+    message::{Delivery, check_name},
+};
+
+/// How a consumer takes and runs messages.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// Handlers that run at the same time. Default 8; 0 is refused.
+    pub concurrency: usize,
+    /// Messages claimed ahead of free handlers, so that one that finishes starts the next without a round trip. They
+    /// cannot be handled by another process meanwhile: 0 is right for handlers that take seconds. `None` (the default):
+    /// as many as `concurrency` while handlers take under 50 ms on average, else 0.
+    pub prefetch: Option<usize>,
+    /// How often to look without having been rung, spread by a tenth. Finds what no notification announced. Default 5 s;
+    /// `None` never sweeps, for tests.
+    pub sweep: Option<Duration>,
+    /// A handler that runs longer is dropped and its message failed for now. Default 60 s; `None`: no limit.
+    pub handler_timeout: Option<Duration>,
+    /// How long shutdown waits for running handlers before it drops them and gives their messages back. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Only these record types are claimed; others wait for another consumer. `None` (the default): all.
+    pub record_types: Option<Vec<String>>,
+    /// What happens to a record type without a handler. Default: failed with a reason.
+    pub unknown_type: UnknownType,
+    /// Bounds the stored payload bytes of one claim. Default 16 MiB; a larger single message is still claimed.
+    pub claim_bytes_max: usize,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            prefetch: None,
+            sweep: Some(Duration::from_secs(5)),
+            handler_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: Duration::from_secs(30),
+            record_types: None,
+            unknown_type: UnknownType::Reject,
+            claim_bytes_max: 16 << 20,
+        }
+    }
+}
+
+impl ConsumerConfig {
+    fn check(&self) -> Result<()> {
+        if self.concurrency == 0 {
+            return Err(Error::config("concurrency is 0; at least one handler must be able to run"));
+        }
+        if self.sweep.is_some_and(|sweep| sweep < Duration::from_millis(10)) {
+            return Err(Error::config("sweep is below 10 ms; give None to switch sweeping off"));
+        }
+        if self.record_types.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::config("record_types is an empty list; give None to accept all"));
+        }
+        self.record_types.iter().flatten().try_for_each(|name| check_name("record type", name))
+    }
+}
+
+/// A consumer about to start: set handlers, then [`start`](Self::start) or [`run_until`](Self::run_until).
+#[derive(Debug)]
+#[must_use = "a consumer does nothing until it is started"]
+pub struct ConsumerBuilder {
+    broker: Broker,
+    target: String,
+    config: ConsumerConfig,
+    registry: Registry,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(broker: Broker, target: String) -> Self {
+        Self { broker, target, config: ConsumerConfig::default(), registry: Registry::default() }
+    }
+
+    /// Replaces the whole configuration.
+    pub fn config(mut self, config: ConsumerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets [`ConsumerConfig::concurrency`].
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.config.concurrency = concurrency;
+        self
+    }
+
+    /// Sets [`ConsumerConfig::sweep`].
+    pub fn sweep(mut self, sweep: Option<Duration>) -> Self {
+        self.config.sweep = sweep;
+        self
+    }
+
+    /// Sets [`ConsumerConfig::handler_timeout`].
+    pub fn handler_timeout(mut self, limit: Option<Duration>) -> Self {
+        self.config.handler_timeout = limit;
+        self
+    }
+
+    /// Handles one record type with a closure over the decoded payload. A payload that does not decode as `T` fails its
+    /// message for good, with the decoder's words.
+    pub fn on<T, F, Fut>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        self.registry.insert(record_type.into(), Arc::new(TypedHandler::new(f)));
+        self
+    }
+
+    /// Handles one record type with a [`Handler`].
+    pub fn handler(mut self, record_type: impl Into<String>, handler: impl Handler) -> Self {
+        self.registry.insert(record_type.into(), Arc::new(handler));
+        self
+    }
+
+    /// Handles every record type that has no handler of its own with a closure over the delivery.
+    pub fn fallback<F, Fut>(mut self, f: F) -> Self
+    where
+        F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        self.registry.set_fallback(Arc::new(RawHandler(f)));
+        self
+    }
+
+    /// Handles every record type that has no handler of its own with a [`Handler`].
+    pub fn fallback_handler(mut self, handler: impl Handler) -> Self {
+        self.registry.set_fallback(Arc::new(handler));
+        self
+    }
+
+    /// Starts consuming in the background. Returns once the process is registered and LISTEN is in force (or the listener
+    /// is known to be down): whatever is published after that rings.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) for an unusable configuration or no handler at all; the database's when it cannot be
+    /// reached now. Later outages do not end a consumer.
+    pub async fn start(mut self) -> Result<Consumer> {
+        self.config.check()?;
+        check_name("target", &self.target)?;
+        if self.registry.is_empty() {
+            return Err(Error::config(format!(
+                "the consumer of {:?} has no handler; add one with on, handler or fallback",
+                self.target
+            )));
+        }
+        self.registry.unknown = self.config.unknown_type;
+        let process = self.broker.process().await?;
+        let (stop, stopping) = watch::channel(false);
+        let consumer = run::Loop::join(self.broker, process, self.target, self.config, self.registry, stopping).await?;
+        Ok(Consumer { stop, task: tokio::spawn(consumer.run()) })
+    }
+
+    /// Starts, runs until `stop` completes (see [`shutdown_signal`](crate::shutdown_signal)), then drains.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let consumer = self.start().await?;
+        stop.await;
+        consumer.shutdown().await
+    }
+}
+
+/// A running consumer. Dropping it asks it to stop without waiting: it drains in the background.
+#[derive(Debug)]
+pub struct Consumer {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Consumer {
+    /// Stops claiming, gives unstarted messages back at once, waits for running handlers up to
+    /// [`ConsumerConfig::drain_timeout`], then drops them and gives their messages back too.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) when the consumer's task had ended by a panic of ours.
+    pub async fn shutdown(self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.task
+            .await
+            .map_err(|error| Error::new(ErrorKind::Closed, "the consumer ended unexpectedly").with_source(error))
+    }
+}

@@ -1,0 +1,41 @@
+//! Messages that were in flight when a consumer died are run alone in their process, one after the other, so that the
+//! one that kills its consumer kills nobody beside it and the innocent ones are cleared.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use super::run::{Context, settle_until_done};
+use crate::{
+    error::Result,
+    store::{Settlement, Verdict},
+};
+
+/// Looks for suspects of the target and runs them until none is left. Does nothing, cheaply, when there are none.
+pub(super) async fn run_alone(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<bool>) {
+    if let Err(error) = run(context, owner, stopping).await {
+        debug!(?error, "suspects could not be looked for; the next sweep tries again");
+    }
+}
+
+async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<bool>) -> Result<()> {
+    while !*stopping.borrow() && context.store.has_suspects(&context.request(&owner)).await? {
+        // Waits until every running handler of this process is done; new ones wait meanwhile.
+        let alone = context.process.alone().write_owned().await;
+        let Some(delivery) = context.store.claim_suspect(&context.request(&owner)).await? else { return Ok(()) };
+        let (id, attempt) = (delivery.id, delivery.attempt);
+        info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
+        let (registry, limit) = (context.clone(), context.config.handler_timeout);
+        // A task of its own, so that a handler that blocks its thread does not block this loop.
+        let mut handler = tokio::task::JoinSet::new();
+        handler.spawn(async move { registry.registry.run(delivery, limit).await });
+        let verdict = match handler.join_next().await {
+            Some(Ok(outcome)) => Verdict::Outcome(outcome),
+            _ => Verdict::Release,
+        };
+        drop(alone);
+        settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Handlers: async closures or types with a `handle`, found by record type; and running one of them to a verdict.
+
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use serde::de::DeserializeOwned;
+
+use crate::{message::Delivery, outcome::Outcome};
+
+/// What a handler may fail with: any error. It becomes the message's `error_message`, causes included.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a handler returns. `Err` means: failed for now, retry by policy.
+pub type HandlerResult = Result<Outcome, HandlerError>;
+
+/// Handles messages. Object-safe; for a closure with a typed payload see
+/// [`ConsumerBuilder::on`](crate::ConsumerBuilder::on).
+///
+/// The future is dropped when the handler's timeout passes, when the lease is lost, or when draining takes too long at
+/// shutdown: whatever it awaits then is cancelled.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one message. A panic is a failure with the panic's message.
+    async fn handle(&self, delivery: Delivery) -> HandlerResult;
+}
+
+/// What happens to a message whose record type has no handler (and no fallback is set).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnknownType {
+    /// Failed for good with a reason that names the type (the default): visible, never lost, redriven once a handler exists.
+    #[default]
+    Reject,
+    /// Failed for now: retried by policy, for the time of a rolling deployment.
+    Retry,
+}
+
+/// The handlers of one consumer.
+#[derive(Default)]
+pub(crate) struct Registry {
+    by_type: HashMap<String, Arc<dyn Handler>>,
+    fallback: Option<Arc<dyn Handler>>,
+    pub(crate) unknown: UnknownType,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("types", &self.by_type.keys())
+            .field("fallback", &self.fallback.is_some())
+            .finish()
+    }
+}
+
+impl Registry {
+    pub(crate) fn insert(&mut self, record_type: String, handler: Arc<dyn Handler>) {
+        self.by_type.insert(record_type, handler);
+    }
+
+    pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
+        self.fallback = Some(handler);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_type.is_empty() && self.fallback.is_none()
+    }
+
+    /// Runs the handler of a delivery to its outcome; never fails, never panics.
+    pub(crate) async fn run(&self, delivery: Delivery, limit: Option<Duration>) -> Outcome {
+        let Some(handler) = self.by_type.get(&delivery.record_type).or(self.fallback.as_ref()) else {
+            let reason = format!("no handler for record type {:?}", delivery.record_type);
+            return match self.unknown {
+                UnknownType::Reject => Outcome::reject(reason),
+                UnknownType::Retry => Outcome::retry(reason),
+            };
+        };
+        // The call itself may panic too, before it returns a future.
+        let handling = AssertUnwindSafe(async { handler.handle(delivery).await }).catch_unwind();
+        let result = match limit {
+            Some(limit) => match tokio::time::timeout(limit, handling).await {
+                Ok(result) => result,
+                Err(_) => return Outcome::retry(timeout_reason(limit)),
+            },
+            None => handling.await,
+        };
+        match result {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::retry(chain(&*error)),
+            Err(panic) => Outcome::retry(format!("panicked: {}", panic_message(&*panic))),
+        }
+    }
+}
+
+pub(crate) fn timeout_reason(limit: Duration) -> String {
+    format!("timed out after {:.1} s", limit.as_secs_f64())
+}
+
+/// An error with its causes, each said once.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some libraries print the cause themselves and return it as source, too.
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)")
+}
+
+/// A closure over a typed payload as a [`Handler`].
+pub(crate) struct TypedHandler<T, F> {
+    f: F,
+    payload: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T, F> TypedHandler<T, F> {
+    pub(crate) fn new(f: F) -> Self {
+        Self { f, payload: std::marker::PhantomData }
+    }
+}
+
+#[async_trait]
+impl<T, F, Fut> Handler for TypedHandler<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: Fn(T, Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = HandlerResult> + Send,
+{
+    /// A payload that is not a `T` fails this message alone, with the decoder's words.
+    async fn handle(&self, delivery: Delivery) -> HandlerResult {
+        match delivery.json::<T>() {
+            Ok(payload) => (self.f)(payload, delivery).await,
+            Err(error) => {
+                Ok(Outcome::reject(format!("the payload cannot be read as {}: {error}", std::any::type_name::<T>())))
+            }
+        }
+    }
+}
+
+/// A closure over the delivery as a [`Handler`].
+pub(crate) struct RawHandler<F>(pub(crate) F);
+
+#[async_trait]
+impl<F, Fut> Handler for RawHandler<F>
+where
+    F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = HandlerResult> + Send,
+{
+    async fn handle(&self, delivery: Delivery) -> HandlerResult {
+        (self.0)(delivery).await
+    }
+}

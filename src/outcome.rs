@@ -1,0 +1,50 @@
+//! What a handler says about a message.
+
+use std::time::Duration;
+
+/// The closed list of handler results. An `Err` from a handler is [`Outcome::Retry`] with the policy's delay and the
+/// error's text as reason; so are a panic and a timeout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handled: the message is completed.
+    Done,
+    /// Failed for now. Costs a retry; when none are left the message is failed for good.
+    Retry {
+        /// Not before this long from now; `None`: the policy's backoff.
+        after: Option<Duration>,
+        /// Kept as the message's `error_message`.
+        reason: String,
+    },
+    /// Not now: scheduled again without costing a retry.
+    Snooze {
+        /// How long from now.
+        after: Duration,
+    },
+    /// Failed for good, at once: no retry can help.
+    Reject {
+        /// Kept as the message's `error_message`.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// [`Outcome::Retry`] with the policy's backoff.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry { after: None, reason: reason.into() }
+    }
+
+    /// [`Outcome::Retry`] after a delay of the handler's choice.
+    pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
+        Self::Retry { after: Some(after), reason: reason.into() }
+    }
+
+    /// [`Outcome::Snooze`].
+    pub fn snooze(after: Duration) -> Self {
+        Self::Snooze { after }
+    }
+
+    /// [`Outcome::Reject`].
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject { reason: reason.into() }
+    }
+}

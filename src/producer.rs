@@ -1,0 +1,81 @@
+//! Publishing as one application.
+
+use tokio_postgres::Transaction;
+
+use crate::{
+    broker::Broker,
+    error::Result,
+    message::{Message, MessageId, check_name},
+    store,
+};
+
+/// Publishes as one source application. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    broker: Broker,
+    source: String,
+}
+
+impl Producer {
+    pub(crate) fn new(broker: Broker, source: String) -> Self {
+        Self { broker, source }
+    }
+
+    /// Publishes one message in a transaction of its own and returns its id.
+    ///
+    /// Dropping the future leaves it open whether the message was published; so does
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). With a [dedup key](Message::dedup_key) publishing it again is
+    /// harmless.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) before the server is asked: empty or over-long names, NUL characters, a
+    /// payload that JSONB cannot hold or that is over the limit. Else the database's.
+    pub async fn publish(&self, message: &Message) -> Result<MessageId> {
+        self.check(std::slice::from_ref(message))?;
+        self.broker.store().publish(&self.source, message).await
+    }
+
+    /// Publishes many, all or nothing, in one statement (COPY for many); ids in the order given. Empty: empty.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); then none was published.
+    pub async fn publish_many(&self, messages: &[Message]) -> Result<Vec<MessageId>> {
+        self.check(messages)?;
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.broker.store().publish_many(&self.source, messages).await
+    }
+
+    /// Publishes inside the caller's transaction, in one round trip: the message and the business data appear together or
+    /// not at all. A deadpool transaction derefs to the type wanted here.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish). After a database error the transaction can only be rolled back.
+    pub async fn publish_in(&self, tx: &Transaction<'_>, message: &Message) -> Result<MessageId> {
+        self.check(std::slice::from_ref(message))?;
+        store::publish_in(tx, &self.source, message).await
+    }
+
+    /// [`publish_many`](Self::publish_many) inside the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`publish_in`](Self::publish_in).
+    pub async fn publish_many_in(&self, tx: &Transaction<'_>, messages: &[Message]) -> Result<Vec<MessageId>> {
+        self.check(messages)?;
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        store::publish_many_in(tx, &self.source, messages).await
+    }
+
+    fn check(&self, messages: &[Message]) -> Result<()> {
+        check_name("source", &self.source)?;
+        messages.iter().enumerate().try_for_each(|(at, message)| {
+            message.validate(self.broker.payload_bytes_max()).map_err(|error| match messages.len() {
+                1 => error,
+                _ => error.context(format_args!("message {} of {}", at + 1, messages.len())),
+            })
+        })
+    }
+}

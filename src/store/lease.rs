@@ -1,0 +1,118 @@
+//! Leases of the process: registration, heartbeat, rescue.
+
+use std::time::{Duration, SystemTime};
+
+use super::Store;
+use crate::error::Result;
+
+const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
+const BEAT: &str = "select integration.beat($1, $2)";
+const RESCUE: &str = "select integration.rescue($1, $2, $3)";
+const DEREGISTER: &str = "select integration.deregister($1)";
+const CONSUMERS: &str = "select incarnation, host, pid, application, version, targets::text, started_at, beat_at, \
+    lease_until > integration.clock() from integration.consumers order by started_at, incarnation";
+
+/// A process whose session lock is free is declared dead once it has not beaten for this long.
+const RESCUE_GRACE: Duration = Duration::from_millis(2000);
+const RESCUE_LIMIT: i32 = 1000;
+
+/// Who a process says it is.
+#[derive(Debug)]
+pub(crate) struct Registration<'a> {
+    pub(crate) incarnation: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) application: &'a str,
+    /// JSON: what its consumers accept.
+    pub(crate) targets: &'a str,
+    pub(crate) lease: Duration,
+}
+
+/// A registered process, as the database sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConsumerRow {
+    /// Unique per start of a process.
+    pub incarnation: String,
+    /// Where it runs.
+    pub host: String,
+    /// Its process id there.
+    pub pid: i32,
+    /// Its application_name.
+    pub application: String,
+    /// Doorbell's version in it.
+    pub version: String,
+    /// What its consumers accept, as JSON.
+    pub targets: String,
+    /// When it registered.
+    pub started_at: SystemTime,
+    /// Its last heartbeat.
+    pub beat_at: SystemTime,
+    /// Whether its lease still runs.
+    pub alive: bool,
+}
+
+impl Store {
+    pub(crate) async fn register(&self, registration: &Registration<'_>) -> Result<()> {
+        let pid = std::process::id() as i32;
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+            &registration.incarnation,
+            &registration.host,
+            &pid,
+            &registration.application,
+            &env!("CARGO_PKG_VERSION"),
+            &registration.targets,
+            &millis(registration.lease),
+        ];
+        self.query("register the consumer", REGISTER, &params).await?;
+        Ok(())
+    }
+
+    /// False: the incarnation was rescued in the meantime.
+    pub(crate) async fn beat(&self, incarnation: &str, lease: Duration) -> Result<bool> {
+        let row = self.query_one("heartbeat", BEAT, &[&incarnation, &millis(lease)]).await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Returns the messages of dead consumers; `full` also looks for single leases that ran out. Returns how many.
+    pub(crate) async fn rescue(&self, full: bool) -> Result<usize> {
+        let mut rescued = 0;
+        loop {
+            let row = self.query_one("rescue", RESCUE, &[&millis(RESCUE_GRACE), &RESCUE_LIMIT, &full]).await?;
+            let count: i32 = row.try_get(0)?;
+            rescued += count as usize;
+            if count < RESCUE_LIMIT {
+                return Ok(rescued);
+            }
+        }
+    }
+
+    /// Gives back what the incarnation still holds; returns how many messages that were.
+    pub(crate) async fn deregister(&self, incarnation: &str) -> Result<usize> {
+        let row = self.query_one("deregister the consumer", DEREGISTER, &[&incarnation]).await?;
+        let count: i32 = row.try_get(0)?;
+        Ok(count as usize)
+    }
+
+    pub(crate) async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
+        let rows = self.query("list consumers", CONSUMERS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ConsumerRow {
+                    incarnation: row.try_get(0)?,
+                    host: row.try_get(1)?,
+                    pid: row.try_get(2)?,
+                    application: row.try_get(3)?,
+                    version: row.try_get(4)?,
+                    targets: row.try_get(5)?,
+                    started_at: row.try_get(6)?,
+                    beat_at: row.try_get(7)?,
+                    alive: row.try_get(8)?,
+                })
+            })
+            .collect()
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    duration.as_millis() as i64
+}

@@ -1,0 +1,60 @@
+//! Looking, without changing anything.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Store;
+use crate::error::Result;
+
+const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
+    extract(epoch from oldest_age)::float8 from integration.stats order by target_app";
+
+/// The messages of one target, by status.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TargetStats {
+    /// The target.
+    pub target: String,
+    /// Could be claimed now.
+    pub pending: i64,
+    /// Wait for their time.
+    pub scheduled: i64,
+    /// Claimed and not settled.
+    pub processing: i64,
+    /// Handled, not yet archived.
+    pub completed: i64,
+    /// Dead letters.
+    pub failed: i64,
+    /// Stopped by an operator.
+    pub cancelled: i64,
+    /// Age in seconds of the oldest pending message; `None` when nothing is pending.
+    pub oldest_age_seconds: Option<f64>,
+}
+
+impl TargetStats {
+    /// Age of the oldest pending message.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.oldest_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+}
+
+impl Store {
+    pub(crate) async fn stats(&self) -> Result<Vec<TargetStats>> {
+        let rows = self.query("read the counts", STATS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(TargetStats {
+                    target: row.try_get(0)?,
+                    pending: row.try_get(1)?,
+                    scheduled: row.try_get(2)?,
+                    processing: row.try_get(3)?,
+                    completed: row.try_get(4)?,
+                    failed: row.try_get(5)?,
+                    cancelled: row.try_get(6)?,
+                    oldest_age_seconds: row.try_get(7)?,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,238 @@
+//! Publishing: one, many, and inside the caller's transaction.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use tokio_postgres::{
+    CopyInSink, Transaction,
+    binary_copy::BinaryCopyInWriter,
+    types::{ToSql, Type},
+};
+
+use super::{Store, conclude, json::JsonbText};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    message::{Message, MessageId},
+};
+
+/// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup keys.
+const COPY_FROM: usize = 64;
+
+const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6 * interval '1 ms', $7, $8, $9, $10)";
+const PUBLISH_TYPES: [Type; 10] = [
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::JSONB,
+    Type::INT4,
+    Type::INT8,
+    Type::JSONB,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT4,
+];
+
+const PUBLISH_MANY: &str =
+    "select id from integration.publish_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) order by ordinal";
+const PUBLISH_MANY_TYPES: [Type; 10] = [
+    Type::TEXT,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT4_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT4_ARRAY,
+];
+
+const RESERVE_IDS: &str = "select nextval('integration.data_staging_id_seq') from generate_series(1, $1::bigint)";
+
+// The columns of a publish without delay and dedup key; the rest are the table's defaults.
+const COPY: &str = "copy integration.data_staging \
+    (id, source_app, target_app, record_type, data, priority, headers, ordering_key, max_retries) from stdin (format binary)";
+const COPY_TYPES: [Type; 9] =
+    [Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::JSONB, Type::INT4, Type::JSONB, Type::TEXT, Type::INT4];
+
+impl Store {
+    pub(crate) async fn publish(&self, source: &str, message: &Message) -> Result<MessageId> {
+        let row = One::new(source, message);
+        let answer = self.query_one("publish", PUBLISH, &row.params()).await?;
+        Ok(answer.try_get(0)?)
+    }
+
+    /// All or nothing: one statement.
+    pub(crate) async fn publish_many(&self, source: &str, messages: &[Message]) -> Result<Vec<MessageId>> {
+        if !copies(messages) {
+            let columns = Columns::new(source, messages);
+            return ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?);
+        }
+        let client = self.pool.get().await.map_err(|error| error.context("publish"))?;
+        let answer = tokio::time::timeout(super::STATEMENT_DEADLINE, async {
+            let reserve = client.prepare_cached(RESERVE_IDS).await?;
+            let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
+            let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
+            copy(client.copy_in(COPY).await?, source, &ids, messages).await?;
+            Ok(ids)
+        })
+        .await;
+        conclude(client, "publish", answer)
+    }
+}
+
+/// Publishes inside the caller's transaction, in one round trip.
+pub(crate) async fn publish_in(tx: &Transaction<'_>, source: &str, message: &Message) -> Result<MessageId> {
+    let row = One::new(source, message);
+    let answer = tx.query_typed(PUBLISH, &typed(&row.params(), &PUBLISH_TYPES)).await?;
+    let row = answer.first().ok_or_else(|| Error::new(ErrorKind::Schema, "publish did not answer with one row"))?;
+    Ok(row.try_get(0)?)
+}
+
+pub(crate) async fn publish_many_in(
+    tx: &Transaction<'_>,
+    source: &str,
+    messages: &[Message],
+) -> Result<Vec<MessageId>> {
+    if !copies(messages) {
+        let columns = Columns::new(source, messages);
+        return ids(tx.query_typed(PUBLISH_MANY, &typed(&columns.params(), &PUBLISH_MANY_TYPES)).await?);
+    }
+    let count = messages.len() as i64;
+    let reserved = ids(tx.query_typed(RESERVE_IDS, &[(&count, Type::INT8)]).await?)?;
+    copy(tx.copy_in(COPY).await?, source, &reserved, messages).await?;
+    Ok(reserved)
+}
+
+fn copies(messages: &[Message]) -> bool {
+    messages.len() >= COPY_FROM && messages.iter().all(|message| message.dedup_key.is_none() && message.delay.is_none())
+}
+
+async fn copy(
+    sink: CopyInSink<Bytes>,
+    source: &str,
+    ids: &[MessageId],
+    messages: &[Message],
+) -> Result<(), tokio_postgres::Error> {
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &COPY_TYPES));
+    for (id, message) in ids.iter().zip(messages) {
+        let row = One::new(source, message);
+        writer
+            .as_mut()
+            .write(&[
+                id,
+                &source,
+                &message.target,
+                &message.record_type,
+                &row.payload,
+                &message.priority,
+                &row.headers,
+                &message.ordering_key,
+                &row.max_retries,
+            ])
+            .await?;
+    }
+    writer.finish().await?;
+    Ok(())
+}
+
+fn ids(rows: Vec<tokio_postgres::Row>) -> Result<Vec<MessageId>> {
+    rows.iter().map(|row| row.try_get(0).map_err(Error::from)).collect()
+}
+
+fn typed<'a>(params: &[&'a (dyn ToSql + Sync)], types: &[Type]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    params.iter().copied().zip(types.iter().cloned()).collect()
+}
+
+/// The parameters of one publish.
+struct One<'a> {
+    source: &'a str,
+    message: &'a Message,
+    payload: JsonbText<&'a str>,
+    headers: Option<JsonbText<String>>,
+    delay_ms: Option<i64>,
+    max_retries: Option<i32>,
+}
+
+impl<'a> One<'a> {
+    fn new(source: &'a str, message: &'a Message) -> Self {
+        Self {
+            source,
+            message,
+            payload: JsonbText(message.payload.get()),
+            headers: message.headers_json().map(JsonbText),
+            delay_ms: message.delay_ms(),
+            max_retries: max_retries(message),
+        }
+    }
+
+    fn params(&self) -> [&(dyn ToSql + Sync); 10] {
+        [
+            &self.source,
+            &self.message.target,
+            &self.message.record_type,
+            &self.payload,
+            &self.message.priority,
+            &self.delay_ms,
+            &self.headers,
+            &self.message.ordering_key,
+            &self.message.dedup_key,
+            &self.max_retries,
+        ]
+    }
+}
+
+/// The parameters of many, column by column. A column that nobody uses is null as a whole.
+struct Columns<'a> {
+    source: &'a str,
+    targets: Vec<&'a str>,
+    record_types: Vec<&'a str>,
+    payloads: Vec<&'a str>,
+    priorities: Vec<i32>,
+    delays_ms: Option<Vec<Option<i64>>>,
+    headers: Option<Vec<Option<String>>>,
+    ordering_keys: Option<Vec<Option<&'a str>>>,
+    dedup_keys: Option<Vec<Option<&'a str>>>,
+    max_retries: Option<Vec<Option<i32>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(source: &'a str, messages: &'a [Message]) -> Self {
+        Self {
+            source,
+            targets: messages.iter().map(|message| message.target.as_str()).collect(),
+            record_types: messages.iter().map(|message| message.record_type.as_str()).collect(),
+            payloads: messages.iter().map(|message| message.payload.get()).collect(),
+            priorities: messages.iter().map(|message| message.priority).collect(),
+            delays_ms: column(messages, Message::delay_ms),
+            headers: column(messages, Message::headers_json),
+            ordering_keys: column(messages, |message| message.ordering_key.as_deref()),
+            dedup_keys: column(messages, |message| message.dedup_key.as_deref()),
+            max_retries: column(messages, max_retries),
+        }
+    }
+
+    fn params(&self) -> [&(dyn ToSql + Sync); 10] {
+        [
+            &self.source,
+            &self.targets,
+            &self.record_types,
+            &self.payloads,
+            &self.priorities,
+            &self.delays_ms,
+            &self.headers,
+            &self.ordering_keys,
+            &self.dedup_keys,
+            &self.max_retries,
+        ]
+    }
+}
+
+fn column<'a, T>(messages: &'a [Message], value: impl Fn(&'a Message) -> Option<T>) -> Option<Vec<Option<T>>> {
+    let column: Vec<_> = messages.iter().map(value).collect();
+    column.iter().any(Option::is_some).then_some(column)
+}
+
+fn max_retries(message: &Message) -> Option<i32> {
+    message.max_retries.map(|retries| i32::try_from(retries).unwrap_or(i32::MAX))
+}

@@ -1,0 +1,74 @@
+//! Settling: every statement names id, attempt and owner; what it does not return had lost its lease.
+
+use std::time::Duration;
+
+use super::Store;
+use crate::{error::Result, message::MessageId, outcome::Outcome};
+
+const COMPLETE: &str = "select * from integration.complete($1, $2, $3)";
+const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
+const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6)";
+
+/// What becomes of one claimed message.
+#[derive(Clone, Debug)]
+pub(crate) struct Settlement {
+    pub(crate) id: MessageId,
+    pub(crate) attempt: i32,
+    pub(crate) verdict: Verdict,
+}
+
+/// An [`Outcome`], or a message given back unstarted.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Outcome(Outcome),
+    Release,
+}
+impl Store {
+    /// Completes messages of one owner; returns the ids that were.
+    pub(crate) async fn complete(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
+        let rows = self.query("complete messages", COMPLETE, &[&owner, &ids, &attempts]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Which of the attempts were settled by a statement whose answer was lost.
+    pub(crate) async fn was_settled(&self, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
+        let rows = self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Settles messages of one owner with any outcome but completion; returns the ids and the status each one got.
+    pub(crate) async fn settle(&self, owner: &str, settlements: &[Settlement]) -> Result<Vec<(MessageId, String)>> {
+        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
+        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
+        let mut outcomes = Vec::with_capacity(ids.len());
+        let mut reasons: Vec<Option<String>> = Vec::with_capacity(ids.len());
+        let mut delays_ms: Vec<Option<i64>> = Vec::with_capacity(ids.len());
+        for settlement in settlements {
+            let (outcome, reason, delay) = match &settlement.verdict {
+                Verdict::Release => ("release", None, None),
+                Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
+                Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
+                Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
+                Verdict::Outcome(Outcome::Done) => unreachable!("completions go through complete"),
+            };
+            outcomes.push(outcome);
+            reasons.push(reason.map(|reason| storable(reason)));
+            delays_ms.push(delay.map(delay_ms));
+        }
+        let rows =
+            self.query("settle messages", SETTLE, &[&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+}
+
+/// The server cannot even receive a NUL; the rest of the cleaning is SQL's. Bounded, so that a 10 MB error text is not
+/// sent to be cut there.
+fn storable(reason: &str) -> String {
+    reason.chars().filter(|&c| c != '\0').take(8000).collect()
+}
+
+fn delay_ms(delay: Duration) -> i64 {
+    // A century, so that adding it to a time cannot overflow.
+    const MAX: u128 = 100 * 365 * 24 * 3600 * 1000;
+    delay.as_millis().min(MAX) as i64
+}

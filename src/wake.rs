@@ -1,0 +1,300 @@
+//! The listener: one LISTEN connection per process, for all its consumers.
+//!
+//! A bell is a hint: it sets a flag ([`Bell`]) and the consumer's loop decides. The connection's messages are polled in
+//! one place that never waits for anything else, because a listener that stops reading pins the vacuum horizon of the
+//! whole cluster. Its liveness is proved by a notification to itself: neither `select 1` nor `pg_listening_channels()`
+//! shows that notifications arrive (behind a transaction pooler both answer happily).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::{Instant, timeout},
+};
+use tokio_postgres::{AsyncMessage, Client};
+use tracing::{debug, info, warn};
+
+use crate::{
+    backoff,
+    connection::{Messages, Settings},
+    error::{Error, ErrorKind, Result},
+};
+
+/// How often the listener notifies itself, and how long that may take.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_WITHIN: Duration = Duration::from_secs(5);
+/// Each statement on the listening session.
+const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
+const RECONNECT_BASE: Duration = Duration::from_millis(50);
+const RECONNECT_CAP: Duration = Duration::from_secs(5);
+
+/// A dead client's session, and with it the session lock, must go within seconds and not after two hours. Ordinary user
+/// settings; without effect on a unix socket.
+const SESSION_SETTINGS: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
+    set tcp_keepalives_count = 3; set tcp_user_timeout = 20000; set idle_in_transaction_session_timeout = 0; \
+    set idle_session_timeout = 0";
+
+/// What a consumer waits on. Rings are merged: any number of them wakes one look.
+#[derive(Debug, Default)]
+pub(crate) struct Bell(Notify);
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) async fn rung(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// What the listener can do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListenerState {
+    /// Not connected: consumers sweep.
+    Down,
+    /// Connected, and a notification to itself has arrived.
+    Listening,
+}
+
+/// The handle; dropping it ends the listener.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    commands: mpsc::UnboundedSender<Subscribe>,
+    bells: Arc<Bells>,
+    state: watch::Receiver<ListenerState>,
+    _task: tokio::task::JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Subscribe {
+    channels: Vec<String>,
+    done: oneshot::Sender<()>,
+}
+
+/// Which bells hang on which channel. A std mutex: held for a look-up, never across an await.
+#[derive(Debug, Default)]
+struct Bells(Mutex<HashMap<String, Vec<Arc<Bell>>>>);
+
+impl Bells {
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<String, Vec<Arc<Bell>>>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ring(&self, channel: &str) {
+        self.with(|bells| bells.get(channel).into_iter().flatten().for_each(|bell| bell.ring()));
+    }
+
+    fn ring_all(&self) {
+        self.with(|bells| bells.values().flatten().for_each(|bell| bell.ring()));
+    }
+
+    fn channels(&self) -> Vec<String> {
+        self.with(|bells| bells.keys().cloned().collect())
+    }
+}
+
+impl Listener {
+    /// Starts listening in the background. `incarnation` names the session lock to hold; it changes when the process
+    /// lost its lease.
+    pub(crate) fn start(settings: Settings, incarnation: watch::Receiver<Arc<str>>) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (report, state) = watch::channel(ListenerState::Down);
+        let bells = Arc::new(Bells::default());
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(listen_for_ever(settings, bells.clone(), inbox, incarnation, report));
+        Self { commands, bells, state, _task: task }
+    }
+
+    /// Hangs `bell` on the channels. Returns once LISTEN is in force, so that a look into the table afterwards misses
+    /// nothing; while the listener is down it returns at once, and the bell is rung when it is up again.
+    pub(crate) async fn subscribe(&self, channels: Vec<String>, bell: &Arc<Bell>) {
+        self.bells.with(|bells| {
+            for channel in &channels {
+                bells.entry(channel.clone()).or_default().push(bell.clone());
+            }
+        });
+        let (done, in_force) = oneshot::channel();
+        if self.commands.send(Subscribe { channels, done }).is_ok() {
+            let _ = in_force.await;
+        }
+    }
+
+    /// Takes the bell off; channels nobody waits for are forgotten at the next reconnect (LISTEN costs nothing).
+    pub(crate) fn unsubscribe(&self, bell: &Arc<Bell>) {
+        self.bells.with(|bells| {
+            bells.retain(|_, hung| {
+                hung.retain(|other| !Arc::ptr_eq(other, bell));
+                !hung.is_empty()
+            });
+        });
+    }
+
+    /// Changes as the listener goes up and down.
+    pub(crate) fn state(&self) -> watch::Receiver<ListenerState> {
+        self.state.clone()
+    }
+}
+
+async fn listen_for_ever(
+    settings: Settings,
+    bells: Arc<Bells>,
+    mut inbox: mpsc::UnboundedReceiver<Subscribe>,
+    incarnation: watch::Receiver<Arc<str>>,
+    report: watch::Sender<ListenerState>,
+) {
+    let mut failures = 0u32;
+    let mut said = false;
+    loop {
+        let error = match settings.connect().await {
+            Ok((client, messages)) => {
+                let session = Session { client, bells: &bells, incarnation: incarnation.clone(), report: &report };
+                let error = session.run(messages, &mut inbox).await;
+                if report.send_replace(ListenerState::Down) == ListenerState::Listening {
+                    (failures, said) = (0, false);
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        if inbox.is_closed() {
+            return;
+        }
+        if !said {
+            warn!(error = ?error, "the listener is down: consumers sweep until it is back");
+            said = true;
+        }
+        let wait = backoff::delay(RECONNECT_BASE, RECONNECT_CAP, failures, rand::random());
+        failures = failures.saturating_add(1);
+        let until = Instant::now() + wait;
+        // Whoever subscribes meanwhile must not wait for the server: LISTEN follows with the next session.
+        while let Ok(Some(subscribe)) = tokio::time::timeout_at(until, inbox.recv()).await {
+            let _ = subscribe.done.send(());
+        }
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+/// One connection's life.
+struct Session<'a> {
+    client: Client,
+    bells: &'a Bells,
+    incarnation: watch::Receiver<Arc<str>>,
+    report: &'a watch::Sender<ListenerState>,
+}
+
+impl Session<'_> {
+    /// Runs until the connection fails or stops delivering; returns why.
+    async fn run(mut self, mut messages: Messages, inbox: &mut mpsc::UnboundedReceiver<Subscribe>) -> Error {
+        let ping_channel = format!("doorbell_ping_{:016x}", rand::random::<u64>());
+        let pong = Notify::new();
+        let bells = self.bells;
+        let deliver = async {
+            while let Some(message) = messages.next().await {
+                match message {
+                    Ok(AsyncMessage::Notification(n)) if n.channel() == ping_channel => pong.notify_one(),
+                    Ok(AsyncMessage::Notification(n)) => bells.ring(n.channel()),
+                    Ok(AsyncMessage::Notice(notice)) => debug!(%notice, "notice on the listener"),
+                    Ok(_) => {}
+                    Err(error) => return Error::from(error).context("listen"),
+                }
+            }
+            Error::new(ErrorKind::Connect, "listen: the server closed the connection")
+        };
+        tokio::select! {
+            error = deliver => error,
+            result = self.serve(&ping_channel, &pong, inbox) => match result {
+                Ok(never) => match never {},
+                Err(error) => error,
+            },
+        }
+    }
+
+    /// LISTEN first, then ring everything (what was announced while nobody listened must be looked for), then keep
+    /// proving that notifications arrive.
+    async fn serve(
+        &mut self,
+        ping_channel: &str,
+        pong: &Notify,
+        inbox: &mut mpsc::UnboundedReceiver<Subscribe>,
+    ) -> Result<std::convert::Infallible> {
+        // Before 14.x some of these do not exist everywhere; none is needed for correctness.
+        if let Err(error) = self.statement(SESSION_SETTINGS).await {
+            debug!(?error, "session settings not accepted");
+        }
+        let mut channels = self.bells.channels();
+        channels.push(ping_channel.to_owned());
+        self.listen(&channels).await?;
+        self.hold_session_lock().await?;
+        self.ping(ping_channel, pong).await?;
+        self.report.send_replace(ListenerState::Listening);
+        self.bells.ring_all();
+        info!(channels = channels.len() - 1, "listening");
+        let mut next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+        loop {
+            tokio::select! {
+                subscribe = inbox.recv() => match subscribe {
+                    Some(Subscribe { channels, done }) => {
+                        self.listen(&channels).await?;
+                        let _ = done.send(());
+                    }
+                    None => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
+                },
+                changed = self.incarnation.changed() => match changed {
+                    Ok(()) => self.hold_session_lock().await?,
+                    Err(_) => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
+                },
+                () = tokio::time::sleep_until(next_ping) => {
+                    self.ping(ping_channel, pong).await?;
+                    next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+                }
+            }
+        }
+    }
+
+    /// Channel names come from `integration.channel()` or from us: lower-case letters, digits, underscores.
+    async fn listen(&self, channels: &[String]) -> Result<()> {
+        let sql: String = channels.iter().map(|channel| format!("listen \"{channel}\";")).collect();
+        self.statement(&sql).await
+    }
+
+    async fn ping(&self, channel: &str, pong: &Notify) -> Result<()> {
+        self.statement(&format!("notify \"{channel}\"")).await?;
+        timeout(PING_WITHIN, pong.notified()).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Timeout,
+                "a notification to itself did not arrive: is a transaction pooler between the consumer and PostgreSQL? \
+                 Give consumers a direct connection",
+            )
+        })
+    }
+
+    /// The lock that frees at death. Failing to get it costs speed of rescue, nothing else.
+    async fn hold_session_lock(&mut self) -> Result<()> {
+        let incarnation = self.incarnation.borrow_and_update().clone();
+        let sql = "select pg_advisory_unlock_all(), integration.hold_session_lock($1)";
+        let rows = timeout(
+            STATEMENT_WITHIN,
+            self.client.query_typed(sql, &[(&&*incarnation, tokio_postgres::types::Type::TEXT)]),
+        )
+        .await
+        .map_err(|_| Error::new(ErrorKind::Timeout, "take the session lock: no answer"))??;
+        let held: bool = rows.first().map(|row| row.try_get(1)).transpose()?.unwrap_or(false);
+        if !held {
+            debug!(%incarnation, "the session lock is not held: a death of this process is noticed by its lease alone");
+        }
+        Ok(())
+    }
+
+    async fn statement(&self, sql: &str) -> Result<()> {
+        timeout(STATEMENT_WITHIN, self.client.batch_execute(sql))
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
+            .map_err(|error| Error::from(error).context("listen"))
+    }
+}
