@@ -60,8 +60,9 @@ impl Account {
         command
     }
 
-    /// Runs a command of this account to its end; a failure carries what it wrote to its standard error.
-    pub(super) async fn run(&self, command: Command) -> Result<()> {
+    /// Runs a command of this account to its end and returns what it printed; a failure carries what it wrote to its
+    /// standard error.
+    pub(super) async fn run(&self, command: Command) -> Result<String> {
         let program = Path::new(command.get_program()).to_owned();
         let output = tokio::process::Command::from(command)
             .kill_on_drop(true)
@@ -69,7 +70,7 @@ impl Account {
             .await
             .map_err(|e| Error::new(ErrorKind::Io, format!("cannot run {}", program.display())).with_source(e))?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let message = format!("{} ended with {}: {}", program.display(), output.status, said.trim());
@@ -80,6 +81,6 @@ impl Account {
     pub(super) async fn remove(&self, directory: &Path) -> Result<()> {
         let mut rm = self.command("rm");
         rm.arg("-rf").arg(directory);
-        self.run(rm).await
+        self.run(rm).await.map(|_| ())
     }
 }

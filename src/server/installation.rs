@@ -32,12 +32,32 @@ impl Installation {
     /// [`Config`](ErrorKind::Config) when the directory given holds no usable server,
     /// [`NotFound`](ErrorKind::NotFound) when none is installed that is new enough; the message says how to get one.
     pub fn find(bin_directory: Option<&Path>) -> Result<Self> {
+        let newest = |installed: Vec<Self>| installed.into_iter().max_by_key(|i| i.version.clone());
+        Self::choose(bin_directory, newest)
+    }
+
+    /// Finds the programs for existing data, which only its own major version can read; any where there is no data.
+    pub(super) fn find_for_data(bin_directory: Option<&Path>, major: Option<u32>) -> Result<Self> {
+        let Some(major) = major else { return Self::find(bin_directory) };
+        let nearest =
+            |installed: Vec<Self>| installed.into_iter().max_by_key(|i| (i.major() == major, i.version.clone()));
+        let found = Self::choose(bin_directory, nearest)?;
+        if found.major() == major {
+            return Ok(found);
+        }
+        let message = format!(
+            "the data was made by PostgreSQL {major}, but what was found is {found}; install PostgreSQL {major}, \
+             or name its programs' directory in {BIN_DIRECTORY_VARIABLE}, or move the data away to begin anew"
+        );
+        Err(Error::config(message))
+    }
+
+    fn choose(bin_directory: Option<&Path>, best: impl FnOnce(Vec<Self>) -> Option<Self>) -> Result<Self> {
         let from_environment = std::env::var_os(BIN_DIRECTORY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
         if let Some(given) = bin_directory.map(Path::to_owned).or(from_environment) {
             return Self::given(&given);
         }
-        let found = candidates().iter().filter_map(|directory| Self::at(directory)).max_by_key(|i| i.version.clone());
-        match found {
+        match best(candidates().iter().filter_map(|directory| Self::at(directory)).collect()) {
             Some(installation) if installation.major() >= MAJOR_MIN => Ok(installation),
             Some(old) => Err(missing(format!("the newest PostgreSQL found, {old}, is older than {MAJOR_MIN}"))),
             None => Err(missing("no PostgreSQL server is installed".to_owned())),

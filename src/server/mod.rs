@@ -11,6 +11,7 @@ mod account;
 mod directory;
 mod ephemeral;
 mod installation;
+pub mod kept;
 mod processes;
 mod readiness;
 mod template;

@@ -14,9 +14,12 @@ pub(super) fn children(parent: u32) -> Vec<u32> {
 
 /// Whether the process runs; one that ended and was not yet waited for does not.
 pub(super) fn is_alive(pid: u32) -> bool {
-    // Asking for one process is cheap and mostly answers the question; only the table tells a zombie.
-    kill(Pid::from_raw(pid as i32), None) != Err(nix::errno::Errno::ESRCH)
-        && table().iter().any(|p| p.pid == pid && !p.ended)
+    let process = if cfg!(target_os = "linux") {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|line| from_stat(&line))
+    } else {
+        listed(&["-p", &pid.to_string()]).pop()
+    };
+    process.is_some_and(|process| !process.ended)
 }
 
 /// Signals a process; one that is gone already is no error, nothing is left to be signalled.
@@ -38,7 +41,11 @@ fn table() -> Vec<Process> {
             .filter_map(|entry| from_stat(&std::fs::read_to_string(entry.path().join("stat")).ok()?))
             .collect();
     }
-    let listing = Command::new("ps").args(["-A", "-o", "pid=,ppid=,state="]).output();
+    listed(&["-A"])
+}
+
+fn listed(which: &[&str]) -> Vec<Process> {
+    let listing = Command::new("ps").args(which).args(["-o", "pid=,ppid=,state="]).output();
     let listing = listing.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     listing.lines().filter_map(|line| from_fields(line.split_whitespace())).collect()
 }

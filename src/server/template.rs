@@ -37,7 +37,7 @@ pub(super) async fn copy(place: &Place, installation: &Installation, wal_mb: u32
     let _reading = place.lock_shared().await?;
     let mut cp = place.account.command("cp");
     cp.arg("-Rp").arg(&template).arg(data);
-    place.account.run(cp).await
+    place.account.run(cp).await.map(|_| ())
 }
 
 /// Makes a data directory: UTF-8, the C locale (the same order of texts everywhere), everybody who can reach the
@@ -47,5 +47,5 @@ pub(super) async fn initdb(account: &Account, pg: &Installation, data: &Path, mo
     let mut initdb = account.command(&program);
     initdb.arg("-D").arg(data).args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"]);
     initdb.args(more);
-    account.run(initdb).await.map_err(|error| error.context("cannot make a data directory"))
+    account.run(initdb).await.map(|_| ()).map_err(|error| error.context("cannot make a data directory"))
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use doorbell::ErrorKind;
+use doorbell::server::kept::{self, KeptOptions};
 use doorbell::server::{EphemeralOptions, Server, Shutdown};
 use tokio_postgres::{Client, NoTls};
 
@@ -231,4 +233,84 @@ async fn a_bad_setting_fails_the_start_with_the_words_of_the_server() {
     let settings = vec![("shared_buffers".to_owned(), "much".to_owned())];
     let error = Server::ephemeral(EphemeralOptions { settings, ..Default::default() }).await.unwrap_err();
     assert!(error.to_string().contains("shared_buffers"), "{error}");
+}
+
+/// Options for a kept server in a directory of this test, which [`end`] removes.
+fn kept_options(test: &str) -> KeptOptions {
+    let directory = std::env::temp_dir().join(format!("doorbell-it-{}-{test}", std::process::id()));
+    KeptOptions { state_directory: Some(directory), ..Default::default() }
+}
+
+fn end(options: &KeptOptions) {
+    std::fs::remove_dir_all(options.state_directory.as_ref().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn up_and_down_are_harmless_twice_and_the_data_stays() {
+    let options = kept_options("twice");
+    assert!(kept::find(&options).await.unwrap().is_none());
+    assert!(!kept::down(&options).await.unwrap());
+
+    let (one, other) = tokio::try_join!(kept::up(&options), kept::up(&options)).unwrap();
+    assert_eq!(one.pid(), other.pid(), "two at once start one server");
+    let found = kept::find(&options).await.unwrap().expect("it runs");
+    assert_eq!((found.pid(), found.version()), (one.pid(), one.version()));
+    let client = connect(&found.connection_string("postgres")).await;
+    client.batch_execute("create table kept as select 5::bigint as n").await.unwrap();
+
+    assert!(kept::down(&options).await.unwrap());
+    assert!(!runs(one.pid()));
+    assert!(kept::find(&options).await.unwrap().is_none());
+    assert!(!kept::down(&options).await.unwrap());
+
+    let again = kept::up(&options).await.unwrap();
+    let client = connect(&again.connection_string("postgres")).await;
+    assert_eq!(number(&client, "select n from kept").await, 5);
+    assert!(kept::down(&options).await.unwrap());
+    end(&options);
+}
+
+#[tokio::test]
+async fn a_process_id_left_by_a_crash_deceives_nobody() {
+    let options = kept_options("crash");
+    let kept = kept::up(&options).await.unwrap();
+    signal(kept.pid().into(), "KILL");
+    until("the postmaster is gone", || !runs(kept.pid())).await;
+    let file = kept.state_directory().join("data/postmaster.pid");
+    assert!(file.exists(), "the crash left the file");
+    assert!(kept::find(&options).await.unwrap().is_none());
+
+    // Now the process id is that of a living stranger.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let stranger = text.replacen(&kept.pid().to_string(), &std::process::id().to_string(), 1);
+    std::fs::write(&file, stranger).unwrap();
+    assert!(kept::find(&options).await.unwrap().is_none());
+    assert!(!kept::down(&options).await.unwrap());
+    std::fs::write(&file, text).unwrap();
+
+    assert_ne!(kept::up(&options).await.unwrap().pid(), kept.pid());
+    assert!(kept::down(&options).await.unwrap());
+    end(&options);
+}
+
+#[tokio::test]
+async fn a_kept_server_has_its_socket_elsewhere_when_its_directory_has_a_long_name() {
+    let options = kept_options(&"long".repeat(25));
+    let kept = kept::up(&options).await.unwrap();
+    let client = connect(&kept.connection_string("postgres")).await;
+    assert_eq!(number(&client, "select 1::bigint").await, 1);
+    assert!(kept::down(&options).await.unwrap());
+    end(&options);
+}
+
+#[tokio::test]
+async fn data_of_another_major_version_is_refused_with_both_versions_named() {
+    let options = kept_options("major");
+    let kept = kept::up(&options).await.unwrap();
+    assert!(kept::down(&options).await.unwrap());
+    std::fs::write(kept.state_directory().join("data/PG_VERSION"), "12\n").unwrap();
+    let error = kept::up(&options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("made by PostgreSQL 12"), "{error}");
+    end(&options);
 }
