@@ -1,26 +1,69 @@
 //! Doorbell: a message broker that lives inside PostgreSQL.
+//!
+//! Separate applications integrate through one database. A producer inserts a row into `integration.data_staging`, a
+//! trigger rings the bell of the target application, an idle consumer wakes within a millisecond, claims work with one
+//! `FOR UPDATE SKIP LOCKED` query, handles it and settles it. Sweeps find what no bell announced.
+//!
+//! **Promise.** At-least-once: a message whose publishing transaction committed is handled until it is completed, failed
+//! for good or cancelled, whatever dies in between. **No promise** of exactly-once: a handler may run again for the same
+//! message after a crash, so effects outside the database must be idempotent (the message id is the natural key).
+//!
+//! ```text
+//!  Producer             database                                        Consumer
+//!  publish ──▶ data_staging ──▶ trigger ══bell══▶ listener ──▶ claim ──▶ Handler ──▶ complete | retry | reject | snooze
+//!                   ▲                    sweep tick ──┘                                  │
+//!                   └──────── retry later (backoff) / owner died (rescue) ◀─────────────┘
+//! ```
+//!
+//! ```no_run
+//! # #[derive(serde::Serialize, serde::Deserialize)] struct Order { id: u64 }
+//! # async fn example() -> Result<(), doorbell::Error> {
+//! let broker = doorbell::Broker::from_env().await?;
+//! broker.migrate().await?;
+//! broker.producer("shop").publish(&doorbell::Message::new("billing", "order.placed", &Order { id: 7 })?).await?;
+//! let billing = broker.consumer("billing").on("order.placed", |order: Order, _delivery| async move {
+//!     println!("charging order {}", order.id);
+//!     Ok(doorbell::Outcome::Done)
+//! });
+//! billing.run_until(doorbell::shutdown_signal()).await
+//! # }
+//! ```
+//!
+//! **Words.** A *message* is published by a *source* for a *target*, with a *record type*. A consumer *claims* it for one
+//! *attempt*, and *settles* it: completes, fails (retry by policy), rejects or snoozes. *Failed* is the dead-letter state;
+//! *redrive* puts a message back. A process holds its messages by a *lease* it renews; who stops renewing is *rescued* from.
+//!
+//! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
+
+mod error;
+mod message;
+mod outcome;
+
+mod broker;
+mod producer;
+
+mod consumer;
+mod handler;
+mod shutdown;
+
+mod process;
+mod wake;
+
+pub mod migrate;
+mod store;
 
 mod backoff;
-mod broker;
 mod connection;
-mod consumer;
-mod error;
-mod handler;
-mod message;
-pub mod migrate;
-mod outcome;
-mod process;
-mod producer;
-mod shutdown;
-mod store;
-mod wake;
+
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use broker::{Broker, BrokerConfig};
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Handler, HandlerError, HandlerResult, UnknownType};
-pub use message::{Delivery, Found, Headers, Message, MessageId};
+pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;

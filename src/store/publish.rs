@@ -18,7 +18,7 @@ use crate::{
 /// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup keys.
 const COPY_FROM: usize = 64;
 
-const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6 * interval '1 ms', $7, $8, $9, $10)";
+const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6::bigint * interval '1 ms', $7, $8, $9, $10)";
 const PUBLISH_TYPES: [Type; 10] = [
     Type::TEXT,
     Type::TEXT,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Store;
 use crate::{error::Result, message::MessageId, outcome::Outcome};
 
-const COMPLETE: &str = "select * from integration.complete($1, $2, $3)";
+const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
 const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6)";
 

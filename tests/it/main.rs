@@ -1,0 +1,6 @@
+//! The one integration-test binary: one private server, one database per test.
+
+mod path;
+#[cfg(feature = "server")]
+mod server;
+mod support;
