@@ -25,6 +25,7 @@ use tokio_postgres::error::SqlState;
 
 use super::account::Account;
 use super::directory::{check_socket_length, lock, private};
+use super::fetch::{Consent, or_fetch};
 use super::installation::Installation;
 use super::readiness::{self, Status};
 use super::{processes, template};
@@ -57,6 +58,8 @@ pub struct KeptOptions {
     pub state_directory: Option<PathBuf>,
     /// The directory of the server's programs, before `DOORBELL_PG_BINDIR` and all that is installed. Default: none.
     pub bin_directory: Option<PathBuf>,
+    /// Whether a PostgreSQL may be fetched when none is installed. Default: no.
+    pub consent: Consent,
 }
 
 /// A kept server that was running a moment ago. Dropping it does nothing to the server.
@@ -97,7 +100,7 @@ impl Kept {
 /// Any number of these at once start one server. Cancelled, the server may or may not have been started.
 ///
 /// # Errors
-/// Those of [`Installation::find`]; [`Config`](ErrorKind::Config) when the data was made by another major version than
+/// Those of [`Installation::find`] and [`Installation::fetch`]; [`Config`](ErrorKind::Config) when the data was made by another major version than
 /// the programs found; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
 pub async fn up(options: &KeptOptions) -> Result<Kept> {
     let account = Account::current()?;
@@ -110,7 +113,7 @@ pub async fn up(options: &KeptOptions) -> Result<Kept> {
     let _alone = lock(&state.directory, File::try_lock).await?;
     match state.find().await? {
         Some(kept) => Ok(kept),
-        None => state.start(&account, options.bin_directory.as_deref()).await,
+        None => state.start(&account, options).await,
     }
 }
 
@@ -240,8 +243,11 @@ impl State {
     }
 
     /// Starts the server, making its data first where there is none. Call it with the state locked alone.
-    async fn start(&self, account: &Account, bin_directory: Option<&Path>) -> Result<Kept> {
-        let installation = Installation::find_for_data(bin_directory, self.data_major())?;
+    async fn start(&self, account: &Account, options: &KeptOptions) -> Result<Kept> {
+        let major = self.data_major();
+        let found = Installation::find_for_data(options.bin_directory.as_deref(), major);
+        let installation = or_fetch(found, options.consent).await?;
+        major.map_or(Ok(()), |major| installation.check_reads(major))?;
         if !self.data().is_dir() {
             self.make_data(account, &installation).await?;
         }
