@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::account::Account;
 use super::directory::{Place, Run};
-use super::fetch::{Consent, or_fetch};
+use super::fetch::{Consent, find_or_fetch};
 use super::installation::Installation;
 use super::watchdog::{SCRIPT, State, Watchdog};
 use super::{processes, readiness, template};
@@ -89,8 +89,9 @@ impl Server {
     /// # Errors
     /// Those of [`Installation::find`] and [`Installation::fetch`]; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
     pub async fn ephemeral(options: EphemeralOptions) -> Result<Self> {
-        let found = Installation::find(options.bin_directory.as_deref());
-        let installation = or_fetch(found, options.consent).await?;
+        let bin_directory = options.bin_directory.clone();
+        let search = move || Installation::find(bin_directory.as_deref());
+        let installation = find_or_fetch(search, options.consent).await?;
         let account = Account::current()?;
         let place = Place::choose(&account, options.directory.as_deref(), options.durable)?;
         let run = {

@@ -65,9 +65,15 @@ impl Installation {
     }
 }
 
-/// What was found, or else what can be fetched with the consent given.
-pub(super) async fn or_fetch(found: Result<Installation>, consent: Consent) -> Result<Installation> {
-    let missing = match found {
+/// What the search finds, or else what can be fetched with the consent given.
+///
+/// The search runs programs, so it is kept off the runtime's threads.
+pub(super) async fn find_or_fetch<F>(search: F, consent: Consent) -> Result<Installation>
+where
+    F: FnOnce() -> Result<Installation> + Send + 'static,
+{
+    let found = tokio::task::spawn_blocking(search).await;
+    let missing = match found.map_err(|e| Error::new(ErrorKind::Io, "the search was interrupted").with_source(e))? {
         Err(missing) if missing.kind() == ErrorKind::NotFound => missing,
         found => return found,
     };
@@ -255,9 +261,10 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_fetched_without_consent_and_the_error_says_what_to_do() {
-        let missing = || Err(Error::new(ErrorKind::NotFound, "none is installed; install one"));
+        let missing =
+            || -> Result<Installation> { Err(Error::new(ErrorKind::NotFound, "none is installed; install one")) };
         for consent in [Consent::No, Consent::Ask(|_| false)] {
-            let error = or_fetch(missing(), consent).await.unwrap_err();
+            let error = find_or_fetch(missing, consent).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound);
             assert!(error.to_string().contains("install one, or let"), "{error}");
         }
