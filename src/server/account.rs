@@ -64,11 +64,10 @@ impl Account {
     /// standard error.
     pub(super) async fn run(&self, command: Command) -> Result<String> {
         let program = Path::new(command.get_program()).to_owned();
-        let output = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot run {}", program.display())).with_source(e))?;
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output().await.map_err(|e| {
+            let whom = self.step_down.as_ref().map(|user| format!(" as {}", user.name)).unwrap_or_default();
+            Error::new(ErrorKind::Io, format!("cannot run {}{whom}", program.display())).with_source(e)
+        })?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }

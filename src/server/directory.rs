@@ -15,7 +15,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use tokio::time::{Instant, sleep};
@@ -199,5 +199,5 @@ fn is_abandoned(run: &Path) -> bool {
 
 fn is_stale(template: &Path) -> bool {
     let changed = template.symlink_metadata().and_then(|m| m.modified());
-    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > TEMPLATE_AGE_MAX))
+    changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > TEMPLATE_AGE_MAX))
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::account::Account;
 use super::directory::{Place, Run};
+use super::fetch::{Consent, find_or_fetch};
 use super::installation::Installation;
 use super::watchdog::{SCRIPT, State, Watchdog};
 use super::{processes, readiness, template};
@@ -39,11 +40,20 @@ pub struct EphemeralOptions {
     pub directory: Option<PathBuf>,
     /// The directory of the server's programs, before `DOORBELL_PG_BINDIR` and all that is installed. Default: none.
     pub bin_directory: Option<PathBuf>,
+    /// Whether a PostgreSQL may be fetched when none is installed. Default: no.
+    pub consent: Consent,
 }
 
 impl Default for EphemeralOptions {
     fn default() -> Self {
-        Self { durable: false, max_connections: 200, settings: Vec::new(), directory: None, bin_directory: None }
+        Self {
+            durable: false,
+            max_connections: 200,
+            settings: Vec::new(),
+            directory: None,
+            bin_directory: None,
+            consent: Consent::No,
+        }
     }
 }
 
@@ -77,9 +87,11 @@ impl Server {
     /// a directory that the next start removes.
     ///
     /// # Errors
-    /// Those of [`Installation::find`]; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
+    /// Those of [`Installation::find`] and [`Installation::fetch`]; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
     pub async fn ephemeral(options: EphemeralOptions) -> Result<Self> {
-        let installation = Installation::find(options.bin_directory.as_deref())?;
+        let bin_directory = options.bin_directory.clone();
+        let search = move || Installation::find(bin_directory.as_deref());
+        let installation = find_or_fetch(search, options.consent).await?;
         let account = Account::current()?;
         let place = Place::choose(&account, options.directory.as_deref(), options.durable)?;
         let run = {

