@@ -146,6 +146,33 @@ impl Broker {
         self.0.store.redrive(ids).await
     }
 
+    /// Puts one ended message back inside the caller's transaction, for audited recovery.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such message,
+    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
+    /// rolled back.
+    pub async fn redrive_in(&self, tx: &tokio_postgres::Transaction<'_>, id: MessageId) -> Result<()> {
+        Store::redrive_in(tx, id).await
+    }
+
+    /// Opens a breaker by hand: nothing it guards is claimed, fleet-wide, until canaries come back well after `reopen`, or
+    /// until it is closed by hand where that is `None`. The key is a target's name or the `breaker_key` of its settings.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_breaker(&self, key: &str, reason: Option<&str>, reopen: Option<Duration>) -> Result<()> {
+        self.0.store.open_breaker(key, reason, reopen).await
+    }
+
+    /// Closes a breaker by hand; false when it was closed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
+        self.0.store.close_breaker(key, reason).await
+    }
+
     /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConsumerConfig, suspects};
+use super::{ConsumerConfig, effects, suspects};
 use crate::{
     backoff,
     broker::Broker,
@@ -77,6 +77,8 @@ pub(super) struct Loop {
     owner: Arc<str>,
     queue: VecDeque<Delivery>,
     running: HashMap<Key, Running>,
+    /// Handler tasks that have not reported.
+    tasks: usize,
     handlers: JoinSet<()>,
     handled: mpsc::UnboundedSender<Handled>,
     verdicts: mpsc::UnboundedReceiver<Handled>,
@@ -87,17 +89,31 @@ pub(super) struct Loop {
     look: Option<Found>,
     claim_failures: u32,
     average: Duration,
+    runs: Runs,
+}
+
+/// What the breaker has not been told yet.
+#[derive(Default)]
+struct Runs {
+    ok: i64,
+    failed: i64,
+    down: Option<String>,
+    /// Canaries are reported at once, failures once a second.
+    urgent: bool,
 }
 
 struct Running {
     abort: AbortHandle,
     /// Unset while a suspect runs alone in this process: the handler waits for it.
     started: Arc<OnceLock<Instant>>,
+    /// How many messages its task runs.
+    together: usize,
 }
 
+/// One task's end: what became of its messages.
 struct Handled {
-    key: Key,
-    outcome: Outcome,
+    verdicts: Vec<(Key, Verdict)>,
+    canary: bool,
     took: Duration,
 }
 
@@ -110,6 +126,7 @@ enum Event {
     Sweep,
     Watchdog,
     SuspectsDone,
+    Reported,
     LeaseLost,
     Stop,
 }
@@ -138,6 +155,8 @@ impl Loop {
             owner,
             queue: VecDeque::new(),
             running: HashMap::new(),
+            tasks: 0,
+            runs: Runs::default(),
             handlers: JoinSet::new(),
             handled,
             verdicts,
@@ -155,6 +174,7 @@ impl Loop {
         let mut claiming: Option<Task<(Found, usize, Result<Vec<Delivery>>)>> = None;
         let mut settling: Option<Task<()>> = None;
         let mut suspecting: Option<Task<()>> = None;
+        let mut reporting: Option<Task<()>> = None;
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -167,12 +187,16 @@ impl Loop {
             if claiming.is_none() {
                 claiming = self.claim();
             }
+            if reporting.is_none() && self.runs.urgent {
+                reporting = self.report_runs();
+            }
             let event = tokio::select! {
                 biased;
                 count = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled(count),
                 () = some(&mut settling) => Event::Settled,
                 (found, limit, claimed) = some(&mut claiming) => Event::Claimed(found, limit, claimed),
                 () = some(&mut suspecting) => Event::SuspectsDone,
+                () = some(&mut reporting) => Event::Reported,
                 _ = self.incarnation.changed() => Event::LeaseLost,
                 _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
@@ -205,7 +229,11 @@ impl Loop {
                 Event::Watchdog => {
                     while self.handlers.try_join_next().is_some() {}
                     self.give_up_overdue();
+                    if reporting.is_none() {
+                        reporting = self.report_runs();
+                    }
                 }
+                Event::Reported => reporting = None,
                 Event::SuspectsDone => suspecting = None,
                 Event::LeaseLost => {
                     suspecting = None;
@@ -222,27 +250,35 @@ impl Loop {
         let concurrency = self.context.config.concurrency;
         let prefetch =
             self.context.config.prefetch.unwrap_or(if self.average < PREFETCH_BELOW { concurrency } else { 0 });
-        concurrency + prefetch
+        (concurrency + prefetch) * self.context.config.tx_batch
     }
 
     fn start_handlers(&mut self) {
-        while self.running.len() + self.unsettled.len() + self.settling_count < self.capacity()
-            && self.running.len() < self.context.config.concurrency
-            && let Some(delivery) = self.queue.pop_front()
+        while self.tasks < self.context.config.concurrency
+            && let Some(first) = self.queue.pop_front()
         {
-            let key = (delivery.id, delivery.attempt);
-            let (context, handled) = (self.context.clone(), self.handled.clone());
-            let (alone, begun) = (context.process.alone(), Arc::new(OnceLock::new()));
-            let running = begun.clone();
-            let abort = self.handlers.spawn(async move {
-                let _beside_others = alone.read_owned().await;
-                let started = *begun.get_or_init(Instant::now);
-                let outcome = context.registry.run(delivery, context.config.handler_timeout).await;
-                // The loop is gone only when the process is being torn down.
-                let _ = handled.send(Handled { key, outcome, took: started.elapsed() });
-            });
-            self.running.insert(key, Running { abort, started: running });
+            let mut deliveries = vec![first];
+            if self.runs_in_tx(&deliveries[0]) {
+                while deliveries.len() < self.context.config.tx_batch
+                    && self.queue.front().is_some_and(|next| self.runs_in_tx(next))
+                {
+                    deliveries.extend(self.queue.pop_front());
+                }
+            }
+            let keys: Vec<Key> = deliveries.iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
+            let begun = Arc::new(OnceLock::new());
+            let abort =
+                self.handlers.spawn(handle(self.context.clone(), deliveries, begun.clone(), self.handled.clone()));
+            self.tasks += 1;
+            for &key in &keys {
+                self.running
+                    .insert(key, Running { abort: abort.clone(), started: begun.clone(), together: keys.len() });
+            }
         }
+    }
+
+    fn runs_in_tx(&self, delivery: &Delivery) -> bool {
+        self.context.registry.tx(&delivery.record_type).is_some()
     }
 
     /// Claims when there is a reason to look and room for a worthwhile batch: free handlers, or half the capacity.
@@ -250,7 +286,7 @@ impl Loop {
         let found = self.look?;
         let held = self.queue.len() + self.running.len() + self.unsettled.len() + self.settling_count;
         let capacity = self.capacity();
-        let idle_handlers = self.queue.is_empty() && self.running.len() < self.context.config.concurrency;
+        let idle_handlers = self.queue.is_empty() && self.tasks < self.context.config.concurrency;
         if held >= capacity || !(idle_handlers || held <= capacity / 2) {
             return None;
         }
@@ -303,14 +339,42 @@ impl Loop {
     }
 
     fn take_verdicts(&mut self, batch: &mut Vec<Handled>) {
-        for Handled { key, outcome, took } in batch.drain(..) {
-            // Not running any more: given up by the watchdog, or its lease was lost.
-            if self.running.remove(&key).is_some() {
+        for Handled { verdicts, canary, took } in batch.drain(..) {
+            let mut mine = false;
+            for (key, verdict) in verdicts {
+                // Not running any more: given up by the watchdog, or its lease was lost.
+                mine |= self.running.remove(&key).is_some_and(|_| {
+                    self.runs.count(&verdict, canary);
+                    if !matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                        self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
+                    }
+                    true
+                });
+            }
+            if mine {
+                self.tasks -= 1;
                 self.average = (self.average * 7 + took) / 8;
-                self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict: Verdict::Outcome(outcome) });
             }
         }
         while self.handlers.try_join_next().is_some() {}
+    }
+
+    /// Tells the breaker. A target whose runs all end well costs no report.
+    fn report_runs(&mut self) -> Option<Task<()>> {
+        let runs = std::mem::take(&mut self.runs);
+        if runs.failed == 0 && runs.down.is_none() && !runs.urgent {
+            // Successes alone are kept for the window of the next failure.
+            self.runs.ok = runs.ok.min(1_000_000);
+            return None;
+        }
+        let context = self.context.clone();
+        let report = async move {
+            let Runs { ok, failed, down, .. } = runs;
+            if let Err(error) = context.store.report_runs(&context.target, ok, failed, down.as_deref()).await {
+                debug!(?error, "the breaker could not be told how runs went");
+            }
+        };
+        Some(report.boxed())
     }
 
     fn settle(&mut self) -> Task<()> {
@@ -326,12 +390,19 @@ impl Loop {
         let overdue: Vec<Key> = self
             .running
             .iter()
-            .filter(|(_, running)| running.started.get().is_some_and(|started| started.elapsed() > limit + GRACE))
+            .filter(|(_, running)| {
+                running.started.get().is_some_and(|started| started.elapsed() > limit * running.together as u32 + GRACE)
+            })
             .map(|(key, _)| *key)
             .collect();
         for key in overdue {
             if let Some(running) = self.running.remove(&key) {
                 running.abort.abort();
+                // The last message of a task frees its place.
+                if !self.running.values().any(|other| Arc::ptr_eq(&other.started, &running.started)) {
+                    self.tasks -= 1;
+                }
+                self.runs.failed += 1;
                 warn!(
                     id = key.0,
                     attempt = key.1,
@@ -358,6 +429,7 @@ impl Loop {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
+        self.tasks = 0;
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
@@ -426,6 +498,48 @@ impl Loop {
     fn next_sweep(&self) -> Option<Instant> {
         self.context.config.sweep.map(|sweep| Instant::now() + backoff::jittered(sweep, rand::random()))
     }
+}
+
+impl Runs {
+    fn count(&mut self, verdict: &Verdict, canary: bool) {
+        match verdict {
+            Verdict::Completed | Verdict::Outcome(Outcome::Done) => self.ok += 1,
+            Verdict::Outcome(Outcome::Retry { .. }) => self.failed += 1,
+            Verdict::Outcome(Outcome::Unavailable { reason }) => self.down = Some(reason.clone()),
+            // Rejected and snoozed messages say nothing about the dependency; a canary that came to an end is well.
+            _ => self.ok += i64::from(canary),
+        }
+        self.urgent |= canary || self.down.is_some();
+    }
+}
+
+/// Runs the handlers of one task. While a suspect runs alone in this process, it waits.
+async fn handle(
+    context: Arc<Context>,
+    deliveries: Vec<Delivery>,
+    begun: Arc<OnceLock<Instant>>,
+    handled: mpsc::UnboundedSender<Handled>,
+) {
+    let _beside_others = context.process.alone().read_owned().await;
+    let started = *begun.get_or_init(Instant::now);
+    let canary = deliveries.iter().any(|delivery| delivery.canary);
+    let keys: Vec<Key> = deliveries.iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
+    let verdicts = run_handlers(&context, deliveries).await;
+    let verdicts = keys.into_iter().zip(verdicts).collect();
+    // The loop is gone only when the process is being torn down.
+    let _ = handled.send(Handled { verdicts, canary, took: started.elapsed() });
+}
+
+/// Runs deliveries to their verdicts: several only where they have transactional handlers.
+pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -> Vec<Verdict> {
+    if deliveries.iter().all(|delivery| context.registry.tx(&delivery.record_type).is_some()) {
+        return effects::run(context, deliveries).await;
+    }
+    let mut verdicts = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        verdicts.push(Verdict::Outcome(context.registry.run(delivery, context.config.handler_timeout).await));
+    }
+    verdicts
 }
 
 /// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
