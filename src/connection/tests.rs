@@ -298,12 +298,13 @@ async fn frozen() -> (TcpListener, SocketAddr) {
 }
 
 /// A host that answers one login with the given bytes, after refusing TLS.
-async fn answering(answer: &'static [u8]) -> SocketAddr {
+async fn answering(answer: impl AsRef<[u8]>) -> SocketAddr {
     let (listener, address) = frozen().await;
+    let answer = answer.as_ref().to_vec();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         skip_startup(&mut stream).await;
-        stream.write_all(answer).await.unwrap();
+        stream.write_all(&answer).await.unwrap();
         // Stays open until the client goes, as a server would.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
@@ -327,10 +328,12 @@ async fn skip_startup(stream: &mut TcpStream) {
 const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 /// AuthenticationCleartextPassword.
 const ASKS_FOR_A_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
-/// ErrorResponse: severity FATAL, code 28P01, message `no`.
-const REFUSAL: &[u8] = b"E\0\0\0\x1aSFATAL\0C28P01\0Mno\0\0\0\0";
-/// ErrorResponse: severity FATAL, code 57P03, message `no`.
-const STARTING_UP: &[u8] = b"E\0\0\0\x18SFATAL\0C57P03\0Mno\0\0";
+/// ErrorResponse of a server that does not let anybody in.
+fn refusal(code: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0C{code}\0Mno\0\0");
+    let length = u32::try_from(fields.len() + 4).unwrap();
+    [b"E", length.to_be_bytes().as_slice(), fields.as_bytes()].concat()
+}
 
 async fn connect(hosts: &[SocketAddr], more: &str) -> Result<(tokio_postgres::Client, Messages)> {
     let names: Vec<_> = hosts.iter().map(|host| host.ip().to_string()).collect();
@@ -378,7 +381,7 @@ async fn when_all_hosts_fail_each_has_its_line() {
 
 #[tokio::test]
 async fn a_refused_user_ends_the_search_and_is_not_transient() {
-    let first = answering(REFUSAL).await;
+    let first = answering(refusal("28P01")).await;
     let second = answering(WELCOME).await;
     let error = connect(&[first, second], "").await.unwrap_err();
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Database, Some("28P01"), false));
@@ -387,11 +390,11 @@ async fn a_refused_user_ends_the_search_and_is_not_transient() {
 
 #[tokio::test]
 async fn a_server_that_is_starting_up_is_passed_over() {
-    let first = answering(STARTING_UP).await;
+    let first = answering(refusal("57P03")).await;
     let second = answering(WELCOME).await;
     connect(&[first, second], "").await.unwrap();
 
-    let only = answering(STARTING_UP).await;
+    let only = answering(refusal("57P03")).await;
     let error = connect(&[only], "").await.unwrap_err();
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Connect, Some("57P03"), true));
 }
