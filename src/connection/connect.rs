@@ -52,9 +52,9 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `Config` where certificate files cannot be used or the server asks for something that the settings do not have
-    /// (a password); `Database` where every host refused the login (its SQLSTATE says why); else `Connect`. The message
-    /// has one line for each host that was tried.
+    /// `Config` where certificate files cannot be used or a server asks for something that the settings do not have
+    /// (a password); `Database` where a server refused the user, or all of them the session (the SQLSTATE says why);
+    /// else `Connect`. The message has one line for each host that was tried.
     pub(crate) async fn connect(&self) -> Result<(Client, Messages)> {
         let encryption = match self.needs_tls() {
             true => tls::prepare(&self.ssl).await?,
@@ -149,7 +149,7 @@ impl Settings {
                 }
                 Ok(addresses)
             }
-            Err(error) => Err(Failure::io("cannot resolve the name", &error)),
+            Err(error) => Err(Failure::new(error.to_string())),
         }
     }
 }
@@ -210,7 +210,7 @@ impl Way<'_> {
     async fn reach(&self, deadline: Deadline) -> Result<TcpStream, Failure> {
         let connecting = socket::connect(self.address, self.settings.socket);
         let reached = deadline.step("connecting", connecting).await?;
-        reached.map_err(|error| Failure::io("cannot connect", &error))
+        reached.map_err(|error| Failure::new(error.to_string()))
     }
 
     /// Reaches the server and asks whether it speaks TLS; with `sslnegotiation=direct` that is taken for granted.
@@ -250,7 +250,7 @@ impl Way<'_> {
 async fn local(path: &Path, deadline: Deadline) -> Result<tokio::net::UnixStream, Failure> {
     let connecting = tokio::net::UnixStream::connect(path);
     let reached = deadline.step("connecting to the socket", connecting).await?;
-    reached.map_err(|error| Failure::io("cannot connect to the socket", &error))
+    reached.map_err(|error| Failure::new(error.to_string()))
 }
 
 #[cfg(not(unix))]

@@ -15,6 +15,7 @@ pub(super) struct Failure {
     reason: String,
     kind: ErrorKind,
     handshake: bool,
+    /// What the server said, where it said something; the reason tells all the rest.
     source: Option<tokio_postgres::Error>,
 }
 
@@ -31,20 +32,16 @@ impl Failure {
 
     /// The login did not succeed.
     pub(super) fn login(error: tokio_postgres::Error) -> Self {
-        let (reason, kind) = match error.as_db_error() {
-            Some(refusal) => {
-                let code = refusal.code().code();
-                let kind = if code.starts_with("57P") { ErrorKind::Connect } else { ErrorKind::Database };
-                (format!("{} (SQLSTATE {code})", refusal.message()), kind)
-            }
-            None => {
-                let lost = error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>());
-                // The rest is between us and the server's configuration: no password, no common method.
-                let kind = if lost { ErrorKind::Connect } else { ErrorKind::Config };
-                (chain(&error), kind)
-            }
-        };
-        Self { reason, kind, handshake: false, source: Some(error) }
+        if let Some(refusal) = error.as_db_error() {
+            let code = refusal.code().code();
+            let kind = if code.starts_with("57P") { ErrorKind::Connect } else { ErrorKind::Database };
+            let reason = format!("{} (SQLSTATE {code})", refusal.message());
+            return Self { reason, kind, handshake: false, source: Some(error) };
+        }
+        let lost = error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>());
+        // The rest is between the settings and the server: no password, no common method.
+        let kind = if lost { ErrorKind::Connect } else { ErrorKind::Config };
+        Self { reason: chain(&error), kind, handshake: false, source: None }
     }
 
     /// The TLS handshake did not succeed.
@@ -69,10 +66,12 @@ impl Failure {
         self
     }
 
-    /// Tells what happened on the earlier way too.
+    /// Tells what happened on the earlier way too. What a server said counts for more than that none was there.
     pub(super) fn after(mut self, earlier: Option<Self>) -> Self {
-        if let Some(earlier) = earlier {
-            self.reason = format!("{}; then {}", earlier.reason, self.reason);
+        let Some(earlier) = earlier else { return self };
+        self.reason = format!("{}; then {}", earlier.reason, self.reason);
+        if self.source.is_none() && earlier.source.is_some() {
+            return Self { reason: self.reason, ..earlier };
         }
         self
     }
@@ -84,24 +83,27 @@ impl Failure {
 
 /// One error for all hosts, one line each.
 ///
-/// Its kind is that of the failures if they agree and [`ErrorKind::Connect`] otherwise; its source is the first failure
-/// that may pass by itself, else the first.
+/// Its kind and source are those of the failure that ended the search, if one did. Else the kind is what all failures
+/// have in common, or [`ErrorKind::Connect`], and the source is what the first server said that said anything.
 pub(super) fn report(mut failures: Vec<(&Host, Failure)>) -> Error {
-    let mut message = String::from("no server could be reached");
-    for (host, failure) in &failures {
-        let _ = write!(message, "\n  {host}: {}", failure.reason);
-    }
-    if let [(host, failure)] = failures.as_slice() {
-        message = format!("cannot connect to {host}: {}", failure.reason);
-    }
-    let kind = match failures.split_first() {
-        Some(((_, first), rest)) if rest.iter().all(|(_, other)| other.kind == first.kind) => first.kind,
-        _ => ErrorKind::Connect,
+    let mut message = match failures.as_slice() {
+        [(host, failure)] => format!("cannot connect to {host}: {}", failure.reason),
+        _ => String::from("no server could be reached"),
     };
-    let decisive = failures.iter().position(|(_, failure)| failure.source.is_some() && !failure.is_final());
-    let source = match decisive.unwrap_or(0) {
-        at if at < failures.len() => failures.swap_remove(at).1.source,
-        _ => None,
+    if failures.len() > 1 {
+        for (host, failure) in &failures {
+            let _ = write!(message, "\n  {host}: {}", failure.reason);
+        }
+    }
+    let last = failures.pop().map(|(_, failure)| failure);
+    let (kind, source) = match last {
+        None => (ErrorKind::Connect, None),
+        Some(last) if last.is_final() => (last.kind, last.source),
+        Some(last) => {
+            let agree = failures.iter().all(|(_, other)| other.kind == last.kind);
+            let kind = if agree { last.kind } else { ErrorKind::Connect };
+            (kind, failures.into_iter().find_map(|(_, failure)| failure.source).or(last.source))
+        }
     };
     match source {
         Some(source) => Error::new(kind, message).with_source(source),

@@ -56,3 +56,26 @@ impl From<Keepalive> for TcpKeepalive {
         options
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let seconds = |n| Some(Duration::from_secs(n));
+        let keepalive = Keepalive { idle: seconds(10), interval: seconds(5), count: Some(3) };
+        let options = SocketOptions { keepalive: Some(keepalive), user_timeout: seconds(20) };
+        let stream = connect(listener.local_addr().unwrap(), options).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(5));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), seconds(20));
+
+        let stream = connect(listener.local_addr().unwrap(), SocketOptions { keepalive: None, user_timeout: None });
+        assert!(!SockRef::from(&stream.await.unwrap()).keepalive().unwrap());
+    }
+}

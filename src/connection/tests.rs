@@ -375,7 +375,7 @@ async fn when_all_hosts_fail_each_has_its_line() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert_eq!(lines[1].trim(), format!("{first}: timed out while logging in"));
-    assert!(lines[2].trim().starts_with(&format!("{second}: cannot connect: ")), "{text}");
+    assert!(lines[2].trim().starts_with(&format!("{second}: ")), "{text}");
     assert!(!everything(&error).contains(PASSWORD));
 }
 
@@ -386,6 +386,15 @@ async fn a_refused_user_ends_the_search_and_is_not_transient() {
     let error = connect(&[first, second], "").await.unwrap_err();
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Database, Some("28P01"), false));
     assert!(!everything(&error).contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn a_refusal_counts_for_more_than_a_host_that_is_down() {
+    let (listener, first) = frozen().await;
+    drop(listener);
+    let second = answering(refusal("28000")).await;
+    let error = connect(&[first, second], "sslmode=disable").await.unwrap_err();
+    assert_eq!((error.kind(), error.sqlstate()), (ErrorKind::Database, Some("28000")));
 }
 
 #[tokio::test]
@@ -421,7 +430,8 @@ async fn a_name_that_does_not_resolve_is_reported_as_such() {
 async fn a_missing_socket_is_reported_as_such() {
     let directory = tempfile::tempdir().unwrap();
     let error = parse(&format!("host={}", directory.path().display())).unwrap().connect().await.unwrap_err();
-    assert!(error.to_string().contains("cannot connect to the socket"), "{error}");
+    let expected = format!("cannot connect to {}:5432: ", directory.path().display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
 }
 
 #[cfg(feature = "tls")]
