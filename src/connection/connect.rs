@@ -5,11 +5,9 @@ use std::{
     future::{Ready, ready},
     net::SocketAddr,
     path::Path,
-    pin::pin,
 };
 
 use bytes::BytesMut;
-use futures::StreamExt;
 use postgres_protocol::message::frontend;
 use rand::seq::SliceRandom;
 use tokio::{
@@ -17,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_postgres::{
-    Client, Config, NoTls, SimpleQueryMessage,
+    Client, Config, NoTls,
     config::{SslMode as DriverMode, SslNegotiation},
     tls::{TlsConnect, TlsStream},
 };
@@ -26,8 +24,9 @@ use super::{
     deadline::Deadline,
     failure::{self, Failure},
     host::Host,
-    messages::{self, Messages},
-    settings::{Session, Settings},
+    messages::Messages,
+    role::{Session, checked},
+    settings::Settings,
     socket,
     ssl::SslMode,
     tls::{self, Encryption},
@@ -39,10 +38,6 @@ type Connected = (Client, Messages);
 /// How the driver is told about a stream on which the question of TLS is settled: its own negotiation is passed over.
 const PLAIN: (NoTls, DriverMode) = (NoTls, DriverMode::Disable);
 const ENCRYPTED: (Established, DriverMode) = (Established, DriverMode::Require);
-
-/// Answers both questions of `target_session_attrs` in one round trip, on every version and through every pooler.
-const ROLE_QUERY: &str =
-    "select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
 
 impl Settings {
     /// Opens a connection to the first host that lets us in and is what `target_session_attrs` asks for.
@@ -275,49 +270,6 @@ where
     let (client, connection) =
         deadline.step("logging in", login.connect_raw(stream, tls)).await?.map_err(Failure::login)?;
     Ok((client, Messages::new(connection)))
-}
-
-/// Gives the session back if it is what `target_session_attrs` asks for.
-async fn checked(connected: Connected, session: Session, deadline: Deadline) -> Result<Connected, Failure> {
-    if session == Session::Any {
-        return Ok(connected);
-    }
-    let (client, mut messages) = connected;
-    let (standby, read_only) = deadline.step("asking for the server's role", role(&client, &mut messages)).await??;
-    let (wanted, is) = match session {
-        Session::Any | Session::PreferStandby => (true, ""),
-        Session::ReadWrite => (!standby && !read_only, "read-only"),
-        Session::ReadOnly => (standby || read_only, "not read-only"),
-        Session::Primary => (!standby, "a standby"),
-        Session::Standby => (standby, "not a standby"),
-    };
-    match wanted {
-        true => Ok((client, messages)),
-        false => Err(Failure::new(format!("the server is {is}, which target_session_attrs does not allow"))),
-    }
-}
-
-/// Whether the server is a standby, and whether its sessions start read-only.
-async fn role(client: &Client, messages: &mut Messages) -> Result<(bool, bool), Failure> {
-    let mut query = pin!(client.simple_query(ROLE_QUERY));
-    let answer = loop {
-        tokio::select! {
-            answer = &mut query => break answer.map_err(Failure::login)?,
-            message = messages.next() => match message {
-                Some(message) => messages::log(&message.map_err(Failure::login)?),
-                None => return Err(Failure::new("the server closed the connection")),
-            },
-        }
-    };
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let is = |column| row.and_then(|row| row.try_get(column).ok().flatten()).map(|value| value == "t");
-    match (is(0), is(1)) {
-        (Some(standby), Some(read_only)) => Ok((standby, read_only)),
-        _ => Err(Failure::new("the server did not tell its role")),
-    }
 }
 
 /// Stands in for the handshake that the driver would make: the stream is encrypted already.

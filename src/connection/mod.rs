@@ -23,6 +23,7 @@ mod connect;
 mod deadline;
 mod failure;
 mod messages;
+mod role;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;

@@ -9,6 +9,7 @@ use super::{
     host::Host,
     keys::Values,
     passfile,
+    role::Session,
     secret::Secret,
     socket::{Keepalive, SocketOptions},
     ssl::Ssl,
@@ -77,17 +78,6 @@ pub struct Settings {
     pub(super) socket: SocketOptions,
 }
 
-/// What a server must be to be taken (`target_session_attrs`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Session {
-    Any,
-    ReadWrite,
-    ReadOnly,
-    Primary,
-    Standby,
-    PreferStandby,
-}
-
 impl Settings {
     /// Reads a connection string: a URI (`postgres://user:password@host:5432/database?sslmode=require`) or
     /// `key=value` pairs (`host=/var/run/postgresql dbname=orders`), both as in libpq. The empty string takes
@@ -136,7 +126,7 @@ impl Settings {
         Ok(Self {
             hosts: Host::list(&values)?,
             shuffle: values.choice("load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
-            session: session(&values)?,
+            session: Session::read(&values)?,
             database: text("dbname").unwrap_or_else(|| user.clone()),
             user,
             password: text("password").map(Secret::new),
@@ -265,18 +255,6 @@ impl fmt::Display for Encoded<'_> {
         }
         Ok(())
     }
-}
-
-fn session(values: &Values) -> Result<Session> {
-    let choices = [
-        ("any", Session::Any),
-        ("read-write", Session::ReadWrite),
-        ("read-only", Session::ReadOnly),
-        ("primary", Session::Primary),
-        ("standby", Session::Standby),
-        ("prefer-standby", Session::PreferStandby),
-    ];
-    Ok(values.choice("target_session_attrs", &choices)?.unwrap_or(Session::Any))
 }
 
 fn channel_binding(values: &Values) -> Result<ChannelBinding> {

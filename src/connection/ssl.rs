@@ -49,6 +49,7 @@ pub(super) struct Identity {
 
 /// Everything about encryption.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS the rest is checked and not used"))]
 pub(super) struct Ssl {
     pub(super) mode: SslMode,
     pub(super) roots: Roots,
