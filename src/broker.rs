@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 use crate::{
-    connection::{Pool, Settings},
+    connection::{Pool, PoolConfig, Settings},
     consumer::ConsumerBuilder,
     error::{Error, Result},
     message::MessageId,
@@ -98,7 +98,9 @@ impl Broker {
     /// As [`connect`](Self::connect), and [`Config`](crate::ErrorKind::Config) for an unusable configuration.
     pub async fn with_config(settings: Settings, config: BrokerConfig) -> Result<Self> {
         config.check()?;
-        let pool = Pool::new(settings.clone(), config.connections_max, config.connection_wait)?;
+        let settings = settings.fallback_application_name("doorbell");
+        let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
+        let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
         let store = Store::new(pool);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))

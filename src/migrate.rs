@@ -172,9 +172,9 @@ struct Session {
 
 impl Session {
     async fn open(settings: &Settings) -> Result<Self> {
-        let (client, mut messages) = settings.connect().await?;
+        let (client, messages) = settings.connect().await?;
         let mut driver = tokio::task::JoinSet::new();
-        driver.spawn(async move { while futures::StreamExt::next(&mut messages).await.is_some_and(|m| m.is_ok()) {} });
+        driver.spawn(messages.drain());
         Ok(Self { client, _driver: driver })
     }
 }

@@ -119,7 +119,7 @@ struct Handled {
 
 /// What woke the loop.
 enum Event {
-    Handled(usize),
+    Handled,
     Claimed(Found, usize, Result<Vec<Delivery>>),
     Settled,
     Rung,
@@ -192,7 +192,7 @@ impl Loop {
             }
             let event = tokio::select! {
                 biased;
-                count = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled(count),
+                _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
                 () = some(&mut settling) => Event::Settled,
                 (found, limit, claimed) = some(&mut claiming) => Event::Claimed(found, limit, claimed),
                 () = some(&mut suspecting) => Event::SuspectsDone,
@@ -204,7 +204,7 @@ impl Loop {
                 _ = watchdog.tick() => Event::Watchdog,
             };
             match event {
-                Event::Handled(_) => self.take_verdicts(&mut batch),
+                Event::Handled => self.take_verdicts(&mut batch),
                 Event::Settled => {
                     settling = None;
                     self.settling_count = 0;
