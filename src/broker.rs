@@ -140,6 +140,12 @@ impl Broker {
         self.0.store.consumers().await
     }
 
+    /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
+    /// then) and before the first consumer started. For readiness checks.
+    pub fn is_listening(&self) -> bool {
+        self.0.process.get().is_some_and(|process| process.is_listening())
+    }
+
     /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
     ///
     /// # Errors

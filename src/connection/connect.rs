@@ -80,7 +80,8 @@ impl Settings {
     async fn first_of(&self, hosts: &[&Host], session: Session, encryption: Option<&Encryption>) -> Result<Connected> {
         let mut failures = Vec::new();
         for &host in hosts {
-            match self.through(host, session, encryption).await {
+            // Boxed: TLS and login make a future of many kilobytes, which every caller of connect would carry on its stack.
+            match Box::pin(self.through(host, session, encryption)).await {
                 Ok(connected) => return Ok(connected),
                 Err(failure) => {
                     tracing::debug!(%host, ?failure, "a host could not be used");

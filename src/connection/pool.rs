@@ -25,7 +25,7 @@ pub(crate) struct Pool(managed::Pool<Manager>);
 /// How large a [`Pool`] is and how patient.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolConfig {
-    /// The most connections that are open at a time; at least 1. 
+    /// The most connections that are open at a time; at least 1.
     pub(crate) connections_max: usize,
     /// How long [`Pool::get`] waits for one of them to become free; `None` waits for as long as it takes. The time to
     /// open a connection is not counted, it has its own limit.

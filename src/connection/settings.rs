@@ -157,25 +157,6 @@ impl Settings {
         Self { database: name.into(), ..self.clone() }
     }
 
-    /// Sets a server parameter for every session, in front of the user's own `options`, so that theirs wins.
-    ///
-    /// Poolers may refuse start-up options: for direct connections only.
-    pub(crate) fn session_parameter(mut self, name: &str, value: &str) -> Self {
-        let mut options = format!("-c {name}=");
-        for character in value.chars() {
-            if character == '\\' || character.is_whitespace() {
-                options.push('\\');
-            }
-            options.push(character);
-        }
-        if !self.options.is_empty() {
-            options.push(' ');
-            options.push_str(&self.options);
-        }
-        self.options = options;
-        self
-    }
-
     /// What the server shows as `application_name`; empty when none was set.
     pub(crate) fn application(&self) -> &str {
         self.application_name.as_deref().unwrap_or_default()

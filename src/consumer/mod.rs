@@ -1,7 +1,12 @@
 //! The consumer of one target: configuration, start and stop. Its loop is in `run`.
 
-mod effects;
 mod run;
+
+mod drain;
+mod effects;
+mod handling;
+mod runs;
+mod settle;
 mod suspects;
 
 use std::{future::Future, sync::Arc, time::Duration};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::run::{Context, run_handlers, settle_until_done};
+use super::{handling::run_handlers, run::Context, settle::settle_until_done};
 use crate::{
     error::Result,
     store::{Settlement, Verdict},
