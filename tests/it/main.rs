@@ -2,6 +2,7 @@
 
 mod breaker;
 mod effects;
+mod latch;
 mod path;
 #[cfg(feature = "server")]
 mod server;
