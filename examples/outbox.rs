@@ -1,11 +1,12 @@
 //! The transactional outbox: an order and the message about it are written in one transaction, so they appear together
-//! or not at all. And the other end: an effect that happens once although its message may be delivered twice.
+//! or not at all. And the other end: an invoice that is written in the transaction which completes the message, so that
+//! there is one invoice per order, whatever dies in between.
 //!
 //! ```text
 //! DATABASE_URL=postgres://localhost/app cargo run --example outbox
 //! ```
 
-use std::{error::Error, sync::Arc};
+use std::error::Error;
 
 use doorbell::{Broker, Message, Outcome, Producer};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut shop = connect().await?;
     shop.batch_execute(
         "create table if not exists orders (id bigint generated always as identity primary key, item text not null);
-         create table if not exists invoices (message bigint primary key, order_id bigint not null)",
+         create table if not exists invoices (id bigint generated always as identity primary key, order_id bigint not null)",
     )
     .await?;
     let producer = broker.producer("shop");
@@ -45,8 +46,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tx.commit().await?;
     println!("order {clapper} (clapper): committed");
 
-    for invoiced in invoice(&broker, connect().await?, 2).await? {
-        println!("invoiced: {invoiced}");
+    for item in invoice(&broker, 2).await? {
+        println!("invoiced: {item}");
     }
     broker.close().await;
     Ok(())
@@ -60,19 +61,18 @@ async fn place_order(tx: &Transaction<'_>, producer: &Producer, item: &str) -> R
     Ok(order)
 }
 
-/// Consumes until `count` invoices are written; returns the items in order. The message's id is the key of the invoice:
-/// a message that is delivered again (its consumer died between the insert and the settle) finds its invoice there.
-async fn invoice(broker: &Broker, database: Client, count: usize) -> Result<Vec<String>, doorbell::Error> {
-    let database = Arc::new(database);
+/// Consumes until `count` invoices are written; returns their items, sorted. The handler's transaction belongs to the
+/// broker, which completes the message in it and commits: should that fail, the invoice is gone, too, and both are tried
+/// again.
+async fn invoice(broker: &Broker, count: usize) -> Result<Vec<String>, doorbell::Error> {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let consumer = broker.consumer("billing").on("order.placed", move |placed: OrderPlaced, delivery| {
-        let (database, tell) = (database.clone(), tell.clone());
-        async move {
-            let sql = "insert into invoices (message, order_id) values ($1, $2) on conflict do nothing";
-            database.execute(sql, &[&delivery.id, &placed.order]).await?;
+    let consumer = broker.consumer("billing").on_tx("order.placed", move |placed: OrderPlaced, _delivery, tx| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            tx.execute("insert into invoices (order_id) values ($1)", &[&placed.order]).await?;
             tell.send(placed.item)?;
             Ok(Outcome::Done)
-        }
+        })
     });
     let mut items = Vec::new();
     consumer
