@@ -3,6 +3,7 @@
 mod breaker;
 mod effects;
 mod latch;
+mod examples;
 mod path;
 #[cfg(feature = "server")]
 mod server;
