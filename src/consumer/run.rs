@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConsumerConfig, suspects};
+use super::{ConsumerConfig, allowance::Allowance, suspects};
 use crate::{
     backoff,
     broker::Broker,
@@ -44,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const WATCHDOG: Duration = Duration::from_secs(1);
 const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
+/// How long a consumer that stops tries to settle what it holds.
+const LAST_SETTLE_MAX: Duration = Duration::from_secs(5);
 /// Most messages settled by one statement.
 const SETTLE_MAX: usize = 2000;
 
@@ -54,6 +56,7 @@ pub(super) struct Context {
     pub(super) config: ConsumerConfig,
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
+    pub(super) allowance: Allowance,
 }
 
 impl Context {
@@ -71,7 +74,7 @@ pub(super) struct Loop {
     context: Arc<Context>,
     broker: Broker,
     bell: Arc<Bell>,
-    stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<Option<Duration>>,
     incarnation: watch::Receiver<Arc<str>>,
     /// The owner of everything below.
     owner: Arc<str>,
@@ -121,14 +124,15 @@ impl Loop {
         target: String,
         config: ConsumerConfig,
         registry: Registry,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         process.join(&target, config.record_types.as_deref(), config.concurrency, &bell).await?;
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
-        let context = Context { store: broker.store().clone(), target, config, registry, process };
+        let allowance = Allowance::new(config.messages_max);
+        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -174,7 +178,7 @@ impl Loop {
                 (found, limit, claimed) = some(&mut claiming) => Event::Claimed(found, limit, claimed),
                 () = some(&mut suspecting) => Event::SuspectsDone,
                 _ = self.incarnation.changed() => Event::LeaseLost,
-                _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
+                _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
                 () = sleep_until(next_sweep) => Event::Sweep,
                 _ = watchdog.tick() => Event::Watchdog,
@@ -254,8 +258,11 @@ impl Loop {
         if held >= capacity || !(idle_handlers || held <= capacity / 2) {
             return None;
         }
+        let limit = self.context.allowance.take(capacity - held);
+        if limit == 0 {
+            return None;
+        }
         self.look = None;
-        let limit = capacity - held;
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
         Some(
             async move {
@@ -282,12 +289,15 @@ impl Loop {
                     self.look = Some(Found::Drain);
                 }
                 let nothing = deliveries.is_empty();
+                let queued = self.queue.len();
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
                 self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
+                self.context.allowance.put_back(limit.saturating_sub(self.queue.len() - queued));
                 nothing
             }
             Err(error) if error.is_lease_lost() => {
                 debug!(?error, "claimed under an incarnation that was rescued");
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
                 false
             }
@@ -296,6 +306,7 @@ impl Loop {
                     warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
                 }
                 self.claim_failures += 1;
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
                 false
             }
@@ -358,6 +369,7 @@ impl Loop {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
+        self.context.allowance.put_back(self.queue.len());
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
@@ -371,7 +383,8 @@ impl Loop {
         settling: Option<Task<()>>,
         suspecting: Option<Task<()>>,
     ) {
-        let deadline = Instant::now() + self.context.config.drain_timeout;
+        let drain_timeout = self.stopping.borrow().unwrap_or(self.context.config.drain_timeout);
+        let deadline = Instant::now() + drain_timeout;
         info!(target_app = %self.context.target, running = self.running.len(), "draining");
         // A claim under way must come back, or its messages would wait for a rescue.
         if let Some(claiming) = claiming {
@@ -391,6 +404,7 @@ impl Loop {
                 settling = Some(self.settle());
             }
             tokio::select! {
+                biased;
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX), if !self.running.is_empty() => self.take_verdicts(&mut batch),
                 () = some(&mut settling) => settling = None,
                 _ = self.incarnation.changed() => self.start_over(),
@@ -410,11 +424,16 @@ impl Loop {
         if let Some(suspecting) = suspecting {
             let _ = tokio::time::timeout_at(deadline, suspecting).await;
         }
-        if !self.unsettled.is_empty() {
-            let last = self.settle();
-            // Bounded: what cannot be given back now is given back by whoever rescues.
-            let _ = tokio::time::timeout(Duration::from_secs(5), last).await;
-        }
+        let last = async {
+            if let Some(settling) = settling {
+                settling.await;
+            }
+            while !self.unsettled.is_empty() {
+                self.settle().await;
+            }
+        };
+        // Bounded: what cannot be settled or given back now is given back by whoever rescues.
+        let _ = tokio::time::timeout(LAST_SETTLE_MAX, last).await;
         self.context.process.leave(&self.context.target, self.context.config.concurrency, &self.bell).await;
         drop(self.broker);
     }
