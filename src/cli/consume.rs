@@ -28,6 +28,9 @@ const EMPTY_EVERY: Duration = Duration::from_millis(200);
 /// still be settled.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(250);
 
+/// Printing takes no time, so that what limits it is how many messages travel in one claim and one settle.
+const LINES_AHEAD: usize = 500;
+
 /// Handle the messages of a target: print them, or run a program for each
 ///
 /// Without --exec every message is one line of JSON on stdout, and is completed once that line is written. If the reader
@@ -72,9 +75,9 @@ pub(crate) struct Consume {
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
 
-    /// Messages handled at the same time. With 1 they are handled in order
-    #[arg(long, value_name = "N", default_value = "8")]
-    concurrency: NonZeroUsize,
+    /// Messages handled at the same time [default: 8 with --exec, else 1: lines in the order of their messages]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<NonZeroUsize>,
 
     /// Stop after N messages; not one more is taken
     #[arg(long, value_name = "N")]
@@ -165,10 +168,14 @@ impl Consume {
     }
 
     fn config(&self) -> ConsumerConfig {
-        ConsumerConfig {
-            concurrency: self.concurrency.get(),
+        let (concurrency, prefetch) = match &self.exec {
             // A program takes long: what it does not run yet, another consumer can.
-            prefetch: self.exec.as_ref().map(|_| 0),
+            Some(_) => (8, 0),
+            None => (1, LINES_AHEAD),
+        };
+        ConsumerConfig {
+            concurrency: self.concurrency.map_or(concurrency, NonZeroUsize::get),
+            prefetch: Some(prefetch),
             sweep: Some(self.sweep),
             // A reader may be as slow as it likes; half a line would be worse.
             handler_timeout: self.exec.as_ref().and(Some(self.timeout)).filter(|timeout| !timeout.is_zero()),

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt
 
 /// Sends logs to stderr: what `RUST_LOG` says, or else everything from `usual` on, `verbose` levels more.
 pub(crate) fn start(usual: Level, verbose: u8) {
-    let levels = [Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+    let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
     let usual = levels.iter().position(|level| *level == usual).unwrap_or_default();
     let level = levels[(usual + usize::from(verbose)).min(levels.len() - 1)];
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();

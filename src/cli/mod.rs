@@ -19,6 +19,7 @@ mod stats;
 
 mod completions;
 
+mod consent;
 mod database;
 mod duration;
 mod exit;
@@ -117,8 +118,13 @@ enum Command {
 /// The program.
 pub(crate) fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    // A consumer is a service, and its changes of state are worth a line; the others speak for themselves.
-    let usual = if matches!(command, Command::Consume(_)) { Level::INFO } else { Level::WARN };
+    let usual = match command {
+        // A consumer is a service, and its changes of state are worth a line; the others speak for themselves.
+        Command::Consume(_) => Level::INFO,
+        // It is full of accidents, and tells of them itself.
+        Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
+        _ => Level::WARN,
+    };
     logs::start(usual, global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,14 +1,12 @@
 //! `doorbell up`: a server to develop against.
 
 use clap::Args;
-use doorbell::{
-    Broker,
-    server::{Consent, kept},
-};
+use doorbell::{Broker, server::kept};
 use serde_json::json;
 
 use super::{
     Global,
+    consent::consent,
     exit::{Exit, Failure},
     output,
 };
@@ -62,23 +60,4 @@ impl Up {
         eprintln!("Stop it with: doorbell down");
         Ok(Exit::Done)
     }
-}
-
-/// What the user has to say about fetching a server: asked on a terminal, else by option or environment only.
-pub(crate) fn consent(yes: bool) -> Consent {
-    use std::io::IsTerminal;
-    if yes {
-        Consent::Yes
-    } else if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        Consent::Ask(ask)
-    } else {
-        Consent::No
-    }
-}
-
-fn ask(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
