@@ -257,6 +257,8 @@ pub struct Delivery {
     pub created_at: std::time::SystemTime,
     /// How it was found.
     pub found: Found,
+    /// Whether it tests the water for a half-open breaker.
+    pub(crate) canary: bool,
     /// The incarnation that owns it.
     pub(crate) owner: std::sync::Arc<str>,
     pub(crate) payload: Box<str>,

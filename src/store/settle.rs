@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use tokio_postgres::{
+    Transaction,
+    types::{ToSql, Type},
+};
+
 use super::Store;
 use crate::{error::Result, message::MessageId, outcome::Outcome};
 
@@ -17,17 +22,35 @@ pub(crate) struct Settlement {
     pub(crate) verdict: Verdict,
 }
 
-/// An [`Outcome`], or a message given back unstarted.
+/// How a claimed message leaves its consumer.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Outcome(Outcome),
+    /// Given back unstarted.
     Release,
+    /// Completed already, in the transaction of its handler.
+    Completed,
+    /// The transaction of its handler found the lease lost, and was rolled back.
+    LeaseLost,
 }
 impl Store {
     /// Completes messages of one owner; returns the ids that were.
     pub(crate) async fn complete(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
         let rows = self.query("complete messages", COMPLETE, &[&owner, &ids, &attempts]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back.
+    pub(crate) async fn complete_in(
+        tx: &Transaction<'_>,
+        owner: &str,
+        ids: &[MessageId],
+        attempts: &[i32],
+    ) -> Result<usize> {
+        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY];
+        let params: [&(dyn ToSql + Sync); 3] = [&owner, &ids, &attempts];
+        let typed: Vec<_> = params.into_iter().zip(types).collect();
+        Ok(tx.query_typed(COMPLETE, &typed).await?.len())
     }
 
     /// Which of the attempts were settled by a statement whose answer was lost.
@@ -48,8 +71,11 @@ impl Store {
                 Verdict::Release => ("release", None, None),
                 Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
                 Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
+                Verdict::Outcome(Outcome::Unavailable { .. }) => ("release", None, None),
                 Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
-                Verdict::Outcome(Outcome::Done) => unreachable!("completions go through complete"),
+                Verdict::Outcome(Outcome::Done) | Verdict::Completed | Verdict::LeaseLost => {
+                    unreachable!("completions go through complete, and what is settled is not settled again")
+                }
             };
             outcomes.push(outcome);
             reasons.push(reason.map(|reason| storable(reason)));
