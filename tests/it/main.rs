@@ -1,6 +1,8 @@
 //! The one integration-test binary: one private server, one database per test.
 
 mod breaker;
+#[cfg(feature = "cli")]
+mod cli;
 mod effects;
 mod path;
 #[cfg(feature = "server")]
