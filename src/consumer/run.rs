@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     ConsumerConfig,
+    allowance::Allowance,
     handling::{Handled, handle},
     parking::Parking,
     runs::Runs,
@@ -67,6 +68,7 @@ pub(super) struct Context {
     pub(super) config: ConsumerConfig,
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
+    pub(super) allowance: Allowance,
 }
 
 impl Context {
@@ -84,7 +86,7 @@ pub(super) struct Loop {
     pub(super) context: Arc<Context>,
     pub(super) broker: Broker,
     pub(super) bell: Arc<Bell>,
-    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<Option<Duration>>,
     pub(super) incarnation: watch::Receiver<Arc<str>>,
     /// The owner of everything below.
     pub(super) owner: Arc<str>,
@@ -139,14 +141,15 @@ impl Loop {
         target: String,
         config: ConsumerConfig,
         registry: Registry,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         process.join(&target, config.record_types.as_deref(), config.concurrency, &bell).await?;
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
-        let context = Context { store: broker.store().clone(), target, config, registry, process };
+        let allowance = Allowance::new(config.messages_max);
+        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -205,7 +208,7 @@ impl Loop {
                 () = some(&mut suspecting) => Event::SuspectsDone,
                 () = some(&mut reporting) => Event::Reported,
                 _ = self.incarnation.changed() => Event::LeaseLost,
-                _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
+                _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
                 () = sleep_until(next_look) => Event::LookAgain,
                 () = sleep_until(next_sweep) => Event::Sweep,
@@ -313,8 +316,11 @@ impl Loop {
             self.unpark();
             return None;
         }
+        let limit = self.context.allowance.take(capacity - held);
+        if limit == 0 {
+            return None;
+        }
         self.look = None;
-        let limit = capacity - held;
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
         let settles = self.settles_at().is_some();
         Some(
@@ -346,12 +352,15 @@ impl Loop {
                     self.look = Some(Found::Drain);
                     self.unpark();
                 }
+                let queued = self.queue.len();
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
                 self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
+                self.context.allowance.put_back(limit.saturating_sub(self.queue.len() - queued));
                 Some(took)
             }
             Err(error) if error.is_lease_lost() => {
                 debug!(?error, "claimed under an incarnation that was rescued");
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
                 None
             }
@@ -360,6 +369,7 @@ impl Loop {
                     warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
                 }
                 self.claim_failures += 1;
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
                 None
             }
@@ -406,6 +416,7 @@ impl Loop {
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;
+        self.context.allowance.put_back(self.queue.len());
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
