@@ -1,5 +1,6 @@
 //! The one integration-test binary: one private server, one database per test.
 
+mod handlers;
 mod path;
 #[cfg(feature = "server")]
 mod server;
