@@ -2,6 +2,7 @@
 
 mod handlers;
 mod path;
+mod publish;
 #[cfg(feature = "server")]
 mod server;
 mod support;
