@@ -135,6 +135,14 @@ create table integration.settings (
     backoff_base_ms     bigint   not null default 1000 check (backoff_base_ms >= 0),
     backoff_factor      double precision not null default 2 check (backoff_factor between 1 and 100),
     backoff_cap_ms      bigint   not null default 900000 check (backoff_cap_ms >= 0),
+    -- A breaker opens when, of at least breaker_samples_min messages in breaker_window, the share breaker_failure_rate
+    -- failed; it lets breaker_canaries through after breaker_open_for, doubled at each failure up to breaker_open_max.
+    breaker_window       interval not null default '30 s',
+    breaker_samples_min  integer  not null default 20 check (breaker_samples_min >= 1),
+    breaker_failure_rate double precision not null default 0.5 check (breaker_failure_rate > 0 and breaker_failure_rate <= 1),
+    breaker_open_for     interval not null default '30 s',
+    breaker_open_max     interval not null default '10 min',
+    breaker_canaries     integer  not null default 3 check (breaker_canaries >= 1),
     dedup_window        interval not null default '7 days',
     completed_retention interval not null default '7 days',
     failed_retention    interval not null default '30 days',
@@ -161,8 +169,29 @@ create table integration.targets (
     on_complete         text not null default 'keep' check (on_complete in ('keep', 'archive', 'delete')),
     completed_retention interval,
     failed_retention    interval,
-    breaker_key         text
+    -- Guards several targets by one breaker; null: the target's own.
+    breaker_key         text check (char_length(breaker_key) between 1 and 100)
 );
+
+-- Circuit breakers: what stops claiming while a dependency is down. One per target, or one for several targets that
+-- name the same breaker_key. No row: closed, and never tripped.
+create table integration.breakers (
+    breaker_key      text primary key,
+    state            text        not null default 'closed' check (state in ('closed', 'open', 'half_open')),
+    changed_at       timestamptz not null default integration.clock(),
+    changed_by       text        not null default session_user,
+    reason           text,
+    -- open: when canaries are let through; null: not before somebody closes it by hand.
+    retry_at         timestamptz,
+    -- half_open: how many canaries may still be claimed, and how many came back well.
+    canaries_left    integer     not null default 0,
+    canaries_passed  integer     not null default 0,
+    -- How often it was opened without closing in between; each doubles the wait.
+    openings         integer     not null default 0,
+    window_began_at  timestamptz not null default integration.clock(),
+    window_ok        bigint      not null default 0,
+    window_failed    bigint      not null default 0
+) with (fillfactor = 50);
 
 -- Retry policy of one record type of a target; null takes the target's value.
 create table integration.retry_policies (

@@ -1,5 +1,10 @@
 -- Claiming: pending -> processing, owned by one consumer, one attempt.
 
+-- The breaker that guards a target.
+create function integration.breaker_of(p_target text) returns text
+    language sql stable
+    return coalesce((select t.breaker_key from integration.targets t where t.target_app = p_target), p_target);
+
 -- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
 --
 -- p_owner is the incarnation of a live row in consumers, or any name together with p_lease (the claim then ends by
@@ -18,18 +23,22 @@ create function integration.claim(
     p_lease interval default null, p_bytes_max bigint default 16777216
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
     language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
-    v_now timestamptz := integration.clock();
+    v_now    timestamptz := integration.clock();
+    v_limit  integer;
+    v_canary boolean;
+    v_count  integer;
 begin
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
-    if integration.is_held_back(p_target) then
+    select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+    if v_limit <= 0 then
         return;
     end if;
     return query
@@ -39,7 +48,7 @@ begin
              where d.target_app = p_target and d.status = 'pending' and d.crash_count = 0
                and (p_types is null or d.record_type = any (p_types))
              order by d.priority desc, d.created_at, d.id
-             limit greatest(p_limit, 0)
+             limit v_limit
              for no key update skip locked),
         fitting as (
             select f.id
@@ -53,7 +62,11 @@ begin
              where d.id = any (array(select f.id from fitting f))
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                       d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
-        select * from claimed c order by c.priority desc, c.created_at, c.id;
+        select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
+    if v_canary then
+        get diagnostics v_count = row_count;
+        perform integration.return_canaries(p_target, v_limit - v_count);
+    end if;
 end $$;
 
 -- Claims at most one message that was in flight when a consumer died. The caller runs it with nothing else in flight
@@ -63,18 +76,22 @@ create function integration.claim_suspect(
     p_target text, p_owner text, p_types text[] default null, p_lease interval default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
     language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
-    v_now timestamptz := integration.clock();
+    v_now    timestamptz := integration.clock();
+    v_limit  integer;
+    v_canary boolean;
+    v_count  integer;
 begin
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
-    if integration.is_held_back(p_target) then
+    select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, 1) a;
+    if v_limit <= 0 then
         return;
     end if;
     return query
@@ -89,16 +106,46 @@ begin
              limit 1
              for no key update skip locked))
         returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
-                  d.retry_count, d.redrive_count, d.ordering_key, d.created_at;
+                  d.retry_count, d.redrive_count, d.ordering_key, d.created_at, v_canary;
+    if v_canary then
+        get diagnostics v_count = row_count;
+        perform integration.return_canaries(p_target, 1 - v_count);
+    end if;
 end $$;
 
--- Whether claiming from the target is held back by an operator (paused) or by its breaker.
-create function integration.is_held_back(p_target text) returns boolean
-    language sql stable
-    return exists (select from integration.targets t where t.target_app = p_target and t.paused_at is not null);
+-- How many messages of the target may be claimed now: p_limit, fewer where its breaker lets canaries through, where the
+-- target has a fleet-wide limit, or 0 when an operator paused it or the breaker is open.
+-- Locks: only for a target with max_in_flight (a transaction-scoped advisory lock per target, so that the limit is exact)
+-- or a breaker that is not closed (its row).
+create function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
+    language plpgsql as $$
+declare
+    v_target  record;
+    v_breaker text;
+begin
+    admitted := greatest(p_limit, 0);
+    canary := false;
+    select t.paused_at, t.max_in_flight, t.breaker_key into v_target
+      from integration.targets t where t.target_app = p_target;
+    if v_target.paused_at is not null then
+        admitted := 0;
+        return;
+    end if;
+    if v_target.max_in_flight is not null then
+        perform pg_advisory_xact_lock(integration.lock_class() + 1, hashtext(p_target));
+        admitted := least(admitted, v_target.max_in_flight - (
+            select count(*) from integration.data_staging d where d.target_app = p_target and d.status = 'processing'));
+    end if;
+    select b.breaker_key into v_breaker from integration.breakers b
+     where b.breaker_key = coalesce(v_target.breaker_key, p_target) and b.state <> 'closed';
+    if v_breaker is not null then
+        admitted := integration.take_canaries(v_breaker, admitted);
+        canary := true;
+    end if;
+end $$;
 
 -- Makes due scheduled messages of the given targets pending, oldest due first; returns how many. Callers repeat while
--- the result equals the limit.
+-- the result equals the limit. Breakers of the targets whose time has come let their canaries through.
 -- Locks: the rows, SKIP LOCKED.
 create function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
     language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
@@ -118,20 +165,25 @@ begin
              for no key update skip locked) s
          limit p_limit));
     get diagnostics v_count = row_count;
+    perform integration.half_open_due(p_targets);
     return v_count;
 end $$;
 
--- Milliseconds until the next scheduled message of each target is due (0 when it is overdue); targets without one are
--- left out. Relative, so that no client compares its clock with the server's.
+-- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message, or
+-- the time at which its open breaker lets canaries through. Targets without either are left out. Relative, so that no client compares its clock with the server's.
 create function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
     language sql stable
     begin atomic
-        select t.target_app, greatest(0, ceil(extract(epoch from s.available_at - integration.clock()) * 1000))::bigint
+        select t.target_app, greatest(0, ceil(extract(epoch from min(s.due) - integration.clock()) * 1000))::bigint
           from unnest(p_targets) t (target_app)
          cross join lateral (
-            select d.available_at from integration.data_staging d
-             where d.target_app = t.target_app and d.status = 'scheduled'
-             order by d.available_at limit 1) s;
+            (select d.available_at as due from integration.data_staging d
+              where d.target_app = t.target_app and d.status = 'scheduled'
+              order by d.available_at limit 1)
+            union all
+            select b.retry_at from integration.breakers b
+             where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null) s
+         group by t.target_app;
     end;
 
 -- Whether claim_suspect would find something.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 use crate::{
-    connection::{Pool, Settings},
+    connection::{Pool, PoolConfig, Settings},
     consumer::ConsumerBuilder,
     error::{Error, Result},
     message::MessageId,
@@ -98,7 +98,9 @@ impl Broker {
     /// As [`connect`](Self::connect), and [`Config`](crate::ErrorKind::Config) for an unusable configuration.
     pub async fn with_config(settings: Settings, config: BrokerConfig) -> Result<Self> {
         config.check()?;
-        let pool = Pool::new(settings.clone(), config.connections_max, config.connection_wait)?;
+        let settings = settings.fallback_application_name("doorbell");
+        let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
+        let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
         let store = Store::new(pool);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
@@ -138,12 +140,45 @@ impl Broker {
         self.0.store.consumers().await
     }
 
+    /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
+    /// then) and before the first consumer started. For readiness checks.
+    pub fn is_listening(&self) -> bool {
+        self.0.process.get().is_some_and(|process| process.is_listening())
+    }
+
     /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
     ///
     /// # Errors
     /// The database's.
     pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
         self.0.store.redrive(ids).await
+    }
+
+    /// Puts one ended message back inside the caller's transaction, for audited recovery.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such message,
+    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
+    /// rolled back.
+    pub async fn redrive_in(&self, tx: &tokio_postgres::Transaction<'_>, id: MessageId) -> Result<()> {
+        Store::redrive_in(tx, id).await
+    }
+
+    /// Opens a breaker by hand: nothing it guards is claimed, fleet-wide, until canaries come back well after `reopen`, or
+    /// until it is closed by hand where that is `None`. The key is a target's name or the `breaker_key` of its settings.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_breaker(&self, key: &str, reason: Option<&str>, reopen: Option<Duration>) -> Result<()> {
+        self.0.store.open_breaker(key, reason, reopen).await
+    }
+
+    /// Closes a breaker by hand; false when it was closed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
+        self.0.store.close_breaker(key, reason).await
     }
 
     /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.

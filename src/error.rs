@@ -159,25 +159,6 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Error {
-    fn from(error: deadpool_postgres::PoolError) -> Self {
-        use deadpool_postgres::PoolError;
-        match error {
-            PoolError::Backend(inner) => {
-                let mut ours = Self::from(inner);
-                // Nothing was sent yet: the connection failed, whatever the reason.
-                if ours.0.kind == ErrorKind::OutcomeUnknown {
-                    ours.0.kind = ErrorKind::Connect;
-                }
-                ours
-            }
-            PoolError::Timeout(_) => Self::new(ErrorKind::Timeout, "no database connection became free in time"),
-            PoolError::Closed => Self::new(ErrorKind::Closed, "the broker was closed"),
-            other => Self::new(ErrorKind::Connect, "no database connection could be had").with_source(other),
-        }
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

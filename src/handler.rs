@@ -3,8 +3,9 @@
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use serde::de::DeserializeOwned;
+use tokio_postgres::Transaction;
 
 use crate::{message::Delivery, outcome::Outcome};
 
@@ -25,6 +26,18 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, delivery: Delivery) -> HandlerResult;
 }
 
+/// Handles messages inside a database transaction that also completes them: effects written through `tx` and the
+/// completion commit together or not at all. With effects in this database only, that is exactly-once.
+///
+/// Any outcome but [`Outcome::Done`] rolls the effects back before the message is settled. Keep it short: the transaction
+/// holds back vacuum while it runs. Object-safe; for a closure see
+/// [`ConsumerBuilder::on_tx`](crate::ConsumerBuilder::on_tx).
+#[async_trait]
+pub trait TxHandler: Send + Sync + 'static {
+    /// Handles one message. Never commit or roll back `tx` with SQL of your own.
+    async fn handle(&self, delivery: Delivery, tx: &Transaction<'_>) -> HandlerResult;
+}
+
 /// What happens to a message whose record type has no handler (and no fallback is set).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,6 +53,7 @@ pub enum UnknownType {
 #[derive(Default)]
 pub(crate) struct Registry {
     by_type: HashMap<String, Arc<dyn Handler>>,
+    tx_by_type: HashMap<String, Arc<dyn TxHandler>>,
     fallback: Option<Arc<dyn Handler>>,
     pub(crate) unknown: UnknownType,
 }
@@ -58,12 +72,21 @@ impl Registry {
         self.by_type.insert(record_type, handler);
     }
 
+    pub(crate) fn insert_tx(&mut self, record_type: String, handler: Arc<dyn TxHandler>) {
+        self.tx_by_type.insert(record_type, handler);
+    }
+
+    /// The transactional handler of a record type, which goes before a plain one.
+    pub(crate) fn tx(&self, record_type: &str) -> Option<&Arc<dyn TxHandler>> {
+        self.tx_by_type.get(record_type)
+    }
+
     pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
         self.fallback = Some(handler);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_type.is_empty() && self.fallback.is_none()
+        self.by_type.is_empty() && self.tx_by_type.is_empty() && self.fallback.is_none()
     }
 
     /// Runs the handler of a delivery to its outcome; never fails, never panics.
@@ -75,20 +98,24 @@ impl Registry {
                 UnknownType::Retry => Outcome::retry(reason),
             };
         };
-        // The call itself may panic too, before it returns a future.
-        let handling = AssertUnwindSafe(async { handler.handle(delivery).await }).catch_unwind();
-        let result = match limit {
-            Some(limit) => match tokio::time::timeout(limit, handling).await {
-                Ok(result) => result,
-                Err(_) => return Outcome::retry(timeout_reason(limit)),
-            },
-            None => handling.await,
-        };
-        match result {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Outcome::retry(chain(&*error)),
-            Err(panic) => Outcome::retry(format!("panicked: {}", panic_message(&*panic))),
-        }
+        caught(async { handler.handle(delivery).await }, limit).await
+    }
+}
+
+/// Runs a handler to an outcome: an error, a panic and a timeout are failures.
+pub(crate) async fn caught(handling: impl Future<Output = HandlerResult>, limit: Option<Duration>) -> Outcome {
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    let result = match limit {
+        Some(limit) => match tokio::time::timeout(limit, handling).await {
+            Ok(result) => result,
+            Err(_) => return Outcome::retry(timeout_reason(limit)),
+        },
+        None => handling.await,
+    };
+    match result {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Outcome::retry(chain(&*error)),
+        Err(panic) => Outcome::retry(format!("panicked: {}", panic_message(&*panic))),
     }
 }
 
@@ -143,9 +170,37 @@ where
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
         match delivery.json::<T>() {
             Ok(payload) => (self.f)(payload, delivery).await,
-            Err(error) => {
-                Ok(Outcome::reject(format!("the payload cannot be read as {}: {error}", std::any::type_name::<T>())))
-            }
+            Err(error) => Ok(unreadable::<T>(&error)),
+        }
+    }
+}
+
+fn unreadable<T>(error: &serde_json::Error) -> Outcome {
+    Outcome::reject(format!("the payload cannot be read as {}: {error}", std::any::type_name::<T>()))
+}
+
+/// A closure over a typed payload and the transaction as a [`TxHandler`].
+pub(crate) struct TypedTxHandler<T, F> {
+    f: F,
+    payload: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T, F> TypedTxHandler<T, F> {
+    pub(crate) fn new(f: F) -> Self {
+        Self { f, payload: std::marker::PhantomData }
+    }
+}
+
+#[async_trait]
+impl<T, F> TxHandler for TypedTxHandler<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: for<'a> Fn(T, Delivery, &'a Transaction<'a>) -> BoxFuture<'a, HandlerResult> + Send + Sync + 'static,
+{
+    async fn handle(&self, delivery: Delivery, tx: &Transaction<'_>) -> HandlerResult {
+        match delivery.json::<T>() {
+            Ok(payload) => (self.f)(payload, delivery, tx).await,
+            Err(error) => Ok(unreadable::<T>(&error)),
         }
     }
 }

@@ -62,7 +62,7 @@ pub use broker::{Broker, BrokerConfig};
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
-pub use handler::{Handler, HandlerError, HandlerResult, UnknownType};
+pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;

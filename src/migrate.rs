@@ -15,33 +15,34 @@ use crate::{
 pub struct Migration {
     /// 1, 2, 3, … without gaps.
     pub version: i32,
-    /// The file's name without number and ending.
+    /// The file's name without its ending.
     pub name: &'static str,
     /// The SQL.
     pub sql: &'static str,
 }
 
 macro_rules! migrations {
-    ($($version:literal $name:literal)*) => {
+    ($($version:literal $file:literal)*) => {
         &[$(Migration {
             version: $version,
-            name: $name,
-            sql: include_str!(concat!("../migrations/000", $version, "_", $name, ".sql")),
+            name: $file,
+            sql: include_str!(concat!("../migrations/", $file, ".sql")),
         }),*]
     };
 }
 
 /// All steps, in order.
 pub const MIGRATIONS: &[Migration] = migrations! {
-    1 "tables"
-    2 "bell"
-    3 "publish"
-    4 "claim"
-    5 "settle"
-    6 "lease"
-    7 "audit"
-    8 "operate"
-    9 "views"
+    1 "0001_tables"
+    2 "0002_bell"
+    3 "0003_publish"
+    4 "0004_claim"
+    5 "0005_settle"
+    6 "0006_lease"
+    7 "0007_audit"
+    8 "0008_operate"
+    9 "0009_breaker"
+    10 "0010_views"
 };
 
 /// Taken for the length of a migration: "door" and 1.
@@ -75,7 +76,7 @@ pub struct Status {
 pub fn script() -> String {
     let mut script = format!("begin;\n{LOCK};\n{TABLE};\n");
     for migration in MIGRATIONS {
-        script.push_str(&format!("\n-- {:04} {}\n{}\n", migration.version, migration.name, migration.sql.trim_end()));
+        script.push_str(&format!("\n-- {}\n{}\n", migration.name, migration.sql.trim_end()));
         script.push_str(&format!(
             "insert into integration.migrations (version, name, checksum) values ({}, '{}', '{}');\n",
             migration.version,
@@ -99,9 +100,9 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report> {
     let missing = missing(&known)?;
     let mut report = Report { version: MIGRATIONS.len() as i32, ..Report::default() };
     for migration in missing {
-        tx.batch_execute(migration.sql).await.map_err(|error| {
-            Error::from(error).context(format_args!("migration {:04}_{}", migration.version, migration.name))
-        })?;
+        tx.batch_execute(migration.sql)
+            .await
+            .map_err(|error| Error::from(error).context(format_args!("migration {}", migration.name)))?;
         tx.execute(
             "insert into integration.migrations (version, name, checksum) values ($1, $2, $3)",
             &[&migration.version, &migration.name, &checksum(migration.sql)],
@@ -171,9 +172,9 @@ struct Session {
 
 impl Session {
     async fn open(settings: &Settings) -> Result<Self> {
-        let (client, mut messages) = settings.connect().await?;
+        let (client, messages) = settings.connect().await?;
         let mut driver = tokio::task::JoinSet::new();
-        driver.spawn(async move { while futures::StreamExt::next(&mut messages).await.is_some_and(|m| m.is_ok()) {} });
+        driver.spawn(messages.drain());
         Ok(Self { client, _driver: driver })
     }
 }

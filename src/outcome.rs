@@ -20,6 +20,12 @@ pub enum Outcome {
         /// How long from now.
         after: Duration,
     },
+    /// The dependency that this target's messages need is down: the message is postponed without costing a retry and the
+    /// target's breaker opens, so that the whole fleet stops claiming until canaries come back well.
+    Unavailable {
+        /// Kept with the breaker.
+        reason: String,
+    },
     /// Failed for good, at once: no retry can help.
     Reject {
         /// Kept as the message's `error_message`.
@@ -41,6 +47,11 @@ impl Outcome {
     /// [`Outcome::Snooze`].
     pub fn snooze(after: Duration) -> Self {
         Self::Snooze { after }
+    }
+
+    /// [`Outcome::Unavailable`].
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into() }
     }
 
     /// [`Outcome::Reject`].

@@ -20,7 +20,7 @@ use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
     store::{Registration, Store},
-    wake::{Bell, Listener},
+    wake::{Bell, Listener, ListenerState},
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -90,8 +90,9 @@ impl Process {
         Ok(Self { listener: Listener::start(settings, watching), shared, _tasks: tasks })
     }
 
-    pub(crate) fn listener(&self) -> &Listener {
-        &self.listener
+    /// Whether bells arrive at the moment.
+    pub(crate) fn is_listening(&self) -> bool {
+        *self.listener.state().borrow() == ListenerState::Listening
     }
 
     /// The current incarnation; it changes when the lease was lost.

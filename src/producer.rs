@@ -1,13 +1,21 @@
 //! Publishing as one application.
 
+use std::time::Duration;
+
 use tokio_postgres::Transaction;
 
 use crate::{
+    backoff,
     broker::Broker,
     error::Result,
     message::{Message, MessageId, check_name},
     store,
 };
+
+/// About ten seconds in all.
+const RETRIES: u32 = 10;
+const RETRY_BASE: Duration = Duration::from_millis(50);
+const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// Publishes as one source application. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,14 +33,15 @@ impl Producer {
     ///
     /// Dropping the future leaves it open whether the message was published; so does
     /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). With a [dedup key](Message::dedup_key) publishing it again is
-    /// harmless.
+    /// harmless, and done here: transient errors are retried for about ten seconds.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) before the server is asked: empty or over-long names, NUL characters, a
     /// payload that JSONB cannot hold or that is over the limit. Else the database's.
     pub async fn publish(&self, message: &Message) -> Result<MessageId> {
         self.check(std::slice::from_ref(message))?;
-        self.broker.store().publish(&self.source, message).await
+        let harmless = message.dedup_key.is_some();
+        retried(harmless, || self.broker.store().publish(&self.source, message)).await
     }
 
     /// Publishes many, all or nothing, in one statement (COPY for many); ids in the order given. Empty: empty.
@@ -44,7 +53,8 @@ impl Producer {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        self.broker.store().publish_many(&self.source, messages).await
+        let harmless = messages.iter().all(|message| message.dedup_key.is_some());
+        retried(harmless, || self.broker.store().publish_many(&self.source, messages)).await
     }
 
     /// Publishes inside the caller's transaction, in one round trip: the message and the business data appear together or
@@ -77,5 +87,20 @@ impl Producer {
                 _ => error.context(format_args!("message {} of {}", at + 1, messages.len())),
             })
         })
+    }
+}
+
+/// Repeats a publish that is harmless to repeat while its errors are transient: a restart or failover passes unnoticed.
+async fn retried<T, F: Future<Output = Result<T>>>(harmless: bool, mut publish: impl FnMut() -> F) -> Result<T> {
+    let mut failures = 0;
+    loop {
+        match publish().await {
+            Err(error) if harmless && error.is_transient() && failures < RETRIES => {
+                failures += 1;
+                tracing::debug!(?error, failures, "publishing again under the same dedup key");
+                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
+            }
+            result => return result,
+        }
     }
 }

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     backoff,
-    connection::{Messages, Settings},
+    connection::{self, Messages, Settings},
     error::{Error, ErrorKind, Result},
 };
 
@@ -199,8 +199,7 @@ impl Session<'_> {
                 match message {
                     Ok(AsyncMessage::Notification(n)) if n.channel() == ping_channel => pong.notify_one(),
                     Ok(AsyncMessage::Notification(n)) => bells.ring(n.channel()),
-                    Ok(AsyncMessage::Notice(notice)) => debug!(%notice, "notice on the listener"),
-                    Ok(_) => {}
+                    Ok(other) => connection::log(&other),
                     Err(error) => return Error::from(error).context("listen"),
                 }
             }

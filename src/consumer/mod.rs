@@ -1,17 +1,25 @@
 //! The consumer of one target: configuration, start and stop. Its loop is in `run`.
 
 mod run;
+
+mod drain;
+mod effects;
+mod handling;
+mod runs;
+mod settle;
 mod suspects;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_postgres::Transaction;
 
 use crate::{
     broker::Broker,
     error::{Error, ErrorKind, Result},
-    handler::{Handler, HandlerResult, RawHandler, Registry, TypedHandler, UnknownType},
+    handler::{Handler, HandlerResult, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler, UnknownType},
     message::{Delivery, check_name},
 };
 
@@ -35,6 +43,9 @@ pub struct ConsumerConfig {
     pub record_types: Option<Vec<String>>,
     /// What happens to a record type without a handler. Default: failed with a reason.
     pub unknown_type: UnknownType,
+    /// How many messages one transaction of transactional handlers may take, one handler after the other; when one of them
+    /// does not end with [`Outcome::Done`](crate::Outcome::Done), each is run again in a transaction of its own. Default 1.
+    pub tx_batch: usize,
     /// Bounds the stored payload bytes of one claim. Default 16 MiB; a larger single message is still claimed.
     pub claim_bytes_max: usize,
 }
@@ -49,6 +60,7 @@ impl Default for ConsumerConfig {
             drain_timeout: Duration::from_secs(30),
             record_types: None,
             unknown_type: UnknownType::Reject,
+            tx_batch: 1,
             claim_bytes_max: 16 << 20,
         }
     }
@@ -58,6 +70,9 @@ impl ConsumerConfig {
     fn check(&self) -> Result<()> {
         if self.concurrency == 0 {
             return Err(Error::config("concurrency is 0; at least one handler must be able to run"));
+        }
+        if self.tx_batch == 0 {
+            return Err(Error::config("tx_batch is 0; a transaction takes at least one message"));
         }
         if self.sweep.is_some_and(|sweep| sweep < Duration::from_millis(10)) {
             return Err(Error::config("sweep is below 10 ms; give None to switch sweeping off"));
@@ -117,6 +132,31 @@ impl ConsumerBuilder {
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
         self.registry.insert(record_type.into(), Arc::new(TypedHandler::new(f)));
+        self
+    }
+
+    /// Handles one record type with a closure that also gets the transaction which completes the message: what it writes
+    /// there and the completion commit together or not at all. Goes before a plain handler of the same type.
+    ///
+    /// The closure returns a boxed future: `|order: Order, _delivery, tx| Box::pin(async move { … })`.
+    pub fn on_tx<T, F>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: for<'a> Fn(T, Delivery, &'a Transaction<'a>) -> BoxFuture<'a, HandlerResult> + Send + Sync + 'static,
+    {
+        self.registry.insert_tx(record_type.into(), Arc::new(TypedTxHandler::new(f)));
+        self
+    }
+
+    /// Handles one record type with a [`TxHandler`].
+    pub fn tx_handler(mut self, record_type: impl Into<String>, handler: impl TxHandler) -> Self {
+        self.registry.insert_tx(record_type.into(), Arc::new(handler));
+        self
+    }
+
+    /// Sets [`ConsumerConfig::tx_batch`].
+    pub fn tx_batch(mut self, messages: usize) -> Self {
+        self.config.tx_batch = messages;
         self
     }
 

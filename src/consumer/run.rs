@@ -20,32 +20,37 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{ConsumerConfig, suspects};
+use super::{
+    ConsumerConfig,
+    handling::{Handled, handle},
+    runs::Runs,
+    settle::settle_until_done,
+    suspects,
+};
 use crate::{
     backoff,
     broker::Broker,
-    error::{Error, Result},
-    handler::{Registry, timeout_reason},
+    error::Result,
+    handler::Registry,
     message::{Delivery, Found, MessageId},
-    outcome::Outcome,
     process::Process,
     store::{ClaimRequest, Settlement, Store, Verdict},
     wake::Bell,
 };
 
-type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Why it was looked, how many were asked for, what came.
+pub(super) type Claimed = (Found, usize, Result<Vec<Delivery>>);
 /// A message and its attempt: what a verdict is about.
-type Key = (MessageId, i32);
+pub(super) type Key = (MessageId, i32);
 
 /// Handlers faster than this on average are worth prefetching for.
 const PREFETCH_BELOW: Duration = Duration::from_millis(50);
-/// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
-const GRACE: Duration = Duration::from_secs(1);
 const WATCHDOG: Duration = Duration::from_secs(1);
 const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 /// Most messages settled by one statement.
-const SETTLE_MAX: usize = 2000;
+pub(super) const SETTLE_MAX: usize = 2000;
 
 /// What every part of one consumer needs.
 pub(super) struct Context {
@@ -68,48 +73,48 @@ impl Context {
 }
 
 pub(super) struct Loop {
-    context: Arc<Context>,
-    broker: Broker,
-    bell: Arc<Bell>,
-    stopping: watch::Receiver<bool>,
-    incarnation: watch::Receiver<Arc<str>>,
+    pub(super) context: Arc<Context>,
+    pub(super) broker: Broker,
+    pub(super) bell: Arc<Bell>,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) incarnation: watch::Receiver<Arc<str>>,
     /// The owner of everything below.
-    owner: Arc<str>,
-    queue: VecDeque<Delivery>,
-    running: HashMap<Key, Running>,
-    handlers: JoinSet<()>,
-    handled: mpsc::UnboundedSender<Handled>,
-    verdicts: mpsc::UnboundedReceiver<Handled>,
-    unsettled: Vec<Settlement>,
+    pub(super) owner: Arc<str>,
+    pub(super) queue: VecDeque<Delivery>,
+    pub(super) running: HashMap<Key, Running>,
+    /// Handler tasks that have not reported.
+    pub(super) tasks: usize,
+    pub(super) handlers: JoinSet<()>,
+    pub(super) handled: mpsc::UnboundedSender<Handled>,
+    pub(super) verdicts: mpsc::UnboundedReceiver<Handled>,
+    pub(super) unsettled: Vec<Settlement>,
     /// Messages of the settle under way.
-    settling_count: usize,
+    pub(super) settling_count: usize,
     /// Why to look again, if at all; `None`: parked.
-    look: Option<Found>,
-    claim_failures: u32,
-    average: Duration,
+    pub(super) look: Option<Found>,
+    pub(super) claim_failures: u32,
+    pub(super) average: Duration,
+    pub(super) runs: Runs,
 }
 
-struct Running {
-    abort: AbortHandle,
+pub(super) struct Running {
+    pub(super) abort: AbortHandle,
     /// Unset while a suspect runs alone in this process: the handler waits for it.
-    started: Arc<OnceLock<Instant>>,
-}
-
-struct Handled {
-    key: Key,
-    outcome: Outcome,
-    took: Duration,
+    pub(super) started: Arc<OnceLock<Instant>>,
+    /// How many messages its task runs.
+    pub(super) together: usize,
 }
 
 /// What woke the loop.
 enum Event {
-    Handled(usize),
+    Handled,
     Claimed(Found, usize, Result<Vec<Delivery>>),
     Settled,
     Rung,
     Sweep,
     Watchdog,
     SuspectsDone,
+    Reported,
     LeaseLost,
     Stop,
 }
@@ -138,6 +143,8 @@ impl Loop {
             owner,
             queue: VecDeque::new(),
             running: HashMap::new(),
+            tasks: 0,
+            runs: Runs::default(),
             handlers: JoinSet::new(),
             handled,
             verdicts,
@@ -152,9 +159,10 @@ impl Loop {
 
     pub(super) async fn run(mut self) {
         info!(target_app = %self.context.target, owner = %self.owner, "consuming");
-        let mut claiming: Option<Task<(Found, usize, Result<Vec<Delivery>>)>> = None;
+        let mut claiming: Option<Task<Claimed>> = None;
         let mut settling: Option<Task<()>> = None;
         let mut suspecting: Option<Task<()>> = None;
+        let mut reporting: Option<Task<()>> = None;
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -167,12 +175,16 @@ impl Loop {
             if claiming.is_none() {
                 claiming = self.claim();
             }
+            if reporting.is_none() && self.runs.urgent {
+                reporting = self.report_runs();
+            }
             let event = tokio::select! {
                 biased;
-                count = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled(count),
+                _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
                 () = some(&mut settling) => Event::Settled,
                 (found, limit, claimed) = some(&mut claiming) => Event::Claimed(found, limit, claimed),
                 () = some(&mut suspecting) => Event::SuspectsDone,
+                () = some(&mut reporting) => Event::Reported,
                 _ = self.incarnation.changed() => Event::LeaseLost,
                 _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
@@ -180,7 +192,7 @@ impl Loop {
                 _ = watchdog.tick() => Event::Watchdog,
             };
             match event {
-                Event::Handled(_) => self.take_verdicts(&mut batch),
+                Event::Handled => self.take_verdicts(&mut batch),
                 Event::Settled => {
                     settling = None;
                     self.settling_count = 0;
@@ -205,7 +217,11 @@ impl Loop {
                 Event::Watchdog => {
                     while self.handlers.try_join_next().is_some() {}
                     self.give_up_overdue();
+                    if reporting.is_none() {
+                        reporting = self.report_runs();
+                    }
                 }
+                Event::Reported => reporting = None,
                 Event::SuspectsDone => suspecting = None,
                 Event::LeaseLost => {
                     suspecting = None;
@@ -222,35 +238,43 @@ impl Loop {
         let concurrency = self.context.config.concurrency;
         let prefetch =
             self.context.config.prefetch.unwrap_or(if self.average < PREFETCH_BELOW { concurrency } else { 0 });
-        concurrency + prefetch
+        (concurrency + prefetch) * self.context.config.tx_batch
     }
 
     fn start_handlers(&mut self) {
-        while self.running.len() + self.unsettled.len() + self.settling_count < self.capacity()
-            && self.running.len() < self.context.config.concurrency
-            && let Some(delivery) = self.queue.pop_front()
+        while self.tasks < self.context.config.concurrency
+            && let Some(first) = self.queue.pop_front()
         {
-            let key = (delivery.id, delivery.attempt);
-            let (context, handled) = (self.context.clone(), self.handled.clone());
-            let (alone, begun) = (context.process.alone(), Arc::new(OnceLock::new()));
-            let running = begun.clone();
-            let abort = self.handlers.spawn(async move {
-                let _beside_others = alone.read_owned().await;
-                let started = *begun.get_or_init(Instant::now);
-                let outcome = context.registry.run(delivery, context.config.handler_timeout).await;
-                // The loop is gone only when the process is being torn down.
-                let _ = handled.send(Handled { key, outcome, took: started.elapsed() });
-            });
-            self.running.insert(key, Running { abort, started: running });
+            let mut deliveries = vec![first];
+            if self.runs_in_tx(&deliveries[0]) {
+                while deliveries.len() < self.context.config.tx_batch
+                    && self.queue.front().is_some_and(|next| self.runs_in_tx(next))
+                {
+                    deliveries.extend(self.queue.pop_front());
+                }
+            }
+            let keys: Vec<Key> = deliveries.iter().map(|delivery| (delivery.id, delivery.attempt)).collect();
+            let begun = Arc::new(OnceLock::new());
+            let abort =
+                self.handlers.spawn(handle(self.context.clone(), deliveries, begun.clone(), self.handled.clone()));
+            self.tasks += 1;
+            for &key in &keys {
+                self.running
+                    .insert(key, Running { abort: abort.clone(), started: begun.clone(), together: keys.len() });
+            }
         }
     }
 
+    fn runs_in_tx(&self, delivery: &Delivery) -> bool {
+        self.context.registry.tx(&delivery.record_type).is_some()
+    }
+
     /// Claims when there is a reason to look and room for a worthwhile batch: free handlers, or half the capacity.
-    fn claim(&mut self) -> Option<Task<(Found, usize, Result<Vec<Delivery>>)>> {
+    fn claim(&mut self) -> Option<Task<Claimed>> {
         let found = self.look?;
         let held = self.queue.len() + self.running.len() + self.unsettled.len() + self.settling_count;
         let capacity = self.capacity();
-        let idle_handlers = self.queue.is_empty() && self.running.len() < self.context.config.concurrency;
+        let idle_handlers = self.queue.is_empty() && self.tasks < self.context.config.concurrency;
         if held >= capacity || !(idle_handlers || held <= capacity / 2) {
             return None;
         }
@@ -302,53 +326,36 @@ impl Loop {
         }
     }
 
-    fn take_verdicts(&mut self, batch: &mut Vec<Handled>) {
-        for Handled { key, outcome, took } in batch.drain(..) {
-            // Not running any more: given up by the watchdog, or its lease was lost.
-            if self.running.remove(&key).is_some() {
+    pub(super) fn take_verdicts(&mut self, batch: &mut Vec<Handled>) {
+        for Handled { verdicts, canary, took } in batch.drain(..) {
+            let mut mine = false;
+            for (key, verdict) in verdicts {
+                // Not running any more: given up by the watchdog, or its lease was lost.
+                mine |= self.running.remove(&key).is_some_and(|_| {
+                    self.runs.count(&verdict, canary);
+                    if !matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                        self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
+                    }
+                    true
+                });
+            }
+            if mine {
+                self.tasks -= 1;
                 self.average = (self.average * 7 + took) / 8;
-                self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict: Verdict::Outcome(outcome) });
             }
         }
         while self.handlers.try_join_next().is_some() {}
     }
 
-    fn settle(&mut self) -> Task<()> {
+    pub(super) fn settle(&mut self) -> Task<()> {
         let rest = self.unsettled.split_off(self.unsettled.len().min(SETTLE_MAX));
         let settlements = std::mem::replace(&mut self.unsettled, rest);
         self.settling_count = settlements.len();
         settle_until_done(self.context.clone(), self.owner.clone(), settlements).boxed()
     }
 
-    /// Fails handlers that their timeout did not stop because they never yield. Nothing renews a lease for them.
-    fn give_up_overdue(&mut self) {
-        let Some(limit) = self.context.config.handler_timeout else { return };
-        let overdue: Vec<Key> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.started.get().is_some_and(|started| started.elapsed() > limit + GRACE))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in overdue {
-            if let Some(running) = self.running.remove(&key) {
-                running.abort.abort();
-                warn!(
-                    id = key.0,
-                    attempt = key.1,
-                    "the handler did not stop at its timeout; is it blocking its thread?"
-                );
-                let reason = timeout_reason(limit) + " and did not stop";
-                self.unsettled.push(Settlement {
-                    id: key.0,
-                    attempt: key.1,
-                    verdict: Verdict::Outcome(Outcome::retry(reason)),
-                });
-            }
-        }
-    }
-
     /// The lease was lost: stop everything that ran under it.
-    fn start_over(&mut self) {
+    pub(super) fn start_over(&mut self) {
         let owner = self.incarnation.borrow_and_update().clone();
         if owner == self.owner {
             return;
@@ -358,65 +365,11 @@ impl Loop {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
+        self.tasks = 0;
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
         self.look = Some(Found::Sweep);
-    }
-
-    /// Stops claiming, gives back what did not start, waits for what runs, settles it all.
-    async fn drain(
-        mut self,
-        claiming: Option<Task<(Found, usize, Result<Vec<Delivery>>)>>,
-        settling: Option<Task<()>>,
-        suspecting: Option<Task<()>>,
-    ) {
-        let deadline = Instant::now() + self.context.config.drain_timeout;
-        info!(target_app = %self.context.target, running = self.running.len(), "draining");
-        // A claim under way must come back, or its messages would wait for a rescue.
-        if let Some(claiming) = claiming {
-            let (_, _, claimed) = claiming.await;
-            self.queue.extend(claimed.unwrap_or_default().into_iter().filter(|delivery| delivery.owner == self.owner));
-        }
-        let unstarted = std::mem::take(&mut self.queue);
-        self.unsettled.extend(unstarted.iter().map(|delivery| Settlement {
-            id: delivery.id,
-            attempt: delivery.attempt,
-            verdict: Verdict::Release,
-        }));
-        let mut settling = settling;
-        let mut batch = Vec::new();
-        while !self.running.is_empty() || !self.unsettled.is_empty() || settling.is_some() {
-            if settling.is_none() && !self.unsettled.is_empty() {
-                settling = Some(self.settle());
-            }
-            tokio::select! {
-                _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX), if !self.running.is_empty() => self.take_verdicts(&mut batch),
-                () = some(&mut settling) => settling = None,
-                _ = self.incarnation.changed() => self.start_over(),
-                () = tokio::time::sleep_until(deadline) => break,
-            }
-        }
-        if !self.running.is_empty() {
-            warn!(
-                running = self.running.len(),
-                "handlers did not finish in time; they are dropped and their messages given back"
-            );
-            self.unsettled.extend(self.running.drain().map(|((id, attempt), running)| {
-                running.abort.abort();
-                Settlement { id, attempt, verdict: Verdict::Release }
-            }));
-        }
-        if let Some(suspecting) = suspecting {
-            let _ = tokio::time::timeout_at(deadline, suspecting).await;
-        }
-        if !self.unsettled.is_empty() {
-            let last = self.settle();
-            // Bounded: what cannot be given back now is given back by whoever rescues.
-            let _ = tokio::time::timeout(Duration::from_secs(5), last).await;
-        }
-        self.context.process.leave(&self.context.target, self.context.config.concurrency, &self.bell).await;
-        drop(self.broker);
     }
 
     fn run_suspects(&self) -> Task<()> {
@@ -428,70 +381,8 @@ impl Loop {
     }
 }
 
-/// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
-/// asked for: the settle may have happened.
-pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
-    let mut failures = 0u32;
-    let mut unsure = false;
-    while !settlements.is_empty() {
-        match settle_once(&context.store, &owner, &settlements, unsure).await {
-            Ok(lost) => {
-                if lost > 0 {
-                    warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");
-                }
-                return;
-            }
-            Err(error) => {
-                if failures == 0 {
-                    warn!(target_app = %context.target, count = settlements.len(), ?error, "settling failed; trying again until it works");
-                }
-                failures += 1;
-                unsure = true;
-                if failures > 3 && !error.is_transient() {
-                    // Something about the outcomes themselves: keep the messages moving with a reason that can be stored.
-                    plain_reasons(&mut settlements, &error);
-                }
-                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
-                if *context.process.incarnation().borrow() != owner {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// One round: completions in one statement, everything else in another. Returns how many had lost their lease.
-async fn settle_once(store: &Store, owner: &str, settlements: &[Settlement], unsure: bool) -> Result<usize> {
-    let (done, others): (Vec<&Settlement>, Vec<&Settlement>) =
-        settlements.iter().partition(|s| matches!(s.verdict, Verdict::Outcome(Outcome::Done)));
-    let mut settled = 0;
-    if !done.is_empty() {
-        let ids: Vec<MessageId> = done.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = done.iter().map(|s| s.attempt).collect();
-        settled += store.complete(owner, &ids, &attempts).await?.len();
-    }
-    if !others.is_empty() {
-        let others: Vec<Settlement> = others.into_iter().cloned().collect();
-        settled += store.settle(owner, &others).await?.len();
-    }
-    if settled < settlements.len() && unsure {
-        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
-        settled = store.was_settled(&ids, &attempts).await?.len();
-    }
-    Ok(settlements.len().saturating_sub(settled))
-}
-
-fn plain_reasons(settlements: &mut [Settlement], error: &Error) {
-    for settlement in settlements {
-        if let Verdict::Outcome(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) = &mut settlement.verdict {
-            *reason = format!("failed; its own reason could not be stored ({error})");
-        }
-    }
-}
-
 /// Polls a task that may not be there; without one it never completes.
-async fn some<T>(task: &mut Option<Task<T>>) -> T {
+pub(super) async fn some<T>(task: &mut Option<Task<T>>) -> T {
     match task {
         Some(task) => task.await,
         None => std::future::pending().await,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::run::{Context, settle_until_done};
+use super::{handling::run_handlers, run::Context, settle::settle_until_done};
 use crate::{
     error::Result,
     store::{Settlement, Verdict},
@@ -26,15 +26,15 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<b
         let Some(delivery) = context.store.claim_suspect(&context.request(&owner)).await? else { return Ok(()) };
         let (id, attempt) = (delivery.id, delivery.attempt);
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
-        let (registry, limit) = (context.clone(), context.config.handler_timeout);
+        let running = context.clone();
         // A task of its own, so that a handler that blocks its thread does not block this loop.
         let mut handler = tokio::task::JoinSet::new();
-        handler.spawn(async move { registry.registry.run(delivery, limit).await });
-        let verdict = match handler.join_next().await {
-            Some(Ok(outcome)) => Verdict::Outcome(outcome),
-            _ => Verdict::Release,
-        };
+        handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
+        let verdict = handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release);
         drop(alone);
+        if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+            continue;
+        }
         settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
     }
     Ok(())

@@ -4,16 +4,16 @@
 //! <base>/doorbell-<uid>/              mode 0700; its lock orders sweeping, template building and new runs
 //!     template-15.18-wal1-1/          what `initdb` made, copied for each server
 //!     building-5f1c09a2/              a template that is not finished
-//!     run-9c0e77d1/                   one server: socket, `data`, `log`
+//!     run-9c0e77d1/                   one server: socket, `data`, `log`, `watchdog.sh`
 //! ```
 //!
 //! The log doubles as the lock of its run. It is locked before the first process starts and handed to every process
 //! as standard error, so the lock is held until the last of them is gone, whoever dies first. A run whose log can be
 //! locked is a leftover.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,14 +97,8 @@ impl Place {
     /// A new directory for one server. Call it with the place locked: until its log is locked it looks like a leftover.
     pub(super) async fn new_run(&self) -> Result<Run> {
         let directory = self.new_directory("run").await?;
-        let path = directory.join("log");
-        let log = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&path)
-            .and_then(|log| log.lock().map(|()| log))
-            .map_err(|e| Error::new(ErrorKind::Io, format!("cannot create {}", path.display())).with_source(e))?;
+        let log = new_file(&directory.join("log"))?;
+        log.lock().map_err(|e| Error::new(ErrorKind::Io, "cannot lock a server's log").with_source(e))?;
         Ok(Run { directory, log })
     }
 
@@ -143,6 +137,14 @@ pub(super) fn check_socket_length(directory: &Path) -> Result<()> {
     }
     let message = format!("{} is too long for a socket; at most {SOCKET_PATH_BYTES_MAX} bytes", socket.display());
     Err(Error::config(message))
+}
+
+/// Creates a file beside a server's data, readable by the server's account whatever the caller's umask; its directory
+/// is closed to everybody else.
+pub(super) fn new_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().append(true).create_new(true).open(path);
+    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o644)).map(|()| file))
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot create {}", path.display())).with_source(e))
 }
 
 /// Makes sure the directory exists, belongs to the account and is closed to everybody else.

@@ -10,7 +10,7 @@ use super::account::Account;
 use super::directory::{Place, Run};
 use super::fetch::{Consent, find_or_fetch};
 use super::installation::Installation;
-use super::watchdog::{SCRIPT, State, Watchdog};
+use super::watchdog::{self, State, Watchdog};
 use super::{processes, readiness, template};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -103,8 +103,8 @@ impl Server {
         template::copy(&place, &installation, wal_mb, &run.directory.join("data")).await?;
 
         let Run { directory, log } = run;
-        let mut command = account.command("/bin/sh");
-        command.args(["-c", SCRIPT, "watchdog"]).arg(&directory).arg(installation.program("postgres"));
+        let mut command = watchdog::command(&account, &directory)?;
+        command.arg(installation.program("postgres"));
         command.arg("-D").arg(directory.join("data")).arg("-k").arg(&directory);
         for (name, value) in settings(&options) {
             command.arg("-c").arg(format!("{name}={value}"));

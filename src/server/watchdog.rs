@@ -2,16 +2,31 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::account::Account;
+use super::directory::new_file;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The whole program of the watchdog; it needs nothing but a POSIX shell.
-pub(super) const SCRIPT: &str = include_str!("watchdog.sh");
+const SCRIPT: &str = include_str!("watchdog.sh");
+
+/// The command that watches over a run; the server's own command line is to be appended.
+///
+/// The script is put into the run's directory, so that a listing of processes stays readable.
+pub(super) fn command(account: &Account, run: &Path) -> Result<Command> {
+    let script = run.join("watchdog.sh");
+    let failed = |e| Error::new(ErrorKind::Io, "cannot write the server's watchdog").with_source(e);
+    new_file(&script)?.write_all(SCRIPT.as_bytes()).map_err(failed)?;
+    let mut command = account.command("/bin/sh");
+    command.arg(script).arg(run);
+    Ok(command)
+}
 
 /// A running watchdog. Dropping it closes the pipe, which is the watchdog's order to stop the server and clean up.
 #[derive(Debug)]
@@ -35,7 +50,7 @@ pub(super) enum State {
 }
 
 impl Watchdog {
-    /// Starts the watchdog with a command that runs [`SCRIPT`]; all its processes write to `log`.
+    /// Starts the watchdog with a completed [`command`]; all its processes write to `log`.
     ///
     /// Its reports are read by a thread of their own: the server may be used from a runtime other than the one that
     /// started it, and the thread also waits for the ended process.

@@ -1,6 +1,6 @@
 # Runs a server, again each time its parent asks for it, and puts everything away when the parent is gone.
 #
-#   sh -c "$(cat watchdog.sh)" watchdog RUN_DIRECTORY POSTGRES [ARGUMENT]...
+#   sh watchdog.sh RUN_DIRECTORY POSTGRES [ARGUMENT]...
 #
 # standard input    from the parent: a line starts an ended server again; end of file, however it came about, is the end
 # standard output   to the parent: "started PID", "exited STATUS"

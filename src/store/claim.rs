@@ -15,6 +15,7 @@ const CLAIM_SUSPECT: &str = "select * from integration.claim_suspect($1, $2, $3)
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
+const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
@@ -52,6 +53,12 @@ impl Store {
     pub(crate) async fn has_suspects(&self, request: &ClaimRequest<'_>) -> Result<bool> {
         let row = self.query_one("look for suspects", HAS_SUSPECTS, &[&request.target, &request.record_types]).await?;
         Ok(row.try_get(0)?)
+    }
+
+    /// Tells the target's breaker how runs went; `down`: the handler said that its dependency is down.
+    pub(crate) async fn report_runs(&self, target: &str, ok: i64, failed: i64, down: Option<&str>) -> Result<()> {
+        self.query("report to the breaker", REPORT_RUNS, &[&target, &ok, &failed, &down.is_some(), &down]).await?;
+        Ok(())
     }
 
     /// The channels on which a target's bell rings and on which its next due time is announced.
@@ -97,6 +104,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         ordering_key: row.try_get("ordering_key")?,
         created_at: row.try_get("created_at")?,
         found,
+        canary: row.try_get("canary")?,
         owner: request.owner.clone(),
         payload: payload.0,
     })

@@ -1,10 +1,16 @@
 //! What operators do.
 
+use std::time::Duration;
+
+use tokio_postgres::{Transaction, types::Type};
+
 use super::Store;
 use crate::{error::Result, message::MessageId};
 
 const CANCEL: &str = "select * from integration.cancel($1, $2)";
 const REDRIVE: &str = "select * from integration.redrive($1::bigint[])";
+const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interval(secs => $3))";
+const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";
 const PAUSE: &str = "select integration.pause($1, $2)";
 const RESUME: &str = "select integration.resume($1)";
 
@@ -17,6 +23,23 @@ impl Store {
     pub(crate) async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
         let rows = self.query("redrive messages", REDRIVE, &[&ids]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Redrives one message in the caller's transaction.
+    pub(crate) async fn redrive_in(tx: &Transaction<'_>, id: MessageId) -> Result<()> {
+        tx.query_typed("select integration.redrive($1)", &[(&id, Type::INT8)]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn open_breaker(&self, key: &str, reason: Option<&str>, for_: Option<Duration>) -> Result<()> {
+        let seconds = for_.map(|d| d.as_secs_f64());
+        self.query("open the breaker", OPEN_BREAKER, &[&key, &reason, &seconds]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
+        let row = self.query_one("close the breaker", CLOSE_BREAKER, &[&key, &reason]).await?;
+        Ok(row.try_get(0)?)
     }
 
     pub(crate) async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {

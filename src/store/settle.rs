@@ -1,9 +1,16 @@
 //! Settling: every statement names id, attempt and owner; what it does not return had lost its lease.
 
-use std::time::Duration;
+use tokio_postgres::{
+    Transaction,
+    types::{ToSql, Type},
+};
 
 use super::Store;
-use crate::{error::Result, message::MessageId, outcome::Outcome};
+use crate::{
+    error::Result,
+    message::{MessageId, storable_ms},
+    outcome::Outcome,
+};
 
 const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
@@ -17,17 +24,35 @@ pub(crate) struct Settlement {
     pub(crate) verdict: Verdict,
 }
 
-/// An [`Outcome`], or a message given back unstarted.
+/// How a claimed message leaves its consumer.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Outcome(Outcome),
+    /// Given back unstarted.
     Release,
+    /// Completed already, in the transaction of its handler.
+    Completed,
+    /// The transaction of its handler found the lease lost, and was rolled back.
+    LeaseLost,
 }
 impl Store {
     /// Completes messages of one owner; returns the ids that were.
     pub(crate) async fn complete(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
         let rows = self.query("complete messages", COMPLETE, &[&owner, &ids, &attempts]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back.
+    pub(crate) async fn complete_in(
+        tx: &Transaction<'_>,
+        owner: &str,
+        ids: &[MessageId],
+        attempts: &[i32],
+    ) -> Result<usize> {
+        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY];
+        let params: [&(dyn ToSql + Sync); 3] = [&owner, &ids, &attempts];
+        let typed: Vec<_> = params.into_iter().zip(types).collect();
+        Ok(tx.query_typed(COMPLETE, &typed).await?.len())
     }
 
     /// Which of the attempts were settled by a statement whose answer was lost.
@@ -48,12 +73,15 @@ impl Store {
                 Verdict::Release => ("release", None, None),
                 Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
                 Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
+                Verdict::Outcome(Outcome::Unavailable { .. }) => ("release", None, None),
                 Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
-                Verdict::Outcome(Outcome::Done) => unreachable!("completions go through complete"),
+                Verdict::Outcome(Outcome::Done) | Verdict::Completed | Verdict::LeaseLost => {
+                    unreachable!("completions go through complete, and what is settled is not settled again")
+                }
             };
             outcomes.push(outcome);
             reasons.push(reason.map(|reason| storable(reason)));
-            delays_ms.push(delay.map(delay_ms));
+            delays_ms.push(delay.map(storable_ms));
         }
         let rows =
             self.query("settle messages", SETTLE, &[&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms]).await?;
@@ -65,10 +93,4 @@ impl Store {
 /// sent to be cut there.
 fn storable(reason: &str) -> String {
     reason.chars().filter(|&c| c != '\0').take(8000).collect()
-}
-
-fn delay_ms(delay: Duration) -> i64 {
-    // A century, so that adding it to a time cannot overflow.
-    const MAX: u128 = 100 * 365 * 24 * 3600 * 1000;
-    delay.as_millis().min(MAX) as i64
 }

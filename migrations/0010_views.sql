@@ -28,3 +28,9 @@ create view integration.stats as
            count(*) filter (where status = 'cancelled') as cancelled,
            integration.clock() - min(created_at) filter (where status = 'pending') as oldest_age
       from integration.data_staging group by target_app;
+
+-- Dead letters with their story: what failed again after a redrive says so.
+create view integration.dead_letters as
+    select id, source_app, target_app, record_type, error_message as reason, attempt, retry_count, crash_count,
+           redrive_count, redrive_count > 0 as failed_again, created_at, updated_at as failed_at
+      from integration.data_staging where status = 'failed';

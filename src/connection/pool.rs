@@ -1,0 +1,151 @@
+//! Connections that are shared by whoever has a statement to run.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult},
+};
+use deadpool_postgres::ClientWrapper;
+
+use super::settings::Settings;
+use crate::{Error, ErrorKind, Result};
+
+/// A bounded set of connections, opened when needed.
+///
+/// Only for statements that leave no trace in the session: no `LISTEN`, no session locks, no `SET` outside a
+/// transaction. Cheap to clone; the clones share the connections.
+#[derive(Clone)]
+pub(crate) struct Pool(managed::Pool<Manager>);
+
+/// How large a [`Pool`] is and how patient.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolConfig {
+    /// The most connections that are open at a time; at least 1.
+    pub(crate) connections_max: usize,
+    /// How long [`Pool::get`] waits for one of them to become free; `None` waits for as long as it takes. The time to
+    /// open a connection is not counted, it has its own limit.
+    pub(crate) wait_max: Option<Duration>,
+}
+
+impl Pool {
+    /// Opens nothing yet.
+    pub(crate) fn new(settings: Settings, config: &PoolConfig) -> Result<Self> {
+        if config.connections_max == 0 {
+            return Err(Error::invalid("a pool needs at least one connection"));
+        }
+        managed::Pool::builder(Manager { settings })
+            .max_size(config.connections_max)
+            .wait_timeout(config.wait_max)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map(Self)
+            .map_err(|error| Error::invalid("the pool cannot be built").with_source(error))
+    }
+
+    /// A connection of one's own until it is dropped.
+    ///
+    /// It was open when last looked at, which costs no round trip and proves nothing: a statement may still fail
+    /// because the server has gone. Cancelling takes nothing out of the pool.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout` where none became free in time, `Closed` after [`Pool::close`], else as for connecting.
+    pub(crate) async fn get(&self) -> Result<Pooled> {
+        Ok(Pooled(self.0.get().await?))
+    }
+
+    /// Closes the idle connections now and the others when they come back; [`Pool::get`] fails from now on.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.0.status();
+        f.debug_struct("Pool")
+            .field("settings", &self.0.manager().settings)
+            .field("open", &status.size)
+            .field("idle", &status.available)
+            .field("waiting", &status.waiting)
+            .finish()
+    }
+}
+
+/// A connection out of a [`Pool`], to which it returns when dropped.
+///
+/// Whoever gives up waiting for a statement must not let it return: the next user would queue behind that statement.
+/// See [`Pooled::discard`].
+pub(crate) struct Pooled(Object<Manager>);
+
+impl Pooled {
+    /// Closes the socket instead of returning the connection, and makes room for a new one.
+    ///
+    /// This is what to do when a deadline fires in the middle of a statement. The statement may still happen: the
+    /// server notices only when it next reads or writes. It is deliberately not cancelled, because a commit that is
+    /// cancelled while it waits for a synchronous standby reports success without having any.
+    pub(crate) fn discard(self) {
+        drop(Object::take(self.0));
+    }
+}
+
+impl Deref for Pooled {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.0
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pooled").finish_non_exhaustive()
+    }
+}
+
+/// Opens connections with our settings instead of the driver's.
+struct Manager {
+    settings: Settings,
+}
+
+impl managed::Manager for Manager {
+    type Type = ClientWrapper;
+    type Error = Error;
+
+    async fn create(&self) -> Result<ClientWrapper> {
+        let (client, messages) = self.settings.connect().await?;
+        // The wrapper owns the task and ends it, and with it the socket, when it is dropped.
+        Ok(ClientWrapper::new(client, tokio::spawn(messages.drain())))
+    }
+
+    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<Error> {
+        match client.is_closed() {
+            true => Err(RecycleError::message("the connection was lost")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl From<PoolError<Error>> for Error {
+    fn from(error: PoolError<Error>) -> Self {
+        match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(_) => Self::new(ErrorKind::Timeout, "no database connection became free in time"),
+            PoolError::Closed => Self::new(ErrorKind::Closed, "the broker was closed"),
+            PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                Self::new(ErrorKind::Connect, "no database connection could be had")
+            }
+        }
+    }
+}

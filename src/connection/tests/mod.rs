@@ -1,0 +1,18 @@
+//! Settings as a whole, and connecting to servers that misbehave.
+
+mod hosts;
+mod settings;
+
+use super::{Settings, environment::fake::Fake};
+use crate::{Error, Result};
+
+const PASSWORD: &str = "hunter2-MARK";
+
+fn parse(text: &str) -> Result<Settings> {
+    Settings::parse_in(text, &Fake::default())
+}
+
+/// Everything that an error can show.
+fn everything(error: &Error) -> String {
+    format!("{error} | {error:?} | {error:#?}")
+}

@@ -1,0 +1,79 @@
+//! Settling a batch until it is done.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::warn;
+
+use super::run::Context;
+use crate::{
+    backoff,
+    error::{Error, Result},
+    message::MessageId,
+    outcome::Outcome,
+    store::{Settlement, Store, Verdict},
+};
+
+const RETRY_BASE: Duration = Duration::from_millis(20);
+const RETRY_CAP: Duration = Duration::from_secs(2);
+
+/// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
+/// asked for: the settle may have happened.
+pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
+    let mut failures = 0u32;
+    let mut unsure = false;
+    while !settlements.is_empty() {
+        match settle_once(&context.store, &owner, &settlements, unsure).await {
+            Ok(lost) => {
+                if lost > 0 {
+                    warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");
+                }
+                return;
+            }
+            Err(error) => {
+                if failures == 0 {
+                    warn!(target_app = %context.target, count = settlements.len(), ?error, "settling failed; trying again until it works");
+                }
+                failures += 1;
+                unsure = true;
+                if failures > 3 && !error.is_transient() {
+                    // Something about the outcomes themselves: keep the messages moving with a reason that can be stored.
+                    plain_reasons(&mut settlements, &error);
+                }
+                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
+                if *context.process.incarnation().borrow() != owner {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One round: completions in one statement, everything else in another. Returns how many had lost their lease.
+async fn settle_once(store: &Store, owner: &str, settlements: &[Settlement], unsure: bool) -> Result<usize> {
+    let (done, others): (Vec<&Settlement>, Vec<&Settlement>) =
+        settlements.iter().partition(|s| matches!(s.verdict, Verdict::Outcome(Outcome::Done)));
+    let mut settled = 0;
+    if !done.is_empty() {
+        let ids: Vec<MessageId> = done.iter().map(|s| s.id).collect();
+        let attempts: Vec<i32> = done.iter().map(|s| s.attempt).collect();
+        settled += store.complete(owner, &ids, &attempts).await?.len();
+    }
+    if !others.is_empty() {
+        let others: Vec<Settlement> = others.into_iter().cloned().collect();
+        settled += store.settle(owner, &others).await?.len();
+    }
+    if settled < settlements.len() && unsure {
+        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
+        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
+        settled = store.was_settled(&ids, &attempts).await?.len();
+    }
+    Ok(settlements.len().saturating_sub(settled))
+}
+
+fn plain_reasons(settlements: &mut [Settlement], error: &Error) {
+    for settlement in settlements {
+        if let Verdict::Outcome(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) = &mut settlement.verdict {
+            *reason = format!("failed; its own reason could not be stored ({error})");
+        }
+    }
+}
