@@ -302,7 +302,7 @@ impl Loop {
                     self.claim_failures = 0;
                 }
                 // A full batch: there may be more. A short one: all was taken, the bell tells of the next.
-                if deliveries.len() >= limit {
+                if deliveries.len() >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
                     self.look = Some(Found::Drain);
                 }
                 let nothing = deliveries.is_empty();
@@ -312,6 +312,8 @@ impl Loop {
             }
             Err(error) if error.is_lease_lost() => {
                 debug!(?error, "claimed under an incarnation that was rescued");
+                // Until the heartbeat notices, every claim ends like this one: not again at once.
+                self.claim_failures += 1;
                 self.look = Some(found);
                 false
             }

@@ -73,7 +73,8 @@ async fn closures_handler_types_and_the_fallback_each_get_their_record_types() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_record_type_is_failed_with_a_reason_that_names_it() {
     let db = Database::new().await;
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).on("order", |_: Order, _| async { Ok(Outcome::Done) });
+    let consumer =
+        db.broker().await.consumer("billing").sweep(HOUR).on("order", |_: Order, _| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
     let id = publish(&db, &message("billing", 1)).await;
     let failed = until_status(&db.client().await, id, "failed").await;
@@ -87,7 +88,8 @@ async fn an_unknown_record_type_waits_for_a_newer_consumer_where_it_shall() {
     let config = ConsumerConfig { sweep: HOUR, unknown_type: UnknownType::Retry, ..Default::default() };
     let client = db.client().await;
     client.execute("update integration.settings set backoff_base_ms = 864000000", &[]).await.unwrap();
-    let consumer = db.broker().await.consumer("billing").config(config).on("order", |_: Order, _| async { Ok(Outcome::Done) });
+    let consumer =
+        db.broker().await.consumer("billing").config(config).on("order", |_: Order, _| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
     let id = publish(&db, &message("billing", 1)).await;
     let waiting = until_status(&client, id, "scheduled").await;

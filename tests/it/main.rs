@@ -1,8 +1,11 @@
 //! The one integration-test binary: one private server, one database per test.
 
+mod bell;
 mod breaker;
+mod claim;
 mod effects;
 mod handlers;
+mod listener;
 mod path;
 mod publish;
 #[cfg(feature = "server")]

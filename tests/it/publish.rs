@@ -64,7 +64,8 @@ async fn many_messages_keep_their_order_and_all_their_properties() {
     // One INSERT from arrays, one by one because of the dedup keys, and COPY.
     for (many, keys) in [(63, false), (63, true), (64, false), (500, false), (70, true)] {
         let message = |n: i32| {
-            let mut message = Message::new("billing", format!("type {n}"), &json!({ "n": n })).unwrap().priority(n - 30);
+            let mut message =
+                Message::new("billing", format!("type {n}"), &json!({ "n": n })).unwrap().priority(n - 30);
             if n % 2 == 0 {
                 message = message.header("n", n.to_string()).ordering_key(format!("key {n}")).max_retries(n as u32);
             }
@@ -266,7 +267,8 @@ async fn what_cannot_be_published_is_refused_with_the_value_and_the_limit() {
 async fn odd_names_and_values_travel_from_publish_through_the_bell_to_the_handler() {
     let db = Database::new().await;
     let client = db.client().await;
-    let names = ["𝕏".repeat(50), "Billing \"EU\"; drop table x --".into(), "it's".into(), " 🔔\n\\".into(), "%I".into()];
+    let names =
+        ["𝕏".repeat(50), "Billing \"EU\"; drop table x --".into(), "it's".into(), " 🔔\n\\".into(), "%I".into()];
     let mut channels = Vec::new();
     for name in &names {
         let (consumer, mut told) = echo(&db.broker().await, name).await;
