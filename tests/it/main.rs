@@ -8,6 +8,8 @@ mod handlers;
 mod listener;
 mod path;
 mod publish;
+mod seed;
 #[cfg(feature = "server")]
 mod server;
+mod shutdown;
 mod support;
