@@ -5,9 +5,12 @@ mod breaker;
 mod claim;
 mod effects;
 mod handlers;
+mod leases;
 mod listener;
 mod path;
 mod publish;
+#[cfg(feature = "server")]
+mod restart;
 mod seed;
 #[cfg(feature = "server")]
 mod server;
