@@ -106,7 +106,8 @@ begin
     if exists (select from published p where p.dedup_key is not null) then
         with claimed as (
             insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
-            select p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
+            -- A key twice in one statement: the first row takes it, the second finds it taken.
+            select distinct on (p.source_app, p.dedup_key) p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
               from published p, integration.settings s
              where p.dedup_key is not null
              order by p.source_app, p.dedup_key, p.id

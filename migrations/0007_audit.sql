@@ -7,7 +7,7 @@
 -- Nested loops are off because the plan is cached when the first statement was small: joining 2,000 rows before with
 -- 2,000 after row by row made draining six times slower.
 create function integration.on_changed() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off as $$
 declare
     v_target  text;
     v_pending boolean;

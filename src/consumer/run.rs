@@ -348,7 +348,7 @@ impl Loop {
                 }
                 let took = deliveries.len();
                 // A full batch: there may be more, and more will come. A short one: all was taken.
-                if took >= limit {
+                if took >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
                     self.look = Some(Found::Drain);
                     self.unpark();
                 }
@@ -361,6 +361,8 @@ impl Loop {
             Err(error) if error.is_lease_lost() => {
                 debug!(?error, "claimed under an incarnation that was rescued");
                 self.context.allowance.put_back(limit);
+                // Until the heartbeat notices, every claim ends like this one: not again at once.
+                self.claim_failures += 1;
                 self.look = Some(found);
                 None
             }

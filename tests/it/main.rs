@@ -1,12 +1,21 @@
 //! The one integration-test binary: one private server, one database per test.
 
+mod support;
+
+mod bell;
 mod breaker;
+mod claim;
 #[cfg(feature = "cli")]
 mod cli;
 mod effects;
 mod examples;
+mod handlers;
 mod latch;
+mod leases;
+mod listener;
 mod path;
-#[cfg(feature = "server")]
+mod publish;
+mod restart;
+mod seed;
 mod server;
-mod support;
+mod shutdown;
