@@ -11,7 +11,7 @@ use std::error::Error;
 use doorbell::{Broker, Message, Outcome, Producer};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio_postgres::{Client, NoTls, Transaction};
+use tokio_postgres::Transaction;
 
 #[derive(Serialize, Deserialize)]
 struct OrderPlaced {
@@ -23,12 +23,14 @@ struct OrderPlaced {
 async fn main() -> Result<(), Box<dyn Error>> {
     let broker = Broker::from_env().await?;
     broker.migrate().await?;
-    let mut shop = connect().await?;
-    shop.batch_execute(
+    let mut shop = broker.client().await?;
+    let tx = shop.transaction().await?;
+    tx.batch_execute(
         "create table if not exists orders (id bigint generated always as identity primary key, item text not null);
          create table if not exists invoices (id bigint generated always as identity primary key, order_id bigint not null)",
     )
     .await?;
+    tx.commit().await?;
     let producer = broker.producer("shop");
 
     let tx = shop.transaction().await?;
@@ -84,11 +86,4 @@ async fn invoice(broker: &Broker, count: usize) -> Result<Vec<String>, doorbell:
         .await?;
     items.sort();
     Ok(items)
-}
-
-/// The shop's own connection; its transactions carry the messages.
-async fn connect() -> Result<Client, Box<dyn Error>> {
-    let (client, connection) = tokio_postgres::connect(&std::env::var("DATABASE_URL")?, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
 }
