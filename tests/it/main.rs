@@ -2,7 +2,10 @@
 
 mod breaker;
 mod effects;
+mod logs;
 mod path;
+mod proxy;
 #[cfg(feature = "server")]
 mod server;
 mod support;
+mod unknown;
