@@ -286,7 +286,14 @@ impl Loop {
                 if failures > 0 {
                     tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
                 }
-                let claimed = context.store.claim(&context.request(&owner), limit, found).await;
+                // What a claim took whose answer did not come must be given back before it can be claimed.
+                let held = context.process.held();
+                if failures > 0
+                    && let Err(error) = held.return_strays(&context.store, &owner).await
+                {
+                    return (found, limit, Err(error));
+                }
+                let claimed = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
                 (found, limit, claimed)
             }
             .boxed(),
@@ -307,11 +314,15 @@ impl Loop {
                 }
                 let nothing = deliveries.is_empty();
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
-                self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
+                let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
+                self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
+                self.queue.extend(mine);
                 nothing
             }
             Err(error) if error.is_lease_lost() => {
+                // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
                 debug!(?error, "claimed under an incarnation that was rescued");
+                self.claim_failures += 1;
                 self.look = Some(found);
                 false
             }
@@ -333,7 +344,9 @@ impl Loop {
                 // Not running any more: given up by the watchdog, or its lease was lost.
                 mine |= self.running.remove(&key).is_some_and(|_| {
                     self.runs.count(&verdict, canary);
-                    if !matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                    if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                        self.context.process.held().forget([key]);
+                    } else {
                         self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
                     }
                     true
@@ -369,6 +382,7 @@ impl Loop {
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
+        self.claim_failures = 0;
         self.look = Some(Found::Sweep);
     }
 

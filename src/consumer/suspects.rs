@@ -23,8 +23,11 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<b
     while !*stopping.borrow() && context.store.has_suspects(&context.request(&owner)).await? {
         // Waits until every running handler of this process is done; new ones wait meanwhile.
         let alone = context.process.alone().write_owned().await;
-        let Some(delivery) = context.store.claim_suspect(&context.request(&owner)).await? else { return Ok(()) };
+        let request = context.request(&owner);
+        let claim = context.process.held().claim(context.store.claim_suspect(&request));
+        let Some(delivery) = claim.await? else { return Ok(()) };
         let (id, attempt) = (delivery.id, delivery.attempt);
+        let settling = context.process.held().settling(vec![(id, attempt)]);
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
         // A task of its own, so that a handler that blocks its thread does not block this loop.
@@ -33,9 +36,11 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<b
         let verdict = handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release);
         drop(alone);
         if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+            settling.done();
             continue;
         }
         settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
+        settling.done();
     }
     Ok(())
 }

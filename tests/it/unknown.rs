@@ -171,10 +171,10 @@ async fn a_settle_whose_answer_was_lost_is_neither_doubled_nor_reported_lost() {
 async fn a_claim_whose_answer_was_lost_gives_its_messages_back() {
     for cut in [Cut::unanswered("integration.claim("), Cut::unsent("integration.claim(")] {
         let lab = Lab::new().await;
-        let (consumer, runs) = consume(&lab, Outcome::Done).await;
-        lab.client.batch_execute("set integration.notify = off").await.unwrap();
-        lab.proxy.cut(cut);
+        // There before the consumer: its first claim finds it and is lost.
         lab.broker.producer("shop").publish(&message(1)).await.unwrap();
+        lab.proxy.cut(cut);
+        let (consumer, runs) = consume(&lab, Outcome::Done).await;
         lab.proxy.was_cut().await;
         lab.until("it is completed", "status = 'completed'").await;
         consumer.shutdown().await.unwrap();
@@ -278,40 +278,46 @@ async fn a_redrive_whose_answer_was_lost_happened_once() {
 }
 
 /// From publish to completion the connections are cut before every single message of the server, one after the other.
-#[tokio::test]
-async fn a_message_arrives_once_wherever_its_way_is_cut() {
+async fn cut_everywhere(transactional: bool) {
     let mut lab = Lab::new().await;
     lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
-    for transactional in [true, false] {
-        lab.client.batch_execute("truncate ledger; delete from integration.data_staging").await.unwrap();
-        let mut cuts = 0;
-        loop {
-            lab.broker = through(&lab.proxy).await;
-            let (consumer, runs) = if transactional {
-                (consume_in_tx(&lab, 1).await, None)
-            } else {
-                let (consumer, runs) = consume(&lab, Outcome::Done).await;
-                (consumer, Some(runs))
-            };
-            lab.proxy.cut(Cut::Reply(cuts + 1));
-            let key = format!("{transactional} {cuts}");
-            let id = lab.broker.producer("shop").publish(&message(cuts).dedup_key(&key)).await.unwrap();
-            lab.until(&format!("{key} is completed"), &format!("id = {id} and status = 'completed'")).await;
-            consumer.shutdown().await.unwrap();
-            assert_eq!(lab.count(&format!("integration.data_staging where dedup_key = '{key}'")).await, 1);
-            match runs {
-                // Cut after it was claimed and before the claim's answer came, it is claimed once more and run once.
-                Some(runs) => assert_eq!(runs.load(Ordering::SeqCst), 1, "runs, cut {cuts}"),
-                None => {
-                    assert_eq!(lab.count(&format!("ledger where message_id = {id}")).await, 1, "effects, cut {cuts}")
-                }
+    let mut cuts = 0;
+    loop {
+        lab.broker = through(&lab.proxy).await;
+        let (consumer, runs) = if transactional {
+            (consume_in_tx(&lab, 1).await, None)
+        } else {
+            let (consumer, runs) = consume(&lab, Outcome::Done).await;
+            (consumer, Some(runs))
+        };
+        lab.proxy.cut(Cut::Reply(cuts + 1));
+        let key = format!("{transactional} {cuts}");
+        let id = lab.broker.producer("shop").publish(&message(cuts).dedup_key(&key)).await.unwrap();
+        lab.until(&format!("{key} is completed"), &format!("id = {id} and status = 'completed'")).await;
+        consumer.shutdown().await.unwrap();
+        assert_eq!(lab.count(&format!("integration.data_staging where dedup_key = '{key}'")).await, 1);
+        match runs {
+            // Cut after it was claimed and before the claim's answer came, it is claimed once more and run once.
+            Some(runs) => assert_eq!(runs.load(Ordering::SeqCst), 1, "runs, cut {cuts}"),
+            None => {
+                assert_eq!(lab.count(&format!("ledger where message_id = {id}")).await, 1, "effects, cut {cuts}")
             }
-            if lab.proxy.mend() {
-                break;
-            }
-            cuts += 1;
         }
-        assert!(cuts > 10, "only {cuts} places to cut");
+        if lab.proxy.mend() {
+            break;
+        }
+        cuts += 1;
     }
+    assert!(cuts > 10, "only {cuts} places to cut");
     assert_eq!(lab.proxy.cancels(), 0);
+}
+
+#[tokio::test]
+async fn effects_happen_once_wherever_their_way_is_cut() {
+    cut_everywhere(true).await;
+}
+
+#[tokio::test]
+async fn a_message_is_handled_once_wherever_its_way_is_cut() {
+    cut_everywhere(false).await;
 }
