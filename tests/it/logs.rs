@@ -1,4 +1,4 @@
-//! What the library says through `tracing`, for tests on a runtime of one thread.
+//! What the library says through `tracing`.
 
 use std::{
     fmt::Write as _,
@@ -6,12 +6,12 @@ use std::{
 };
 
 use tracing::{
-    Event, Metadata, Subscriber,
+    Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span,
 };
 
-/// Collects the lines of this thread until it is dropped.
+/// Collects the lines of this thread until it is dropped: for tests on a runtime of one thread.
 pub(crate) struct Logs {
     lines: Arc<Mutex<Vec<String>>>,
     _guard: tracing::subscriber::DefaultGuard,
@@ -20,20 +20,22 @@ pub(crate) struct Logs {
 impl Logs {
     pub(crate) fn capture() -> Self {
         let lines = Arc::<Mutex<Vec<String>>>::default();
-        let guard = tracing::subscriber::set_default(Collector(lines.clone()));
-        Self { lines, _guard: guard }
+        let kept = lines.clone();
+        let keep = move |line| kept.lock().expect("no panic holds it").push(line);
+        Self { lines, _guard: tracing::subscriber::set_default(Teller(keep)) }
     }
 
     pub(crate) fn has(&self, text: &str) -> bool {
-        self.count(text) > 0
-    }
-
-    pub(crate) fn count(&self, text: &str) -> usize {
-        self.lines.lock().expect("no panic holds it").iter().filter(|line| line.contains(text)).count()
+        self.lines.lock().expect("no panic holds it").iter().any(|line| line.contains(text))
     }
 }
 
-struct Collector(Arc<Mutex<Vec<String>>>);
+/// Hands every line of this whole process to `tell`.
+pub(crate) fn everywhere(tell: impl Fn(String) + Send + Sync + 'static) {
+    tracing::subscriber::set_global_default(Teller(tell)).expect("nobody else collects in this process");
+}
+
+struct Teller<F>(F);
 
 struct Line(String);
 
@@ -43,9 +45,9 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Collector {
+impl<F: Fn(String) + Send + Sync + 'static> Subscriber for Teller<F> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("doorbell")
+        metadata.target().starts_with("doorbell") && *metadata.level() <= Level::DEBUG
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -59,7 +61,7 @@ impl Subscriber for Collector {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
-        self.0.lock().expect("no panic holds it").push(line.0);
+        (self.0)(line.0.replace('\n', " "));
     }
 
     fn enter(&self, _: &span::Id) {}

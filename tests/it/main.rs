@@ -8,4 +8,5 @@ mod proxy;
 #[cfg(feature = "server")]
 mod server;
 mod support;
+mod torture;
 mod unknown;
