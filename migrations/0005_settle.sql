@@ -5,7 +5,7 @@
 -- Completes messages. Returns the ids that were.
 -- Locks: the rows, in the order given. Empty result: every lease was lost.
 create function integration.complete(p_owner text, p_ids bigint[], p_attempts integer[]) returns setof bigint
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set jit = off set enable_seqscan = off as $$
 declare
     v_now timestamptz := integration.clock();
 begin
@@ -29,7 +29,7 @@ end $$;
 create function integration.settle(
     p_owner text, p_ids bigint[], p_attempts integer[], p_outcomes text[], p_reasons text[], p_delays_ms bigint[]
 ) returns table (id bigint, status text)
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set jit = off set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     v_now     timestamptz := integration.clock();
@@ -171,7 +171,7 @@ create function integration.clean_text(p_text text) returns text
 -- Locks: the rows, FOR SHARE in id order: waits for the settle itself, which may still be committing, so that the answer
 -- is final. SQLSTATEs: 55P03 when it is not over after five seconds; ask again.
 create function integration.was_settled(p_ids bigint[], p_attempts integer[]) returns setof bigint
-    language plpgsql set enable_seqscan = off set lock_timeout = '5 s' as $$
+    language plpgsql set jit = off set enable_seqscan = off set lock_timeout = '5 s' as $$
 begin
     perform from integration.data_staging d where d.id = any (p_ids) order by d.id for share;
     -- A statement of its own, which sees what the locks were waited for.

@@ -47,7 +47,7 @@ create function integration.lock_class() returns integer
 
 -- A process that ends well: gives back what it still holds and leaves. Returns how many messages it gave back.
 create function integration.deregister(p_incarnation text) returns integer
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
@@ -63,7 +63,7 @@ end $$;
 -- connection. p_ids and p_attempts name what it knows. Returns how many were given back; they cost no retry.
 -- Locks: the rows.
 create function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[]) returns integer
-    language plpgsql set enable_seqscan = off as $$
+    language plpgsql set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
@@ -85,7 +85,7 @@ end $$;
 create function integration.rescue(
     p_grace_ms bigint default 2000, p_limit integer default 1000, p_full boolean default true
 ) returns integer
-    language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
+    language plpgsql set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     v_now   timestamptz := integration.clock();
     v_count integer;

@@ -4,6 +4,7 @@ mod breaker;
 mod effects;
 mod logs;
 mod path;
+mod plans;
 mod proxy;
 #[cfg(feature = "server")]
 mod server;
