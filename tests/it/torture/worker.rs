@@ -87,7 +87,10 @@ async fn consumer_process() {
     let (Ok(url), Ok(log)) = (std::env::var(URL), std::env::var(LOG)) else { return };
     let log = Arc::new(Log(OpenOptions::new().append(true).create(true).open(log).unwrap()));
     let warnings = log.clone();
-    crate::logs::everywhere(move |line| warnings.line(&format!("log|{line}")));
+    crate::logs::everywhere(move |line| {
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        warnings.line(&format!("log|{}|{:.3}|{line}", std::process::id(), since_1970.as_secs_f64()));
+    });
     let told_to_stop = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
     let config = BrokerConfig {
         lease: LEASE,
