@@ -12,7 +12,7 @@ begin
     return query
         update integration.data_staging d
            set status = 'completed', processed_at = v_now, updated_at = v_now, claimed_by = null, lease_until = null,
-               error_message = null
+               error_message = null, crash_count = 0
           from unnest(p_ids, p_attempts) s (id, attempt)
          where d.id = s.id and d.attempt = s.attempt and d.claimed_by = p_owner and d.status = 'processing'
         returning d.id;

@@ -3,6 +3,7 @@
 mod breaker;
 mod effects;
 mod logs;
+mod model;
 mod path;
 mod plans;
 mod proxy;
