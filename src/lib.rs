@@ -68,3 +68,8 @@ pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
 pub use store::{ConsumerRow, TargetStats};
+
+/// Has the README's programs compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,6 +6,7 @@ mod run;
 mod drain;
 mod effects;
 mod handling;
+mod parking;
 mod runs;
 mod settle;
 mod suspects;

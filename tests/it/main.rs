@@ -4,6 +4,8 @@ mod breaker;
 #[cfg(feature = "cli")]
 mod cli;
 mod effects;
+mod examples;
+mod latch;
 mod path;
 #[cfg(feature = "server")]
 mod server;
