@@ -19,6 +19,7 @@ use crate::{
     backoff,
     connection::Settings,
     error::{Error, ErrorKind, Result},
+    held::Held,
     store::{Registration, Store},
     wake::{Bell, Listener, ListenerState, Parked},
 };
@@ -65,6 +66,7 @@ struct Shared {
     due: Arc<Bell>,
     /// Every running handler holds it shared; a suspect runs holding it alone.
     alone: Arc<RwLock<()>>,
+    held: Held,
 }
 
 impl Process {
@@ -81,6 +83,7 @@ impl Process {
             accepts: Mutex::default(),
             due: Arc::default(),
             alone: Arc::default(),
+            held: Held::default(),
         });
         let current = shared.incarnation.borrow().clone();
         shared.register(&current).await?;
@@ -113,6 +116,10 @@ impl Process {
     /// The current incarnation; it changes when the lease was lost.
     pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
         self.shared.incarnation.subscribe()
+    }
+
+    pub(crate) fn held(&self) -> &Held {
+        &self.shared.held
     }
 
     pub(crate) fn alone(&self) -> Arc<RwLock<()>> {

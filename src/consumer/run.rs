@@ -324,7 +324,9 @@ impl Loop {
                 }
                 // Read before the claim: what was committed by then, the claim sees.
                 let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let deliveries = context.store.claim(&context.request(&owner), limit, found).await;
+                let request = context.request(&owner);
+                let claim = context.store.claim(&request, limit, found);
+                let deliveries = context.process.held().claim(&context.store, &owner, claim).await;
                 Claimed { found, limit, oldest, deliveries }
             }
             .boxed(),
@@ -347,6 +349,8 @@ impl Loop {
                     self.unpark();
                 }
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
+                let lost = deliveries.iter().filter(|delivery| delivery.owner != self.owner);
+                self.context.process.held().forget(lost.map(|delivery| delivery.id));
                 self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
                 Some(took)
             }
@@ -375,7 +379,9 @@ impl Loop {
                 // Not running any more: given up by the watchdog, or its lease was lost.
                 mine |= self.running.remove(&key).is_some_and(|_| {
                     self.runs.count(&verdict, canary);
-                    if !matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                    if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                        self.context.process.held().forget([key.0]);
+                    } else {
                         self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
                     }
                     true
@@ -406,6 +412,10 @@ impl Loop {
         if lost > 0 {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
         }
+        let held = self.context.process.held();
+        held.forget(self.queue.iter().map(|delivery| delivery.id));
+        held.forget(self.unsettled.iter().map(|settlement| settlement.id));
+        held.forget(self.running.keys().map(|key| key.0));
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;
         self.queue.clear();

@@ -23,7 +23,10 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<b
     while !*stopping.borrow() && context.store.has_suspects(&context.request(&owner)).await? {
         // Waits until every running handler of this process is done; new ones wait meanwhile.
         let alone = context.process.alone().write_owned().await;
-        let Some(delivery) = context.store.claim_suspect(&context.request(&owner)).await? else { return Ok(()) };
+        let request = context.request(&owner);
+        let claim = async { Ok(context.store.claim_suspect(&request).await?.into_iter().collect()) };
+        let claimed = context.process.held().claim(&context.store, &owner, claim).await?.pop();
+        let Some(delivery) = claimed else { return Ok(()) };
         let (id, attempt) = (delivery.id, delivery.attempt);
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
@@ -33,6 +36,7 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<b
         let verdict = handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release);
         drop(alone);
         if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+            context.process.held().forget([id]);
             continue;
         }
         settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
