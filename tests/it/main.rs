@@ -5,8 +5,10 @@ mod breaker;
 mod claim;
 mod effects;
 mod handlers;
+mod house_rules;
 mod leases;
 mod listener;
+mod migrations;
 mod path;
 mod publish;
 #[cfg(feature = "server")]
