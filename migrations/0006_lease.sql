@@ -59,6 +59,22 @@ begin
     return v_count;
 end $$;
 
+-- Gives back what p_owner has claimed and does not know of: the messages of a claim whose answer was lost with its
+-- connection. p_ids and p_attempts name what it knows. Returns how many were given back; they cost no retry.
+-- Locks: the rows.
+create function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[]) returns integer
+    language plpgsql set jit = off set enable_seqscan = off as $$
+declare
+    v_count integer;
+begin
+    update integration.data_staging d
+       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
+     where d.status = 'processing' and d.claimed_by = p_owner
+       and (d.id, d.attempt) not in (select k.id, k.attempt from unnest(p_ids, p_attempts) k (id, attempt));
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
 -- Declares dead every process whose lease ran out, or whose session lock is free although it was taken on this very
 -- server and which has not beaten for p_grace_ms; returns their messages (see return_message), and those whose own
 -- lease ran out, and those of owners nobody knows. At most p_limit messages; callers repeat while the result equals it.

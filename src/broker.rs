@@ -19,7 +19,7 @@ use crate::{
 /// How a broker uses its database.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// Most pooled connections; the listener has one more. Default 10.
+    /// Most pooled connections; the listener and the heartbeat have one more each. Default 10.
     pub connections_max: usize,
     /// How long a caller waits for a free connection. Default 30 s.
     pub connection_wait: Duration,
@@ -255,7 +255,12 @@ impl Broker {
     pub(crate) async fn process(&self) -> Result<Arc<Process>> {
         let Inner { settings, config, store, process } = &*self.0;
         let lease = LeaseConfig { lease: config.lease, beat: config.beat };
-        let start = async { Process::start(store.clone(), settings.clone(), lease).await.map(Arc::new) };
+        let start = async {
+            // Handlers that hold every pooled connection must not keep the heartbeat from its own.
+            let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
+            let beats = Store::new(Pool::new(settings.clone(), &one)?);
+            Process::start(store.clone(), beats, settings.clone(), lease).await.map(Arc::new)
+        };
         Ok(process.get_or_try_init(|| start).await?.clone())
     }
 }

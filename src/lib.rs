@@ -46,6 +46,7 @@ mod consumer;
 mod handler;
 mod shutdown;
 
+mod held;
 mod process;
 mod wake;
 

@@ -48,8 +48,8 @@ How a program settles its message, by its exit code:
   else  failed for now, retried by policy; the end of its stderr is kept as error_message
 A program that runs out of time is killed with all its children, and its message is retried.
 
-SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), exit
-code 0. A second one stops it at once, with exit code 130.
+SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), \
+exit code 0. A second one stops it at once, with exit code 130.
 
 Examples:
   doorbell consume billing                                    print, until Ctrl-C
@@ -58,7 +58,8 @@ Examples:
   doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
   doorbell consume billing --shell --exec 'jq .total >> totals.txt' --concurrency 1
 
-Lines: {\"id\", \"attempt\", \"source\", \"target\", \"type\", \"priority\", \"headers\", \"created_at\", \"data\"}.")]
+Lines: {\"id\", \"attempt\", \"source\", \"target\", \"type\", \"priority\", \"headers\", \"created_at\", \
+\"data\"}.")]
 pub(crate) struct Consume {
     /// The application whose messages these are
     target: String,

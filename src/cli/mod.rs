@@ -39,8 +39,9 @@ use self::{
     signals::Signals,
 };
 
-/// How long tasks and threads may take to stop when the command is done: a thread that reads a terminal never does.
-const WIND_UP_MAX: Duration = Duration::from_secs(2);
+/// How long tasks and threads may take to stop when the command is done. Tasks do at once; a thread that reads a terminal
+/// never does.
+const WIND_UP_MAX: Duration = Duration::from_millis(200);
 
 /// A message broker that lives inside PostgreSQL
 ///
@@ -63,9 +64,9 @@ First steps:
   doorbell consume billing --count 1
   doorbell stats
 
-The database is the first of: --database-url; DOORBELL_DATABASE_URL; DATABASE_URL; libpq's PGHOST, PGUSER, PGDATABASE, …;
-the running server of `doorbell up`. Prefer the environment for a URL with a password: other users of the machine can see
-command lines.
+The database is the first of: --database-url; DOORBELL_DATABASE_URL; DATABASE_URL; libpq's PGHOST, PGUSER, \
+PGDATABASE, …; the running server of `doorbell up`. Prefer the environment for a URL with a password: other users of \
+the machine can see command lines.
 
 Data goes to stdout; progress and logs go to stderr (RUST_LOG or -v shows more).
 

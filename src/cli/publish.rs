@@ -28,10 +28,10 @@ use super::{
 #[command(group(ArgGroup::new("input").required(true).args(["data", "file", "stdin"])), after_help = "\
 Examples:
   doorbell publish billing --source shop --type order.placed --data '{\"order\": 7}'
-  doorbell publish billing --source shop --type order.placed --delay 5m --priority 10 --data '{\"order\": 8}'
+  doorbell publish billing --source shop --type reminder --delay 5m --data '{\"order\": 7}'
   doorbell publish billing --source shop --type order.placed --file orders.ndjson
   jq -c '.[]' orders.json | doorbell publish billing --source shop --type order.placed -
-  doorbell publish billing --source shop --type order.placed --dedup-key order-7 --data '{\"order\": 7}'
+  doorbell publish billing --source shop --type order.placed --dedup-key order-7 --data '{}'
 
 A bad line ends it with exit code 65 and its number, and nothing is published.
 JSON: {\"published\": 2, \"ids\": [41, 42]}.")]

@@ -27,8 +27,8 @@ Examples:
   doorbell stats --watch                                      every second, until Ctrl-C
   doorbell stats --json | jq '.targets[] | select(.failed > 0)'
 
-JSON: {\"targets\": [{\"target\", \"pending\", \"scheduled\", \"processing\", \"completed\", \"failed\", \"cancelled\",
-\"oldest_age_seconds\"}]}; one line a second with --watch.")]
+JSON: {\"targets\": [{\"target\", \"pending\", \"scheduled\", \"processing\", \"completed\", \"failed\", \
+\"cancelled\", \"oldest_age_seconds\"}]}; one line a second with --watch.")]
 pub(crate) struct Stats {
     /// Again every second
     #[arg(short, long)]

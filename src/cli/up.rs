@@ -56,7 +56,7 @@ impl Up {
         eprintln!("\nTry:");
         eprintln!("  doorbell publish billing --source shop --type order.placed --data '{{\"order\": 7}}'");
         eprintln!("  doorbell consume billing");
-        eprintln!("  psql {connection_string:?}");
+        eprintln!("  psql {}", shell_words::quote(&connection_string));
         eprintln!("Stop it with: doorbell down");
         Ok(Exit::Done)
     }

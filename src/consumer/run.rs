@@ -328,9 +328,16 @@ impl Loop {
                 if failures > 0 {
                     tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
                 }
+                // What a claim took whose answer did not come must be given back before it can be claimed.
+                let held = context.process.held();
+                if failures > 0
+                    && let Err(error) = held.return_strays(&context.store, &owner).await
+                {
+                    return Claimed { found, limit, oldest: None, deliveries: Err(error) };
+                }
                 // Read before the claim: what was committed by then, the claim sees.
                 let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let deliveries = context.store.claim(&context.request(&owner), limit, found).await;
+                let deliveries = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
                 Claimed { found, limit, oldest, deliveries }
             }
             .boxed(),
@@ -352,16 +359,17 @@ impl Loop {
                     self.look = Some(Found::Drain);
                     self.unpark();
                 }
-                let queued = self.queue.len();
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
-                self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
-                self.context.allowance.put_back(limit.saturating_sub(self.queue.len() - queued));
+                let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
+                self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
+                self.context.allowance.put_back(limit - mine.len());
+                self.queue.extend(mine);
                 Some(took)
             }
             Err(error) if error.is_lease_lost() => {
+                // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
                 debug!(?error, "claimed under an incarnation that was rescued");
                 self.context.allowance.put_back(limit);
-                // Until the heartbeat notices, every claim ends like this one: not again at once.
                 self.claim_failures += 1;
                 self.look = Some(found);
                 None
@@ -385,7 +393,9 @@ impl Loop {
                 // Not running any more: given up by the watchdog, or its lease was lost.
                 mine |= self.running.remove(&key).is_some_and(|_| {
                     self.runs.count(&verdict, canary);
-                    if !matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                    if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+                        self.context.process.held().forget([key]);
+                    } else {
                         self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
                     }
                     true
@@ -422,6 +432,7 @@ impl Loop {
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
+        self.claim_failures = 0;
         self.look = Some(Found::Sweep);
     }
 

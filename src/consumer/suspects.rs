@@ -26,12 +26,14 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         if context.allowance.take(1) == 0 {
             return Ok(());
         }
-        let claimed = context.store.claim_suspect(&context.request(&owner)).await;
+        let request = context.request(&owner);
+        let claimed = context.process.held().claim(context.store.claim_suspect(&request)).await;
         let Some(delivery) = claimed.inspect_err(|_| context.allowance.put_back(1))? else {
             context.allowance.put_back(1);
             return Ok(());
         };
         let (id, attempt) = (delivery.id, delivery.attempt);
+        let settling = context.process.held().settling(vec![(id, attempt)]);
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
         // A task of its own, so that a handler that blocks its thread does not block this loop.
@@ -40,9 +42,11 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         let verdict = handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release);
         drop(alone);
         if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
+            settling.done();
             continue;
         }
         settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
+        settling.done();
     }
     Ok(())
 }

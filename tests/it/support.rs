@@ -222,14 +222,15 @@ pub(crate) async fn until_count(client: &Client, status: &str, count: usize) {
     until(client, &format!("{count} messages are {status}"), &query).await;
 }
 
-/// The backends that listen for consumers of this database.
+/// The backends that listen for processes with consumers of this database: they hold the processes' session locks.
+pub(crate) const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
+    where l.locktype = 'advisory' and l.classid = integration.lock_class() and l.objid <> 0 and d.datname = current_database()";
+
 pub(crate) async fn listeners(client: &Client) -> Vec<i32> {
-    let sql = "select pid from pg_stat_activity \
-        where datname = current_database() and query ~ '^(listen|notify) \"doorbell_'";
-    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    client.query(LISTENERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// A session of its own that listens to the bells of targets.
+/// A session of its own that listens to the bells of targets, parked for them: publishers ring.
 pub(crate) struct Ear {
     client: Client,
     heard: mpsc::UnboundedReceiver<String>,
@@ -251,6 +252,7 @@ impl Ear {
             let sql = "select format('listen %I; listen %I', integration.channel($1), integration.due_channel($1))";
             let listen: String = client.query_one(sql, &[target]).await.unwrap().get(0);
             client.batch_execute(&listen).await.unwrap();
+            client.execute("select integration.park($1)", &[target]).await.unwrap();
         }
         Self { client, heard }
     }
