@@ -25,11 +25,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// How often the listener notifies itself, and how long that may take.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_WITHIN: Duration = Duration::from_secs(5);
-/// Each statement on the listening session.
-const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
@@ -38,6 +33,13 @@ const RECONNECT_CAP: Duration = Duration::from_secs(5);
 const SESSION_SETTINGS: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
     set tcp_keepalives_count = 3; set tcp_user_timeout = 20000; set idle_in_transaction_session_timeout = 0; \
     set idle_session_timeout = 0";
+
+/// How often the listener notifies itself, and how long that may take. A statement on its session may take twice as long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PingConfig {
+    pub(crate) every: Duration,
+    pub(crate) within: Duration,
+}
 
 /// What a consumer waits on. Rings are merged: any number of them wakes one look.
 #[derive(Debug, Default)]
@@ -102,12 +104,12 @@ impl Bells {
 impl Listener {
     /// Starts listening in the background. `incarnation` names the session lock to hold; it changes when the process
     /// lost its lease.
-    pub(crate) fn start(settings: Settings, incarnation: watch::Receiver<Arc<str>>) -> Self {
+    pub(crate) fn start(settings: Settings, ping: PingConfig, incarnation: watch::Receiver<Arc<str>>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (report, state) = watch::channel(ListenerState::Down);
         let bells = Arc::new(Bells::default());
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(listen_for_ever(settings, bells.clone(), inbox, incarnation, report));
+        task.spawn(listen_for_ever(settings, ping, bells.clone(), inbox, incarnation, report));
         Self { commands, bells, state, _task: task }
     }
 
@@ -143,6 +145,7 @@ impl Listener {
 
 async fn listen_for_ever(
     settings: Settings,
+    ping: PingConfig,
     bells: Arc<Bells>,
     mut inbox: mpsc::UnboundedReceiver<Subscribe>,
     incarnation: watch::Receiver<Arc<str>>,
@@ -153,7 +156,8 @@ async fn listen_for_ever(
     loop {
         let error = match settings.connect().await {
             Ok((client, messages)) => {
-                let session = Session { client, bells: &bells, incarnation: incarnation.clone(), report: &report };
+                let session =
+                    Session { client, ping, bells: &bells, incarnation: incarnation.clone(), report: &report };
                 let error = session.run(messages, &mut inbox).await;
                 if report.send_replace(ListenerState::Down) == ListenerState::Listening {
                     (failures, said) = (0, false);
@@ -183,6 +187,7 @@ async fn listen_for_ever(
 /// One connection's life.
 struct Session<'a> {
     client: Client,
+    ping: PingConfig,
     bells: &'a Bells,
     incarnation: watch::Receiver<Arc<str>>,
     report: &'a watch::Sender<ListenerState>,
@@ -234,7 +239,7 @@ impl Session<'_> {
         self.report.send_replace(ListenerState::Listening);
         self.bells.ring_all();
         info!(channels = channels.len() - 1, "listening");
-        let mut next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+        let mut next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
         loop {
             tokio::select! {
                 subscribe = inbox.recv() => match subscribe {
@@ -250,7 +255,7 @@ impl Session<'_> {
                 },
                 () = tokio::time::sleep_until(next_ping) => {
                     self.ping(ping_channel, pong).await?;
-                    next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+                    next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
                 }
             }
         }
@@ -264,7 +269,7 @@ impl Session<'_> {
 
     async fn ping(&self, channel: &str, pong: &Notify) -> Result<()> {
         self.statement(&format!("notify \"{channel}\"")).await?;
-        timeout(PING_WITHIN, pong.notified()).await.map_err(|_| {
+        timeout(self.ping.within, pong.notified()).await.map_err(|_| {
             Error::new(
                 ErrorKind::Timeout,
                 "a notification to itself did not arrive: is a transaction pooler between the consumer and PostgreSQL? \
@@ -278,7 +283,7 @@ impl Session<'_> {
         let incarnation = self.incarnation.borrow_and_update().clone();
         let sql = "select pg_advisory_unlock_all(), integration.hold_session_lock($1)";
         let rows = timeout(
-            STATEMENT_WITHIN,
+            self.ping.within * 2,
             self.client.query_typed(sql, &[(&&*incarnation, tokio_postgres::types::Type::TEXT)]),
         )
         .await
@@ -291,7 +296,7 @@ impl Session<'_> {
     }
 
     async fn statement(&self, sql: &str) -> Result<()> {
-        timeout(STATEMENT_WITHIN, self.client.batch_execute(sql))
+        timeout(self.ping.within * 2, self.client.batch_execute(sql))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))

@@ -9,6 +9,7 @@ mod plans;
 mod proxy;
 #[cfg(feature = "server")]
 mod server;
+mod silence;
 mod support;
 mod torture;
 mod unknown;
