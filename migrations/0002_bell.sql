@@ -11,20 +11,74 @@ create function integration.due_channel(p_target text) returns text
     language sql immutable strict parallel safe
     return integration.channel(p_target) || '_due';
 
--- Whether the session and the target want bells.
+-- The first key of the idle latches; the second is the target's hash.
+create function integration.latch_class() returns integer
+    language sql immutable parallel safe
+    return integration.lock_class() + 2;
+
+-- Whether somebody is parked on the target: holds its idle latch, a shared session lock. Tried exclusively and given back
+-- in one expression: no interrupt is checked between the two calls, so a cancelled publish leaks no lock; never split
+-- them. "Granted" means that at this instant nobody is parked, so nobody needs a bell: whoever parks later took the latch
+-- after this, and waits for every transaction older than that before it trusts in bells (see park). Needs no snapshot, so
+-- it is right in every isolation level. Bells rung for nobody cost a cluster-wide lock over the WAL flush of each commit.
+create function integration.somebody_is_parked(p_target text) returns boolean
+    language sql volatile
+    return not case when pg_try_advisory_lock(integration.latch_class(), hashtext(p_target))
+                    then pg_advisory_unlock(integration.latch_class(), hashtext(p_target))
+                    else false end;
+
+-- Whether the session and the target want bells at all.
 create function integration.bell_is_on(p_target text) returns boolean
     language sql stable
     return coalesce(current_setting('integration.notify', true), '') <> 'off'
        and not exists (select from integration.targets t where t.target_app = p_target and t.bell = 'off');
 
 -- Rings one target: NOTIFY with an empty payload, delivered at commit, merged within a transaction.
--- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY)
--- or the target's bell is off; the sweep finds the message then.
+-- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY), the
+-- target's bell is off, or it is on demand (the default) and nobody is parked.
 create function integration.ring(p_target text) returns void
     language sql
     begin atomic
-        select pg_notify(integration.channel(p_target), '') where integration.bell_is_on(p_target);
+        select pg_notify(integration.channel(p_target), '')
+         where integration.bell_is_on(p_target)
+           and case coalesce((select t.bell from integration.targets t where t.target_app = p_target), 'on_demand')
+                   when 'always' then true else integration.somebody_is_parked(p_target) end;
     end;
+
+-- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
+-- transaction plus one, which one still running may have. Call it outside a writing transaction.
+create function integration.next_xid() returns bigint
+    language sql volatile
+    return (select pg_snapshot_xmin(s)::text::bigint + age(pg_snapshot_xmin(s)::xid) from pg_current_snapshot() s);
+
+-- The oldest transaction that may still be running.
+create function integration.oldest_xid() returns bigint
+    language sql volatile
+    return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+
+-- Parks the session on a target: LISTENs, takes the idle latch, and returns the barrier. From then on every publish
+-- rings; but one that looked before the latch was taken may still commit silently. So look into the table until a look
+-- was made with oldest_xid() >= barrier and found nothing; only then wait for notifications. Before claiming for long,
+-- unpark, so that publishers need not ring. For listeners in any language; needs a session of its own (no pooler).
+-- Null: the latch could not be taken (another session holds it exclusively); look again now and then.
+-- Locks: the latch, shared, session-scoped, tried and never waited for.
+create function integration.park(p_target text) returns bigint
+    language plpgsql as $$
+begin
+    execute format('listen %I', integration.channel(p_target));
+    -- A publisher holds it exclusively for about a microsecond.
+    for i in 1 .. 100 loop
+        if pg_try_advisory_lock_shared(integration.latch_class(), hashtext(p_target)) then
+            return integration.next_xid();
+        end if;
+    end loop;
+    return null;
+end $$;
+
+-- Gives the latch back; LISTEN stays. False: it was not held.
+create function integration.unpark(p_target text) returns boolean
+    language sql
+    return pg_advisory_unlock_shared(integration.latch_class(), hashtext(p_target));
 
 -- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
 -- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many, never one too few.
@@ -52,7 +106,8 @@ begin
     if exists (select from published p where p.dedup_key is not null) then
         with claimed as (
             insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
-            select p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
+            -- A key twice in one statement: the first row takes it, the second finds it taken.
+            select distinct on (p.source_app, p.dedup_key) p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
               from published p, integration.settings s
              where p.dedup_key is not null
              order by p.source_app, p.dedup_key, p.id

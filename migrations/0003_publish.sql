@@ -68,7 +68,9 @@ create function integration.publish_many(
 #variable_conflict use_column
 begin
     if p_dedup_keys is not null then
-        for ordinal in 1 .. coalesce(cardinality(p_targets), 0) loop
+        -- A loop's variable is its own, it would hide the column.
+        for v_at in 1 .. coalesce(cardinality(p_targets), 0) loop
+            ordinal := v_at;
             id := integration.publish(
                 p_source, p_targets[ordinal], p_types[ordinal], p_data[ordinal]::jsonb, p_priorities[ordinal],
                 p_delays_ms[ordinal] * interval '1 ms', p_headers[ordinal]::jsonb, p_ordering_keys[ordinal],

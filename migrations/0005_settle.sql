@@ -54,8 +54,9 @@ begin
                available_at = case
                    when s.outcome = 'snooze' then v_now + greatest(coalesce(s.delay_ms, 0), 0) * interval '1 ms'
                    when s.outcome = 'retry' and d.retry_count < coalesce(d.max_retries, p.max_retries)
-                       then v_now + coalesce(greatest(s.delay_ms, 0),
-                                integration.backoff_ms(p.backoff_base_ms, p.backoff_factor, p.backoff_cap_ms, d.retry_count, random()))
+                       -- greatest() passes over nulls, so the policy has to be asked first.
+                       then v_now + greatest(0, coalesce(s.delay_ms,
+                                integration.backoff_ms(p.backoff_base_ms, p.backoff_factor, p.backoff_cap_ms, d.retry_count, random())))
                             * interval '1 ms' end,
                updated_at = v_now, claimed_by = null, lease_until = null
           from unnest(p_ids, p_attempts, p_outcomes, p_reasons, p_delays_ms) s (id, attempt, outcome, reason, delay_ms)
@@ -163,7 +164,7 @@ create function integration.backoff_ms(
 -- Foreign text made storable and printable: no control characters but line breaks and tabs, at most 8,000 characters.
 create function integration.clean_text(p_text text) returns text
     language sql immutable parallel safe
-    return left(regexp_replace(p_text, '[\x01-\x08\x0b-\x1f\x7f]', '', 'g'), 8000);
+    return left(regexp_replace(p_text, '[\x01-\x08\x0b-\x1f\x7f-\x9f]', '', 'g'), 8000);
 
 -- Which of the attempts ended by their own owner's settle: asked when the answer of a settle was lost with its
 -- connection. Every other way out of an attempt (rescue, redrive, hand edit, next claim) is excluded: they raise the

@@ -40,10 +40,10 @@ begin
     return found;
 end $$;
 
--- The first key of every advisory lock of ours ("door"), away from applications' keys.
-create function integration.lock_class() returns integer
-    language sql immutable parallel safe
-    return 1685024626;
+-- Gives the session lock of an incarnation back, when the session goes on under another one.
+create function integration.release_session_lock(p_incarnation text) returns boolean
+    language sql
+    return pg_advisory_unlock(integration.lock_class(), hashtext(p_incarnation));
 
 -- A process that ends well: gives back what it still holds and leaves. Returns how many messages it gave back.
 create function integration.deregister(p_incarnation text) returns integer

@@ -4,8 +4,10 @@
 
 -- AFTER UPDATE, once per statement: audits changes of status and rings for what became due.
 -- SECURITY DEFINER so that the audit log needs no grants; session_user and application_name say who it was.
+-- Nested loops are off because the plan is cached when the first statement was small: joining 2,000 rows before with
+-- 2,000 after row by row made draining six times slower.
 create function integration.on_changed() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off as $$
 declare
     v_target  text;
     v_pending boolean;

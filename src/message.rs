@@ -130,8 +130,14 @@ impl Message {
     }
 
     pub(crate) fn delay_ms(&self) -> Option<i64> {
-        self.delay.map(|delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+        self.delay.map(storable_ms)
     }
+}
+
+/// A delay as the server takes it: at most a century, so that adding it to a time cannot overflow.
+pub(crate) fn storable_ms(delay: Duration) -> i64 {
+    const CENTURY: u128 = 100 * 365 * 24 * 3600 * 1000;
+    delay.as_millis().min(CENTURY) as i64
 }
 
 /// Checks the name of an application or record type: 1 to 50 characters, no NUL.

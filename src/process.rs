@@ -21,7 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     held::Held,
     store::{Registration, Store},
-    wake::{Bell, Listener, ListenerState, PingConfig},
+    wake::{Bell, Listener, ListenerState, Parked, PingConfig},
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -100,6 +100,21 @@ impl Process {
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
         Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
+    }
+
+    /// Takes the target's idle latch, so that publishers ring.
+    pub(crate) async fn park(&self, target: &str) -> Option<Parked> {
+        self.listener.park(target).await
+    }
+
+    /// Gives it back.
+    pub(crate) fn unpark(&self, target: &str, parked: Parked) {
+        self.listener.unpark(target, parked);
+    }
+
+    /// Latches of other sessions than this one are void.
+    pub(crate) fn listener_session(&self) -> u64 {
+        self.listener.session()
     }
 
     /// Whether bells arrive at the moment.

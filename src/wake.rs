@@ -4,10 +4,16 @@
 //! one place that never waits for anything else, because a listener that stops reading pins the vacuum horizon of the
 //! whole cluster. Its liveness is proved by a notification to itself: neither `select 1` nor `pg_listening_channels()`
 //! shows that notifications arrive (behind a transaction pooler both answer happily).
+//!
+//! Publishers ring only while somebody is *parked*: holds the target's idle latch, a shared session lock, on this
+//! connection (`integration.park`). A consumer parks when it has run out of work and unparks when work keeps coming.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +22,10 @@ use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
-use tokio_postgres::{AsyncMessage, Client};
+use tokio_postgres::{
+    AsyncMessage, Client,
+    types::{ToSql, Type},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -67,16 +76,27 @@ pub(crate) enum ListenerState {
 /// The handle; dropping it ends the listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    commands: mpsc::UnboundedSender<Subscribe>,
+    commands: mpsc::UnboundedSender<Command>,
     bells: Arc<Bells>,
     state: watch::Receiver<ListenerState>,
+    session: Arc<AtomicU64>,
     _task: tokio::task::JoinSet<()>,
 }
 
 #[derive(Debug)]
-struct Subscribe {
-    channels: Vec<String>,
-    done: oneshot::Sender<()>,
+enum Command {
+    Subscribe { channels: Vec<String>, done: oneshot::Sender<()> },
+    Park { target: String, parked: oneshot::Sender<Option<Parked>> },
+    Unpark { target: String, session: u64 },
+}
+
+/// A latch that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parked {
+    /// Trust in bells after a look with no running transaction older than this.
+    pub(crate) barrier: i64,
+    /// The session that holds it; void once [`Listener::session`] says another.
+    pub(crate) session: u64,
 }
 
 /// Which bells hang on which channel. A std mutex: held for a look-up, never across an await.
@@ -108,9 +128,10 @@ impl Listener {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (report, state) = watch::channel(ListenerState::Down);
         let bells = Arc::new(Bells::default());
+        let session = Arc::new(AtomicU64::new(0));
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(listen_for_ever(settings, ping, bells.clone(), inbox, incarnation, report));
-        Self { commands, bells, state, _task: task }
+        task.spawn(listen_for_ever(settings, ping, bells.clone(), inbox, incarnation, report, session.clone()));
+        Self { commands, bells, state, session, _task: task }
     }
 
     /// Hangs `bell` on the channels. Returns once LISTEN is in force, so that a look into the table afterwards misses
@@ -122,7 +143,7 @@ impl Listener {
             }
         });
         let (done, in_force) = oneshot::channel();
-        if self.commands.send(Subscribe { channels, done }).is_ok() {
+        if self.commands.send(Command::Subscribe { channels, done }).is_ok() {
             let _ = in_force.await;
         }
     }
@@ -137,6 +158,23 @@ impl Listener {
         });
     }
 
+    /// Takes the target's idle latch; `None` while the listener is down or when the latch cannot be had.
+    pub(crate) async fn park(&self, target: &str) -> Option<Parked> {
+        let (parked, answer) = oneshot::channel();
+        self.commands.send(Command::Park { target: target.to_owned(), parked }).ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Gives a latch back, without waiting for it. One of an earlier session went with it.
+    pub(crate) fn unpark(&self, target: &str, parked: Parked) {
+        let _ = self.commands.send(Command::Unpark { target: target.to_owned(), session: parked.session });
+    }
+
+    /// Counts the listener's connections; a latch is worth nothing once this has moved on.
+    pub(crate) fn session(&self) -> u64 {
+        self.session.load(Ordering::Acquire)
+    }
+
     /// Changes as the listener goes up and down.
     pub(crate) fn state(&self) -> watch::Receiver<ListenerState> {
         self.state.clone()
@@ -147,18 +185,29 @@ async fn listen_for_ever(
     settings: Settings,
     ping: PingConfig,
     bells: Arc<Bells>,
-    mut inbox: mpsc::UnboundedReceiver<Subscribe>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
     incarnation: watch::Receiver<Arc<str>>,
     report: watch::Sender<ListenerState>,
+    count: Arc<AtomicU64>,
 ) {
     let mut failures = 0u32;
     let mut said = false;
     loop {
         let error = match settings.connect().await {
             Ok((client, messages)) => {
-                let session =
-                    Session { client, ping, bells: &bells, incarnation: incarnation.clone(), report: &report };
+                let number = count.fetch_add(1, Ordering::AcqRel) + 1;
+                let session = Session {
+                    client,
+                    ping,
+                    number,
+                    bells: &bells,
+                    incarnation: incarnation.clone(),
+                    held: None,
+                    report: &report,
+                };
                 let error = session.run(messages, &mut inbox).await;
+                // Latches of that session are gone; whoever looks now must not take them for held.
+                count.fetch_add(1, Ordering::AcqRel);
                 if report.send_replace(ListenerState::Down) == ListenerState::Listening {
                     (failures, said) = (0, false);
                 }
@@ -176,9 +225,13 @@ async fn listen_for_ever(
         let wait = backoff::delay(RECONNECT_BASE, RECONNECT_CAP, failures, rand::random());
         failures = failures.saturating_add(1);
         let until = Instant::now() + wait;
-        // Whoever subscribes meanwhile must not wait for the server: LISTEN follows with the next session.
-        while let Ok(Some(subscribe)) = tokio::time::timeout_at(until, inbox.recv()).await {
-            let _ = subscribe.done.send(());
+        // Nobody must wait for the server meanwhile: LISTEN follows with the next session, and parking is refused.
+        while let Ok(Some(command)) = tokio::time::timeout_at(until, inbox.recv()).await {
+            match command {
+                Command::Subscribe { done, .. } => drop(done.send(())),
+                Command::Park { parked, .. } => drop(parked.send(None)),
+                Command::Unpark { .. } => {}
+            }
         }
         tokio::time::sleep_until(until).await;
     }
@@ -188,14 +241,17 @@ async fn listen_for_ever(
 struct Session<'a> {
     client: Client,
     ping: PingConfig,
+    number: u64,
     bells: &'a Bells,
     incarnation: watch::Receiver<Arc<str>>,
+    /// The incarnation whose session lock is held.
+    held: Option<Arc<str>>,
     report: &'a watch::Sender<ListenerState>,
 }
 
 impl Session<'_> {
     /// Runs until the connection fails or stops delivering; returns why.
-    async fn run(mut self, mut messages: Messages, inbox: &mut mpsc::UnboundedReceiver<Subscribe>) -> Error {
+    async fn run(mut self, mut messages: Messages, inbox: &mut mpsc::UnboundedReceiver<Command>) -> Error {
         let ping_channel = format!("doorbell_ping_{:016x}", rand::random::<u64>());
         let pong = Notify::new();
         let bells = self.bells;
@@ -225,7 +281,7 @@ impl Session<'_> {
         &mut self,
         ping_channel: &str,
         pong: &Notify,
-        inbox: &mut mpsc::UnboundedReceiver<Subscribe>,
+        inbox: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<std::convert::Infallible> {
         // Before 14.x some of these do not exist everywhere; none is needed for correctness.
         if let Err(error) = self.statement(SESSION_SETTINGS).await {
@@ -242,11 +298,16 @@ impl Session<'_> {
         let mut next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
         loop {
             tokio::select! {
-                subscribe = inbox.recv() => match subscribe {
-                    Some(Subscribe { channels, done }) => {
+                command = inbox.recv() => match command {
+                    Some(Command::Subscribe { channels, done }) => {
                         self.listen(&channels).await?;
                         let _ = done.send(());
                     }
+                    Some(Command::Park { target, parked }) => {
+                        let _ = parked.send(self.park(&target).await?);
+                    }
+                    Some(Command::Unpark { target, session }) if session == self.number => self.unpark(&target).await?,
+                    Some(Command::Unpark { .. }) => {}
                     None => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
                 },
                 changed = self.incarnation.changed() => match changed {
@@ -278,21 +339,39 @@ impl Session<'_> {
         })
     }
 
+    async fn park(&self, target: &str) -> Result<Option<Parked>> {
+        let row = self.row("select integration.park($1)", target).await?;
+        let barrier: Option<i64> = row.try_get(0)?;
+        Ok(barrier.map(|barrier| Parked { barrier, session: self.number }))
+    }
+
+    async fn unpark(&self, target: &str) -> Result<()> {
+        self.row("select integration.unpark($1)", target).await.map(drop)
+    }
+
     /// The lock that frees at death. Failing to get it costs speed of rescue, nothing else.
     async fn hold_session_lock(&mut self) -> Result<()> {
         let incarnation = self.incarnation.borrow_and_update().clone();
-        let sql = "select pg_advisory_unlock_all(), integration.hold_session_lock($1)";
-        let rows = timeout(
-            self.ping.within * 2,
-            self.client.query_typed(sql, &[(&&*incarnation, tokio_postgres::types::Type::TEXT)]),
-        )
-        .await
-        .map_err(|_| Error::new(ErrorKind::Timeout, "take the session lock: no answer"))??;
-        let held: bool = rows.first().map(|row| row.try_get(1)).transpose()?.unwrap_or(false);
+        if let Some(before) = self.held.take().filter(|before| *before != incarnation) {
+            self.row("select integration.release_session_lock($1)", &before).await?;
+        }
+        let held: bool = self.row("select integration.hold_session_lock($1)", &incarnation).await?.try_get(0)?;
         if !held {
             debug!(%incarnation, "the session lock is not held: a death of this process is noticed by its lease alone");
         }
+        self.held = Some(incarnation);
         Ok(())
+    }
+
+    /// One statement with one text parameter and one row.
+    async fn row(&self, sql: &str, parameter: &str) -> Result<tokio_postgres::Row> {
+        let typed = [(&parameter as &(dyn ToSql + Sync), Type::TEXT)];
+        timeout(self.ping.within * 2, self.client.query_typed(sql, &typed))
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
+            .map_err(|error| Error::from(error).context("listen"))?
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Schema, "a function of the listener did not answer with one row"))
     }
 
     async fn statement(&self, sql: &str) -> Result<()> {

@@ -22,7 +22,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     ConsumerConfig,
+    allowance::Allowance,
     handling::{Handled, handle},
+    parking::Parking,
     runs::Runs,
     settle::settle_until_done,
     suspects,
@@ -35,12 +37,19 @@ use crate::{
     message::{Delivery, Found, MessageId},
     process::Process,
     store::{ClaimRequest, Settlement, Store, Verdict},
-    wake::Bell,
+    wake::{Bell, Parked},
 };
 
 pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// Why it was looked, how many were asked for, what came.
-pub(super) type Claimed = (Found, usize, Result<Vec<Delivery>>);
+/// One look into the table.
+pub(super) struct Claimed {
+    found: Found,
+    limit: usize,
+    /// The oldest transaction running before the look, where that matters.
+    oldest: Option<i64>,
+    pub(super) deliveries: Result<Vec<Delivery>>,
+}
+
 /// A message and its attempt: what a verdict is about.
 pub(super) type Key = (MessageId, i32);
 
@@ -59,6 +68,7 @@ pub(super) struct Context {
     pub(super) config: ConsumerConfig,
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
+    pub(super) allowance: Allowance,
 }
 
 impl Context {
@@ -76,7 +86,7 @@ pub(super) struct Loop {
     pub(super) context: Arc<Context>,
     pub(super) broker: Broker,
     pub(super) bell: Arc<Bell>,
-    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<Option<Duration>>,
     pub(super) incarnation: watch::Receiver<Arc<str>>,
     /// The owner of everything below.
     pub(super) owner: Arc<str>,
@@ -92,6 +102,9 @@ pub(super) struct Loop {
     pub(super) settling_count: usize,
     /// Why to look again, if at all; `None`: parked.
     pub(super) look: Option<Found>,
+    pub(super) parking: Parking,
+    pub(super) last_bell: Option<Instant>,
+    pub(super) close_bells: u32,
     pub(super) claim_failures: u32,
     pub(super) average: Duration,
     pub(super) runs: Runs,
@@ -108,7 +121,9 @@ pub(super) struct Running {
 /// What woke the loop.
 enum Event {
     Handled,
-    Claimed(Found, usize, Result<Vec<Delivery>>),
+    Claimed(Claimed),
+    Parked(Option<Parked>),
+    LookAgain,
     Settled,
     Rung,
     Sweep,
@@ -126,14 +141,15 @@ impl Loop {
         target: String,
         config: ConsumerConfig,
         registry: Registry,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         process.join(&target, config.record_types.as_deref(), config.concurrency, &bell).await?;
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
-        let context = Context { store: broker.store().clone(), target, config, registry, process };
+        let allowance = Allowance::new(config.messages_max);
+        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -152,6 +168,9 @@ impl Loop {
             settling_count: 0,
             // Register before looking, then look: what was there before the bell hung must be found.
             look: Some(Found::Sweep),
+            parking: Parking::Awake,
+            last_bell: None,
+            close_bells: 0,
             claim_failures: 0,
             average: PREFETCH_BELOW,
         })
@@ -163,6 +182,7 @@ impl Loop {
         let mut settling: Option<Task<()>> = None;
         let mut suspecting: Option<Task<()>> = None;
         let mut reporting: Option<Task<()>> = None;
+        let mut parking: Option<Task<Option<Parked>>> = None;
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -178,16 +198,19 @@ impl Loop {
             if reporting.is_none() && self.runs.urgent {
                 reporting = self.report_runs();
             }
+            let next_look = self.next_look().filter(|_| self.look.is_none() && claiming.is_none());
             let event = tokio::select! {
                 biased;
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
                 () = some(&mut settling) => Event::Settled,
-                (found, limit, claimed) = some(&mut claiming) => Event::Claimed(found, limit, claimed),
+                claimed = some(&mut claiming) => Event::Claimed(claimed),
+                parked = some(&mut parking) => Event::Parked(parked),
                 () = some(&mut suspecting) => Event::SuspectsDone,
                 () = some(&mut reporting) => Event::Reported,
                 _ = self.incarnation.changed() => Event::LeaseLost,
-                _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
+                _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
+                () = sleep_until(next_look) => Event::LookAgain,
                 () = sleep_until(next_sweep) => Event::Sweep,
                 _ = watchdog.tick() => Event::Watchdog,
             };
@@ -197,14 +220,27 @@ impl Loop {
                     settling = None;
                     self.settling_count = 0;
                 }
-                Event::Claimed(found, limit, claimed) => {
+                Event::Claimed(claimed) => {
                     claiming = None;
-                    let found_nothing = self.take_claimed(found, limit, claimed);
-                    if found_nothing && found != Found::Drain && suspecting.is_none() {
-                        suspecting = Some(self.run_suspects());
+                    let (found, oldest) = (claimed.found, claimed.oldest);
+                    match self.take_claimed(claimed) {
+                        Some(took) if self.look.is_none() => {
+                            if parking.is_none() {
+                                parking = self.ran_dry(took == 0, oldest);
+                            }
+                            if took == 0 && found != Found::Drain && suspecting.is_none() {
+                                suspecting = Some(self.run_suspects());
+                            }
+                        }
+                        _ => {}
                     }
                 }
-                Event::Rung => self.look = Some(Found::Bell),
+                Event::Rung => self.rung(),
+                Event::LookAgain => self.look = Some(Found::Drain),
+                Event::Parked(parked) => {
+                    parking = None;
+                    self.parked(parked);
+                }
                 Event::Sweep => {
                     self.look = self.look.or(Some(Found::Sweep));
                     // The bell that announces scheduled messages can be lost as well.
@@ -230,7 +266,7 @@ impl Loop {
                 Event::Stop => break,
             }
         }
-        self.drain(claiming, settling, suspecting).await;
+        self.drain(claiming, settling, suspecting, parking).await;
     }
 
     /// Most messages this consumer may hold: running, waiting to run, waiting to be settled.
@@ -276,11 +312,17 @@ impl Loop {
         let capacity = self.capacity();
         let idle_handlers = self.queue.is_empty() && self.tasks < self.context.config.concurrency;
         if held >= capacity || !(idle_handlers || held <= capacity / 2) {
+            // Too busy to answer bells.
+            self.unpark();
+            return None;
+        }
+        let limit = self.context.allowance.take(capacity - held);
+        if limit == 0 {
             return None;
         }
         self.look = None;
-        let limit = capacity - held;
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
+        let settles = self.settles_at().is_some();
         Some(
             async move {
                 if failures > 0 {
@@ -291,48 +333,55 @@ impl Loop {
                 if failures > 0
                     && let Err(error) = held.return_strays(&context.store, &owner).await
                 {
-                    return (found, limit, Err(error));
+                    return Claimed { found, limit, oldest: None, deliveries: Err(error) };
                 }
-                let claimed = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
-                (found, limit, claimed)
+                // Read before the claim: what was committed by then, the claim sees.
+                let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
+                let deliveries = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
+                Claimed { found, limit, oldest, deliveries }
             }
             .boxed(),
         )
     }
 
-    /// Queues what was claimed; true when there was nothing.
-    fn take_claimed(&mut self, found: Found, limit: usize, claimed: Result<Vec<Delivery>>) -> bool {
-        match claimed {
+    /// Queues what was claimed and returns how many that were; `None`: the claim failed and is repeated.
+    fn take_claimed(&mut self, claimed: Claimed) -> Option<usize> {
+        let Claimed { found, limit, deliveries, .. } = claimed;
+        match deliveries {
             Ok(deliveries) => {
                 if self.claim_failures > 0 {
                     info!(target_app = %self.context.target, "claiming again");
                     self.claim_failures = 0;
                 }
-                // A full batch: there may be more. A short one: all was taken, the bell tells of the next.
-                if deliveries.len() >= limit {
+                let took = deliveries.len();
+                // A full batch: there may be more, and more will come. A short one: all was taken.
+                if took >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
                     self.look = Some(Found::Drain);
+                    self.unpark();
                 }
-                let nothing = deliveries.is_empty();
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
                 let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
                 self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
+                self.context.allowance.put_back(limit - mine.len());
                 self.queue.extend(mine);
-                nothing
+                Some(took)
             }
             Err(error) if error.is_lease_lost() => {
                 // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
                 debug!(?error, "claimed under an incarnation that was rescued");
+                self.context.allowance.put_back(limit);
                 self.claim_failures += 1;
                 self.look = Some(found);
-                false
+                None
             }
             Err(error) => {
                 if self.claim_failures == 0 {
                     warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
                 }
                 self.claim_failures += 1;
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
-                false
+                None
             }
         }
     }
@@ -379,6 +428,7 @@ impl Loop {
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;
+        self.context.allowance.put_back(self.queue.len());
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;

@@ -16,6 +16,7 @@ const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
+const OLDEST_XID: &str = "select integration.oldest_xid()";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
@@ -32,6 +33,15 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) bytes_max: i64,
 }
 
+impl ClaimRequest<'_> {
+    /// Whether the bound on bytes, and not the lack of messages, may have ended a claim. The server counts stored bytes,
+    /// which compression can only make fewer than the JSONB: at most four bytes per byte of text, and a header.
+    pub(crate) fn may_be_cut(&self, deliveries: &[Delivery]) -> bool {
+        let bytes: usize = deliveries.iter().map(|delivery| 4 * delivery.payload.len() + 32).sum();
+        bytes as i64 >= self.bytes_max
+    }
+}
+
 impl Store {
     /// Claims up to `limit` messages, in claiming order.
     pub(crate) async fn claim(&self, request: &ClaimRequest<'_>, limit: usize, found: Found) -> Result<Vec<Delivery>> {
@@ -40,6 +50,11 @@ impl Store {
             [&request.target, &&**request.owner, &limit, &request.record_types, &request.bytes_max];
         let rows = self.query("claim messages", CLAIM, &params).await?;
         rows.iter().map(|row| delivery(row, request, found)).collect()
+    }
+
+    /// The oldest transaction that may still be running; a claim made after this sees everything older.
+    pub(crate) async fn oldest_xid(&self) -> Result<i64> {
+        Ok(self.query_one("read the oldest transaction", OLDEST_XID, &[]).await?.try_get(0)?)
     }
 
     /// Claims one message that was in flight when a consumer died.

@@ -1,14 +1,16 @@
 //! Settling: every statement names id, attempt and owner; what it does not return had lost its lease.
 
-use std::time::Duration;
-
 use tokio_postgres::{
     Transaction,
     types::{ToSql, Type},
 };
 
 use super::Store;
-use crate::{error::Result, message::MessageId, outcome::Outcome};
+use crate::{
+    error::Result,
+    message::{MessageId, storable_ms},
+    outcome::Outcome,
+};
 
 const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
@@ -79,7 +81,7 @@ impl Store {
             };
             outcomes.push(outcome);
             reasons.push(reason.map(|reason| storable(reason)));
-            delays_ms.push(delay.map(delay_ms));
+            delays_ms.push(delay.map(storable_ms));
         }
         let rows =
             self.query("settle messages", SETTLE, &[&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms]).await?;
@@ -91,10 +93,4 @@ impl Store {
 /// sent to be cut there.
 fn storable(reason: &str) -> String {
     reason.chars().filter(|&c| c != '\0').take(8000).collect()
-}
-
-fn delay_ms(delay: Duration) -> i64 {
-    // A century, so that adding it to a time cannot overflow.
-    const MAX: u128 = 100 * 365 * 24 * 3600 * 1000;
-    delay.as_millis().min(MAX) as i64
 }

@@ -1,15 +1,30 @@
 //! The one integration-test binary: one private server, one database per test.
 
+mod support;
+
+mod bell;
 mod breaker;
+mod claim;
+#[cfg(feature = "cli")]
+mod cli;
 mod effects;
+mod examples;
+mod handlers;
+mod house_rules;
+mod latch;
+mod leases;
+mod listener;
 mod logs;
+mod migrations;
 mod model;
 mod path;
 mod plans;
 mod proxy;
-#[cfg(feature = "server")]
+mod publish;
+mod restart;
+mod seed;
 mod server;
+mod shutdown;
 mod silence;
-mod support;
 mod torture;
 mod unknown;

@@ -16,7 +16,7 @@ use doorbell::{
 
 use crate::{
     proxy::{Proxy, Weather},
-    support::{Database, Seen, connect, count, seen, soon, until},
+    support::{Database, Seen, connect, count, seen, until, until_so},
 };
 
 /// As in production, but for the probe: twice a second instead of every ten seconds.
@@ -42,12 +42,7 @@ async fn consume(url: &str) -> (Broker, Consumer, Seen<i64>) {
 }
 
 async fn listens(broker: &Broker, expected: bool) {
-    soon("the listener notices", async {
-        while broker.is_listening() != expected {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until_so("the listener notices", || broker.is_listening() == expected).await;
 }
 
 fn message() -> Message {

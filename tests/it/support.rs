@@ -9,13 +9,17 @@ use std::{
 };
 
 use doorbell::{
-    Broker, BrokerConfig, Settings,
+    Broker, BrokerConfig, Consumer, Delivery, Message, MessageId, Outcome, Settings,
     server::{EphemeralOptions, Server},
 };
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// How long a test waits for an event that must come. Not an assertion about speed: a lost event would take for ever.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// The sweep of a consumer that is to be woken by the bell: nothing but a notification explains that it wakes.
+pub(crate) const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// Its own runtime and thread, because every test has a runtime of its own that ends with it.
 static SERVER: LazyLock<String> = LazyLock::new(|| {
@@ -74,6 +78,11 @@ impl Database {
         Self { url: base.replace("dbname=postgres", &format!("dbname={name}")) }
     }
 
+    /// A name that no other database of this server has.
+    pub(crate) fn name(&self) -> &str {
+        self.url.rsplit_once("dbname=").unwrap().1
+    }
+
     pub(crate) async fn client(&self) -> Client {
         connect(&self.url).await
     }
@@ -112,6 +121,16 @@ pub(crate) async fn until(client: &Client, what: &str, query: &str) {
     .await;
 }
 
+/// The same for what this process can tell.
+pub(crate) async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 pub(crate) async fn count(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get(0)
 }
@@ -141,4 +160,128 @@ impl<T> Seen<T> {
     pub(crate) fn rest(&mut self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.0.try_recv().ok())
     }
+}
+
+/// A consumer that completes everything, and tells what it handled. It sweeps once an hour.
+pub(crate) async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Delivery>) {
+    let (tell, told) = seen();
+    let consumer = broker.consumer(target).sweep(HOUR).fallback(move |delivery| {
+        let _ = tell.send(delivery);
+        async { Ok(Outcome::Done) }
+    });
+    (consumer.start().await.unwrap(), told)
+}
+
+pub(crate) fn message(target: &str, n: i64) -> Message {
+    Message::new(target, "n", &n).unwrap()
+}
+
+/// What an application without our library does.
+pub(crate) async fn plain_insert(client: &Client, target: &str, data: &str) -> MessageId {
+    let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+        values ('psql', $1, 'n', $2::text::jsonb) returning id";
+    client.query_one(sql, &[&target, &data]).await.unwrap().get(0)
+}
+
+/// A message as the table has it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) status: String,
+    pub(crate) attempt: i32,
+    pub(crate) retry_count: i32,
+    pub(crate) crash_count: i32,
+    pub(crate) redrive_count: i32,
+    pub(crate) error: Option<String>,
+    pub(crate) claimed_by: Option<String>,
+    /// Seconds from the last change until it becomes pending.
+    pub(crate) scheduled_in: Option<f64>,
+}
+
+impl Row {
+    pub(crate) fn reason(&self) -> &str {
+        self.error.as_deref().unwrap_or_else(|| panic!("there is no reason: {self:?}"))
+    }
+}
+
+pub(crate) async fn row(client: &Client, id: MessageId) -> Row {
+    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, claimed_by, \
+        extract(epoch from available_at - updated_at)::float8 from integration.data_staging where id = $1";
+    let row = client.query_one(sql, &[&id]).await.unwrap();
+    Row {
+        status: row.get(0),
+        attempt: row.get(1),
+        retry_count: row.get(2),
+        crash_count: row.get(3),
+        redrive_count: row.get(4),
+        error: row.get(5),
+        claimed_by: row.get(6),
+        scheduled_in: row.get(7),
+    }
+}
+
+/// Waits until a message has the status.
+pub(crate) async fn until_status(client: &Client, id: MessageId, status: &str) -> Row {
+    let query = format!("select status = '{status}' from integration.data_staging where id = {id}");
+    until(client, &format!("message {id} is {status}"), &query).await;
+    row(client, id).await
+}
+
+/// Waits until so many messages have the status.
+pub(crate) async fn until_count(client: &Client, status: &str, count: usize) {
+    let query = format!("select count(*) = {count} from integration.data_staging where status = '{status}'");
+    until(client, &format!("{count} messages are {status}"), &query).await;
+}
+
+/// The backends that listen for processes with consumers of this database: they hold the processes' session locks.
+pub(crate) const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
+    where l.locktype = 'advisory' and l.classid = integration.lock_class() and l.objid <> 0 and d.datname = current_database()";
+
+pub(crate) async fn listeners(client: &Client) -> Vec<i32> {
+    client.query(LISTENERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// A session of its own that listens to the bells of targets, parked for them: publishers ring.
+pub(crate) struct Ear {
+    client: Client,
+    heard: mpsc::UnboundedReceiver<String>,
+}
+
+impl Ear {
+    pub(crate) async fn on(db: &Database, targets: &[&str]) -> Self {
+        let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+        let (tell, heard) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(bell) = message {
+                    let _ = tell.send(bell.channel().to_owned());
+                }
+            }
+        });
+        client.batch_execute("listen heard_all").await.unwrap();
+        for target in targets {
+            let sql = "select format('listen %I; listen %I', integration.channel($1), integration.due_channel($1))";
+            let listen: String = client.query_one(sql, &[target]).await.unwrap().get(0);
+            client.batch_execute(&listen).await.unwrap();
+            client.execute("select integration.park($1)", &[target]).await.unwrap();
+        }
+        Self { client, heard }
+    }
+
+    /// The channels that rang for what was committed until now: notifications come in the order of the commits, so our
+    /// own is the last.
+    pub(crate) async fn heard(&mut self) -> Vec<String> {
+        self.client.batch_execute("notify heard_all").await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            match soon("our own notification comes back", self.heard.recv()).await.unwrap() {
+                channel if channel == "heard_all" => return all,
+                channel => all.push(channel),
+            }
+        }
+    }
+}
+
+/// The channel of a target's bell.
+pub(crate) async fn channel(client: &Client, target: &str) -> String {
+    client.query_one("select integration.channel($1)", &[&target]).await.unwrap().get(0)
 }

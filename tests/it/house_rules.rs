@@ -1,0 +1,108 @@
+//! The rules of the house, as far as a program can read them from the sources.
+
+use std::path::{Path, PathBuf};
+
+fn sources(directory: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pending = vec![root.join(directory)];
+    let mut files = Vec::new();
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                // A module's unit tests.
+                if !path.ends_with("tests") {
+                    pending.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path.strip_prefix(root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!files.is_empty());
+    files
+}
+
+/// What stands before the unit tests, without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut lines = text.lines().chain([""]);
+    let mut next = lines.next();
+    let before_tests = std::iter::from_fn(move || {
+        let line = next?;
+        next = lines.next();
+        let tests = line.starts_with("#[cfg(") && line.contains("test") && next.is_some_and(|next| next.ends_with('{'));
+        (!tests).then_some(line)
+    });
+    before_tests.enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The lines of code below a directory that a rule refuses, outside of the paths where it does not hold.
+fn breaches(directory: &str, except: &[&str], refused: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut all = Vec::new();
+    for (path, text) in sources(directory) {
+        if !except.iter().any(|except| path.starts_with(except)) {
+            all.extend(
+                code(&text)
+                    .filter(|(_, line)| refused(line))
+                    .map(|(at, line)| format!("{}:{at}: {}", path.display(), line.trim())),
+            );
+        }
+    }
+    all
+}
+
+fn none(rule: &str, breaches: Vec<String>) {
+    assert!(breaches.is_empty(), "{rule}:\n{}", breaches.join("\n"));
+}
+
+#[test]
+fn state_is_changed_by_sql_in_migrations_only() {
+    let changes = |line: &str| {
+        let line = line.to_lowercase();
+        [
+            "insert into integration.",
+            "update integration.",
+            "delete from integration.",
+            "copy integration.",
+            "truncate integration.",
+        ]
+        .iter()
+        .any(|verb| line.contains(verb))
+    };
+    // COPY, the table of migrations itself, and programs that play a foreign application.
+    let except = ["src/store/publish.rs", "src/migrate.rs", "src/cli", "src/main.rs"];
+    none("SQL that changes state belongs into migrations/", breaches("src", &except, changes));
+}
+
+#[test]
+fn no_stored_time_is_compared_with_the_local_clock() {
+    none("time is the server's", breaches("src", &["src/cli"], |line| line.contains("SystemTime::now")));
+}
+
+#[test]
+fn tests_wait_for_events_and_not_for_time() {
+    let sleeps = |line: &str| line.contains("sleep(") && !line.contains("line.contains");
+    // The proxy delays and the nemesis paces itself: there, time is part of the fault.
+    let except = ["tests/it/support.rs", "tests/it/proxy.rs", "tests/it/torture/pace.rs"];
+    none("wait for an event (support.rs has `soon` and `until`)", breaches("tests", &except, sleeps));
+}
+
+#[test]
+fn the_library_does_not_unwrap() {
+    none(
+        "return an error, or say in `expect` why it cannot happen",
+        breaches("src", &[], |line| line.contains(".unwrap()")),
+    );
+}
+
+#[test]
+fn files_can_be_read_in_one_go() {
+    let long: Vec<String> = sources("src")
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > 450)
+        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    none("at most 450 lines a file", long);
+}
