@@ -12,7 +12,7 @@ begin
     return query
         update integration.data_staging d
            set status = 'completed', processed_at = v_now, updated_at = v_now, claimed_by = null, lease_until = null,
-               error_message = null
+               error_message = null, crash_count = 0
           from unnest(p_ids, p_attempts) s (id, attempt)
          where d.id = s.id and d.attempt = s.attempt and d.claimed_by = p_owner and d.status = 'processing'
         returning d.id;
@@ -169,11 +169,16 @@ create function integration.clean_text(p_text text) returns text
 -- Which of the attempts ended by their own owner's settle: asked when the answer of a settle was lost with its
 -- connection. Every other way out of an attempt (rescue, redrive, hand edit, next claim) is excluded: they raise the
 -- attempt or crash_count, or leave the message processing. Rows already archived count as settled.
+-- Locks: the rows, FOR SHARE in id order: waits for the settle itself, which may still be committing, so that the answer
+-- is final. SQLSTATEs: 55P03 when it is not over after five seconds; ask again.
 create function integration.was_settled(p_ids bigint[], p_attempts integer[]) returns setof bigint
-    language sql stable
-    begin atomic
+    language plpgsql set jit = off set enable_seqscan = off set lock_timeout = '5 s' as $$
+begin
+    perform from integration.data_staging d where d.id = any (p_ids) order by d.id for share;
+    -- A statement of its own, which sees what the locks were waited for.
+    return query
         select s.id
           from unnest(p_ids, p_attempts) s (id, attempt)
           left join integration.data_staging d on d.id = s.id
          where d.id is null or (d.attempt = s.attempt and d.status <> 'processing' and d.crash_count = 0);
-    end;
+end $$;

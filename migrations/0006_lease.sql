@@ -45,21 +45,6 @@ create function integration.release_session_lock(p_incarnation text) returns boo
     language sql
     return pg_advisory_unlock(integration.lock_class(), hashtext(p_incarnation));
 
--- Gives back what an incarnation owns besides p_held, the messages it knows: claims whose answers were lost with their
--- connections. The caller makes sure that it has no claim under way. Returns how many messages that were.
--- Locks: the rows.
-create function integration.give_back(p_incarnation text, p_held bigint[]) returns integer
-    language plpgsql set jit = off set enable_seqscan = off as $$
-declare
-    v_count integer;
-begin
-    update integration.data_staging d
-       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
-     where d.status = 'processing' and d.claimed_by = p_incarnation and d.id <> all (p_held);
-    get diagnostics v_count = row_count;
-    return v_count;
-end $$;
-
 -- A process that ends well: gives back what it still holds and leaves. Returns how many messages it gave back.
 create function integration.deregister(p_incarnation text) returns integer
     language plpgsql set jit = off set enable_seqscan = off as $$
@@ -71,6 +56,22 @@ begin
      where d.status = 'processing' and d.claimed_by = p_incarnation;
     get diagnostics v_count = row_count;
     delete from integration.consumers c where c.incarnation = p_incarnation;
+    return v_count;
+end $$;
+
+-- Gives back what p_owner has claimed and does not know of: the messages of a claim whose answer was lost with its
+-- connection. p_ids and p_attempts name what it knows. Returns how many were given back; they cost no retry.
+-- Locks: the rows.
+create function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[]) returns integer
+    language plpgsql set jit = off set enable_seqscan = off as $$
+declare
+    v_count integer;
+begin
+    update integration.data_staging d
+       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
+     where d.status = 'processing' and d.claimed_by = p_owner
+       and (d.id, d.attempt) not in (select k.id, k.attempt from unnest(p_ids, p_attempts) k (id, attempt));
+    get diagnostics v_count = row_count;
     return v_count;
 end $$;
 

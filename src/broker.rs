@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
+use tokio_postgres::Transaction;
 
 use crate::{
-    connection::{Pool, PoolConfig, Settings},
+    connection::{Pool, PoolConfig, Pooled, Settings},
     consumer::ConsumerBuilder,
     error::{Error, Result},
     message::MessageId,
@@ -18,7 +19,7 @@ use crate::{
 /// How a broker uses its database.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// Most pooled connections; the listener has one more. Default 10.
+    /// Most pooled connections; the listener and the heartbeat have one more each. Default 10.
     pub connections_max: usize,
     /// How long a caller waits for a free connection. Default 30 s.
     pub connection_wait: Duration,
@@ -114,6 +115,22 @@ impl Broker {
         migrate::run(&self.0.settings).await
     }
 
+    /// Where the schema stands; changes nothing.
+    ///
+    /// # Errors
+    /// As [`migrate`](Self::migrate).
+    pub async fn migration_status(&self) -> Result<migrate::Status> {
+        migrate::status(&self.0.settings).await
+    }
+
+    /// A pooled connection for transactions of your own; see [`Client`].
+    ///
+    /// # Errors
+    /// [`Timeout`](crate::ErrorKind::Timeout) when none became free in time, else as [`connect`](Self::connect).
+    pub async fn client(&self) -> Result<Client> {
+        Ok(Client(self.0.store.pool().get().await?))
+    }
+
     /// Publishes as the application `source`.
     pub fn producer(&self, source: impl Into<String>) -> Producer {
         Producer::new(self.clone(), source.into())
@@ -130,6 +147,15 @@ impl Broker {
     /// The database's.
     pub async fn stats(&self) -> Result<Vec<TargetStats>> {
         self.0.store.stats().await
+    }
+
+    /// Whether nothing of a target can be handled now and nothing is being handled: no pending, due or processing message,
+    /// of these record types where some are given. Scheduled ones wait for later and do not count.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
+        self.0.store.is_drained(target, record_types).await
     }
 
     /// The registered processes, oldest first.
@@ -229,7 +255,46 @@ impl Broker {
     pub(crate) async fn process(&self) -> Result<Arc<Process>> {
         let Inner { settings, config, store, process } = &*self.0;
         let lease = LeaseConfig { lease: config.lease, beat: config.beat };
-        let start = async { Process::start(store.clone(), settings.clone(), lease).await.map(Arc::new) };
+        let start = async {
+            // Handlers that hold every pooled connection must not keep the heartbeat from its own.
+            let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
+            let beats = Store::new(Pool::new(settings.clone(), &one)?);
+            Process::start(store.clone(), beats, settings.clone(), lease).await.map(Arc::new)
+        };
         Ok(process.get_or_try_init(|| start).await?.clone())
+    }
+}
+
+/// A connection of the broker's pool: business data and messages in one transaction.
+///
+/// ```no_run
+/// # async fn example(broker: doorbell::Broker, message: doorbell::Message) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = broker.client().await?;
+/// let tx = client.transaction().await?;
+/// tx.execute("insert into orders (id) values (7)", &[]).await?;
+/// broker.producer("shop").publish_in(&tx, &message).await?;
+/// tx.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Returns to the pool when dropped, so it must leave no trace in the session: no LISTEN, no session locks, no SET outside a
+/// transaction.
+pub struct Client(Pooled);
+
+impl Client {
+    /// Begins a transaction. Dropping it without a commit rolls it back.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn transaction(&mut self) -> Result<Transaction<'_>> {
+        let client: &mut tokio_postgres::Client = &mut self.0;
+        Ok(client.transaction().await?)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
     }
 }

@@ -1,88 +1,146 @@
-//! What this process holds, compared with what the database says it holds.
-//!
-//! A claim whose answer was lost with its connection may have been made: its messages are `processing` and owned by this
-//! process, which lives, so nobody rescues them, and does not know them. Whoever claims next gives them back.
+//! What this process holds. A claim whose answer was lost with its connection may leave messages that belong to this
+//! process although nothing in it knows them. Nobody rescues from the living, so they are told from the others here, and
+//! given back.
 
 use std::{
     collections::HashSet,
     future::Future,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use tokio::sync::RwLock;
-use tracing::info;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     message::{Delivery, MessageId},
     store::Store,
 };
 
-/// The messages claimed and not yet settled by all consumers of this process.
+/// The messages and attempts that some consumer of this process knows to be its own.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    ids: Mutex<HashSet<MessageId>>,
-    /// Held shared by each claim until its messages are noted, alone while comparing.
+    /// A std mutex: held for a batch's insertions, never across an await.
+    known: Mutex<HashSet<(MessageId, i32)>>,
+    /// Claims have it shared until what they brought is known; who looks for strays has it alone.
     claims: RwLock<()>,
-    /// Whether an answer was lost since the last comparison.
+    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
     doubt: AtomicBool,
 }
 
 impl Held {
-    /// Runs a claim and notes what it claimed; first gives back what an earlier one claimed unseen.
-    pub(crate) async fn claim(
-        &self,
-        store: &Store,
-        owner: &str,
-        claim: impl Future<Output = Result<Vec<Delivery>>>,
-    ) -> Result<Vec<Delivery>> {
-        self.compare(store, owner).await?;
-        let _claiming = self.claims.read().await;
+    /// Runs a claim and notes what it brought.
+    pub(crate) async fn claim<T>(&self, claim: impl Future<Output = Result<T>>) -> Result<T>
+    where
+        for<'a> &'a T: IntoIterator<Item = &'a Delivery>,
+    {
+        let _no_search = self.claims.read().await;
+        let asked = Asked(Some(self));
         let claimed = claim.await;
         match &claimed {
-            Ok(deliveries) => self.with(|ids| ids.extend(deliveries.iter().map(|delivery| delivery.id))),
-            Err(error) if error.is_lease_lost() => {}
-            Err(_) => self.doubt.store(true, Ordering::Relaxed),
+            Ok(deliveries) => self.with(|known| known.extend(deliveries.into_iter().map(|d| (d.id, d.attempt)))),
+            Err(error) if leaves_doubt(error) => return claimed,
+            Err(_) => {}
         }
+        asked.answered();
         claimed
     }
 
-    /// The messages are settled, or somebody else's.
-    pub(crate) fn forget(&self, settled: impl IntoIterator<Item = MessageId>) {
-        self.with(|ids| settled.into_iter().for_each(|id| drop(ids.remove(&id))));
-    }
-
-    /// Forgets the messages when the guard is dropped.
-    pub(crate) fn forget_after(&self, settled: Vec<MessageId>) -> impl Drop {
-        struct Guard<'a>(&'a Held, Vec<MessageId>);
-        impl Drop for Guard<'_> {
-            fn drop(&mut self) {
-                self.0.forget(self.1.drain(..));
-            }
-        }
-        Guard(self, settled)
-    }
-
-    async fn compare(&self, store: &Store, owner: &str) -> Result<()> {
+    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while no claim was lost.
+    pub(crate) async fn return_strays(&self, store: &Store, owner: &str) -> Result<usize> {
         if !self.doubt.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(0);
         }
-        let _alone = self.claims.write().await;
-        if self.doubt.load(Ordering::Relaxed) {
-            let held: Vec<MessageId> = self.with(|ids| ids.iter().copied().collect());
-            let count = store.give_back(owner, &held).await?;
-            if count > 0 {
-                info!(count, owner, "gave back messages whose claim was not answered");
-            }
-            self.doubt.store(false, Ordering::Relaxed);
-        }
-        Ok(())
+        let no_claims = self.claims.write().await;
+        self.search(store, owner, no_claims).await
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashSet<MessageId>) -> T) -> T {
-        f(&mut self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The same for the heartbeat, which must not wait: does nothing while a claim is under way.
+    pub(crate) async fn return_strays_if_idle(&self, store: &Store, owner: &str) -> Result<usize> {
+        match self.claims.try_write() {
+            Ok(no_claims) if self.doubt.load(Ordering::Relaxed) => self.search(store, owner, no_claims).await,
+            _ => Ok(0),
+        }
+    }
+
+    async fn search(&self, store: &Store, owner: &str, _no_claims: RwLockWriteGuard<'_, ()>) -> Result<usize> {
+        let (ids, attempts): (Vec<MessageId>, Vec<i32>) = self.with(|known| known.iter().copied().unzip());
+        let count = store.give_back(owner, &ids, &attempts).await?;
+        if count > 0 {
+            tracing::info!(count, "gave back messages of a claim whose answer was lost");
+        }
+        Ok(count)
+    }
+
+    /// The lease was lost, and everything with it.
+    pub(crate) fn clear(&self) {
+        self.with(HashSet::clear);
+    }
+
+    /// Forgets what was settled, or belongs to a former owner.
+    pub(crate) fn forget(&self, keys: impl IntoIterator<Item = (MessageId, i32)>) {
+        self.with(|known| {
+            for key in keys {
+                known.remove(&key);
+            }
+        });
+    }
+
+    /// Forgets the messages when dropped; dropped before [`Settling::done`], their settle may not have happened, and they
+    /// are looked for.
+    pub(crate) fn settling(self: &Arc<Self>, keys: Vec<(MessageId, i32)>) -> Settling {
+        Settling { held: self.clone(), keys, done: false }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashSet<(MessageId, i32)>) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a claim that failed this way may have taken messages all the same. An answer of the server means no, unless it
+/// is that the session ends.
+fn leaves_doubt(error: &Error) -> bool {
+    !error.is_lease_lost() && error.sqlstate().is_none_or(|code| code.starts_with("57P") || code.starts_with("08"))
+}
+
+/// A claim that was sent; dropped without an answer, it leaves doubt.
+struct Asked<'a>(Option<&'a Held>);
+
+impl Asked<'_> {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.0 {
+            held.doubt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Messages on their way out; see [`Held::settling`].
+#[derive(Debug)]
+pub(crate) struct Settling {
+    held: Arc<Held>,
+    keys: Vec<(MessageId, i32)>,
+    done: bool,
+}
+
+impl Settling {
+    pub(crate) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.held.forget(self.keys.drain(..));
+        if !self.done {
+            self.held.doubt.store(true, Ordering::Relaxed);
+        }
     }
 }

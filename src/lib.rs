@@ -59,7 +59,7 @@ mod connection;
 #[cfg(feature = "server")]
 pub mod server;
 
-pub use broker::{Broker, BrokerConfig};
+pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
@@ -69,3 +69,8 @@ pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
 pub use store::{ConsumerRow, TargetStats};
+
+/// Has the README's programs compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -57,6 +57,8 @@ pub(crate) struct Process {
 #[derive(Debug)]
 struct Shared {
     store: Store,
+    /// One connection for the heartbeat and what goes with it.
+    beats: Store,
     config: LeaseConfig,
     host: String,
     application: String,
@@ -66,16 +68,17 @@ struct Shared {
     due: Arc<Bell>,
     /// Every running handler holds it shared; a suspect runs holding it alone.
     alone: Arc<RwLock<()>>,
-    held: Held,
+    held: Arc<Held>,
 }
 
 impl Process {
     /// Registers a fresh incarnation and starts heartbeat, listener and alarm clock.
-    pub(crate) async fn start(store: Store, settings: Settings, config: LeaseConfig) -> Result<Self> {
+    pub(crate) async fn start(store: Store, beats: Store, settings: Settings, config: LeaseConfig) -> Result<Self> {
         let host = host_name();
         let (incarnation, watching) = watch::channel(new_incarnation(&host));
         let shared = Arc::new(Shared {
             store,
+            beats,
             config,
             host,
             application: settings.application().to_owned(),
@@ -83,7 +86,7 @@ impl Process {
             accepts: Mutex::default(),
             due: Arc::default(),
             alone: Arc::default(),
-            held: Held::default(),
+            held: Arc::default(),
         });
         let current = shared.incarnation.borrow().clone();
         shared.register(&current).await?;
@@ -118,12 +121,13 @@ impl Process {
         self.shared.incarnation.subscribe()
     }
 
-    pub(crate) fn held(&self) -> &Held {
-        &self.shared.held
-    }
-
     pub(crate) fn alone(&self) -> Arc<RwLock<()>> {
         self.shared.alone.clone()
+    }
+
+    /// What this process holds.
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.shared.held
     }
 
     /// The alarm clock's bell, for a consumer that scheduled something itself.
@@ -204,7 +208,7 @@ impl Shared {
             targets: &targets,
             lease: self.config.lease,
         };
-        self.store.register(&registration).await
+        self.beats.register(&registration).await
     }
 
     fn targets(&self) -> Vec<String> {
@@ -217,6 +221,7 @@ impl Shared {
         let fresh = new_incarnation(&self.host);
         warn!(lost = %*self.incarnation.borrow(), %fresh, "the lease was lost: handlers are stopped, their messages belong to others");
         self.incarnation.send_replace(fresh.clone());
+        self.held.clear();
         self.register(&fresh).await?;
         // Again, now that the row exists: the listener takes the session lock of a registered incarnation.
         self.incarnation.send_replace(fresh);
@@ -245,7 +250,7 @@ async fn beat_for_ever(shared: Arc<Shared>) {
                 shared.register(&incarnation).await?;
                 shared.incarnation.send_replace(incarnation.clone());
             }
-            shared.store.beat(&incarnation, lease).await
+            shared.beats.beat(&incarnation, lease).await
         })
         .await
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "heartbeat: no answer")));
@@ -273,12 +278,15 @@ async fn beat_for_ever(shared: Arc<Shared>) {
             }
         }
         let full = asked >= next_full_rescue;
-        match shared.store.rescue(full).await {
+        match shared.beats.rescue(full).await {
             Ok(0) => {}
             Ok(count) => info!(count, "rescued messages of dead consumers"),
             Err(error) => debug!(?error, "rescue failed; the next beat tries again"),
         }
         if full {
+            if let Err(error) = shared.held.return_strays_if_idle(&shared.beats, &incarnation).await {
+                debug!(?error, "looking for strays failed; the next full rescue tries again");
+            }
             next_full_rescue = asked + backoff::jittered(HOUSEKEEPING, rand::random());
         }
     }

@@ -39,7 +39,7 @@ impl Producer {
     /// [`Invalid`](crate::ErrorKind::Invalid) before the server is asked: empty or over-long names, NUL characters, a
     /// payload that JSONB cannot hold or that is over the limit. Else the database's.
     pub async fn publish(&self, message: &Message) -> Result<MessageId> {
-        self.check(std::slice::from_ref(message))?;
+        self.check(message)?;
         let harmless = message.dedup_key.is_some();
         retried(harmless, || self.broker.store().publish(&self.source, message)).await
     }
@@ -49,7 +49,7 @@ impl Producer {
     /// # Errors
     /// As [`publish`](Self::publish); then none was published.
     pub async fn publish_many(&self, messages: &[Message]) -> Result<Vec<MessageId>> {
-        self.check(messages)?;
+        self.check_all(messages)?;
         if messages.is_empty() {
             return Ok(Vec::new());
         }
@@ -58,12 +58,12 @@ impl Producer {
     }
 
     /// Publishes inside the caller's transaction, in one round trip: the message and the business data appear together or
-    /// not at all. A deadpool transaction derefs to the type wanted here.
+    /// not at all. [`Broker::client`] has a transaction for it; a deadpool transaction derefs to the type wanted here.
     ///
     /// # Errors
     /// As [`publish`](Self::publish). After a database error the transaction can only be rolled back.
     pub async fn publish_in(&self, tx: &Transaction<'_>, message: &Message) -> Result<MessageId> {
-        self.check(std::slice::from_ref(message))?;
+        self.check(message)?;
         store::publish_in(tx, &self.source, message).await
     }
 
@@ -72,14 +72,23 @@ impl Producer {
     /// # Errors
     /// As [`publish_in`](Self::publish_in).
     pub async fn publish_many_in(&self, tx: &Transaction<'_>, messages: &[Message]) -> Result<Vec<MessageId>> {
-        self.check(messages)?;
+        self.check_all(messages)?;
         if messages.is_empty() {
             return Ok(Vec::new());
         }
         store::publish_many_in(tx, &self.source, messages).await
     }
 
-    fn check(&self, messages: &[Message]) -> Result<()> {
+    /// Whether a message would be accepted, without asking the server: what [`publish`](Self::publish) checks first. For who
+    /// publishes many and wants to say which one is bad.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), as [`publish`](Self::publish).
+    pub fn check(&self, message: &Message) -> Result<()> {
+        self.check_all(std::slice::from_ref(message))
+    }
+
+    fn check_all(&self, messages: &[Message]) -> Result<()> {
         check_name("source", &self.source)?;
         messages.iter().enumerate().try_for_each(|(at, message)| {
             message.validate(self.broker.payload_bytes_max()).map_err(|error| match messages.len() {

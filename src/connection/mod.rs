@@ -37,5 +37,5 @@ mod pool;
 mod tests;
 
 pub(crate) use messages::{Messages, log};
-pub(crate) use pool::{Pool, PoolConfig, Pooled};
+pub(crate) use pool::{Busy, Pool, PoolConfig, Pooled};
 pub use settings::Settings;

@@ -114,6 +114,46 @@ impl fmt::Debug for Pooled {
     }
 }
 
+/// A connection with a statement under way. Dropped before the answer came, because its user was cancelled or gave up, it
+/// is closed: returned, the next user would wait behind that statement, on a dead connection for ever.
+#[derive(Debug)]
+pub(crate) struct Busy(Option<Pooled>);
+
+impl Busy {
+    /// Returns the connection to the pool: nothing is under way on it.
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl From<Pooled> for Busy {
+    fn from(client: Pooled) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl Deref for Busy {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        self.0.as_ref().expect("there until it is answered or dropped")
+    }
+}
+
+impl DerefMut for Busy {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        self.0.as_mut().expect("there until it is answered or dropped")
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            client.discard();
+        }
+    }
+}
+
 /// Opens connections with our settings instead of the driver's.
 struct Manager {
     settings: Settings,

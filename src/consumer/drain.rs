@@ -11,6 +11,9 @@ use crate::{
     wake::Parked,
 };
 
+/// How long a consumer that stops tries to settle what it still holds.
+const LAST_SETTLE_MAX: Duration = Duration::from_secs(5);
+
 impl Loop {
     /// Stops claiming, gives back what did not start, waits for what runs, settles it all.
     pub(super) async fn drain(
@@ -20,7 +23,8 @@ impl Loop {
         suspecting: Option<Task<()>>,
         parking: Option<Task<Option<Parked>>>,
     ) {
-        let deadline = Instant::now() + self.context.config.drain_timeout;
+        let drain_timeout = self.stopping.borrow().unwrap_or(self.context.config.drain_timeout);
+        let deadline = Instant::now() + drain_timeout;
         info!(target_app = %self.context.target, running = self.running.len(), "draining");
         // A claim under way must come back, or its messages would wait for a rescue.
         if let Some(claiming) = claiming {
@@ -42,6 +46,7 @@ impl Loop {
                 settling = Some(self.settle());
             }
             tokio::select! {
+                biased;
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX), if !self.running.is_empty() => self.take_verdicts(&mut batch),
                 () = some(&mut settling) => settling = None,
                 _ = self.incarnation.changed() => self.start_over(),
@@ -61,11 +66,16 @@ impl Loop {
         if let Some(suspecting) = suspecting {
             let _ = tokio::time::timeout_at(deadline, suspecting).await;
         }
-        if !self.unsettled.is_empty() {
-            let last = self.settle();
-            // Bounded: what cannot be given back now is given back by whoever rescues.
-            let _ = tokio::time::timeout(Duration::from_secs(5), last).await;
-        }
+        let last = async {
+            if let Some(settling) = settling {
+                settling.await;
+            }
+            while !self.unsettled.is_empty() {
+                self.settle().await;
+            }
+        };
+        // Bounded: what cannot be settled or given back now is given back by whoever rescues.
+        let _ = tokio::time::timeout(LAST_SETTLE_MAX, last).await;
         // A latch left behind would make publishers ring for nobody.
         if let Some(parking) = parking {
             let parked = parking.await;

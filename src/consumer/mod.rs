@@ -1,5 +1,6 @@
 //! The consumer of one target: configuration, start and stop. Its loop is in `run`.
 
+mod allowance;
 mod run;
 
 mod drain;
@@ -47,6 +48,9 @@ pub struct ConsumerConfig {
     /// How many messages one transaction of transactional handlers may take, one handler after the other; when one of them
     /// does not end with [`Outcome::Done`](crate::Outcome::Done), each is run again in a transaction of its own. Default 1.
     pub tx_batch: usize,
+    /// Most messages this consumer takes in its life; when they are handled it idles until it is shut down. One that fails
+    /// and comes back counts again. Default `None`: no limit.
+    pub messages_max: Option<usize>,
     /// Bounds the stored payload bytes of one claim. Default 16 MiB; a larger single message is still claimed.
     pub claim_bytes_max: usize,
 }
@@ -62,6 +66,7 @@ impl Default for ConsumerConfig {
             record_types: None,
             unknown_type: UnknownType::Reject,
             tx_batch: 1,
+            messages_max: None,
             claim_bytes_max: 16 << 20,
         }
     }
@@ -200,9 +205,10 @@ impl ConsumerBuilder {
         }
         self.registry.unknown = self.config.unknown_type;
         let process = self.broker.process().await?;
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
+        let drain_timeout = self.config.drain_timeout;
         let consumer = run::Loop::join(self.broker, process, self.target, self.config, self.registry, stopping).await?;
-        Ok(Consumer { stop, task: tokio::spawn(consumer.run()) })
+        Ok(Consumer { stop, drain_timeout, task: tokio::spawn(consumer.run()) })
     }
 
     /// Starts, runs until `stop` completes (see [`shutdown_signal`](crate::shutdown_signal)), then drains.
@@ -219,7 +225,9 @@ impl ConsumerBuilder {
 /// A running consumer. Dropping it asks it to stop without waiting: it drains in the background.
 #[derive(Debug)]
 pub struct Consumer {
-    stop: watch::Sender<bool>,
+    /// Set when it is to stop: how long running handlers may take.
+    stop: watch::Sender<Option<Duration>>,
+    drain_timeout: Duration,
     task: JoinHandle<()>,
 }
 
@@ -230,7 +238,16 @@ impl Consumer {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) when the consumer's task had ended by a panic of ours.
     pub async fn shutdown(self) -> Result<()> {
-        self.stop.send_replace(true);
+        let drain_timeout = self.drain_timeout;
+        self.shutdown_within(drain_timeout).await
+    }
+
+    /// [`shutdown`](Self::shutdown) with a patience of its own: for who knows that what still runs will not finish.
+    ///
+    /// # Errors
+    /// As [`shutdown`](Self::shutdown).
+    pub async fn shutdown_within(self, drain_timeout: Duration) -> Result<()> {
+        self.stop.send_replace(Some(drain_timeout));
         self.task
             .await
             .map_err(|error| Error::new(ErrorKind::Closed, "the consumer ended unexpectedly").with_source(error))

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     ConsumerConfig,
+    allowance::Allowance,
     handling::{Handled, handle},
     parking::Parking,
     runs::Runs,
@@ -67,6 +68,7 @@ pub(super) struct Context {
     pub(super) config: ConsumerConfig,
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
+    pub(super) allowance: Allowance,
 }
 
 impl Context {
@@ -84,7 +86,7 @@ pub(super) struct Loop {
     pub(super) context: Arc<Context>,
     pub(super) broker: Broker,
     pub(super) bell: Arc<Bell>,
-    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) stopping: watch::Receiver<Option<Duration>>,
     pub(super) incarnation: watch::Receiver<Arc<str>>,
     /// The owner of everything below.
     pub(super) owner: Arc<str>,
@@ -139,14 +141,15 @@ impl Loop {
         target: String,
         config: ConsumerConfig,
         registry: Registry,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         process.join(&target, config.record_types.as_deref(), config.concurrency, &bell).await?;
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
-        let context = Context { store: broker.store().clone(), target, config, registry, process };
+        let allowance = Allowance::new(config.messages_max);
+        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -205,7 +208,7 @@ impl Loop {
                 () = some(&mut suspecting) => Event::SuspectsDone,
                 () = some(&mut reporting) => Event::Reported,
                 _ = self.incarnation.changed() => Event::LeaseLost,
-                _ = self.stopping.wait_for(|&stop| stop) => Event::Stop,
+                _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
                 () = sleep_until(next_look) => Event::LookAgain,
                 () = sleep_until(next_sweep) => Event::Sweep,
@@ -313,8 +316,11 @@ impl Loop {
             self.unpark();
             return None;
         }
+        let limit = self.context.allowance.take(capacity - held);
+        if limit == 0 {
+            return None;
+        }
         self.look = None;
-        let limit = capacity - held;
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
         let settles = self.settles_at().is_some();
         Some(
@@ -322,11 +328,16 @@ impl Loop {
                 if failures > 0 {
                     tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
                 }
+                // What a claim took whose answer did not come must be given back before it can be claimed.
+                let held = context.process.held();
+                if failures > 0
+                    && let Err(error) = held.return_strays(&context.store, &owner).await
+                {
+                    return Claimed { found, limit, oldest: None, deliveries: Err(error) };
+                }
                 // Read before the claim: what was committed by then, the claim sees.
                 let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let request = context.request(&owner);
-                let claim = context.store.claim(&request, limit, found);
-                let deliveries = context.process.held().claim(&context.store, &owner, claim).await;
+                let deliveries = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
                 Claimed { found, limit, oldest, deliveries }
             }
             .boxed(),
@@ -349,14 +360,16 @@ impl Loop {
                     self.unpark();
                 }
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
-                let lost = deliveries.iter().filter(|delivery| delivery.owner != self.owner);
-                self.context.process.held().forget(lost.map(|delivery| delivery.id));
-                self.queue.extend(deliveries.into_iter().filter(|delivery| delivery.owner == self.owner));
+                let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
+                self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
+                self.context.allowance.put_back(limit - mine.len());
+                self.queue.extend(mine);
                 Some(took)
             }
             Err(error) if error.is_lease_lost() => {
+                // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
                 debug!(?error, "claimed under an incarnation that was rescued");
-                // Until the heartbeat notices, every claim ends like this one: not again at once.
+                self.context.allowance.put_back(limit);
                 self.claim_failures += 1;
                 self.look = Some(found);
                 None
@@ -366,6 +379,7 @@ impl Loop {
                     warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
                 }
                 self.claim_failures += 1;
+                self.context.allowance.put_back(limit);
                 self.look = Some(found);
                 None
             }
@@ -380,7 +394,7 @@ impl Loop {
                 mine |= self.running.remove(&key).is_some_and(|_| {
                     self.runs.count(&verdict, canary);
                     if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
-                        self.context.process.held().forget([key.0]);
+                        self.context.process.held().forget([key]);
                     } else {
                         self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
                     }
@@ -412,15 +426,13 @@ impl Loop {
         if lost > 0 {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
         }
-        let held = self.context.process.held();
-        held.forget(self.queue.iter().map(|delivery| delivery.id));
-        held.forget(self.unsettled.iter().map(|settlement| settlement.id));
-        held.forget(self.running.keys().map(|key| key.0));
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;
+        self.context.allowance.put_back(self.queue.len());
         self.queue.clear();
         self.unsettled.clear();
         self.owner = owner;
+        self.claim_failures = 0;
         self.look = Some(Found::Sweep);
     }
 

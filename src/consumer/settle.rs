@@ -19,15 +19,17 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
 /// asked for: the settle may have happened.
 pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
-    let _done = context.process.held().forget_after(settlements.iter().map(|settlement| settlement.id).collect());
     let mut failures = 0u32;
     let mut unsure = false;
+    let keys = settlements.iter().map(|settlement| (settlement.id, settlement.attempt)).collect();
+    let settling = context.process.held().settling(keys);
     while !settlements.is_empty() {
         match settle_once(&context.store, &owner, &settlements, unsure).await {
             Ok(lost) => {
                 if lost > 0 {
                     warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");
                 }
+                settling.done();
                 return;
             }
             Err(error) => {

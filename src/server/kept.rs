@@ -87,8 +87,9 @@ impl Kept {
 /// Any number of these at once start one server. Cancelled, the server may or may not have been started.
 ///
 /// # Errors
-/// Those of [`Installation::find`] and [`Installation::fetch`]; [`Config`](ErrorKind::Config) when the data was made by another major version than
-/// the programs found; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
+/// Those of [`Installation::find`](super::Installation::find) and
+/// [`Installation::fetch`](super::Installation::fetch); [`Config`](ErrorKind::Config) when the data was made by another
+/// major version than the programs found; [`Io`](ErrorKind::Io) with the end of the server's log when it does not start.
 pub async fn up(options: &KeptOptions) -> Result<Kept> {
     let account = Account::current()?;
     let state = State::new(options, &account)?;

@@ -8,8 +8,8 @@ use crate::{error::Result, message::MessageId};
 const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
 const BEAT: &str = "select integration.beat($1, $2)";
 const RESCUE: &str = "select integration.rescue($1, $2, $3)";
-const GIVE_BACK: &str = "select integration.give_back($1, $2)";
 const DEREGISTER: &str = "select integration.deregister($1)";
+const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
 const CONSUMERS: &str = "select incarnation, host, pid, application, version, targets::text, started_at, beat_at, \
     lease_until > integration.clock() from integration.consumers order by started_at, incarnation";
 
@@ -87,16 +87,16 @@ impl Store {
         }
     }
 
-    /// Gives back what the incarnation holds besides `held`; returns how many messages that were.
-    pub(crate) async fn give_back(&self, incarnation: &str, held: &[MessageId]) -> Result<usize> {
-        let row = self.query_one("give back unseen messages", GIVE_BACK, &[&incarnation, &held]).await?;
+    /// Gives back what the incarnation still holds; returns how many messages that were.
+    pub(crate) async fn deregister(&self, incarnation: &str) -> Result<usize> {
+        let row = self.query_one("deregister the consumer", DEREGISTER, &[&incarnation]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)
     }
 
-    /// Gives back what the incarnation still holds; returns how many messages that were.
-    pub(crate) async fn deregister(&self, incarnation: &str) -> Result<usize> {
-        let row = self.query_one("deregister the consumer", DEREGISTER, &[&incarnation]).await?;
+    /// Gives back what the incarnation has claimed and does not know of; returns how many messages that were.
+    pub(crate) async fn give_back(&self, incarnation: &str, ids: &[MessageId], attempts: &[i32]) -> Result<usize> {
+        let row = self.query_one("give back lost claims", GIVE_BACK, &[&incarnation, &ids, &attempts]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
-    connection::{Pool, Pooled},
+    connection::{Busy, Pool},
     error::{Error, ErrorKind, Result},
 };
 
@@ -44,9 +44,14 @@ impl Store {
         &self.pool
     }
 
+    /// A pooled connection for statements that are not to be waited for by its next user.
+    pub(crate) async fn busy(&self) -> Result<Busy> {
+        Ok(Busy::from(self.pool.get().await?))
+    }
+
     /// Runs one prepared statement. `doing` names it in errors ("claim messages").
     async fn query(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
-        let client = self.pool.get().await.map_err(|error| error.context(doing))?;
+        let client = self.busy().await.map_err(|error| error.context(doing))?;
         let answer = tokio::time::timeout(STATEMENT_DEADLINE, async {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
@@ -66,19 +71,30 @@ impl Store {
 
 /// Turns a statement's answer into ours; a connection whose statement did not answer in time is dropped with its socket.
 fn conclude<T>(
-    client: Pooled,
+    client: Busy,
     doing: &str,
     answer: Result<Result<T, tokio_postgres::Error>, tokio::time::error::Elapsed>,
 ) -> Result<T> {
-    match answer {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Error::from(error).context(doing)),
-        Err(_) => {
-            client.discard();
-            Err(Error::new(
-                ErrorKind::OutcomeUnknown,
-                format!("{doing}: no answer within {} s", STATEMENT_DEADLINE.as_secs()),
-            ))
-        }
+    let Ok(answer) = answer else {
+        return Err(Error::new(
+            ErrorKind::OutcomeUnknown,
+            format!("{doing}: no answer within {} s", STATEMENT_DEADLINE.as_secs()),
+        ));
+    };
+    client.answered();
+    answer.map_err(|error| Error::from(error).context(doing))
+}
+
+/// Runs one step of a transaction under the deadline. When it passes, let go of the connection.
+pub(crate) async fn within_deadline<T, E>(doing: &str, step: impl Future<Output = Result<T, E>>) -> Result<T>
+where
+    Error: From<E>,
+{
+    match tokio::time::timeout(STATEMENT_DEADLINE, step).await {
+        Ok(answer) => answer.map_err(|error| Error::from(error).context(doing)),
+        Err(_) => Err(Error::new(
+            ErrorKind::OutcomeUnknown,
+            format!("{doing}: no answer within {} s", STATEMENT_DEADLINE.as_secs()),
+        )),
     }
 }

@@ -10,6 +10,15 @@ use crate::error::Result;
 const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
     extract(epoch from oldest_age)::float8 from integration.stats order by target_app";
 
+// Literal statuses, so that the partial indexes serve it.
+const IS_DRAINED: &str = "select not exists (select from integration.data_staging d where d.target_app = $1 \
+        and d.status = 'pending' and ($2::text[] is null or d.record_type = any ($2))) \
+    and not exists (select from integration.data_staging d where d.target_app = $1 \
+        and d.status = 'processing' and ($2::text[] is null or d.record_type = any ($2))) \
+    and not exists (select from integration.data_staging d where d.target_app = $1 \
+        and d.status = 'scheduled' and d.available_at <= integration.clock() \
+        and ($2::text[] is null or d.record_type = any ($2)))";
+
 /// The messages of one target, by status.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -40,6 +49,11 @@ impl TargetStats {
 }
 
 impl Store {
+    pub(crate) async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
+        let row = self.query_one("look for work", IS_DRAINED, &[&target, &record_types]).await?;
+        Ok(row.try_get(0)?)
+    }
+
     pub(crate) async fn stats(&self) -> Result<Vec<TargetStats>> {
         let rows = self.query("read the counts", STATS, &[]).await?;
         rows.iter()

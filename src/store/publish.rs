@@ -68,7 +68,7 @@ impl Store {
             let columns = Columns::new(source, messages);
             return ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?);
         }
-        let client = self.pool.get().await.map_err(|error| error.context("publish"))?;
+        let client = self.busy().await.map_err(|error| error.context("publish"))?;
         let answer = tokio::time::timeout(super::STATEMENT_DEADLINE, async {
             let reserve = client.prepare_cached(RESERVE_IDS).await?;
             let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use doorbell::{ConsumerConfig, Message, Outcome};
 use tokio_postgres::Client;
 
-use crate::support::{Database, HOUR, count, echo, plain_insert, until, until_count, until_status};
+use crate::support::{Database, HOUR, count, plain_insert, until_count};
 
 const INSERT: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, priority) \
     select 'psql', 'billing', 'n', to_jsonb(n), n % 3 from generate_series(1, $1::int) n";
@@ -225,34 +225,4 @@ async fn plans_that_only_look_expensive_are_not_compiled() {
     let compiled = "select count(*) from pg_proc where pronamespace = 'integration'::regnamespace \
         and 'enable_seqscan=off' = any (proconfig) and not 'jit=off' = any (proconfig)";
     assert_eq!(count(&client, compiled).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_claimed_by_a_statement_without_an_answer_is_given_back_and_handled() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    let broker = db.broker().await;
-    let (consumer, mut told) = echo(&broker, "billing").await;
-    let incarnation = broker.consumers().await.unwrap().remove(0).incarnation;
-    client.batch_execute("set integration.notify = off").await.unwrap();
-    let unseen = plain_insert(&client, "billing", "1").await;
-    // In the consumer's name, which never hears of it; it may have been faster, though.
-    let claim = "select id from integration.claim('billing', $1)";
-    let claimed = client.query(claim, &[&incarnation]).await.unwrap().len();
-    client.batch_execute("reset integration.notify; alter function integration.claim rename to hidden").await.unwrap();
-    let next = plain_insert(&client, "billing", "2").await;
-    until(
-        &client,
-        "a claim failed",
-        "select pg_stat_force_next_flush() is not null and xact_rollback > 0 \
-        from pg_stat_database where datname = current_database()",
-    )
-    .await;
-    client.batch_execute("alter function integration.hidden rename to claim").await.unwrap();
-    let mut handled: Vec<i64> = told.take(2).await.iter().map(|delivery| delivery.id).collect();
-    handled.sort_unstable();
-    assert_eq!(handled, [unseen, next]);
-    let completed = until_status(&client, unseen, "completed").await;
-    assert_eq!((completed.attempt, completed.crash_count), (1 + claimed as i32, 0));
-    consumer.shutdown().await.unwrap();
 }

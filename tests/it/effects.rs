@@ -85,6 +85,45 @@ async fn a_handler_that_lost_its_lease_leaves_no_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn handlers_that_hold_every_connection_keep_their_lease() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let config = doorbell::BrokerConfig {
+        connections_max: 2,
+        lease: Duration::from_millis(600),
+        beat: Duration::from_millis(100),
+        ..Default::default()
+    };
+    let broker = db.broker_with(config).await;
+    let messages: Vec<Message> = (0..2).map(|n| Message::new("billing", "n", &n).unwrap()).collect();
+    broker.producer("shop").publish_many(&messages).await.unwrap();
+    let (started, mut told) = crate::support::seen();
+    let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = go.clone();
+    let consumer = broker.consumer("billing").concurrency(2).on_tx("n", move |_: i32, delivery, _tx| {
+        let (started, gate) = (started.clone(), gate.clone());
+        async move {
+            started.send(delivery.id)?;
+            gate.acquire().await?.forget();
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
+    let consumer = consumer.start().await.unwrap();
+    told.take(2).await;
+    let beats =
+        "select beat_at > started_at + interval '2 s' and lease_until > integration.clock() from integration.consumers";
+    until(&client, "it has beaten for longer than its lease", beats).await;
+    go.add_permits(10);
+    consumer.shutdown().await.unwrap();
+    assert_eq!(
+        count(&client, "select count(*) from integration.data_staging where status = 'completed' and attempt = 1")
+            .await,
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_times_out_leaves_no_effect_and_is_retried() {
     let db = Database::new().await;
     let client = db.client().await;

@@ -1,20 +1,29 @@
 //! The one integration-test binary: one private server, one database per test.
 
+mod support;
+
 mod bell;
 mod breaker;
 mod claim;
+#[cfg(feature = "cli")]
+mod cli;
 mod effects;
+mod examples;
 mod handlers;
 mod house_rules;
+mod latch;
 mod leases;
 mod listener;
+mod logs;
 mod migrations;
+mod model;
 mod path;
+mod plans;
+mod proxy;
 mod publish;
-#[cfg(feature = "server")]
 mod restart;
 mod seed;
-#[cfg(feature = "server")]
 mod server;
 mod shutdown;
-mod support;
+mod torture;
+mod unknown;

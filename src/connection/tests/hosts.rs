@@ -202,6 +202,6 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
 
 #[test]
 fn a_pool_without_connections_is_refused() {
-    let config = PoolConfig { connections_max: 0, ..PoolConfig::default() };
+    let config = PoolConfig { connections_max: 0, wait_max: None };
     assert_eq!(Pool::new(parse("").unwrap(), &config).unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -1,0 +1,27 @@
+//! What the consumers of the demo do: check the order, and write into the ledger that it was handled.
+
+use doorbell::{Broker, ConsumerBuilder, Outcome};
+
+use super::{ledger::Ledger, orders::Placed};
+
+/// The consumer of a target with its handlers.
+pub(super) fn consumer(broker: &Broker, target: &str, ledger: &Ledger) -> ConsumerBuilder {
+    let (placed, other) = (ledger.clone(), ledger.clone());
+    broker
+        .consumer(target)
+        .on("order.placed", move |order: Placed, delivery| {
+            let ledger = placed.clone();
+            async move {
+                order.check()?;
+                ledger.note(delivery.id).await?;
+                Ok(Outcome::Done)
+            }
+        })
+        .fallback(move |delivery| {
+            let ledger = other.clone();
+            async move {
+                ledger.note(delivery.id).await?;
+                Ok(Outcome::Done)
+            }
+        })
+}

@@ -1,0 +1,43 @@
+//! Data on stdout, words on stderr, tables on a terminal.
+
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Result, Write, stdout},
+};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// One line of data.
+pub(crate) fn line(data: impl Display) -> Result<()> {
+    writeln!(stdout().lock(), "{data}")
+}
+
+/// One JSON document on one line.
+pub(crate) fn json(data: &impl Serialize) -> Result<()> {
+    line(serde_json::to_string(data)?)
+}
+
+/// A table: with borders on a terminal; lines of tab-separated fields, headings first, for programs. The first column is
+/// text, the others are aligned as numbers.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+    if !stdout().is_terminal() {
+        line(headings.join("\t"))?;
+        return rows.iter().try_for_each(|row| line(row.join("\t")));
+    }
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    line(table)
+}
+
+/// Names are any text: one with a tab must not shift columns, one with an escape sequence must not steer the terminal.
+fn printable(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

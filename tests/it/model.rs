@@ -1,0 +1,326 @@
+//! Random sequences of everything that can be done to messages, against the rules in `model::rules`: after each step every
+//! row and its audit must agree. `DOORBELL_MODEL_SEED` repeats one seed; `DOORBELL_MODEL_SEEDS` and `DOORBELL_MODEL_STEPS`
+//! say how many there are and how long each is.
+
+mod rules;
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tokio_postgres::{Client, types::ToSql};
+
+use self::rules::{Answer, DEDUP_WINDOW, IN_FLIGHT_MAX, LIMITED, MAX_CRASHES, MAX_RETRIES, Model, Row};
+use crate::support::Database;
+
+const TARGETS: [&str; 2] = ["billing", LIMITED];
+const OWNERS: [&str; 2] = ["one", "two"];
+/// Claims with a lease of its own, and is never registered.
+const LONER: &str = "loner";
+const STATUSES: [&str; 6] = ["pending", "scheduled", "processing", "completed", "failed", "cancelled"];
+
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+struct Lab {
+    client: Client,
+    model: Model,
+    random: StdRng,
+    done: Vec<String>,
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+#[tokio::test]
+async fn every_sequence_of_operations_leaves_what_the_rules_say() {
+    let seeds: Vec<u64> = match variable("DOORBELL_MODEL_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=variable("DOORBELL_MODEL_SEEDS").unwrap_or(4)).collect(),
+    };
+    let steps = variable("DOORBELL_MODEL_STEPS").unwrap_or(300);
+    for seed in seeds {
+        let db = Database::new().await;
+        let client = db.client().await;
+        client.batch_execute(&format!("
+            create table public.test_clock as select '2030-01-01 00:00:00 UTC'::timestamptz as at;
+            create or replace function integration.clock() returns timestamptz language sql volatile
+                return (select c.at from public.test_clock c);
+            select integration.set_audit_level('all');
+            update integration.settings set backoff_base_ms = 0, max_retries = {MAX_RETRIES}, max_crashes = {MAX_CRASHES},
+                dedup_window = '{DEDUP_WINDOW} ms';
+            insert into integration.targets (target_app, max_in_flight) values ('{LIMITED}', {IN_FLIGHT_MAX})")).await.unwrap();
+        let mut lab = Lab { client, model: Model::default(), random: StdRng::seed_from_u64(seed), done: Vec::new() };
+        for step in 0..steps {
+            lab.step().await;
+            let differences = lab.differences().await;
+            let last = lab.done.iter().rev().take(15).rev().cloned().collect::<Vec<_>>().join("\n  ");
+            assert!(differences.is_empty(), "DOORBELL_MODEL_SEED={seed}, step {step}:\n  {last}\n{differences}");
+        }
+    }
+}
+
+impl Lab {
+    /// Runs a statement that answers with one number per row; its SQLSTATE if it is refused.
+    async fn ask(&mut self, sql: &str, params: Params<'_>) -> Result<Vec<i64>, String> {
+        self.done.push(format!("{} {sql} {params:?}", self.model.now));
+        match self.client.query(sql, params).await {
+            Ok(rows) => Ok(rows.iter().map(|row| row.try_get(0).unwrap_or(0)).collect()),
+            Err(error) => Err(error.code().unwrap_or_else(|| panic!("{sql}: {error}")).code().to_owned()),
+        }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(&self, answer: Result<T, String>, expected: Answer<T>) {
+        assert_eq!(answer, expected.map_err(str::to_owned), "{}", self.done.join("\n"));
+    }
+
+    fn some_id(&mut self) -> i64 {
+        let ids: Vec<i64> = self.model.rows.keys().copied().collect();
+        ids.choose(&mut self.random).copied().unwrap_or(12345)
+    }
+
+    /// Mostly somebody's own claim; sometimes with a wrong owner or attempt.
+    fn some_claim(&mut self) -> (i64, i32, &'static str) {
+        let owners = [OWNERS[0], OWNERS[1], LONER];
+        let claimed: Vec<(i64, Row)> =
+            self.model.rows.iter().filter(|(_, row)| row.owner.is_some()).map(|(id, row)| (*id, row.clone())).collect();
+        let Some((id, row)) = claimed.choose(&mut self.random) else { return (self.some_id(), 1, LONER) };
+        let owner = owners.into_iter().find(|&owner| row.owner.as_deref() == Some(owner)).expect("one of them");
+        match self.random.random_range(0..10) {
+            0 => (*id, row.attempt - 1, owner),
+            1 => (*id, row.attempt, owners[self.random.random_range(0..3)]),
+            _ => (*id, row.attempt, owner),
+        }
+    }
+
+    async fn step(&mut self) {
+        self.model.now += 1;
+        self.tick().await;
+        let target = TARGETS[self.random.random_range(0..2)];
+        let owner = OWNERS[self.random.random_range(0..2)];
+        match self.random.random_range(0..100) {
+            0..16 => self.publish(target).await,
+            16..38 => self.claim(target, owner).await,
+            38..58 => self.settle().await,
+            58..62 => {
+                let (id, attempt, owner) = self.some_claim();
+                let answer = self.ask("select integration.extend($1, $2, $3, '5 s')", &[&id, &attempt, &owner]).await;
+                let expected = self.model.extend(id, attempt, owner, 5000);
+                self.same(answer.map(drop), expected);
+            }
+            62..66 => {
+                self.ask("select integration.register($1, 'host', 1, 'app', 'v', '{}', 20000)", &[&owner])
+                    .await
+                    .unwrap();
+                self.model.owners.insert(owner, self.model.now + 20_000);
+            }
+            66..70 => {
+                self.model.now += self.random.random_range(1..9000);
+                self.tick().await;
+            }
+            70..72 => {
+                let expired = "update integration.data_staging set lease_until = integration.clock() - interval '1 s' where lease_until is not null and id = $1 returning id";
+                let id = self.some_id();
+                self.ask(expired, &[&id]).await.unwrap();
+                let now = self.model.now;
+                if let Some(row) = self.model.rows.get_mut(&id).filter(|row| row.lease_until.is_some()) {
+                    row.lease_until = Some(now - 1000);
+                }
+            }
+            72..76 => {
+                let full = self.random.random_bool(0.7);
+                let answer = self.ask("select integration.rescue(2000, 1000, $1)::bigint", &[&full]).await;
+                let expected = self.model.rescue(full);
+                self.same(answer, Ok(vec![expected]));
+            }
+            76..81 => {
+                let answer = self.ask("select integration.promote($1)::bigint", &[&&TARGETS[..]]).await;
+                let expected = self.model.promote();
+                self.same(answer, Ok(vec![expected]));
+            }
+            81..90 => self.edit().await,
+            90..92 => {
+                let id = self.some_id();
+                let answer = self.ask("select integration.redrive($1::bigint)", &[&id]).await;
+                let expected = match self.model.rows.get(&id) {
+                    None => Err("MQ004"),
+                    Some(row) if !row.ended() => Err("MQ003"),
+                    Some(_) => self.model.edit(id, "pending", None),
+                };
+                self.same(answer.map(drop), expected);
+            }
+            92..94 => {
+                let id = self.some_id();
+                self.ask("select * from integration.cancel(array[$1::bigint])", &[&id]).await.unwrap();
+                if self.model.rows.get(&id).is_some_and(|row| !row.ended()) {
+                    self.model.edit(id, "cancelled", None).unwrap();
+                }
+            }
+            94..96 => {
+                let paused = self.model.paused.contains(&target);
+                let sql = if paused { "select integration.resume($1)" } else { "select integration.pause($1)" };
+                self.ask(sql, &[&target]).await.unwrap();
+                self.model.paused.retain(|other| *other != target);
+                if !paused {
+                    self.model.paused.push(target);
+                }
+            }
+            96..98 => self.give_back(owner).await,
+            _ => {
+                let id = self.some_id();
+                self.ask("delete from integration.data_staging where id = $1 returning id", &[&id]).await.unwrap();
+                self.model.rows.remove(&id);
+            }
+        }
+    }
+
+    async fn tick(&mut self) {
+        let sql = "update public.test_clock set at = '2030-01-01 00:00:00 UTC'::timestamptz + $1 * interval '1 ms'";
+        self.client.execute(sql, &[&(self.model.now as f64)]).await.unwrap();
+    }
+
+    async fn publish(&mut self, target: &'static str) {
+        let priority = self.random.random_range(0..3);
+        let delay = self.random.random_bool(0.3).then(|| self.random.random_range(0..3000i64));
+        let key = self.random.random_bool(0.4).then(|| format!("key {}", self.random.random_range(0..6)));
+        let max_retries = self.random.random_bool(0.2).then(|| self.random.random_range(0..3));
+        let taken = self.model.taken(key.as_deref());
+        if self.random.random_bool(0.3) {
+            let insert = "insert into integration.data_staging (source_app, target_app, record_type, data, priority, dedup_key, max_retries) \
+                          values ('shop', $1, 'n', '{}', $2, $3, $4) returning id";
+            let answer = self.ask(insert, &[&target, &priority, &key, &max_retries]).await;
+            match (answer, taken) {
+                (Err(code), Some(_)) => assert_eq!(code, "23505"),
+                (Ok(ids), None) => self.model.published(ids[0], target, priority, None, key.as_deref(), max_retries),
+                (answer, taken) => panic!("{answer:?} although the key's message is {taken:?}"),
+            }
+            return;
+        }
+        let call = "select integration.publish('shop', $1, 'n', '{}', $2, $3::bigint * interval '1 ms', p_dedup_key => $4, p_max_retries => $5)";
+        let ids = self.ask(call, &[&target, &priority, &delay, &key, &max_retries]).await.unwrap();
+        match taken {
+            Some(id) => assert_eq!(ids, [id]),
+            None => self.model.published(ids[0], target, priority, delay, key.as_deref(), max_retries),
+        }
+    }
+
+    async fn claim(&mut self, target: &'static str, owner: &'static str) {
+        let (suspect, alone) = (self.random.random_bool(0.2), self.random.random_bool(0.25));
+        let (owner, lease) = if alone { (LONER, Some(5000i64)) } else { (owner, None) };
+        let limit = self.random.random_range(1..5);
+        let expected = self.model.claim(target, owner, limit as usize, lease, suspect);
+        let answer = if suspect {
+            let sql = "select id from integration.claim_suspect($1, $2, null, $3::bigint * interval '1 ms')";
+            self.ask(sql, &[&target, &owner, &lease]).await
+        } else {
+            let sql = "select id from integration.claim($1, $2, $3, null, $4::bigint * interval '1 ms')";
+            self.ask(sql, &[&target, &owner, &limit, &lease]).await
+        };
+        self.same(answer, expected);
+    }
+
+    async fn settle(&mut self) {
+        let (id, attempt, owner) = self.some_claim();
+        let outcome = ["complete", "complete", "retry", "reject", "snooze", "release"][self.random.random_range(0..6)];
+        let delay = (outcome == "snooze" || self.random.random_bool(0.5)).then(|| self.random.random_range(0..5000i64));
+        let answer = if outcome == "complete" {
+            self.ask(
+                "select * from integration.complete($1::text, array[$2::bigint], array[$3::integer])",
+                &[&owner, &id, &attempt],
+            )
+            .await
+        } else {
+            let sql = "select id from integration.settle($1, array[$2::bigint], array[$3::integer], array[$4], array['why'], array[$5::bigint])";
+            self.ask(sql, &[&owner, &id, &attempt, &outcome, &delay]).await
+        };
+        let settled = self.model.settle(id, attempt, owner, outcome, delay);
+        self.same(answer, Ok(settled.map(|_| id).into_iter().collect()));
+    }
+
+    async fn edit(&mut self) {
+        let (id, status) = (self.some_id(), STATUSES[self.random.random_range(0..6)]);
+        if self.random.random_bool(0.1) {
+            let lower =
+                "update integration.data_staging set attempt = attempt - 1 where attempt > 0 and id = $1 returning id";
+            let expected = match self.model.rows.get(&id) {
+                Some(row) if row.attempt > 0 => Err("MQ003"),
+                _ => Ok(Vec::new()),
+            };
+            let answer = self.ask(lower, &[&id]).await;
+            return self.same(answer, expected);
+        }
+        let due = (status == "scheduled").then_some(self.model.now + 1000);
+        let sql = "update integration.data_staging set status = $2, available_at = case when $2 = 'scheduled' \
+                   then integration.clock() + interval '1 s' else available_at end where id = $1 returning 0::bigint";
+        let answer = self.ask(sql, &[&id, &status]).await;
+        let expected = self.model.edit(id, status, due);
+        self.same(answer.map(drop), expected);
+    }
+
+    async fn give_back(&mut self, owner: &'static str) {
+        if self.random.random_bool(0.3) {
+            let answer = self.ask("select integration.deregister($1)::bigint", &[&owner]).await;
+            let expected = self.model.give_back(owner, &[]);
+            self.model.owners.remove(owner);
+            return self.same(answer, Ok(vec![expected]));
+        }
+        let known: Vec<(i64, i32)> = (0..3).map(|_| self.some_claim()).map(|(id, attempt, _)| (id, attempt)).collect();
+        let (ids, attempts): (Vec<i64>, Vec<i32>) = known.iter().copied().unzip();
+        let answer = self.ask("select integration.give_back($1, $2, $3)::bigint", &[&owner, &ids, &attempts]).await;
+        let expected = self.model.give_back(owner, &known);
+        self.same(answer, Ok(vec![expected]));
+    }
+
+    /// Where the database and the model disagree, one line each.
+    async fn differences(&self) -> String {
+        const ROWS: &str = "
+            select d.id, d.target_app, d.status, d.priority, d.attempt, d.claimed_by, d.retry_count, d.crash_count, d.redrive_count,
+                   d.max_retries, extract(epoch from d.created_at - z.t)::float8 * 1000, extract(epoch from d.available_at - z.t)::float8 * 1000,
+                   extract(epoch from d.lease_until - z.t)::float8 * 1000, d.processed_at is not null, a.n, a.last
+              from integration.data_staging d
+             cross join (select '2030-01-01 00:00:00 UTC'::timestamptz as t) z
+              left join (select staging_id, count(*) as n, (array_agg(action order by id desc))[1] as last
+                           from integration.audit_log group by staging_id) a on a.staging_id = d.id";
+        let ms = |time: Option<f64>| time.map(|ms| ms.round() as i64);
+        let mut there = BTreeMap::new();
+        for row in self.client.query(ROWS, &[]).await.unwrap() {
+            let last: Option<String> = row.get(15);
+            there.insert(
+                row.get::<_, i64>(0),
+                format!(
+                    "{:?}",
+                    (
+                        (row.get::<_, String>(1), row.get::<_, String>(2), row.get::<_, i32>(3), row.get::<_, i32>(4)),
+                        (
+                            row.get::<_, Option<String>>(5),
+                            row.get::<_, i32>(6),
+                            row.get::<_, i32>(7),
+                            row.get::<_, i32>(8)
+                        ),
+                        (row.get::<_, Option<i32>>(9), ms(row.get(10)).unwrap_or(-1), ms(row.get(11)), ms(row.get(12))),
+                        (row.get::<_, bool>(13), row.get::<_, Option<i64>>(14).unwrap_or(0), last.unwrap_or_default()),
+                    )
+                ),
+            );
+        }
+        let mut lines = String::new();
+        for (id, row) in &self.model.rows {
+            let expected = format!(
+                "{:?}",
+                (
+                    (row.target, &row.status, row.priority, row.attempt),
+                    (&row.owner, row.retry_count, row.crash_count, row.redrive_count),
+                    (row.max_retries, row.created_at, row.available_at, row.lease_until),
+                    (row.is_processed, row.events, row.last_event),
+                )
+            );
+            match there.remove(id) {
+                Some(actual) if actual == expected => {}
+                actual => lines += &format!("message {id}\n  is        {actual:?}\n  should be {expected:?}\n"),
+            }
+        }
+        for (id, actual) in there {
+            lines += &format!("message {id} should not be: {actual}\n");
+        }
+        lines
+    }
+}

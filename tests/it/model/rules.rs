@@ -1,0 +1,301 @@
+//! The rules of a message's life, a second time and without a database: what the SQL functions must do.
+
+use std::collections::{BTreeMap, HashMap};
+
+pub(super) const MAX_RETRIES: i32 = 2;
+pub(super) const MAX_CRASHES: i32 = 2;
+pub(super) const DEDUP_WINDOW: i64 = 60_000;
+pub(super) const IN_FLIGHT_MAX: usize = 4;
+/// The target with a fleet-wide limit.
+pub(super) const LIMITED: &str = "limited";
+
+/// One message. Times are milliseconds of the test's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) target: &'static str,
+    pub(super) status: String,
+    pub(super) priority: i32,
+    pub(super) attempt: i32,
+    pub(super) owner: Option<String>,
+    pub(super) retry_count: i32,
+    pub(super) crash_count: i32,
+    pub(super) redrive_count: i32,
+    pub(super) max_retries: Option<i32>,
+    pub(super) created_at: i64,
+    pub(super) available_at: Option<i64>,
+    pub(super) lease_until: Option<i64>,
+    pub(super) is_processed: bool,
+    /// How many audit rows there must be, and what the last one says.
+    pub(super) events: i64,
+    pub(super) last_event: &'static str,
+}
+
+impl Row {
+    pub(super) fn ended(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "failed" | "cancelled")
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.status.as_str(), "pending" | "scheduled")
+    }
+
+    /// Applies a transition and notes the audit row that it must leave.
+    fn become_(&mut self, change: impl FnOnce(&mut Self)) {
+        let old = self.clone();
+        change(self);
+        if self.status != old.status {
+            self.events += 1;
+            self.last_event = action(&old, self);
+        }
+    }
+
+    fn let_go(&mut self, status: &str) {
+        self.status = status.to_owned();
+        self.owner = None;
+        self.lease_until = None;
+    }
+}
+
+fn action(old: &Row, new: &Row) -> &'static str {
+    match (old.status.as_str(), new.status.as_str()) {
+        (_, "processing") => "claimed",
+        (_, "completed") => "completed",
+        (_, "failed") => "failed",
+        (_, "cancelled") => "cancelled",
+        ("completed" | "failed" | "cancelled", _) => "redriven",
+        ("scheduled", _) => "promoted",
+        ("pending", _) => "scheduled",
+        _ if new.crash_count > old.crash_count => "rescued",
+        _ if new.retry_count > old.retry_count => "retried",
+        (_, "scheduled") => "snoozed",
+        _ => "released",
+    }
+}
+
+/// What a statement answers, or its SQLSTATE.
+pub(super) type Answer<T> = Result<T, &'static str>;
+
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) now: i64,
+    pub(super) rows: BTreeMap<i64, Row>,
+    /// Registered owners and the end of their lease.
+    pub(super) owners: HashMap<&'static str, i64>,
+    pub(super) paused: Vec<&'static str>,
+    dedup: HashMap<String, (i64, i64)>,
+}
+
+impl Model {
+    /// The message that has the key.
+    pub(super) fn taken(&self, key: Option<&str>) -> Option<i64> {
+        self.dedup.get(key?).filter(|(_, until)| *until > self.now).map(|(id, _)| *id)
+    }
+
+    pub(super) fn published(
+        &mut self,
+        id: i64,
+        target: &'static str,
+        priority: i32,
+        delay: Option<i64>,
+        key: Option<&str>,
+        max_retries: Option<i32>,
+    ) {
+        if let Some(key) = key {
+            self.dedup.insert(key.to_owned(), (id, self.now + DEDUP_WINDOW));
+        }
+        let available_at = delay.filter(|&delay| delay > 0).map(|delay| self.now + delay);
+        let row = Row {
+            target,
+            status: if available_at.is_some() { "scheduled" } else { "pending" }.to_owned(),
+            priority,
+            attempt: 0,
+            owner: None,
+            retry_count: 0,
+            crash_count: 0,
+            redrive_count: 0,
+            max_retries,
+            created_at: self.now,
+            available_at,
+            lease_until: None,
+            is_processed: false,
+            events: 1,
+            last_event: "published",
+        };
+        assert!(self.rows.insert(id, row).is_none(), "id {id} was given twice");
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        target: &'static str,
+        owner: &'static str,
+        limit: usize,
+        lease: Option<i64>,
+        suspect: bool,
+    ) -> Answer<Vec<i64>> {
+        if lease.is_none() && !self.owners.contains_key(owner) {
+            return Err("MQ001");
+        }
+        let mut limit = if suspect { 1 } else { limit };
+        if self.paused.contains(&target) {
+            limit = 0;
+        }
+        if target == LIMITED {
+            let busy = self.rows.values().filter(|row| row.target == target && row.status == "processing").count();
+            limit = limit.min(IN_FLIGHT_MAX.saturating_sub(busy));
+        }
+        let wanted = |row: &Row| row.target == target && row.status == "pending" && (row.crash_count > 0) == suspect;
+        let mut found: Vec<_> = self.rows.iter().filter(|(_, row)| wanted(row)).collect();
+        found.sort_by_key(|(id, row)| match suspect {
+            true => (row.crash_count, row.created_at, **id),
+            false => (-row.priority, row.created_at, **id),
+        });
+        let ids: Vec<i64> = found.into_iter().take(limit).map(|(id, _)| *id).collect();
+        let now = self.now;
+        for id in &ids {
+            self.rows.get_mut(id).expect("found").become_(|row| {
+                row.status = "processing".to_owned();
+                row.attempt += 1;
+                row.owner = Some(owner.to_owned());
+                row.lease_until = lease.map(|lease| now + lease);
+            });
+        }
+        Ok(ids)
+    }
+
+    pub(super) fn owns(&self, id: i64, attempt: i32, owner: &str) -> bool {
+        self.rows.get(&id).is_some_and(|row| {
+            row.status == "processing" && row.attempt == attempt && row.owner.as_deref() == Some(owner)
+        })
+    }
+
+    /// The status it got; nothing: the lease was lost.
+    pub(super) fn settle(
+        &mut self,
+        id: i64,
+        attempt: i32,
+        owner: &str,
+        outcome: &str,
+        delay: Option<i64>,
+    ) -> Option<String> {
+        if !self.owns(id, attempt, owner) {
+            return None;
+        }
+        let now = self.now;
+        let row = self.rows.get_mut(&id).expect("owned");
+        row.become_(|row| {
+            let again = row.retry_count < row.max_retries.unwrap_or(MAX_RETRIES);
+            row.let_go(match outcome {
+                "complete" => "completed",
+                "release" => "pending",
+                "snooze" => "scheduled",
+                "retry" if again => "scheduled",
+                _ => "failed",
+            });
+            row.retry_count += i32::from(matches!(outcome, "retry" | "reject"));
+            if outcome != "release" {
+                row.crash_count = 0;
+            }
+            row.is_processed = outcome == "complete";
+            row.available_at = (row.status == "scheduled").then(|| now + delay.unwrap_or(0));
+        });
+        Some(row.status.clone())
+    }
+
+    pub(super) fn extend(&mut self, id: i64, attempt: i32, owner: &str, lease: i64) -> Answer<()> {
+        if !self.owns(id, attempt, owner) {
+            return Err("MQ001");
+        }
+        self.rows.get_mut(&id).expect("owned").lease_until = Some(self.now + lease);
+        Ok(())
+    }
+
+    pub(super) fn rescue(&mut self, full: bool) -> i64 {
+        let (now, before) = (self.now, self.owners.len());
+        self.owners.retain(|_, until| *until >= now);
+        if !full && self.owners.len() == before {
+            return 0;
+        }
+        let owners = &self.owners;
+        let mut count = 0;
+        for row in self.rows.values_mut().filter(|row| row.status == "processing") {
+            let lost = match (row.lease_until, &row.owner) {
+                (Some(until), _) => until < now,
+                (None, Some(owner)) => !owners.contains_key(owner.as_str()),
+                (None, None) => false,
+            };
+            if lost {
+                count += 1;
+                row.become_(|row| {
+                    row.crash_count += 1;
+                    row.let_go(if row.crash_count >= MAX_CRASHES { "failed" } else { "pending" });
+                });
+            }
+        }
+        count
+    }
+
+    /// What an owner holds goes back, except what it knows of.
+    pub(super) fn give_back(&mut self, owner: &str, known: &[(i64, i32)]) -> i64 {
+        let mut count = 0;
+        for (id, row) in &mut self.rows {
+            let held = row.status == "processing" && row.owner.as_deref() == Some(owner);
+            if held && !known.contains(&(*id, row.attempt)) {
+                row.become_(|row| row.let_go("pending"));
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub(super) fn promote(&mut self) -> i64 {
+        let now = self.now;
+        let due = |row: &&mut Row| row.status == "scheduled" && row.available_at.is_some_and(|at| at <= now);
+        let mut count = 0;
+        for row in self.rows.values_mut().filter(due) {
+            count += 1;
+            row.become_(|row| {
+                row.status = "pending".to_owned();
+                row.available_at = None;
+            });
+        }
+        count
+    }
+
+    /// `update … set status = …` by hand; `due` is what the same statement sets available_at to.
+    pub(super) fn edit(&mut self, id: i64, status: &str, due: Option<i64>) -> Answer<()> {
+        let Some(row) = self.rows.get_mut(&id) else { return Ok(()) };
+        let mut new = row.clone();
+        new.status = status.to_owned();
+        new.available_at = due.or(new.available_at);
+        if status == row.status {
+            *row = new;
+            return Ok(());
+        }
+        let legal = match row.status.as_str() {
+            "pending" | "processing" => true,
+            "scheduled" => status != "processing",
+            "failed" => status != "processing",
+            _ => new.waits(),
+        };
+        if !legal {
+            return Err("MQ003");
+        }
+        let revived = row.ended() && new.waits();
+        row.become_(|row| {
+            let owned = row.owner.is_some() && status != "processing";
+            *row = new;
+            row.attempt += i32::from(owned || revived);
+            if status != "processing" {
+                row.let_go(status);
+            }
+            if revived {
+                (row.redrive_count, row.retry_count, row.crash_count) = (row.redrive_count + 1, 0, 0);
+            }
+            row.is_processed = status == "completed" || (row.is_processed && !row.waits());
+            if status != "scheduled" {
+                row.available_at = None;
+            }
+        });
+        Ok(())
+    }
+}

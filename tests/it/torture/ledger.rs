@@ -1,0 +1,159 @@
+//! Producers, and their ledger of what was acknowledged, refused, or left open. Kept in this process's memory, outside the
+//! database, because a fault may take the database back.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use doorbell::{Broker, BrokerConfig, ErrorKind, Message, Settings};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::json;
+use tokio_postgres::{Client, NoTls};
+
+use super::pace;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Ack,
+    Refused,
+    Unknown,
+}
+
+impl Outcome {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+pub(super) struct Op {
+    pub(super) op: String,
+    pub(super) target: &'static str,
+    pub(super) intent: &'static str,
+    pub(super) body: String,
+    pub(super) outcome: Outcome,
+    pub(super) id: Option<i64>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Ledger(Arc<Mutex<Vec<Op>>>);
+
+impl Ledger {
+    pub(super) fn write(&self, op: Op) {
+        self.0.lock().expect("no panic holds it").push(op);
+    }
+
+    pub(super) fn count(&self, outcome: Outcome) -> usize {
+        self.0.lock().expect("no panic holds it").iter().filter(|op| op.outcome == outcome).count()
+    }
+
+    pub(super) async fn load(&self, client: &mut Client) {
+        let ops = std::mem::take(&mut *self.0.lock().expect("no panic holds it"));
+        let tx = client.transaction().await.unwrap();
+        let insert = tx.prepare("insert into chk.op values ($1, $2, $3, md5($4), $5, $6)").await.unwrap();
+        for op in &ops {
+            let outcome = op.outcome.name();
+            tx.execute(&insert, &[&op.op, &op.target, &op.intent, &op.body, &outcome, &op.id]).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+}
+
+/// A message to be: half for the transactional target, most of them easy.
+fn invent(random: &mut StdRng, name: &str, n: usize) -> Op {
+    let intent = match random.random_range(0..100) {
+        0..4 => "fail",
+        4..7 => "reject",
+        7..17 => "retry",
+        17..22 => "snooze",
+        22..26 => "slow",
+        _ => "done",
+    };
+    Op {
+        op: format!("{name}-{n}"),
+        target: if random.random_bool(0.5) { "tx" } else { "plain" },
+        intent,
+        body: format!("{:032x}", random.random::<u128>()),
+        outcome: Outcome::Unknown,
+        id: None,
+    }
+}
+
+/// Publishes through the library until told to stop.
+pub(super) async fn library(url: String, name: String, seed: u64, ledger: Ledger, stop: Arc<AtomicBool>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let config = BrokerConfig { connections_max: 2, connection_wait: Duration::from_secs(5), ..Default::default() };
+    let producer = loop {
+        match Broker::with_config(Settings::parse(&url).unwrap(), config.clone()).await {
+            Ok(broker) => break broker.producer(name.clone()),
+            Err(_) => pace::pause(&mut random, 20, 200).await,
+        }
+    };
+    for n in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut op = invent(&mut random, &name, n);
+        let mut message =
+            Message::new(op.target, "op", &json!({ "op": op.op, "intent": op.intent, "body": op.body })).unwrap();
+        if op.intent == "fail" {
+            message = message.max_retries(2);
+        }
+        if random.random_bool(0.1) {
+            message = message.delay(Duration::from_millis(random.random_range(1..800)));
+        }
+        let deduplicated = random.random_bool(0.6);
+        if deduplicated {
+            message = message.dedup_key(&op.op);
+        }
+        match producer.publish(&message).await {
+            Ok(id) => (op.outcome, op.id) = (Outcome::Ack, Some(id)),
+            // Under a dedup key it was tried many times, any of which may have happened.
+            Err(error) if deduplicated || error.kind() == ErrorKind::OutcomeUnknown => {}
+            Err(_) => op.outcome = Outcome::Refused,
+        }
+        ledger.write(op);
+        pace::pause(&mut random, 5, 30).await;
+    }
+}
+
+/// Inserts as any program would, without a bell, until told to stop.
+pub(super) async fn plain_sql(url: String, name: String, seed: u64, ledger: Ledger, stop: Arc<AtomicBool>) {
+    const INSERT: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, max_retries) \
+                          values ('psql', $1, 'op', $2::text::jsonb, $3) returning id";
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut session: Option<Client> = None;
+    for n in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some(client) = session.as_ref().filter(|client| !client.is_closed()) else {
+            session = match tokio_postgres::connect(&url, NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    client.batch_execute("set integration.notify = off").await.is_ok().then_some(client)
+                }
+                Err(_) => None,
+            };
+            pace::pause(&mut random, 20, 200).await;
+            continue;
+        };
+        let mut op = invent(&mut random, &name, n);
+        let payload = json!({ "op": op.op, "intent": op.intent, "body": op.body }).to_string();
+        let max_retries: Option<i32> = (op.intent == "fail").then_some(2);
+        match client.query_one(INSERT, &[&op.target, &payload, &max_retries]).await {
+            Ok(row) => (op.outcome, op.id) = (Outcome::Ack, Some(row.get(0))),
+            Err(error) if error.as_db_error().is_some() => op.outcome = Outcome::Refused,
+            Err(_) => {}
+        }
+        ledger.write(op);
+        pace::pause(&mut random, 10, 60).await;
+    }
+}
