@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doorbell::{Found, Outcome};
 
-use crate::support::{Database, Ear, channel, count, echo, message, plain_insert, seen, until_status};
+use crate::support::{Database, Ear, channel, count, echo, message, plain_insert, row, seen, until_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour() {
@@ -38,6 +38,7 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
     woken("hand edit", 1).await;
     assert_eq!(other.redrive(&[id]).await.unwrap(), [id]);
     woken("redrive", 1).await;
+    assert_eq!(row(&client, id).await.redrive_count, 2);
     let moved =
         "insert into integration.data_staging (source_app, target_app, record_type, data) values ('a', 'x', 'b', '1')";
     client.execute(moved, &[]).await.unwrap();
