@@ -14,6 +14,7 @@ use crate::{
     process::{LeaseConfig, Process},
     producer::Producer,
     store::{ConsumerRow, Store, TargetStats},
+    wake::PingConfig,
 };
 
 /// How a broker uses its database.
@@ -29,6 +30,14 @@ pub struct BrokerConfig {
     pub lease: Duration,
     /// How often the lease is renewed. Default 1 s.
     pub beat: Duration,
+    /// How often the listener proves, by a notification to itself, that notifications arrive. Shorter finds a silent
+    /// connection sooner and costs a statement each. Default 10 s.
+    pub ping: Duration,
+    /// How long that notification may take before the listener connects anew. Default 5 s.
+    pub ping_within: Duration,
+    /// How long a statement may go unanswered before its connection is closed. Nothing is cancelled: what it did is
+    /// unknown then. Longer than any statement on a busy server takes. Default 30 s.
+    pub statement_within: Duration,
 }
 
 impl Default for BrokerConfig {
@@ -39,6 +48,9 @@ impl Default for BrokerConfig {
             payload_bytes_max: 1 << 20,
             lease: Duration::from_secs(15),
             beat: Duration::from_secs(1),
+            ping: Duration::from_secs(10),
+            ping_within: Duration::from_secs(5),
+            statement_within: Duration::from_secs(30),
         }
     }
 }
@@ -53,6 +65,9 @@ impl BrokerConfig {
         }
         if self.beat.is_zero() || self.lease < self.beat * 3 {
             return Err(Error::config("lease must be at least three times beat, and beat above zero"));
+        }
+        if self.ping.is_zero() || self.ping_within.is_zero() || self.statement_within.is_zero() {
+            return Err(Error::config("ping, ping_within and statement_within must be above zero"));
         }
         Ok(())
     }
@@ -103,7 +118,7 @@ impl Broker {
         let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
         let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
-        let store = Store::new(pool);
+        let store = Store::new(pool, config.statement_within);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
     }
 
@@ -255,11 +270,12 @@ impl Broker {
     pub(crate) async fn process(&self) -> Result<Arc<Process>> {
         let Inner { settings, config, store, process } = &*self.0;
         let lease = LeaseConfig { lease: config.lease, beat: config.beat };
+        let ping = PingConfig { every: config.ping, within: config.ping_within };
         let start = async {
             // Handlers that hold every pooled connection must not keep the heartbeat from its own.
             let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
-            let beats = Store::new(Pool::new(settings.clone(), &one)?);
-            Process::start(store.clone(), beats, settings.clone(), lease).await.map(Arc::new)
+            let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within);
+            Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
         };
         Ok(process.get_or_try_init(|| start).await?.clone())
     }

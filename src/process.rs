@@ -21,7 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     held::Held,
     store::{Registration, Store},
-    wake::{Bell, Listener, ListenerState, Parked},
+    wake::{Bell, Listener, ListenerState, Parked, PingConfig},
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -73,7 +73,13 @@ struct Shared {
 
 impl Process {
     /// Registers a fresh incarnation and starts heartbeat, listener and alarm clock.
-    pub(crate) async fn start(store: Store, beats: Store, settings: Settings, config: LeaseConfig) -> Result<Self> {
+    pub(crate) async fn start(
+        store: Store,
+        beats: Store,
+        settings: Settings,
+        config: LeaseConfig,
+        ping: PingConfig,
+    ) -> Result<Self> {
         let host = host_name();
         let (incarnation, watching) = watch::channel(new_incarnation(&host));
         let shared = Arc::new(Shared {
@@ -93,7 +99,7 @@ impl Process {
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
-        Ok(Self { listener: Listener::start(settings, watching), shared, _tasks: tasks })
+        Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
     }
 
     /// Takes the target's idle latch, so that publishers ring.

@@ -34,11 +34,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// How often the listener notifies itself, and how long that may take.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_WITHIN: Duration = Duration::from_secs(5);
-/// Each statement on the listening session.
-const STATEMENT_WITHIN: Duration = Duration::from_secs(10);
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RECONNECT_CAP: Duration = Duration::from_secs(5);
 
@@ -47,6 +42,13 @@ const RECONNECT_CAP: Duration = Duration::from_secs(5);
 const SESSION_SETTINGS: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
     set tcp_keepalives_count = 3; set tcp_user_timeout = 20000; set idle_in_transaction_session_timeout = 0; \
     set idle_session_timeout = 0";
+
+/// How often the listener notifies itself, and how long that may take. A statement on its session may take twice as long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PingConfig {
+    pub(crate) every: Duration,
+    pub(crate) within: Duration,
+}
 
 /// What a consumer waits on. Rings are merged: any number of them wakes one look.
 #[derive(Debug, Default)]
@@ -122,13 +124,13 @@ impl Bells {
 impl Listener {
     /// Starts listening in the background. `incarnation` names the session lock to hold; it changes when the process
     /// lost its lease.
-    pub(crate) fn start(settings: Settings, incarnation: watch::Receiver<Arc<str>>) -> Self {
+    pub(crate) fn start(settings: Settings, ping: PingConfig, incarnation: watch::Receiver<Arc<str>>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (report, state) = watch::channel(ListenerState::Down);
         let bells = Arc::new(Bells::default());
         let session = Arc::new(AtomicU64::new(0));
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(listen_for_ever(settings, bells.clone(), inbox, incarnation, report, session.clone()));
+        task.spawn(listen_for_ever(settings, ping, bells.clone(), inbox, incarnation, report, session.clone()));
         Self { commands, bells, state, session, _task: task }
     }
 
@@ -181,6 +183,7 @@ impl Listener {
 
 async fn listen_for_ever(
     settings: Settings,
+    ping: PingConfig,
     bells: Arc<Bells>,
     mut inbox: mpsc::UnboundedReceiver<Command>,
     incarnation: watch::Receiver<Arc<str>>,
@@ -195,6 +198,7 @@ async fn listen_for_ever(
                 let number = count.fetch_add(1, Ordering::AcqRel) + 1;
                 let session = Session {
                     client,
+                    ping,
                     number,
                     bells: &bells,
                     incarnation: incarnation.clone(),
@@ -236,6 +240,7 @@ async fn listen_for_ever(
 /// One connection's life.
 struct Session<'a> {
     client: Client,
+    ping: PingConfig,
     number: u64,
     bells: &'a Bells,
     incarnation: watch::Receiver<Arc<str>>,
@@ -290,7 +295,7 @@ impl Session<'_> {
         self.report.send_replace(ListenerState::Listening);
         self.bells.ring_all();
         info!(channels = channels.len() - 1, "listening");
-        let mut next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+        let mut next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
@@ -311,7 +316,7 @@ impl Session<'_> {
                 },
                 () = tokio::time::sleep_until(next_ping) => {
                     self.ping(ping_channel, pong).await?;
-                    next_ping = Instant::now() + backoff::jittered(PING_EVERY, rand::random());
+                    next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
                 }
             }
         }
@@ -325,7 +330,7 @@ impl Session<'_> {
 
     async fn ping(&self, channel: &str, pong: &Notify) -> Result<()> {
         self.statement(&format!("notify \"{channel}\"")).await?;
-        timeout(PING_WITHIN, pong.notified()).await.map_err(|_| {
+        timeout(self.ping.within, pong.notified()).await.map_err(|_| {
             Error::new(
                 ErrorKind::Timeout,
                 "a notification to itself did not arrive: is a transaction pooler between the consumer and PostgreSQL? \
@@ -361,7 +366,7 @@ impl Session<'_> {
     /// One statement with one text parameter and one row.
     async fn row(&self, sql: &str, parameter: &str) -> Result<tokio_postgres::Row> {
         let typed = [(&parameter as &(dyn ToSql + Sync), Type::TEXT)];
-        timeout(STATEMENT_WITHIN, self.client.query_typed(sql, &typed))
+        timeout(self.ping.within * 2, self.client.query_typed(sql, &typed))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))?
@@ -370,7 +375,7 @@ impl Session<'_> {
     }
 
     async fn statement(&self, sql: &str) -> Result<()> {
-        timeout(STATEMENT_WITHIN, self.client.batch_execute(sql))
+        timeout(self.ping.within * 2, self.client.batch_execute(sql))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))

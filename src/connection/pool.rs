@@ -3,7 +3,8 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use deadpool::{
@@ -38,7 +39,7 @@ impl Pool {
         if config.connections_max == 0 {
             return Err(Error::invalid("a pool needs at least one connection"));
         }
-        managed::Pool::builder(Manager { settings })
+        managed::Pool::builder(Manager { settings, distrusted: Mutex::default() })
             .max_size(config.connections_max)
             .wait_timeout(config.wait_max)
             .runtime(Runtime::Tokio1)
@@ -57,6 +58,12 @@ impl Pool {
     /// `Timeout` where none became free in time, `Closed` after [`Pool::close`], else as for connecting.
     pub(crate) async fn get(&self) -> Result<Pooled> {
         Ok(Pooled(self.0.get().await?))
+    }
+
+    /// Has every connection replaced that lies idle now, when it is next wanted: something is wrong with the way to the
+    /// server, and a connection does not show that it went silent until a statement has waited for its whole deadline.
+    pub(crate) fn distrust_idle(&self) {
+        *self.0.manager().distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Closes the idle connections now and the others when they come back; [`Pool::get`] fails from now on.
@@ -157,6 +164,8 @@ impl Drop for Busy {
 /// Opens connections with our settings instead of the driver's.
 struct Manager {
     settings: Settings,
+    /// Connections that were last wanted before are not used again.
+    distrusted: Mutex<Option<Instant>>,
 }
 
 impl managed::Manager for Manager {
@@ -169,11 +178,15 @@ impl managed::Manager for Manager {
         Ok(ClientWrapper::new(client, tokio::spawn(messages.drain())))
     }
 
-    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<Error> {
-        match client.is_closed() {
-            true => Err(RecycleError::message("the connection was lost")),
-            false => Ok(()),
+    async fn recycle(&self, client: &mut ClientWrapper, metrics: &Metrics) -> RecycleResult<Error> {
+        if client.is_closed() {
+            return Err(RecycleError::message("the connection was lost"));
         }
+        let distrusted = *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if distrusted.is_some_and(|since| metrics.recycled.unwrap_or(metrics.created) <= since) {
+            return Err(RecycleError::message("the connection may have gone silent"));
+        }
+        Ok(())
     }
 }
 

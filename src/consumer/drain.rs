@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::run::{Claimed, Loop, SETTLE_MAX, Task, some};
+use super::{
+    claiming::Claimed,
+    run::{Loop, SETTLE_MAX, Task, some},
+};
 use crate::{
     store::{Settlement, Verdict},
     wake::Parked,

@@ -14,7 +14,7 @@ use crate::{
     handler::{TxHandler, caught},
     message::{Delivery, MessageId},
     outcome::Outcome,
-    store::{Store, Verdict, within_deadline},
+    store::{Store, Verdict},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -48,13 +48,13 @@ pub(super) async fn run(context: &Context, deliveries: Vec<Delivery>) -> Vec<Ver
 async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<Verdict>>> {
     // Whatever ends this early closes the connection, and with it the transaction.
     let mut client = context.store.busy().await?;
-    let tx = within_deadline("begin", client.build_transaction().start()).await?;
+    let tx = context.store.within_deadline("begin", client.build_transaction().start()).await?;
     for delivery in deliveries {
         let Some(handler) = context.registry.tx(&delivery.record_type) else { continue };
         let handler: &Arc<dyn TxHandler> = handler;
         let outcome = caught(handler.handle(delivery.clone(), &tx), context.config.handler_timeout).await;
         if outcome != Outcome::Done {
-            if within_deadline("roll back", tx.rollback()).await.is_ok() {
+            if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
                 client.answered();
             }
             return Ok((deliveries.len() == 1).then(|| vec![Verdict::Outcome(outcome)]));
@@ -64,13 +64,13 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
     let attempts: Vec<i32> = deliveries.iter().map(|delivery| delivery.attempt).collect();
     let owner = &deliveries[0].owner;
     let completing = Store::complete_in(&tx, owner, &ids, &attempts);
-    if within_deadline("complete messages", completing).await? < deliveries.len() {
-        if within_deadline("roll back", tx.rollback()).await.is_ok() {
+    if context.store.within_deadline("complete messages", completing).await? < deliveries.len() {
+        if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
             client.answered();
         }
         return Ok(None);
     }
-    match within_deadline("commit", tx.commit()).await {
+    match context.store.within_deadline("commit", tx.commit()).await {
         Ok(()) => client.answered(),
         Err(error) => {
             // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.

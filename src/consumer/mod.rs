@@ -3,6 +3,7 @@
 mod allowance;
 mod run;
 
+mod claiming;
 mod drain;
 mod effects;
 mod handling;

@@ -18,11 +18,12 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     ConsumerConfig,
     allowance::Allowance,
+    claiming::Claimed,
     handling::{Handled, handle},
     parking::Parking,
     runs::Runs,
@@ -41,23 +42,12 @@ use crate::{
 };
 
 pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// One look into the table.
-pub(super) struct Claimed {
-    found: Found,
-    limit: usize,
-    /// The oldest transaction running before the look, where that matters.
-    oldest: Option<i64>,
-    pub(super) deliveries: Result<Vec<Delivery>>,
-}
-
 /// A message and its attempt: what a verdict is about.
 pub(super) type Key = (MessageId, i32);
 
 /// Handlers faster than this on average are worth prefetching for.
 const PREFETCH_BELOW: Duration = Duration::from_millis(50);
 const WATCHDOG: Duration = Duration::from_secs(1);
-const RETRY_BASE: Duration = Duration::from_millis(20);
-const RETRY_CAP: Duration = Duration::from_secs(2);
 /// Most messages settled by one statement.
 pub(super) const SETTLE_MAX: usize = 2000;
 
@@ -270,7 +260,7 @@ impl Loop {
     }
 
     /// Most messages this consumer may hold: running, waiting to run, waiting to be settled.
-    fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         let concurrency = self.context.config.concurrency;
         let prefetch =
             self.context.config.prefetch.unwrap_or(if self.average < PREFETCH_BELOW { concurrency } else { 0 });
@@ -303,87 +293,6 @@ impl Loop {
 
     fn runs_in_tx(&self, delivery: &Delivery) -> bool {
         self.context.registry.tx(&delivery.record_type).is_some()
-    }
-
-    /// Claims when there is a reason to look and room for a worthwhile batch: free handlers, or half the capacity.
-    fn claim(&mut self) -> Option<Task<Claimed>> {
-        let found = self.look?;
-        let held = self.queue.len() + self.running.len() + self.unsettled.len() + self.settling_count;
-        let capacity = self.capacity();
-        let idle_handlers = self.queue.is_empty() && self.tasks < self.context.config.concurrency;
-        if held >= capacity || !(idle_handlers || held <= capacity / 2) {
-            // Too busy to answer bells.
-            self.unpark();
-            return None;
-        }
-        let limit = self.context.allowance.take(capacity - held);
-        if limit == 0 {
-            return None;
-        }
-        self.look = None;
-        let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
-        let settles = self.settles_at().is_some();
-        Some(
-            async move {
-                if failures > 0 {
-                    tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
-                }
-                // What a claim took whose answer did not come must be given back before it can be claimed.
-                let held = context.process.held();
-                if failures > 0
-                    && let Err(error) = held.return_strays(&context.store, &owner).await
-                {
-                    return Claimed { found, limit, oldest: None, deliveries: Err(error) };
-                }
-                // Read before the claim: what was committed by then, the claim sees.
-                let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let deliveries = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
-                Claimed { found, limit, oldest, deliveries }
-            }
-            .boxed(),
-        )
-    }
-
-    /// Queues what was claimed and returns how many that were; `None`: the claim failed and is repeated.
-    fn take_claimed(&mut self, claimed: Claimed) -> Option<usize> {
-        let Claimed { found, limit, deliveries, .. } = claimed;
-        match deliveries {
-            Ok(deliveries) => {
-                if self.claim_failures > 0 {
-                    info!(target_app = %self.context.target, "claiming again");
-                    self.claim_failures = 0;
-                }
-                let took = deliveries.len();
-                // A full batch: there may be more, and more will come. A short one: all was taken.
-                if took >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
-                    self.look = Some(Found::Drain);
-                    self.unpark();
-                }
-                // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
-                let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
-                self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
-                self.context.allowance.put_back(limit - mine.len());
-                self.queue.extend(mine);
-                Some(took)
-            }
-            Err(error) if error.is_lease_lost() => {
-                // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
-                debug!(?error, "claimed under an incarnation that was rescued");
-                self.context.allowance.put_back(limit);
-                self.claim_failures += 1;
-                self.look = Some(found);
-                None
-            }
-            Err(error) => {
-                if self.claim_failures == 0 {
-                    warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
-                }
-                self.claim_failures += 1;
-                self.context.allowance.put_back(limit);
-                self.look = Some(found);
-                None
-            }
-        }
     }
 
     pub(super) fn take_verdicts(&mut self, batch: &mut Vec<Handled>) {

@@ -261,6 +261,10 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_fetched_without_consent_and_the_error_says_what_to_do() {
+        // Then the environment of this very run consents.
+        if [CONSENT_VARIABLE, ARCHIVE_VARIABLE].iter().any(|name| std::env::var_os(name).is_some()) {
+            return;
+        }
         let missing =
             || -> Result<Installation> { Err(Error::new(ErrorKind::NotFound, "none is installed; install one")) };
         for consent in [Consent::No, Consent::Ask(|_| false)] {

@@ -25,19 +25,17 @@ pub use observe::TargetStats;
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
 
-/// Longer than any statement of ours should take; when it passes, the connection is dropped, because a statement that may
-/// be committing must never be cancelled.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(30);
-
 /// The verbs, over pooled connections, each statement under a deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: Pool,
+    /// When it passes, the connection is dropped: a statement that may be committing must never be cancelled.
+    deadline: Duration,
 }
 
 impl Store {
-    pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: Pool, deadline: Duration) -> Self {
+        Self { pool, deadline }
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -52,12 +50,39 @@ impl Store {
     /// Runs one prepared statement. `doing` names it in errors ("claim messages").
     async fn query(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = self.busy().await.map_err(|error| error.context(doing))?;
-        let answer = tokio::time::timeout(STATEMENT_DEADLINE, async {
+        self.conclude(client, doing, async |client| {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, params).await
         })
-        .await;
-        conclude(client, doing, answer)
+        .await
+    }
+
+    /// Runs statements on a connection; without an answer in time it is closed.
+    async fn conclude<T>(
+        &self,
+        client: Busy,
+        doing: &str,
+        statements: impl AsyncFnOnce(&Busy) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T> {
+        let answer = tokio::time::timeout(self.deadline, statements(&client)).await;
+        let answer = answer.map_err(|_| self.gave_up(doing))?;
+        client.answered();
+        answer.map_err(|error| Error::from(error).context(doing))
+    }
+
+    /// Runs one step of a transaction under the deadline. When it fails, let go of the connection.
+    pub(crate) async fn within_deadline<T, E>(&self, doing: &str, step: impl Future<Output = Result<T, E>>) -> Result<T>
+    where
+        Error: From<E>,
+    {
+        let answer = tokio::time::timeout(self.deadline, step).await.map_err(|_| self.gave_up(doing))?;
+        answer.map_err(|error| Error::from(error).context(doing))
+    }
+
+    /// One connection went silent: those that lie idle beside it may have, and are not tried one deadline after the other.
+    fn gave_up(&self, doing: &str) -> Error {
+        self.pool.distrust_idle();
+        Error::new(ErrorKind::OutcomeUnknown, format!("{doing}: no answer within {} s", self.deadline.as_secs_f32()))
     }
 
     async fn query_one(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
@@ -66,35 +91,5 @@ impl Store {
             Some(row) if rows.is_empty() => Ok(row),
             _ => Err(Error::new(ErrorKind::Schema, format!("{doing}: the function did not answer with one row"))),
         }
-    }
-}
-
-/// Turns a statement's answer into ours; a connection whose statement did not answer in time is dropped with its socket.
-fn conclude<T>(
-    client: Busy,
-    doing: &str,
-    answer: Result<Result<T, tokio_postgres::Error>, tokio::time::error::Elapsed>,
-) -> Result<T> {
-    let Ok(answer) = answer else {
-        return Err(Error::new(
-            ErrorKind::OutcomeUnknown,
-            format!("{doing}: no answer within {} s", STATEMENT_DEADLINE.as_secs()),
-        ));
-    };
-    client.answered();
-    answer.map_err(|error| Error::from(error).context(doing))
-}
-
-/// Runs one step of a transaction under the deadline. When it passes, let go of the connection.
-pub(crate) async fn within_deadline<T, E>(doing: &str, step: impl Future<Output = Result<T, E>>) -> Result<T>
-where
-    Error: From<E>,
-{
-    match tokio::time::timeout(STATEMENT_DEADLINE, step).await {
-        Ok(answer) => answer.map_err(|error| Error::from(error).context(doing)),
-        Err(_) => Err(Error::new(
-            ErrorKind::OutcomeUnknown,
-            format!("{doing}: no answer within {} s", STATEMENT_DEADLINE.as_secs()),
-        )),
     }
 }

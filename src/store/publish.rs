@@ -9,7 +9,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Store, conclude, json::JsonbText};
+use super::{Store, json::JsonbText};
 use crate::{
     error::{Error, ErrorKind, Result},
     message::{Message, MessageId},
@@ -69,15 +69,14 @@ impl Store {
             return ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?);
         }
         let client = self.busy().await.map_err(|error| error.context("publish"))?;
-        let answer = tokio::time::timeout(super::STATEMENT_DEADLINE, async {
+        self.conclude(client, "publish", async |client| {
             let reserve = client.prepare_cached(RESERVE_IDS).await?;
             let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
             let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
             copy(client.copy_in(COPY).await?, source, &ids, messages).await?;
             Ok(ids)
         })
-        .await;
-        conclude(client, "publish", answer)
+        .await
     }
 }
 

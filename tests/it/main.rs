@@ -25,5 +25,6 @@ mod restart;
 mod seed;
 mod server;
 mod shutdown;
+mod silence;
 mod torture;
 mod unknown;

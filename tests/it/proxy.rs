@@ -87,6 +87,8 @@ pub(crate) struct Proxy {
 struct Shared {
     server: PathBuf,
     weather: watch::Sender<Weather>,
+    /// Counts silences; a connection carries nothing any more when it changes.
+    silence: watch::Sender<usize>,
     /// Counts resets; a connection ends when it changes.
     reset: watch::Sender<usize>,
     cut: Mutex<Option<Cut>>,
@@ -109,6 +111,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server: PathBuf::from(&host).join(format!(".s.PGSQL.{port}")),
             weather: watch::Sender::default(),
+            silence: watch::Sender::default(),
             reset: watch::Sender::default(),
             cut: Mutex::default(),
             fired: Notify::new(),
@@ -124,6 +127,11 @@ impl Proxy {
 
     pub(crate) fn set(&self, weather: Weather) {
         self.shared.weather.send_replace(weather);
+    }
+
+    /// Has the present connections carry nothing any more, for ever; new ones work.
+    pub(crate) fn silence(&self) {
+        self.shared.silence.send_modify(|count| *count += 1);
     }
 
     /// Resets every open connection.
@@ -178,13 +186,18 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
     let mut reset = shared.reset.subscribe();
-    let Ok(server) = UnixStream::connect(&shared.server).await else { return };
+    let mut silence = shared.silence.subscribe();
+    let Ok(mut server) = UnixStream::connect(&shared.server).await else { return };
     let swallow = AtomicBool::new(false);
-    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.into_split());
-    tokio::select! {
-        _ = up(&shared, &swallow, from_client, to_server) => {}
-        _ = down(&shared, &swallow, from_server, to_client) => {}
-        _ = reset.changed() => {}
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    let silenced = tokio::select! {
+        _ = up(&shared, &swallow, from_client, to_server) => false,
+        _ = down(&shared, &swallow, from_server, to_client) => false,
+        _ = reset.changed() => false,
+        _ = silence.changed() => true,
+    };
+    if silenced {
+        let _ = reset.changed().await;
     }
 }
 

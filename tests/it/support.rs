@@ -121,6 +121,16 @@ pub(crate) async fn until(client: &Client, what: &str, query: &str) {
     .await;
 }
 
+/// The same for what this process can tell.
+pub(crate) async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 pub(crate) async fn count(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get(0)
 }

@@ -141,7 +141,7 @@ async fn rest(client: &Client, workers: usize) -> bool {
         while number(client, busy).await > 0
             || number(client, "select count(*) from integration.consumers").await != workers as i64
         {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pace::look_again().await;
         }
     };
     tokio::time::timeout(REST, rested).await.is_ok()

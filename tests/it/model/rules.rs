@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 pub(super) const MAX_RETRIES: i32 = 2;
-pub(super) const MAX_CRASHES: i32 = 2;
+pub(super) const MAX_CRASHES: i32 = 3;
 pub(super) const DEDUP_WINDOW: i64 = 60_000;
 pub(super) const IN_FLIGHT_MAX: usize = 4;
 /// The target with a fleet-wide limit.
@@ -40,12 +40,14 @@ impl Row {
     }
 
     /// Applies a transition and notes the audit row that it must leave.
-    fn become_(&mut self, change: impl FnOnce(&mut Self)) {
+    fn become_(&mut self, seen: &mut BTreeMap<String, usize>, change: impl FnOnce(&mut Self)) {
         let old = self.clone();
         change(self);
         if self.status != old.status {
             self.events += 1;
             self.last_event = action(&old, self);
+            let suspect = if old.crash_count > 0 { "suspect " } else { "" };
+            *seen.entry(format!("{suspect}{}", self.last_event)).or_default() += 1;
         }
     }
 
@@ -83,6 +85,8 @@ pub(super) struct Model {
     pub(super) owners: HashMap<&'static str, i64>,
     pub(super) paused: Vec<&'static str>,
     dedup: HashMap<String, (i64, i64)>,
+    /// What happened, how often.
+    pub(super) seen: BTreeMap<String, usize>,
 }
 
 impl Model {
@@ -152,7 +156,7 @@ impl Model {
         let ids: Vec<i64> = found.into_iter().take(limit).map(|(id, _)| *id).collect();
         let now = self.now;
         for id in &ids {
-            self.rows.get_mut(id).expect("found").become_(|row| {
+            self.rows.get_mut(id).expect("found").become_(&mut self.seen, |row| {
                 row.status = "processing".to_owned();
                 row.attempt += 1;
                 row.owner = Some(owner.to_owned());
@@ -182,7 +186,7 @@ impl Model {
         }
         let now = self.now;
         let row = self.rows.get_mut(&id).expect("owned");
-        row.become_(|row| {
+        row.become_(&mut self.seen, |row| {
             let again = row.retry_count < row.max_retries.unwrap_or(MAX_RETRIES);
             row.let_go(match outcome {
                 "complete" => "completed",
@@ -225,7 +229,7 @@ impl Model {
             };
             if lost {
                 count += 1;
-                row.become_(|row| {
+                row.become_(&mut self.seen, |row| {
                     row.crash_count += 1;
                     row.let_go(if row.crash_count >= MAX_CRASHES { "failed" } else { "pending" });
                 });
@@ -240,7 +244,7 @@ impl Model {
         for (id, row) in &mut self.rows {
             let held = row.status == "processing" && row.owner.as_deref() == Some(owner);
             if held && !known.contains(&(*id, row.attempt)) {
-                row.become_(|row| row.let_go("pending"));
+                row.become_(&mut self.seen, |row| row.let_go("pending"));
                 count += 1;
             }
         }
@@ -253,7 +257,7 @@ impl Model {
         let mut count = 0;
         for row in self.rows.values_mut().filter(due) {
             count += 1;
-            row.become_(|row| {
+            row.become_(&mut self.seen, |row| {
                 row.status = "pending".to_owned();
                 row.available_at = None;
             });
@@ -281,7 +285,7 @@ impl Model {
             return Err("MQ003");
         }
         let revived = row.ended() && new.waits();
-        row.become_(|row| {
+        row.become_(&mut self.seen, |row| {
             let owned = row.owner.is_some() && status != "processing";
             *row = new;
             row.attempt += i32::from(owned || revived);

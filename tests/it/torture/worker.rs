@@ -17,6 +17,8 @@ use nix::{
 };
 use serde::Deserialize;
 
+use super::pace;
+
 /// Set in consumer processes: the database, and the file to log to.
 const URL: &str = "DOORBELL_TEST_TORTURE_URL";
 const LOG: &str = "DOORBELL_TEST_TORTURE_LOG";
@@ -107,7 +109,7 @@ async fn consumer_process() {
             {
                 return (broker, [plain, tx]);
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            pace::look_again().await;
         }
     };
     let (broker, consumers) = consuming.await;
@@ -126,7 +128,7 @@ async fn intended(body: &Body, delivery: &Delivery) -> HandlerResult {
         "retry" if delivery.retry_count == 0 => Err("the first try fails".into()),
         "snooze" if delivery.attempt == 1 => Ok(Outcome::snooze(Duration::from_millis(200))),
         "slow" => {
-            tokio::time::sleep(Duration::from_millis(1000)).await;
+            pace::be_slow().await;
             Ok(Outcome::Done)
         }
         _ => Ok(Outcome::Done),
