@@ -148,10 +148,7 @@ fn missing(applied: &[(i32, String)]) -> Result<&'static [Migration]> {
         if migration.version != *version || checksum(migration.sql) != *stored {
             return Err(Error::new(
                 ErrorKind::Schema,
-                format!(
-                    "migration {:04}_{} is not the one that was applied to this database",
-                    migration.version, migration.name
-                ),
+                format!("migration {} is not the one that was applied to this database", migration.name),
             ));
         }
     }

@@ -152,7 +152,9 @@ async fn consume(database: &str, ledger: &Ledger) -> Result<(Vec<Consumer>, Vec<
     for _ in 0..PROCESSES {
         let broker = Broker::connect(database).await?;
         for target in orders::TARGETS {
-            consumers.push(handlers::consumer(&broker, target, ledger).concurrency(CONCURRENCY).start().await?);
+            consumers.push(
+                handlers::consumer(&broker, target, ledger, Duration::ZERO).concurrency(CONCURRENCY).start().await?,
+            );
         }
         brokers.push(broker);
     }

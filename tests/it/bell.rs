@@ -21,7 +21,8 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
 
     let mut woken = async |how: &str, count: usize| {
         for delivery in told.take(count).await {
-            assert_eq!(delivery.found, Found::Bell, "{how}");
+            // Or by the look after the one before: nothing but a bell or that can be prompt.
+            assert_ne!(delivery.found, Found::Sweep, "{how}");
             until_status(&client, delivery.id, "completed").await;
         }
     };

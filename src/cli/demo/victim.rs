@@ -3,14 +3,14 @@
 use std::{process::Stdio, time::Duration};
 
 use clap::Args;
-use doorbell::{Broker, MessageId, Outcome};
+use doorbell::{Broker, MessageId};
 use tokio::{
     io::{AsyncReadExt, stdin},
     process::{Child, Command},
     time::{Instant, interval, sleep, sleep_until},
 };
 
-use super::{ledger::Ledger, orders, view::View};
+use super::{handlers, ledger::Ledger, orders, view::View};
 use crate::cli::{
     exit::{Exit, Failure},
     signals::Signals,
@@ -117,15 +117,7 @@ impl DemoConsumer {
         let broker = Broker::connect(&database).await?;
         let mut consumers = Vec::new();
         for target in orders::TARGETS {
-            let ledger = ledger.clone();
-            let slow = broker.consumer(target).concurrency(CONCURRENCY).fallback(move |delivery| {
-                let ledger = ledger.clone();
-                async move {
-                    sleep(HANDLING).await;
-                    ledger.note(delivery.id).await?;
-                    Ok(Outcome::Done)
-                }
-            });
+            let slow = handlers::consumer(&broker, target, &ledger, HANDLING).concurrency(CONCURRENCY);
             consumers.push(slow.start().await?);
         }
         let mut lifeline = [0; 1];
