@@ -7,6 +7,7 @@ mod checker;
 mod ledger;
 mod nemesis;
 mod pace;
+mod selftest;
 
 mod worker;
 

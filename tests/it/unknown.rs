@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::{
     logs::Logs,
     proxy::{Cut, Proxy},
-    support::{Database, count, seen, until},
+    support::{Database, count, plain_insert, seen, until},
 };
 
 const LEDGER: &str = "create table ledger (message_id bigint, attempt int)";
@@ -189,7 +189,7 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let (tell, mut told) = seen();
     let held = gate.clone();
-    let slow = lab.broker.consumer("billing").sweep(Some(HOUR)).fallback(move |delivery| {
+    let slow = lab.broker.consumer("shipping").sweep(Some(HOUR)).fallback(move |delivery| {
         tell.send(delivery.id).unwrap();
         let held = held.clone();
         async move {
@@ -198,12 +198,14 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
         }
     });
     let slow = slow.start().await.unwrap();
-    let running = lab.broker.producer("shop").publish(&message(1)).await.unwrap();
+    let running = lab.broker.producer("shop").publish(&Message::new("shipping", "n", &1).unwrap()).await.unwrap();
     assert_eq!(told.next().await, running);
-    // A second consumer of the same target and owner, whose first claim is lost.
-    lab.client.batch_execute("set integration.notify = off").await.unwrap();
-    let plain = "insert into integration.data_staging (source_app, target_app, record_type, data) values ('psql', 'billing', 'n', '2')";
-    lab.client.batch_execute(plain).await.unwrap();
+    // Parked, it claims nothing any more: the lock of the session and its latch.
+    let parked = "select count(*) = 2 from pg_locks where locktype = 'advisory' \
+                  and database = (select oid from pg_database where datname = current_database())";
+    until(&lab.client, "the first consumer is parked", parked).await;
+    // A second consumer of the same owner, whose first claim is lost.
+    plain_insert(&lab.client, "billing", "2").await;
     lab.proxy.cut(Cut::unanswered("integration.claim("));
     let (fast, runs) = consume(&lab, Outcome::Done).await;
     lab.proxy.was_cut().await;
@@ -218,7 +220,7 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
     for consumer in [slow, fast] {
         consumer.shutdown().await.unwrap();
     }
-    assert!(runs.load(Ordering::SeqCst) <= 1, "the other may have found it too");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
 async fn consume_in_tx(lab: &Lab, batch: usize) -> Consumer {
