@@ -81,7 +81,9 @@ create function integration.unpark(p_target text) returns boolean
     return pg_advisory_unlock_shared(integration.latch_class(), hashtext(p_target));
 
 -- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
--- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many, never one too few.
+-- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many. An earlier
+-- message only counts when it is due in more than 10 s: the look that promotes it must also see ours, so ours must be
+-- committed by then. Of a transaction that takes longer, the sweep finds it.
 create function integration.ring_due(p_target text, p_due timestamptz) returns void
     language sql
     begin atomic
@@ -89,7 +91,8 @@ create function integration.ring_due(p_target text, p_due timestamptz) returns v
          where integration.bell_is_on(p_target)
            and not exists (
             select from integration.data_staging d
-             where d.target_app = p_target and d.status = 'scheduled' and d.available_at < p_due);
+             where d.target_app = p_target and d.status = 'scheduled' and d.available_at < p_due
+               and d.available_at > integration.clock() + interval '10 s');
     end;
 
 -- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; and the dedup keys of
