@@ -7,7 +7,7 @@ use doorbell::{Broker, MessageId};
 use tokio::{
     io::{AsyncReadExt, stdin},
     process::{Child, Command},
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 
 use super::{handlers, ledger::Ledger, orders, view::View};
