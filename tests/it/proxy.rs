@@ -62,6 +62,8 @@ pub(crate) enum Cut {
     Unanswered(Which),
     /// The message does not reach the server.
     Unsent(Which),
+    /// The message does not reach the server, and the connection carries nothing any more; both sockets stay open.
+    Silent(Which),
     /// The nth message of the server from now on, counted over all connections, does not arrive.
     Reply(usize),
 }
@@ -212,7 +214,7 @@ async fn up(
     let mut weather = shared.weather.subscribe();
     let mut statements = HashMap::new();
     let mut bound = String::new();
-    let mut started = false;
+    let (mut started, mut silent) = (false, false);
     loop {
         let frame = read_frame(&mut client, started).await?;
         let _ = weather.wait_for(|weather| !weather.stall_up).await;
@@ -246,12 +248,20 @@ async fn up(
                     shared.fired.notify_one();
                     return Ok(());
                 }
+                Some(Cut::Silent(which)) if which(&said) => {
+                    *cut = None;
+                    shared.fired.notify_one();
+                    silent = true;
+                }
                 Some(Cut::Unanswered(which)) if which(&said) => {
                     *cut = None;
                     swallow.store(true, Ordering::SeqCst);
                 }
                 _ => {}
             }
+        }
+        if silent {
+            std::future::pending::<()>().await;
         }
         server.write_all(&frame).await?;
         if client.buffer().is_empty() {

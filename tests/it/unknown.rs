@@ -262,6 +262,22 @@ async fn effects_happen_once_wherever_their_commit_is_cut() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_never_delivered_does_not_hold_its_message_for_ever() {
+    let mut lab = Lab::new().await;
+    lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
+    let config = BrokerConfig { statement_within: Duration::from_secs(1), ..Default::default() };
+    lab.broker = Broker::with_config(Settings::parse(&lab.proxy.url).unwrap(), config).await.unwrap();
+    let consumer = consume_in_tx(&lab, 1).await;
+    lab.proxy.cut(Cut::Silent(Box::new(|said| said.runs("COMMIT"))));
+    lab.broker.producer("shop").publish(&message(1)).await.unwrap();
+    lab.proxy.was_cut().await;
+    lab.until("it is completed", "status = 'completed' and attempt = 2").await;
+    consumer.shutdown().await.unwrap();
+    assert_eq!(lab.count("ledger").await, 1);
+    assert_eq!(lab.proxy.cancels(), 0);
+}
+
+#[tokio::test]
 async fn a_redrive_whose_answer_was_lost_happened_once() {
     let lab = Lab::new().await;
     let insert = "insert into integration.data_staging (source_app, target_app, record_type, data, status, retry_count) \
