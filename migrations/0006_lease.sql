@@ -83,7 +83,7 @@ end $$;
 -- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), consumers rows SKIP
 -- LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create function integration.rescue(
-    p_grace_ms bigint default 2000, p_limit integer default 1000, p_full boolean default true
+    p_grace_ms bigint default 1500, p_limit integer default 1000, p_full boolean default true
 ) returns integer
     language plpgsql set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
 declare

@@ -34,3 +34,55 @@ create view integration.dead_letters as
     select id, source_app, target_app, record_type, error_message as reason, attempt, retry_count, crash_count,
            redrive_count, redrive_count > 0 as failed_again, created_at, updated_at as failed_at
       from integration.data_staging where status = 'failed';
+
+-- The dead letters that a filter names, oldest failure first: null matches all; p_reason is a LIKE pattern. What
+-- "doorbell redrive" with filters, and its --dry-run, take.
+create function integration.dead_letter_ids(
+    p_target text default null, p_type text default null, p_source text default null, p_reason text default null,
+    p_limit integer default null
+) returns setof bigint
+    language sql stable
+    begin atomic
+        select d.id from integration.data_staging d
+         where d.status = 'failed'
+           and (p_target is null or d.target_app = p_target)
+           and (p_type is null or d.record_type = p_type)
+           and (p_source is null or d.source_app = p_source)
+           and (p_reason is null or d.error_message like p_reason)
+         order by d.updated_at, d.id
+         limit p_limit;
+    end;
+
+-- The life of one message as the audit log has it, oldest first; also after it was archived or deleted.
+create function integration.history(p_id bigint) returns table (
+    at timestamptz, action text, app_name text, role_name text, incarnation text, attempt integer,
+    old_status text, new_status text, details jsonb
+)
+    language sql stable
+    begin atomic
+        select a.created_at, a.action, a.app_name, a.role_name, a.incarnation, a.attempt, a.old_status, a.new_status, a.details
+          from integration.audit_log a where a.staging_id = p_id order by a.created_at, a.id;
+    end;
+
+-- What every consumer process does beside its work, for installations where none runs: rescues, promotes what is due,
+-- lets canaries through, creates partitions ahead. Harmless to run anywhere, at any time, any number of times.
+-- Returns how many messages were rescued and promoted.
+create function integration.maintain(out rescued integer, out promoted integer)
+    language plpgsql as $$
+declare
+    v_targets text[];
+begin
+    rescued := integration.rescue();
+    with recursive due as (
+        (select d.target_app from integration.data_staging d where d.status = 'scheduled' order by d.target_app limit 1)
+        union all
+        select (select d.target_app from integration.data_staging d
+                 where d.status = 'scheduled' and d.target_app > due.target_app order by d.target_app limit 1)
+          from due where due.target_app is not null)
+    select array_agg(x.target_app) into v_targets
+      from (select due.target_app from due where due.target_app is not null
+            union select coalesce(t.target_app, b.breaker_key) from integration.breakers b
+              left join integration.targets t on t.breaker_key = b.breaker_key where b.state = 'open') x;
+    promoted := integration.promote(coalesce(v_targets, '{}'));
+    perform integration.ensure_partitions();
+end $$;

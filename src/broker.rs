@@ -13,7 +13,7 @@ use crate::{
     migrate,
     process::{LeaseConfig, Process},
     producer::Producer,
-    store::{ConsumerRow, Store, TargetStats},
+    store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, Store, TargetStats},
     wake::PingConfig,
 };
 
@@ -185,6 +185,33 @@ impl Broker {
     /// then) and before the first consumer started. For readiness checks.
     pub fn is_listening(&self) -> bool {
         self.0.process.get().is_some_and(|process| process.is_listening())
+    }
+
+    /// The life of one message as the audit log has it, oldest first; also after it was archived or deleted. Empty when
+    /// nothing was written about it (the level is `outcomes` by default).
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
+        self.0.store.history(id).await
+    }
+
+    /// The ids of the dead letters that a filter names, oldest failure first: what to [`redrive`](Self::redrive).
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn dead_letter_ids(&self, filter: &DeadLetters) -> Result<Vec<MessageId>> {
+        self.0.store.dead_letter_ids(filter).await
+    }
+
+    /// What every consumer process does beside its work, once: rescues the messages of dead consumers, makes due messages
+    /// pending, lets canaries of open breakers through, creates partitions ahead. For installations where nothing but
+    /// plain SQL consumes.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn maintain(&self) -> Result<Maintained> {
+        self.0.store.maintain().await
     }
 
     /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.

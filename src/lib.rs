@@ -68,7 +68,7 @@ pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, N
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{ConsumerRow, TargetStats};
+pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, TargetStats};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

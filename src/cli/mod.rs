@@ -10,8 +10,10 @@ mod migrate;
 mod consume;
 mod publish;
 
+mod audit;
 mod cancel;
 mod consumers;
+mod maintain;
 mod pause;
 mod redrive;
 mod resume;
@@ -106,11 +108,13 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Stats(stats::Stats),
+    Audit(audit::Audit),
     Redrive(redrive::Redrive),
     Cancel(cancel::Cancel),
     Pause(pause::Pause),
     Resume(resume::Resume),
     Consumers(consumers::Consumers),
+    Maintain(maintain::Maintain),
     Completions(completions::Completions),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
@@ -161,6 +165,8 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
+            Self::Audit(audit) => audit.run(global).await,
+            Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,
             Self::Cancel(cancel) => cancel.run(global).await,
             Self::Pause(pause) => pause.run(global).await,

@@ -14,7 +14,7 @@ const CONSUMERS: &str = "select incarnation, host, pid, application, version, ta
     lease_until > integration.clock() from integration.consumers order by started_at, incarnation";
 
 /// A process whose session lock is free is declared dead once it has not beaten for this long.
-const RESCUE_GRACE: Duration = Duration::from_millis(2000);
+const RESCUE_GRACE: Duration = Duration::from_millis(1500);
 const RESCUE_LIMIT: i32 = 1000;
 
 /// Who a process says it is.

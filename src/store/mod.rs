@@ -2,6 +2,7 @@
 //! lives in `migrations/`.
 
 mod claim;
+mod history;
 mod json;
 mod lease;
 mod observe;
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub(crate) use claim::ClaimRequest;
+pub use history::{AuditEvent, DeadLetters, Maintained};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
 pub use observe::TargetStats;

@@ -225,10 +225,16 @@ async fn a_panic_fails_its_message_and_the_consumer_lives_on() {
     consumer.shutdown().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_handler_that_takes_too_long_is_dropped_even_when_it_blocks_its_thread() {
     let db = Database::new().await;
     let client = db.client().await;
+    // A blocked thread may be the one that was waiting for the runtime's timers and sockets; this one keeps asking them.
+    let awake = tokio::spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Arc::new(std::sync::Mutex::new(released));
     let consumer = db.broker().await.consumer("billing").sweep(HOUR).handler_timeout(Some(Duration::from_millis(100)));
@@ -251,6 +257,7 @@ async fn a_handler_that_takes_too_long_is_dropped_even_when_it_blocks_its_thread
     assert_eq!(failed.reason(), "timed out after 0.1 s and did not stop");
     // What it says in the end comes too late.
     release.send(()).unwrap();
+    awake.abort();
     consumer.shutdown().await.unwrap();
     assert_eq!(row(&client, blocking).await.status, "failed");
 }

@@ -5,7 +5,9 @@ use std::{process::Stdio, time::Duration};
 use doorbell::{BrokerConfig, Outcome};
 use tokio::{process, sync::watch};
 
-use crate::support::{Database, HOUR, echo, message, plain_insert, row, seen, soon, until, until_count, until_status};
+use crate::support::{
+    Database, HOUR, count, echo, message, plain_insert, row, seen, soon, until, until_count, until_status,
+};
 
 /// Set in the processes that a test starts from its own program: the database to consume from.
 const CHILD: &str = "DOORBELL_TEST_CONSUMER";
@@ -50,6 +52,7 @@ async fn what_a_killed_process_held_is_handled_by_another_and_costs_no_retry() {
     for id in ids {
         let completed = until_status(&client, id, "completed").await;
         assert_eq!((completed.attempt, completed.crash_count, completed.retry_count), (2, 0, 0));
+        assert_eq!(crashes(&client, id).await, 1);
     }
     consumer.shutdown().await.unwrap();
 }
@@ -78,6 +81,12 @@ async fn a_message_that_kills_three_processes_is_failed_and_its_neighbours_compl
         let completed = until_status(&client, id, "completed").await;
         assert!(completed.crash_count <= 1, "{completed:?}");
     }
+}
+
+/// How often the message was rescued from a dead consumer; cleared in the message itself once it survives.
+async fn crashes(client: &tokio_postgres::Client, id: i64) -> i64 {
+    let rescues = "select count(*) from integration.audit_log where action = 'rescued' and staging_id =";
+    count(client, &format!("{rescues} {id}")).await
 }
 
 /// Says when it is dropped.
@@ -114,6 +123,7 @@ async fn a_process_that_was_declared_dead_stops_its_handlers_and_starts_over() {
     assert_eq!(told.next().await, "running");
     let completed = until_status(&client, id, "completed").await;
     assert_eq!((completed.attempt, completed.crash_count, completed.retry_count), (2, 0, 0));
+    assert_eq!(crashes(&client, id).await, 1);
     let after = broker.consumers().await.unwrap();
     assert_eq!(after.len(), 1);
     assert_ne!(after[0].incarnation, before);

@@ -17,6 +17,8 @@ mod listener;
 mod logs;
 mod migrations;
 mod model;
+#[cfg(feature = "cli")]
+mod operate;
 mod path;
 mod plans;
 mod proxy;

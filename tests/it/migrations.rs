@@ -5,12 +5,12 @@ use tokio_postgres::Client;
 
 use crate::support::{Database, connect, count, echo, message};
 
-/// Everything that the schema consists of, one line each. Months' partitions and what differs between versions of
-/// PostgreSQL (not-null constraints as objects, the text of views) are left out.
+/// Everything that the schema consists of, one line each. Partitions and what differs between versions of PostgreSQL
+/// (not-null constraints as objects, the text of views) are left out.
 const CATALOG: &str = r#"
 with relations as (
     select c.oid, c.relname, c.relkind, c.reloptions from pg_class c
-     where c.relnamespace = 'integration'::regnamespace and c.relname !~ '_\d{6}(_|$)'),
+     where c.relnamespace = 'integration'::regnamespace and not c.relispartition),
 lines as (
     select 'column ' || r.relname || '.' || lpad(a.attnum::text, 2, '0') || ' ' || a.attname || ' '
            || format_type(a.atttypid, a.atttypmod) || case when a.attnotnull then ' not null' else '' end

@@ -155,5 +155,6 @@ async fn two_hundred_consumers_in_one_process_share_its_few_connections() {
     publisher.close().await;
     let sessions = "select count(*) from pg_stat_activity where datname = current_database()";
     // Ten of the pool, the listener, the heartbeat, and ours.
-    assert!(count(&client, sessions).await <= 13);
+    let sessions = count(&client, sessions).await;
+    assert!(sessions <= 13, "{sessions} sessions");
 }
