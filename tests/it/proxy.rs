@@ -1,6 +1,8 @@
 //! A proxy between client and server that understands PostgreSQL's message frames and fails on command, in the ways a
 //! network does: silence with open sockets, deafness, delay, reset, a reply that never comes.
 
+mod cut;
+
 use std::{
     collections::HashMap,
     io,
@@ -18,6 +20,8 @@ use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
 };
+
+pub(crate) use self::cut::{Cut, Said};
 
 /// The codes of untyped messages that ask for TLS, for GSSAPI, for a cancellation.
 const ENCRYPTION: [u32; 2] = [80877103, 80877104];
@@ -39,43 +43,6 @@ pub(crate) struct Weather {
 impl Weather {
     pub(crate) const STALLED: Self = Self { stall_up: true, stall_down: true, deaf: false, delay: Duration::ZERO };
     pub(crate) const DEAF: Self = Self { stall_up: false, stall_down: false, deaf: true, delay: Duration::ZERO };
-}
-
-/// A message of the client: its type, and the SQL it is about where it is about SQL.
-pub(crate) struct Said<'a> {
-    pub(crate) tag: u8,
-    pub(crate) sql: &'a str,
-}
-
-impl Said<'_> {
-    /// Whether it runs a statement that contains the text.
-    pub(crate) fn runs(&self, text: &str) -> bool {
-        matches!(self.tag, b'E' | b'Q') && self.sql.contains(text)
-    }
-}
-
-type Which = Box<dyn Fn(&Said) -> bool + Send>;
-
-/// Where one connection is cut, once.
-pub(crate) enum Cut {
-    /// The message reaches the server and is acted upon; not a byte of the answer comes back.
-    Unanswered(Which),
-    /// The message does not reach the server.
-    Unsent(Which),
-    /// The message does not reach the server, and the connection carries nothing any more; both sockets stay open.
-    Silent(Which),
-    /// The nth message of the server from now on, counted over all connections, does not arrive.
-    Reply(usize),
-}
-
-impl Cut {
-    pub(crate) fn unanswered(sql: &'static str) -> Self {
-        Self::Unanswered(Box::new(move |said| said.runs(sql)))
-    }
-
-    pub(crate) fn unsent(sql: &'static str) -> Self {
-        Self::Unsent(Box::new(move |said| said.runs(sql)))
-    }
 }
 
 /// The proxy; dropping it closes every connection.
