@@ -14,7 +14,7 @@ use crate::{
     handler::{TxHandler, caught},
     message::{Delivery, MessageId},
     outcome::Outcome,
-    store::{Store, Verdict},
+    store::Verdict,
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -63,7 +63,7 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
     let ids: Vec<MessageId> = deliveries.iter().map(|delivery| delivery.id).collect();
     let attempts: Vec<i32> = deliveries.iter().map(|delivery| delivery.attempt).collect();
     let owner = &deliveries[0].owner;
-    let completing = Store::complete_in(&tx, owner, &ids, &attempts);
+    let completing = context.store.complete_in(&tx, owner, &ids, &attempts);
     if context.store.within_deadline("complete messages", completing).await? < deliveries.len() {
         if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
             client.answered();

@@ -13,6 +13,10 @@ use crate::{
 };
 
 const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
+// From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went silent)
+// must not hold them until TCP gives up after hours.
+const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[]) c, \
+    set_config('idle_in_transaction_session_timeout', $4, true)";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
 const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6)";
 
@@ -42,17 +46,20 @@ impl Store {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back.
+    /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back. The
+    /// server ends the session if the transaction is not over after the deadline of a statement.
     pub(crate) async fn complete_in(
+        &self,
         tx: &Transaction<'_>,
         owner: &str,
         ids: &[MessageId],
         attempts: &[i32],
     ) -> Result<usize> {
-        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY];
-        let params: [&(dyn ToSql + Sync); 3] = [&owner, &ids, &attempts];
+        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY, Type::TEXT];
+        let limit = self.deadline.as_millis().max(1).to_string();
+        let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &limit];
         let typed: Vec<_> = params.into_iter().zip(types).collect();
-        Ok(tx.query_typed(COMPLETE, &typed).await?.len())
+        Ok(tx.query_typed(COMPLETE_IN, &typed).await?.len())
     }
 
     /// Which of the attempts were settled by a statement whose answer was lost.

@@ -1,6 +1,8 @@
 //! A proxy between client and server that understands PostgreSQL's message frames and fails on command, in the ways a
 //! network does: silence with open sockets, deafness, delay, reset, a reply that never comes.
 
+mod cut;
+
 use std::{
     collections::HashMap,
     io,
@@ -18,6 +20,8 @@ use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
 };
+
+pub(crate) use self::cut::{Cut, Said};
 
 /// The codes of untyped messages that ask for TLS, for GSSAPI, for a cancellation.
 const ENCRYPTION: [u32; 2] = [80877103, 80877104];
@@ -39,41 +43,6 @@ pub(crate) struct Weather {
 impl Weather {
     pub(crate) const STALLED: Self = Self { stall_up: true, stall_down: true, deaf: false, delay: Duration::ZERO };
     pub(crate) const DEAF: Self = Self { stall_up: false, stall_down: false, deaf: true, delay: Duration::ZERO };
-}
-
-/// A message of the client: its type, and the SQL it is about where it is about SQL.
-pub(crate) struct Said<'a> {
-    pub(crate) tag: u8,
-    pub(crate) sql: &'a str,
-}
-
-impl Said<'_> {
-    /// Whether it runs a statement that contains the text.
-    pub(crate) fn runs(&self, text: &str) -> bool {
-        matches!(self.tag, b'E' | b'Q') && self.sql.contains(text)
-    }
-}
-
-type Which = Box<dyn Fn(&Said) -> bool + Send>;
-
-/// Where one connection is cut, once.
-pub(crate) enum Cut {
-    /// The message reaches the server and is acted upon; not a byte of the answer comes back.
-    Unanswered(Which),
-    /// The message does not reach the server.
-    Unsent(Which),
-    /// The nth message of the server from now on, counted over all connections, does not arrive.
-    Reply(usize),
-}
-
-impl Cut {
-    pub(crate) fn unanswered(sql: &'static str) -> Self {
-        Self::Unanswered(Box::new(move |said| said.runs(sql)))
-    }
-
-    pub(crate) fn unsent(sql: &'static str) -> Self {
-        Self::Unsent(Box::new(move |said| said.runs(sql)))
-    }
 }
 
 /// The proxy; dropping it closes every connection.
@@ -212,7 +181,7 @@ async fn up(
     let mut weather = shared.weather.subscribe();
     let mut statements = HashMap::new();
     let mut bound = String::new();
-    let mut started = false;
+    let (mut started, mut silent) = (false, false);
     loop {
         let frame = read_frame(&mut client, started).await?;
         let _ = weather.wait_for(|weather| !weather.stall_up).await;
@@ -246,12 +215,20 @@ async fn up(
                     shared.fired.notify_one();
                     return Ok(());
                 }
+                Some(Cut::Silent(which)) if which(&said) => {
+                    *cut = None;
+                    shared.fired.notify_one();
+                    silent = true;
+                }
                 Some(Cut::Unanswered(which)) if which(&said) => {
                     *cut = None;
                     swallow.store(true, Ordering::SeqCst);
                 }
                 _ => {}
             }
+        }
+        if silent {
+            std::future::pending::<()>().await;
         }
         server.write_all(&frame).await?;
         if client.buffer().is_empty() {

@@ -1,6 +1,8 @@
 //! Unknown outcomes: the connection ends after a statement was sent and before its answer came. Nothing is done twice,
 //! nothing is reported lost that was not, and nothing that may be committing is ever cancelled.
 
+mod publishes;
+
 use std::{
     sync::{
         Arc,
@@ -57,67 +59,6 @@ async fn through(proxy: &Proxy) -> Broker {
 
 fn message(n: usize) -> Message {
     Message::new("billing", "n", &n).unwrap()
-}
-
-#[tokio::test]
-async fn a_publish_with_a_dedup_key_answers_with_its_one_message_wherever_it_is_cut() {
-    let lab = Lab::new().await;
-    let producer = lab.broker.producer("shop");
-    for (n, cut) in
-        [Cut::unanswered("integration.publish("), Cut::unsent("integration.publish(")].into_iter().enumerate()
-    {
-        lab.proxy.cut(cut);
-        let id = producer.publish(&message(n).dedup_key(format!("key {n}"))).await.unwrap();
-        lab.proxy.was_cut().await;
-        assert_eq!(lab.count("integration.data_staging").await, n as i64 + 1);
-        assert_eq!(lab.count(&format!("integration.data_staging where id = {id} and dedup_key = 'key {n}'")).await, 1);
-    }
-    for (n, cut) in
-        [Cut::unanswered("integration.publish_many("), Cut::unsent("integration.publish_many(")].into_iter().enumerate()
-    {
-        lab.proxy.cut(cut);
-        let messages: Vec<Message> = (0..100).map(|m| message(m).dedup_key(format!("{n}/{m}"))).collect();
-        let ids = producer.publish_many(&messages).await.unwrap();
-        lab.proxy.was_cut().await;
-        for (m, id) in ids.into_iter().enumerate() {
-            assert_eq!(
-                lab.count(&format!("integration.data_staging where dedup_key = '{n}/{m}' and id = {id}")).await,
-                1
-            );
-        }
-        assert_eq!(lab.count(&format!("integration.data_staging where dedup_key like '{n}/%'")).await, 100);
-    }
-    assert_eq!(lab.proxy.cancels(), 0);
-}
-
-#[tokio::test]
-async fn a_publish_without_a_dedup_key_says_that_its_outcome_is_unknown() {
-    let lab = Lab::new().await;
-    let producer = lab.broker.producer("shop");
-    let copied: Vec<Message> = (0..100).map(message).collect();
-    // (what is cut, what is published, whether it happened)
-    let copy_done = || Cut::Unanswered(Box::new(|said| said.tag == b'c'));
-    let copy_unsent = || Cut::Unsent(Box::new(|said| said.tag == b'c'));
-    for (cut, messages, happened) in [
-        (Cut::unanswered("integration.publish("), &copied[..1], true),
-        (Cut::unsent("integration.publish("), &copied[..1], false),
-        (Cut::unanswered("integration.publish_many("), &copied[..2], true),
-        (Cut::unsent("integration.publish_many("), &copied[..2], false),
-        (copy_done(), &copied[..], true),
-        (copy_unsent(), &copied[..], false),
-    ] {
-        lab.client.batch_execute("delete from integration.data_staging").await.unwrap();
-        lab.proxy.cut(cut);
-        let error = match messages {
-            [one] => producer.publish(one).await.unwrap_err(),
-            many => producer.publish_many(many).await.unwrap_err(),
-        };
-        lab.proxy.was_cut().await;
-        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error:?}");
-        let expected = if happened { messages.len() as i64 } else { 0 };
-        assert_eq!(lab.count("integration.data_staging").await, expected);
-    }
-    assert_eq!(lab.proxy.cancels(), 0);
 }
 
 /// A consumer whose handler answers with `outcome` for the first attempt, and counts its runs.
@@ -259,6 +200,22 @@ async fn effects_happen_once_wherever_their_commit_is_cut() {
             assert_eq!(lab.proxy.cancels(), 0);
         }
     }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_never_delivered_does_not_hold_its_message_for_ever() {
+    let mut lab = Lab::new().await;
+    lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
+    let config = BrokerConfig { statement_within: Duration::from_secs(1), ..Default::default() };
+    lab.broker = Broker::with_config(Settings::parse(&lab.proxy.url).unwrap(), config).await.unwrap();
+    let consumer = consume_in_tx(&lab, 1).await;
+    lab.proxy.cut(Cut::Silent(Box::new(|said| said.runs("COMMIT"))));
+    lab.broker.producer("shop").publish(&message(1)).await.unwrap();
+    lab.proxy.was_cut().await;
+    lab.until("it is completed", "status = 'completed' and attempt = 2").await;
+    consumer.shutdown().await.unwrap();
+    assert_eq!(lab.count("ledger").await, 1);
+    assert_eq!(lab.proxy.cancels(), 0);
 }
 
 #[tokio::test]

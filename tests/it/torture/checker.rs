@@ -5,6 +5,12 @@ use tokio_postgres::Client;
 /// Creates the tables that handlers write to and the rules.
 pub(super) const SCHEMA: &str = include_str!("checker.sql");
 
+/// For long runs: without them each rule would compare everything with everything.
+pub(super) const INDEXES: &str = "create index on integration.data_staging ((data->>'op')); \
+    create index on integration.data_staging_archive ((data->>'op')); create index on integration.audit_log (staging_id, id); \
+    create index on chk.effect (op); create index on chk.run (staging_id); \
+    analyze integration.data_staging, integration.audit_log, chk.op, chk.effect, chk.run";
+
 /// Which rules are broken: (rule, subject, detail).
 pub(super) async fn violations(client: &Client) -> Vec<(String, String, String)> {
     let rows =
