@@ -282,12 +282,23 @@ fn main() {
     bench.triggers(true);
     bench.measure(&mut criterion, "raw drain", DRAIN as u64, Bench::raw_drain);
     bench.measure(&mut criterion, "drain", DRAIN as u64, Bench::drain);
+    // What trust costs: the same drain with more and less of the audit log, and without the guard of hand edits.
+    bench.execute("select integration.set_audit_level('all')");
+    bench.measure(&mut criterion, "drain, audit all", DRAIN as u64, Bench::drain);
+    bench.execute("select integration.set_audit_level('off')");
+    bench.measure(&mut criterion, "drain, audit off", DRAIN as u64, Bench::drain);
+    bench.execute("drop trigger data_staging_hand_edit on integration.data_staging");
+    bench.measure(&mut criterion, "drain, off, no guard", DRAIN as u64, Bench::drain);
+    bench.execute("select integration.set_audit_level('outcomes')");
     let (ours, raw) = bench.wakes(300);
 
     println!("\nbest samples of this run; ratio 1.00 is the floor");
     bench.ratio("publish", "raw insert");
     bench.ratio("publish_many 1000", "raw copy 1000");
     bench.ratio("drain", "raw drain");
+    bench.ratio("drain, audit all", "drain, audit off");
+    bench.ratio("drain", "drain, audit off");
+    bench.ratio("drain, audit off", "drain, off, no guard");
     let at = |sorted: &[f64], share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize] * 1000.0;
     println!(
         "wake-up, acknowledged -> handler: p50 {:.3} ms, p99 {:.3} ms   floor (raw NOTIFY + raw claim): p50 {:.3} ms, p99 {:.3} ms   ratio {:.2}",
