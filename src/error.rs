@@ -135,7 +135,9 @@ impl From<tokio_postgres::Error> for Error {
                 "MQ003" => ErrorKind::IllegalTransition,
                 "MQ004" => ErrorKind::NotFound,
                 "3F000" | "42P01" | "42883" | "42703" => ErrorKind::Schema,
-                "57P01" | "57P02" | "57P03" => ErrorKind::Connect,
+                // Ended in the middle of something, which may have been a commit.
+                "57P01" | "57P02" => ErrorKind::OutcomeUnknown,
+                "57P03" => ErrorKind::Connect,
                 _ => ErrorKind::Database,
             };
             let mut message = db.message().to_owned();

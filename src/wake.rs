@@ -139,7 +139,10 @@ impl Listener {
     pub(crate) async fn subscribe(&self, channels: Vec<String>, bell: &Arc<Bell>) {
         self.bells.with(|bells| {
             for channel in &channels {
-                bells.entry(channel.clone()).or_default().push(bell.clone());
+                let hung = bells.entry(channel.clone()).or_default();
+                if !hung.iter().any(|other| Arc::ptr_eq(other, bell)) {
+                    hung.push(bell.clone());
+                }
             }
         });
         let (done, in_force) = oneshot::channel();

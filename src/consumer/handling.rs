@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// One task's end: what became of its messages.
 pub(super) struct Handled {

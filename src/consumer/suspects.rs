@@ -6,9 +6,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
-use super::{handling::run_handlers, run::Context, settle::settle_until_done};
+use super::{
+    handling::{GRACE, run_handlers},
+    run::Context,
+    settle::settle_until_done,
+};
 use crate::{
     error::Result,
+    handler::timeout_reason,
+    outcome::Outcome,
     store::{Settlement, Verdict},
 };
 
@@ -36,10 +42,17 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         let settling = context.process.held().settling(vec![(id, attempt)]);
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
-        // A task of its own, so that a handler that blocks its thread does not block this loop.
+        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout, the
+        // other handlers of the process.
         let mut handler = tokio::task::JoinSet::new();
         handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
-        let verdict = handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release);
+        let verdict = match context.config.handler_timeout {
+            Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
+                Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release),
+                Err(_) => Verdict::Outcome(Outcome::retry(timeout_reason(limit) + " and did not stop")),
+            },
+            None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release),
+        };
         drop(alone);
         if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
             settling.done();
