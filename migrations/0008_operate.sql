@@ -1,7 +1,7 @@
 -- What operators do: edit rows by hand, cancel, redrive, pause.
 
 -- AFTER UPDATE, for changes of status that were not made by claim or settle: those always change claimed_by, so the
--- machine path never enters. Legal hand edits are completed (ownership cleared, fence moved, times set), illegal ones fail.
+-- machine path never enters; nor does it leave what the other conditions ask for. Legal hand edits are completed (ownership cleared, fence moved, times set), illegal ones fail.
 -- AFTER and not BEFORE: a BEFORE trigger would lock each row once more and log that, for every message.
 -- SQLSTATEs: MQ003 for an illegal transition or an attempt that goes down.
 create function integration.guard_hand_edit() returns trigger
@@ -55,7 +55,12 @@ end $$;
 create trigger data_staging_hand_edit after update on integration.data_staging
     for each row when (
         old.status is distinct from new.status
-            and (new.claimed_by is not distinct from old.claimed_by or old.status in ('completed', 'failed', 'cancelled'))
+            and (new.claimed_by is not distinct from old.claimed_by or old.status in ('completed', 'failed', 'cancelled')
+                -- Edits that changed the owner as well, and left behind what no claim or settle leaves.
+                or old.status = 'scheduled' and new.status = 'processing'
+                or new.status = 'completed' and new.processed_at is null
+                or new.status <> 'scheduled' and new.available_at is not null
+                or new.status <> 'processing' and (new.claimed_by is not null or new.lease_until is not null))
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();
 

@@ -180,7 +180,7 @@ impl Lab {
                 let expected = match self.model.rows.get(&id) {
                     None => Err("MQ004"),
                     Some(row) if !row.ended() => Err("MQ003"),
-                    Some(_) => self.model.edit(id, "pending", None),
+                    Some(_) => self.model.edit(id, "pending", None, false),
                 };
                 self.same(answer.map(drop), expected);
             }
@@ -188,7 +188,7 @@ impl Lab {
                 let id = self.some_id();
                 self.ask("select * from integration.cancel(array[$1::bigint])", &[&id]).await.unwrap();
                 if self.model.rows.get(&id).is_some_and(|row| !row.ended()) {
-                    self.model.edit(id, "cancelled", None).unwrap();
+                    self.model.edit(id, "cancelled", None, false).unwrap();
                 }
             }
             94..96 => {
@@ -288,10 +288,12 @@ impl Lab {
             return self.same(answer, expected);
         }
         let due = (status == "scheduled").then_some(self.model.now + 1000);
-        let sql = "update integration.data_staging set status = $2, available_at = case when $2 = 'scheduled' \
-                   then integration.clock() + interval '1 s' else available_at end where id = $1 returning 0::bigint";
-        let answer = self.ask(sql, &[&id, &status]).await;
-        let expected = self.model.edit(id, status, due);
+        let sql = "update integration.data_staging set status = $2, claimed_by = case when not $3 then claimed_by end, \
+                   available_at = case when $2 = 'scheduled' then integration.clock() + interval '1 s' else available_at end \
+                   where id = $1 returning 0::bigint";
+        let disown = status != "processing" && self.random.random_bool(0.3);
+        let answer = self.ask(sql, &[&id, &status, &disown]).await;
+        let expected = self.model.edit(id, status, due, disown);
         self.same(answer.map(drop), expected);
     }
 

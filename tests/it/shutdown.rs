@@ -6,7 +6,7 @@ use doorbell::{ConsumerConfig, Outcome};
 use tokio::sync::{Barrier, watch};
 
 use crate::support::{
-    Database, HOUR, count, echo, listeners, message, plain_insert, row, seen, soon, until_count, until_status,
+    Database, HOUR, echo, listeners, message, plain_insert, row, seen, soon, until, until_count, until_status,
 };
 
 /// Says when it is dropped.
@@ -153,8 +153,7 @@ async fn two_hundred_consumers_in_one_process_share_its_few_connections() {
         consumer.shutdown().await.unwrap();
     }
     publisher.close().await;
-    let sessions = "select count(*) from pg_stat_activity where datname = current_database()";
-    // Ten of the pool, the listener, the heartbeat, and ours.
-    let sessions = count(&client, sessions).await;
-    assert!(sessions <= 13, "{sessions} sessions");
+    // Ten of the pool, the listener, the heartbeat, and ours; the publisher's may still be on their way out.
+    let few = "select count(*) <= 13 from pg_stat_activity where datname = current_database()";
+    until(&client, "few sessions are left", few).await;
 }

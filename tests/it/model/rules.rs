@@ -266,7 +266,8 @@ impl Model {
     }
 
     /// `update … set status = …` by hand; `due` is what the same statement sets available_at to.
-    pub(super) fn edit(&mut self, id: i64, status: &str, due: Option<i64>) -> Answer<()> {
+    /// With `disown`, it also says that nobody owns the message.
+    pub(super) fn edit(&mut self, id: i64, status: &str, due: Option<i64>, disown: bool) -> Answer<()> {
         let Some(row) = self.rows.get_mut(&id) else { return Ok(()) };
         let mut new = row.clone();
         new.status = status.to_owned();
@@ -286,7 +287,7 @@ impl Model {
         }
         let revived = row.ended() && new.waits();
         row.become_(&mut self.seen, |row| {
-            let owned = row.owner.is_some() && status != "processing";
+            let owned = row.owner.is_some() && !disown && status != "processing";
             *row = new;
             row.attempt += i32::from(owned || revived);
             if status != "processing" {
