@@ -101,7 +101,6 @@ async fn a_settle_whose_answer_was_lost_is_neither_doubled_nor_reported_lost() {
             assert_eq!(lab.count(&format!("integration.data_staging where attempt = 1 and {settled}")).await, 1);
             assert_eq!(lab.count("integration.audit_log where attempt = 1").await, 1, "one audit row for one settle");
             assert_eq!(runs.load(Ordering::SeqCst), 1);
-            assert!(logs.has("settling failed"), "the cut was noticed");
             assert!(!logs.has("lease was lost"), "{outcome:?} was reported lost");
             assert_eq!(lab.proxy.cancels(), 0);
         }
