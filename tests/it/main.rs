@@ -2,6 +2,7 @@
 
 mod support;
 
+mod bad_data;
 mod bell;
 mod breaker;
 mod claim;

@@ -1,0 +1,78 @@
+//! What no sane program sends, and a clock that jumps.
+
+use doorbell::Outcome;
+
+use crate::support::{Database, HOUR, count, plain_insert, seen, until_status};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_by_an_hour_changes_no_settle_and_rescues_nobody() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let (tell, mut told) = seen();
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = gate.clone();
+    let broker = db.broker().await;
+    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+        let (tell, gate) = (tell.clone(), gate.clone());
+        async move {
+            tell.send(delivery.attempt)?;
+            gate.acquire().await?.forget();
+            Ok(Outcome::Done)
+        }
+    });
+    let consumer = consumer.start().await.unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    assert_eq!(told.next().await, 1);
+    let clock = "create or replace function integration.clock() returns timestamptz language sql volatile parallel safe \
+                 return clock_timestamp() - interval '1 hour'";
+    client.batch_execute(clock).await.unwrap();
+    assert_eq!(count(&client, "select integration.rescue()::bigint").await, 0);
+    opened.add_permits(1);
+    let completed = until_status(&client, id, "completed").await;
+    assert_eq!((completed.attempt, completed.crash_count, completed.retry_count), (1, 0, 0));
+    // Published in the hour that comes a second time: handled as well.
+    let next = plain_insert(&client, "billing", "2").await;
+    opened.add_permits(1);
+    until_status(&client, next, "completed").await;
+    consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_of_a_hundred_megabytes_are_refused_by_the_table_with_the_limit_in_the_name_of_the_rule() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let huge = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+                values ('psql', 'billing', 'n', to_jsonb(repeat('x', 100000000)))";
+    let refused = client.batch_execute(huge).await.unwrap_err();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!((refused.code().code(), refused.constraint()), ("23514", Some("payload_at_most_64_mib")));
+    assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_levels_and_numbers_beyond_a_double_fail_alone_or_are_refused() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let message = |payload: String| {
+        doorbell::Message::from_raw("billing", "n", serde_json::value::RawValue::from_string(payload).unwrap())
+    };
+    let producer = db.broker().await.producer("shop");
+    // RawValue itself refuses the deepest; what it lets through is refused by name.
+    let refused = producer.publish(&message(deep(125))).await.unwrap_err();
+    assert_eq!(refused.kind(), doorbell::ErrorKind::Invalid);
+    for (payload, accepted) in [(deep(5000), true), ("1e400".to_owned(), true), ("1e200000".to_owned(), false)] {
+        let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+                   values ('psql', 'billing', 'n', $1::text::jsonb)";
+        assert_eq!(client.execute(sql, &[&payload]).await.is_ok(), accepted, "{}", &payload[..5]);
+    }
+    let fine = plain_insert(&client, "billing", "1").await;
+    let broker = db.broker().await;
+    let consumer = broker.consumer("billing").on("n", |_: serde_json::Value, _| async { Ok(Outcome::Done) });
+    let consumer = consumer.start().await.unwrap();
+    until_status(&client, fine, "completed").await;
+    let unreadable =
+        "select count(*) = 2 from integration.dead_letters where reason like 'the payload cannot be read as%'";
+    crate::support::until(&client, "both fail alone", unreadable).await;
+    consumer.shutdown().await.unwrap();
+}
