@@ -11,6 +11,7 @@ mod consume;
 mod publish;
 
 mod audit;
+mod breaker;
 mod cancel;
 mod consumers;
 mod maintain;
@@ -113,6 +114,7 @@ enum Command {
     Cancel(cancel::Cancel),
     Pause(pause::Pause),
     Resume(resume::Resume),
+    Breaker(breaker::Breaker),
     Consumers(consumers::Consumers),
     Maintain(maintain::Maintain),
     Completions(completions::Completions),
@@ -171,6 +173,7 @@ impl Command {
             Self::Cancel(cancel) => cancel.run(global).await,
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
+            Self::Breaker(breaker) => breaker.run(global).await,
             Self::Consumers(consumers) => consumers.run(global).await,
             Self::Completions(completions) => completions.run(),
             Self::Consume(_) | Self::Demo(_) | Self::DemoConsumer(_) => unreachable!("run with their own signals"),

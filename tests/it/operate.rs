@@ -74,3 +74,17 @@ async fn maintain_rescues_and_promotes_where_no_consumer_runs() {
     let rescued = until_status(&client, id, "pending").await;
     assert_eq!((rescued.crash_count, rescued.retry_count), (1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_is_opened_and_closed_from_the_command_line() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    plain_insert(&client, "billing", "1").await;
+    let claimable = "select count(*) from integration.claim('billing', 'probe', 1, p_lease => '1 s')";
+    let opened = doorbell(&db, &["breaker", "open", "billing", "--reason", "maintenance", "--for", "10m"]).await;
+    assert_eq!(opened.status.code(), Some(0));
+    assert_eq!(count(&client, claimable).await, 0);
+    assert_eq!(doorbell(&db, &["breaker", "close", "billing"]).await.status.code(), Some(0));
+    assert_eq!(doorbell(&db, &["breaker", "close", "billing"]).await.status.code(), Some(3));
+    assert_eq!(count(&client, claimable).await, 1);
+}
