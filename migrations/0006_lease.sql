@@ -76,7 +76,7 @@ begin
 end $$;
 
 -- Declares dead every process whose lease ran out, or whose session lock is free although it was taken on this very
--- server and which has not beaten for p_grace_ms; returns their messages (see return_message), and those whose own
+-- server and which has not beaten for p_grace_ms; returns their messages to pending, and those whose own
 -- lease ran out, and those of owners nobody knows. At most p_limit messages; callers repeat while the result equals it.
 -- Returns how many messages were returned. With p_full false the messages are looked at only when somebody was declared
 -- dead just now: cheap enough for every heartbeat; what it leaves (leases of single claims, strays) the next full one finds.

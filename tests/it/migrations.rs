@@ -128,3 +128,16 @@ async fn a_database_without_the_schema_says_so() {
     let error = db.broker().await.producer("shop").publish(&message("billing", 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema, "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_the_right_to_create_may_migrate_where_nothing_is_to_be_done() {
+    let db = Database::new().await;
+    let role = format!("service_{}", db.name());
+    let grants = format!(
+        "create role {role} login; grant usage on schema integration to {role}; \
+         grant select on integration.migrations to {role}"
+    );
+    db.client().await.batch_execute(&grants).await.unwrap();
+    let broker = Broker::connect(&db.url.replace("user=postgres", &format!("user={role}"))).await.unwrap();
+    assert!(broker.migrate().await.unwrap().applied.is_empty());
+}
