@@ -7,6 +7,7 @@ mod claiming;
 mod drain;
 mod effects;
 mod handling;
+mod marks;
 mod parking;
 mod runs;
 mod settle;

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::FutureExt;
@@ -18,13 +18,14 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     ConsumerConfig,
     allowance::Allowance,
     claiming::Claimed,
     handling::{Handled, handle},
+    marks::Marks,
     parking::Parking,
     runs::Runs,
     settle::settle_until_done,
@@ -92,6 +93,16 @@ pub(super) struct Loop {
     pub(super) settling_count: usize,
     /// Why to look again, if at all; `None`: parked.
     pub(super) look: Option<Found>,
+    /// Where looks begin.
+    pub(super) marks: Marks,
+    /// The next look begins at the beginning.
+    pub(super) everywhere: bool,
+    /// Then such a look is due.
+    pub(super) look_everywhere_at: Option<Instant>,
+    /// Full batches in a row.
+    pub(super) full_batches: u32,
+    /// The marks that the database has.
+    pub(super) kept: Vec<(i32, SystemTime, MessageId)>,
     pub(super) parking: Parking,
     pub(super) last_bell: Option<Instant>,
     pub(super) close_bells: u32,
@@ -114,6 +125,8 @@ enum Event {
     Claimed(Claimed),
     Parked(Option<Parked>),
     LookAgain,
+    LookEverywhere,
+    Kept,
     Settled,
     Rung,
     Sweep,
@@ -139,6 +152,11 @@ impl Loop {
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
         let allowance = Allowance::new(config.messages_max);
+        // Of consumers that accept only some record types, each is somewhere else.
+        let marks = match config.record_types {
+            None => Marks::load(broker.store().marks(&target).await?),
+            Some(_) => Marks::default(),
+        };
         let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
@@ -158,6 +176,11 @@ impl Loop {
             settling_count: 0,
             // Register before looking, then look: what was there before the bell hung must be found.
             look: Some(Found::Sweep),
+            marks,
+            everywhere: false,
+            look_everywhere_at: None,
+            full_batches: 0,
+            kept: Vec::new(),
             parking: Parking::Awake,
             last_bell: None,
             close_bells: 0,
@@ -173,6 +196,7 @@ impl Loop {
         let mut suspecting: Option<Task<()>> = None;
         let mut reporting: Option<Task<()>> = None;
         let mut parking: Option<Task<Option<Parked>>> = None;
+        let mut keeping: Option<Task<()>> = None;
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -189,6 +213,7 @@ impl Loop {
                 reporting = self.report_runs();
             }
             let next_look = self.next_look().filter(|_| self.look.is_none() && claiming.is_none());
+            let everywhere_at = self.look_everywhere_at.filter(|_| self.look.is_none() && claiming.is_none());
             let event = tokio::select! {
                 biased;
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
@@ -201,6 +226,8 @@ impl Loop {
                 _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
                 () = sleep_until(next_look) => Event::LookAgain,
+                () = sleep_until(everywhere_at) => Event::LookEverywhere,
+                () = some(&mut keeping) => Event::Kept,
                 () = sleep_until(next_sweep) => Event::Sweep,
                 _ = watchdog.tick() => Event::Watchdog,
             };
@@ -212,27 +239,28 @@ impl Loop {
                 }
                 Event::Claimed(claimed) => {
                     claiming = None;
-                    let (found, oldest) = (claimed.found, claimed.oldest);
-                    match self.take_claimed(claimed) {
-                        Some(took) if self.look.is_none() => {
-                            if parking.is_none() {
-                                parking = self.ran_dry(took == 0, oldest);
-                            }
-                            if took == 0 && found != Found::Drain && suspecting.is_none() {
-                                suspecting = Some(self.run_suspects());
-                            }
+                    if let Some(dry) = self.take_claimed(claimed) {
+                        if parking.is_none() {
+                            parking = self.ran_dry(&dry);
                         }
-                        _ => {}
+                        if dry.nothing && dry.found != Found::Drain && suspecting.is_none() {
+                            suspecting = Some(self.run_suspects());
+                        }
                     }
                 }
                 Event::Rung => self.rung(),
                 Event::LookAgain => self.look = Some(Found::Drain),
+                Event::LookEverywhere => self.look_everywhere(Found::Drain),
+                Event::Kept => keeping = None,
                 Event::Parked(parked) => {
                     parking = None;
                     self.parked(parked);
                 }
                 Event::Sweep => {
-                    self.look = self.look.or(Some(Found::Sweep));
+                    self.look_everywhere(Found::Sweep);
+                    if keeping.is_none() {
+                        keeping = self.keep_marks();
+                    }
                     // The bell that announces scheduled messages can be lost as well.
                     self.context.process.due().ring();
                     if suspecting.is_none() {
@@ -342,6 +370,7 @@ impl Loop {
         self.unsettled.clear();
         self.owner = owner;
         self.claim_failures = 0;
+        self.marks = Marks::default();
         self.look = Some(Found::Sweep);
     }
 
@@ -350,7 +379,24 @@ impl Loop {
     }
 
     fn next_sweep(&self) -> Option<Instant> {
-        self.context.config.sweep.map(|sweep| Instant::now() + backoff::jittered(sweep, rand::random()))
+        let sweep = self.context.config.sweep?;
+        Some(Instant::now() + backoff::jittered(sweep, rand::random()).max(self.marks.full_in()))
+    }
+
+    /// Keeps where this consumer is, so that the next one to start need not begin at the beginning.
+    fn keep_marks(&mut self) -> Option<Task<()>> {
+        let kept = self.marks.kept();
+        if self.context.config.record_types.is_some() || kept.is_empty() || kept == self.kept {
+            return None;
+        }
+        self.kept.clone_from(&kept);
+        let context = self.context.clone();
+        let keep = async move {
+            if let Err(error) = context.store.keep_marks(&context.target, &kept).await {
+                debug!(?error, "the marks could not be kept; the next sweep tries again");
+            }
+        };
+        Some(keep.boxed())
     }
 }
 
