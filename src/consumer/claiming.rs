@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{
-    marks::{From, Marks},
+    marks::{From, Marks, Sight},
     run::{Context, Loop, Task},
 };
 use crate::{
@@ -90,8 +90,9 @@ impl Loop {
                     self.claim_failures = 0;
                 }
                 let count = looked.deliveries.len();
+                self.leased_next = self.leased_next.saturating_sub(count.max(1));
                 let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
-                self.marks.looked(from, lowest_first, !full, &looked);
+                self.marks.looked(from, lowest_first, !full, &Sight::of(&looked));
                 if from == From::Beginning {
                     self.marks.looked_everywhere(took);
                 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    message::{Delivery, MessageId},
+    message::MessageId,
     store::{Looked, Ranges},
 };
 
@@ -38,6 +38,25 @@ pub(super) enum From {
     Last,
     /// At the beginning: finds everything.
     Beginning,
+}
+
+/// What a look tells about places.
+#[derive(Debug)]
+pub(super) struct Sight {
+    /// The oldest transaction that was running before it.
+    pub(super) oldest_xid: i64,
+    next_xid: i64,
+    now: SystemTime,
+    /// The messages taken, in claiming order: priority and place.
+    taken: Vec<(i32, Place)>,
+}
+
+impl Sight {
+    pub(super) fn of(looked: &Looked) -> Self {
+        let Looked { oldest_xid, next_xid, now, deliveries } = looked;
+        let taken = deliveries.iter().map(|delivery| (delivery.priority, (delivery.created_at, delivery.id))).collect();
+        Self { oldest_xid: *oldest_xid, next_xid: *next_xid, now: *now, taken }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,33 +142,32 @@ impl Marks {
     }
 
     /// Learns from a look that was made `from` there, in the usual order or not. `exhausted`: it took all there was.
-    pub(super) fn looked(&mut self, from: From, lowest_first: bool, exhausted: bool, looked: &Looked) {
+    pub(super) fn looked(&mut self, from: From, lowest_first: bool, exhausted: bool, look: &Sight) {
         self.looks += 1;
-        if self.lanes.values().any(|lane| lane.last.0 > looked.now) {
+        if self.lanes.values().any(|lane| lane.last.0 > look.now) {
             // The server's clock was put back, or it is another server: what is new sorts before the places.
             (self.lanes, self.checkpoint, self.lag) = Default::default();
         }
         if let Some(checkpoint) = &mut self.checkpoint {
-            let barrier = *checkpoint.barrier.get_or_insert(looked.next_xid);
-            if looked.oldest_xid >= barrier {
+            let barrier = *checkpoint.barrier.get_or_insert(look.next_xid);
+            if look.oldest_xid >= barrier {
                 // This look has seen what was committed late; what it did not get to, it may not have.
                 let places = self.checkpoint.take().map(|checkpoint| checkpoint.places).unwrap_or_default();
                 if from == From::Last {
                     // Once more, from the places: they would stay where they are for ever.
                     self.lag = 0;
                 } else {
-                    self.settle(places, lowest_first, exhausted, looked.deliveries.last());
+                    self.settle(places, lowest_first, exhausted, look.taken.last().copied());
                 }
             }
         }
         // Times of the future were set by hand; a place there would hide everything that follows.
-        for delivery in looked.deliveries.iter().filter(|delivery| delivery.created_at <= looked.now) {
-            let place = (delivery.created_at, delivery.id);
-            let lane = self.lanes.entry(delivery.priority).or_insert(Lane { place: None, last: place, used: 0 });
+        for &(priority, place) in look.taken.iter().filter(|(_, (at, _))| *at <= look.now) {
+            let lane = self.lanes.entry(priority).or_insert(Lane { place: None, last: place, used: 0 });
             lane.last = lane.last.max(place);
             lane.used = self.looks;
         }
-        self.lag += looked.deliveries.len();
+        self.lag += look.taken.len();
         while self.lanes.len() > LANES_MAX {
             let oldest = self.lanes.iter().min_by_key(|(_, lane)| lane.used).map(|(priority, _)| *priority);
             oldest.map(|priority| self.lanes.remove(&priority));
@@ -160,8 +178,7 @@ impl Marks {
         }
     }
 
-    fn settle(&mut self, places: BTreeMap<i32, Place>, lowest_first: bool, exhausted: bool, last: Option<&Delivery>) {
-        let end = last.map(|last| (last.priority, (last.created_at, last.id)));
+    fn settle(&mut self, places: BTreeMap<i32, Place>, lowest_first: bool, exhausted: bool, end: Option<(i32, Place)>) {
         for (priority, place) in places {
             let got_to = match end {
                 _ if exhausted => true,
@@ -188,37 +205,24 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::message::Found;
 
-    fn message(priority: i32, at: u64, id: MessageId) -> Delivery {
-        Delivery {
-            id,
-            attempt: 1,
-            source: String::new(),
-            target: String::new(),
-            record_type: String::new(),
-            priority,
-            retry_count: 0,
-            redrive_count: 0,
-            headers: Default::default(),
-            ordering_key: None,
-            created_at: UNIX_EPOCH + Duration::from_secs(at),
-            found: Found::Drain,
-            canary: false,
-            owner: Arc::from(""),
-            payload: String::new(),
-        }
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn look(oldest_xid: i64, next_xid: i64, deliveries: Vec<Delivery>) -> Looked {
-        Looked { oldest_xid, next_xid, now: UNIX_EPOCH + Duration::from_secs(10_000), deliveries }
+    fn message(priority: i32, seconds: u64, id: MessageId) -> (i32, Place) {
+        (priority, (at(seconds), id))
     }
 
-    fn place(at: u64, id: MessageId) -> Option<Place> {
-        Some((UNIX_EPOCH + Duration::from_secs(at), id))
+    fn look(oldest_xid: i64, next_xid: i64, taken: Vec<(i32, Place)>) -> Sight {
+        Sight { oldest_xid, next_xid, now: at(10_000), taken }
+    }
+
+    fn place(seconds: u64, id: MessageId) -> Option<Place> {
+        Some((at(seconds), id))
     }
 
     #[test]
@@ -284,7 +288,7 @@ mod tests {
         marks.looked(From::Marks, false, true, &look(1, 1, vec![message(0, 1, 1), message(0, 20_000, 2)]));
         marks.looked(From::Marks, false, true, &look(2, 2, vec![]));
         assert_eq!(marks.lanes[&0].place, place(1, 1));
-        let put_back = Looked { now: UNIX_EPOCH, ..look(3, 3, vec![]) };
+        let put_back = Sight { now: UNIX_EPOCH, ..look(3, 3, vec![]) };
         marks.looked(From::Marks, false, true, &put_back);
         assert!(marks.lanes.is_empty());
     }

@@ -18,6 +18,11 @@ use crate::{
 const CLAIM: &str = "select x.oldest, x.next, x.now, c.* from \
     (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, set_config('synchronous_commit', 'off', true)) x \
     left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9) c on true";
+// Once they are locked, the server ends a session whose process is frozen.
+const HOLD: &str = "select x.oldest, x.next, x.now, c.* from \
+    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+        set_config('idle_in_transaction_session_timeout', $9, true)) x \
+    left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
 const CLAIM_SUSPECT: &str = "select * from integration.claim_suspect($1, $2, $3)";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
@@ -112,6 +117,35 @@ impl Store {
             &ranges.map(|ranges| &ranges.after_ids),
         ];
         looked(&self.query("claim messages", CLAIM, &params).await?, request, found)
+    }
+
+    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`.
+    #[expect(clippy::too_many_arguments, reason = "claim's, and a transaction")]
+    pub(crate) async fn hold_in(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        request: &ClaimRequest<'_>,
+        record_types: &[String],
+        limit: usize,
+        ranges: Option<&Ranges>,
+        found: Found,
+        cap: Duration,
+    ) -> Result<Looked> {
+        let statement = tx.prepare_cached(HOLD).await?;
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let timeout = (cap * 2 + self.deadline).as_millis().to_string();
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &request.target,
+            &limit,
+            &record_types,
+            &request.bytes_max,
+            &ranges.map(|ranges| &ranges.lows),
+            &ranges.map(|ranges| &ranges.highs),
+            &ranges.map(|ranges| &ranges.after_at),
+            &ranges.map(|ranges| &ranges.after_ids),
+            &timeout,
+        ];
+        looked(&tx.query(&statement, &params).await?, request, found)
     }
 
     /// The places that consumers of the target have kept, the newest first.
