@@ -48,6 +48,7 @@ mod shutdown;
 
 mod held;
 mod process;
+mod sweep;
 mod wake;
 
 pub mod migrate;
