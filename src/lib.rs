@@ -47,7 +47,9 @@ mod handler;
 mod shutdown;
 
 mod held;
+mod maintenance;
 mod process;
+mod wakeups;
 mod wake;
 
 pub mod migrate;
@@ -64,11 +66,12 @@ pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
+pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, TargetStats};
+pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, TargetStats};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

@@ -1,5 +1,5 @@
-//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue, and the alarm
-//! clock for scheduled messages. One per broker, shared by all its consumers.
+//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue and maintenance,
+//! and the alarm clock for scheduled messages. One per broker, shared by all its consumers.
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +20,11 @@ use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
     held::Held,
+    maintenance,
+    message::Found,
     store::{Registration, Store},
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
+    wakeups::Wakeups,
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -69,6 +72,7 @@ struct Shared {
     /// Every running handler holds it shared; a suspect runs holding it alone.
     alone: Arc<RwLock<()>>,
     held: Arc<Held>,
+    wakeups: Wakeups,
 }
 
 impl Process {
@@ -93,12 +97,14 @@ impl Process {
             due: Arc::default(),
             alone: Arc::default(),
             held: Arc::default(),
+            wakeups: Wakeups::default(),
         });
         let current = shared.incarnation.borrow().clone();
         shared.register(&current).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
+        tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
         Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
     }
 
@@ -134,6 +140,11 @@ impl Process {
     /// What this process holds.
     pub(crate) fn held(&self) -> &Arc<Held> {
         &self.shared.held
+    }
+
+    /// Notes how claimed messages were found; the heartbeat tells the database now and then.
+    pub(crate) fn found(&self, target: &str, found: Found, messages: usize) {
+        self.shared.wakeups.add(target, found, messages);
     }
 
     /// The alarm clock's bell, for a consumer that scheduled something itself.
@@ -191,6 +202,7 @@ impl Process {
     /// Gives back what is still held and leaves the list of consumers.
     pub(crate) async fn deregister(&self) -> Result<usize> {
         let current = self.shared.incarnation.borrow().clone();
+        self.shared.wakeups.flush(&self.shared.store).await;
         self.shared.store.deregister(&current).await
     }
 }
@@ -293,6 +305,7 @@ async fn beat_for_ever(shared: Arc<Shared>) {
             if let Err(error) = shared.held.return_strays_if_idle(&shared.beats, &incarnation).await {
                 debug!(?error, "looking for strays failed; the next full rescue tries again");
             }
+            shared.wakeups.flush(&shared.beats).await;
             next_full_rescue = asked + backoff::jittered(HOUSEKEEPING, rand::random());
         }
     }
@@ -331,12 +344,12 @@ async fn watch_the_clock(shared: Arc<Shared>) {
     }
 }
 
-fn new_incarnation(host: &str) -> Arc<str> {
+pub(crate) fn new_incarnation(host: &str) -> Arc<str> {
     format!("{}-{}-{:016x}", host.chars().take(60).collect::<String>(), std::process::id(), rand::random::<u64>())
         .into()
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())

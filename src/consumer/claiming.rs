@@ -74,6 +74,7 @@ impl Loop {
                     self.claim_failures = 0;
                 }
                 let took = deliveries.len();
+                self.context.process.found(&self.context.target, found, took);
                 // A full batch: there may be more, and more will come. A short one: all was taken.
                 if took >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
                     self.look = Some(Found::Drain);

@@ -70,7 +70,7 @@ async fn maintain_rescues_and_promotes_where_no_consumer_runs() {
     client.batch_execute("select integration.claim('billing', 'dead', 1, p_lease => '-1 s')").await.unwrap();
     client.batch_execute("select integration.publish('shop', 'billing', 'n', '2', p_delay => '1 us')").await.unwrap();
     let maintained = doorbell(&db, &["maintain", "--once"]).await;
-    assert_eq!(out(&maintained), "rescued 1, promoted 1\n");
+    assert_eq!(out(&maintained), "rescued 1, promoted 1, archived 0, purged 0\n");
     let rescued = until_status(&client, id, "pending").await;
     assert_eq!((rescued.crash_count, rescued.retry_count), (1, 0));
 }
