@@ -152,7 +152,7 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
 }
 
 /// Offers to do the maintenance, and does it while nobody else does. `questions` has a connection of its own, `store` may
-/// be kept busy by handlers. Whoever fails steps back for as long as others need to take over.
+/// be kept busy by handlers. Whoever fails twice steps back for as long as others need to take over.
 pub(crate) async fn run(questions: Store, store: Store, incarnation: watch::Receiver<Arc<str>>) {
     let mut maintenance = Maintenance::new(store, incarnation.borrow().clone());
     let mut failures = 0u32;
@@ -160,7 +160,8 @@ pub(crate) async fn run(questions: Store, store: Store, incarnation: watch::Rece
     loop {
         let wait = match (failures, leading) {
             (0, true) => ROUND,
-            (0, false) => QUESTION,
+            // A lost connection is no reason to step back.
+            (0, false) | (1, _) => QUESTION,
             _ => LEAD * 2,
         };
         sleep(backoff::jittered(wait, rand::random())).await;

@@ -17,6 +17,7 @@ mod latch;
 mod leases;
 mod listener;
 mod logs;
+mod maintenance;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
@@ -26,6 +27,7 @@ mod plans;
 mod proxy;
 mod publish;
 mod restart;
+mod retention;
 mod seed;
 mod server;
 mod shutdown;
