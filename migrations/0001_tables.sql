@@ -286,7 +286,9 @@ create table integration.maintenance (
     leader      text,
     leads_until timestamptz,
     -- When a round of archiving, purging and partitions last came to its end.
-    cleaned_at  timestamptz
+    cleaned_at  timestamptz,
+    -- When the counters were last compared with the table.
+    checked_at  timestamptz
 ) with (fillfactor = 50);
 insert into integration.maintenance default values;
 

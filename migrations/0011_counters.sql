@@ -71,7 +71,7 @@ create function integration.check_counters() returns table (target_app text, sta
 -- difference is found in one snapshot and written down as one more delta, so that publishing and claiming go on meanwhile.
 -- Locks: the lock of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
 create function integration.recount() returns table (target_app text, status text, counted bigint, messages bigint)
-    language plpgsql as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
     if current_setting('transaction_isolation') <> 'read committed' then

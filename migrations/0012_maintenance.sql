@@ -169,6 +169,16 @@ create function integration.note_cleaned() returns void
         update integration.maintenance set cleaned_at = integration.clock();
     end;
 
+-- Whether it is time to compare the counters with the table, once a day; if so, it is the caller who does. Noted beforehand,
+-- in a transaction of its own, so that a comparison that takes too long is not begun again and again.
+create function integration.check_is_due() returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update integration.maintenance m set checked_at = integration.clock()
+     where m.checked_at is null or m.checked_at <= integration.clock() - interval '1 day';
+    return found;
+end $$;
+
 -- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers through.
 -- Returns how many messages were rescued and promoted.
 create function integration.rescue_and_promote(out rescued integer, out promoted integer)

@@ -125,6 +125,7 @@ impl Cleaning {
                 match retired.last_id {
                     Some(last) => Self::Walking(began, last),
                     None => {
+                        done.recounted += recount(store).await;
                         store.note_cleaned().await?;
                         let pause = CLEANING.max(began.elapsed() * WALK_SHARE);
                         Self::Due(Instant::now() + backoff::jittered(pause, rand::random()))
@@ -132,6 +133,21 @@ impl Cleaning {
                 }
             }
         })
+    }
+}
+
+/// The daily comparison of the counters with the table. A table too large for it is no reason not to clean it.
+async fn recount(store: &Store) -> usize {
+    match store.recount_daily().await {
+        Ok(0) => 0,
+        Ok(counters) => {
+            warn!(counters, "counters differed from the table and were repaired: triggers were off");
+            counters
+        }
+        Err(error) => {
+            warn!(?error, "the counters could not be compared with the table; trying again tomorrow");
+            0
+        }
     }
 }
 

@@ -26,7 +26,7 @@ Examples:
   doorbell maintain --dry-run     what that would do
 
 JSON: {\"rescued\", \"promoted\", \"folded\", \"archived\", \"purged\", \"expired\", \"partitions_created\", \
-\"partitions_dropped\", \"partitions_busy\"}, one line for each round that did something; with --dry-run \
+\"partitions_dropped\", \"recounted\", \"partitions_busy\"}, one line for each round that did something; with --dry-run \
 {\"due\": [{\"task\", \"object\", \"count\"}]}.")]
 pub(crate) struct Maintain {
     /// Once, then say what was done
@@ -109,6 +109,7 @@ fn print(done: &Maintained, as_json: bool) -> std::io::Result<()> {
         ("partitions created", done.partitions_created),
         ("partitions dropped", done.partitions_dropped),
         ("partitions busy", done.partitions_busy),
+        ("counters repaired", done.recounted),
     ];
     // The first four always, the others where there is something to say.
     let said: Vec<String> = parts

@@ -15,6 +15,8 @@ const PURGE_EXPIRED: &str = "select integration.purge_expired($1)";
 const CREATE_PARTITIONS: &str = "select integration.ensure_partitions()";
 const DROP_PARTITIONS: &str = "select dropped, busy from integration.drop_old_partitions()";
 const NOTE_CLEANED: &str = "select integration.note_cleaned()";
+const CHECK_IS_DUE: &str = "select integration.check_is_due()";
+const RECOUNT: &str = "select count(*) from integration.recount()";
 const DUE: &str = "select task, object, count from integration.maintenance_due()";
 const NOTE_FOUND: &str = "select integration.note_found($1, $2, $3, $4)";
 
@@ -41,6 +43,8 @@ pub struct Maintained {
     pub partitions_created: usize,
     /// Partitions past retention.
     pub partitions_dropped: usize,
+    /// Counters that differed from the table and were repaired; compared once a day. More than 0: triggers were off.
+    pub recounted: usize,
     /// Partitions past retention that somebody reads: they are dropped another time.
     pub partitions_busy: usize,
 }
@@ -130,6 +134,16 @@ impl Store {
     /// Notes that a cleaning came to its end.
     pub(crate) async fn note_cleaned(&self) -> Result<()> {
         self.query("note the maintenance", NOTE_CLEANED, &[]).await.map(drop)
+    }
+
+    /// Compares the counters with the table and repairs them, if that was not done for a day; returns how many differed.
+    pub(crate) async fn recount_daily(&self) -> Result<usize> {
+        let is_due: bool = self.query_one("look when counters were checked", CHECK_IS_DUE, &[]).await?.try_get(0)?;
+        if !is_due {
+            return Ok(0);
+        }
+        let differences: i64 = self.query_one("check the counters", RECOUNT, &[]).await?.try_get(0)?;
+        Ok(differences as usize)
     }
 
     pub(crate) async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
