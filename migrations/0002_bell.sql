@@ -113,28 +113,37 @@ declare
     v_source    text;
     v_target    text;
     v_status    text;
+    v_key       text;
+    v_alike     boolean;
     v_rung      text;
     v_since     timestamptz;
+    v_later     boolean := false;
 begin
-    select p.source_app, p.target_app, p.status, integration.ten_minutes(p.created_at)
-      into v_source, v_target, v_status, v_since from published p limit 1;
+    select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
+      into v_source, v_target, v_status, v_key, v_since from published p limit 1;
     if v_target is null then
         return null;
     end if;
-    if v_status = 'pending' and not exists (
+    v_alike := v_status in ('pending', 'scheduled') and not exists (
         select from published p
-         where p.dedup_key is not null or p.status <> 'pending' or p.target_app <> v_target or p.source_app <> v_source
-            or p.created_at < v_since or p.created_at >= v_since + interval '10 min')
-    then
-        insert into integration.deltas (at, created_at, pending, messages, target_app, action, source_app)
-        select integration.clock(), v_since, c.messages, c.messages, v_target, 'published', v_source
-          from (select count(*) as messages from published) c;
-        perform integration.ring(v_target);
-        return null;
-    end if;
-    if exists (select from published p where p.dedup_key is not null) then
+         where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
+            or (p.dedup_key is null) <> (v_key is null)
+            or p.created_at < v_since or p.created_at >= v_since + interval '10 min');
+    if v_key is not null or not v_alike and exists (select from published p where p.dedup_key is not null) then
         perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
            from published p where p.dedup_key is not null;
+    end if;
+    if v_alike then
+        insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+        select integration.clock(), v_since, case v_status when 'pending' then c.messages end,
+               case v_status when 'scheduled' then c.messages end, c.messages, v_target, 'published', v_source
+          from (select count(*) as messages from published) c;
+        if v_status = 'pending' then
+            perform integration.ring(v_target);
+        else
+            perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+        end if;
+        return null;
     end if;
     -- Counting names the targets and what is there for them, so it is the loop over them, too.
     for v_pending, v_scheduled, v_target in
@@ -153,11 +162,12 @@ begin
             perform integration.ring(v_target);
             v_rung := v_target;
         end if;
-        if v_scheduled is not null then
-            perform integration.ring_due(v_target, (
-                select min(p.available_at) from published p where p.target_app = v_target and p.status = 'scheduled'));
-        end if;
+        v_later := v_later or v_scheduled is not null;
     end loop;
+    if v_later then
+        perform integration.ring_due(s.target_app, s.due)
+           from (select p.target_app, min(p.available_at) as due from published p where p.status = 'scheduled' group by p.target_app) s;
+    end if;
     return null;
 end $$;
 

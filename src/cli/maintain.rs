@@ -60,12 +60,16 @@ impl Maintain {
         let mut maintenance = broker.maintenance();
         let mut tick = tokio::time::interval(Duration::from_secs_f64(self.every));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failing = false;
+        let (mut failing, mut leading) = (false, true);
         loop {
             tick.tick().await;
             match maintenance.round().await {
                 Ok(done) => {
                     failing = false;
+                    if leading != done.is_some() {
+                        leading = done.is_some();
+                        warn!(leading, "who does the maintenance has changed; without it this process stands by");
+                    }
                     if let Some(done) = done.filter(|done| !done.is_idle()) {
                         print(&done, global.json)?;
                     }
