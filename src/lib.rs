@@ -49,8 +49,8 @@ mod shutdown;
 mod held;
 mod maintenance;
 mod process;
-mod wakeups;
 mod wake;
+mod wakeups;
 
 pub mod migrate;
 mod store;

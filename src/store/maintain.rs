@@ -149,9 +149,7 @@ impl Store {
     pub(crate) async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
         let rows = self.query("look for what maintenance is due", DUE, &[]).await?;
         rows.iter()
-            .map(|row| {
-                Ok(MaintenanceDue { task: row.try_get(0)?, object: row.try_get(1)?, count: row.try_get(2)? })
-            })
+            .map(|row| Ok(MaintenanceDue { task: row.try_get(0)?, object: row.try_get(1)?, count: row.try_get(2)? }))
             .collect()
     }
 

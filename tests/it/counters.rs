@@ -134,7 +134,8 @@ async fn what_is_copied_deleted_and_truncated_is_counted() {
     assert_eq!(value(&client, "billing", "pending").await, 40);
     client.batch_execute("truncate integration.data_staging").await.unwrap();
     assert_eq!((value(&client, "billing", "pending").await, total(&client, "billing", "truncated").await), (0, 40));
-    let told = "select count(*) from integration.audit_log where action = 'truncated' and details = '{\"pending\": 40}'";
+    let told =
+        "select count(*) from integration.audit_log where action = 'truncated' and details = '{\"pending\": 40}'";
     assert_eq!(count(&client, told).await, 1);
     assert_eq!(count(&client, DIFFERENCES).await, 0);
     // A snapshot that is older than what others committed could not count what is truncated.
@@ -170,13 +171,27 @@ async fn every_action_in_the_life_of_messages_has_a_total() {
             client.batch_execute(life).await.unwrap();
         }
         let rows = client
-            .query("select action || ' ' || messages from integration.current_totals order by action collate \"C\"", &[])
+            .query(
+                "select action || ' ' || messages from integration.current_totals order by action collate \"C\"",
+                &[],
+            )
             .await
             .unwrap();
         let totals: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let expected = [
-            "cancelled 1", "claimed 7", "completed 1", "deleted 1", "failed 1", "promoted 1", "published 8", "redriven 1",
-            "released 1", "rescued 1", "retried 1", "scheduled 1", "snoozed 1",
+            "cancelled 1",
+            "claimed 7",
+            "completed 1",
+            "deleted 1",
+            "failed 1",
+            "promoted 1",
+            "published 8",
+            "redriven 1",
+            "released 1",
+            "rescued 1",
+            "retried 1",
+            "scheduled 1",
+            "snoozed 1",
         ];
         assert_eq!(totals, expected, "folded: {folded}");
         assert_eq!(count(&client, "select sum(messages)::bigint from integration.current_traffic").await, 26);
@@ -211,7 +226,8 @@ async fn counters_that_were_bypassed_are_repaired_while_publishing_goes_on() {
     // Maintenance does the same, once a day.
     let broker = db.broker().await;
     assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().recounted, 0);
-    let unseen = "set session_replication_role = replica; delete from integration.data_staging; reset session_replication_role";
+    let unseen =
+        "set session_replication_role = replica; delete from integration.data_staging; reset session_replication_role";
     client.batch_execute(unseen).await.unwrap();
     assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().recounted, 0);
     client.batch_execute("update integration.maintenance set checked_at = now() - interval '25 h'").await.unwrap();
@@ -241,7 +257,16 @@ async fn looking_never_reads_the_table() {
         .await
         .unwrap();
     for folded in [false, true] {
-        for view in ["stats", "pending_by_app", "error_rates", "stuck", "dead_letters", "wakeups", "current_totals", "retention"] {
+        for view in [
+            "stats",
+            "pending_by_app",
+            "error_rates",
+            "stuck",
+            "dead_letters",
+            "wakeups",
+            "current_totals",
+            "retention",
+        ] {
             client.batch_execute(&format!("begin; select * from integration.{view}")).await.unwrap();
             let read = count(&client, READ).await;
             client.batch_execute("commit").await.unwrap();
@@ -250,12 +275,19 @@ async fn looking_never_reads_the_table() {
         }
         client.query("select integration.fold()", &[]).await.unwrap();
     }
-    let rows = client.query("select target_app, pending, scheduled, completed, oldest_age is not null, next_due_at > now() \
-        from integration.stats where target_app = 't2'", &[]).await.unwrap();
+    let rows = client
+        .query(
+            "select target_app, pending, scheduled, completed, oldest_age is not null, next_due_at > now() \
+        from integration.stats where target_app = 't2'",
+            &[],
+        )
+        .await
+        .unwrap();
     let stats: (String, i64, i64, i64, bool, Option<bool>) =
         (rows[0].get(0), rows[0].get(1), rows[0].get(2), rows[0].get(3), rows[0].get(4), rows[0].get(5));
     let real = "select count(*) from integration.data_staging where target_app = 't2' and status = ";
-    let (pending, scheduled) = (count(&client, &format!("{real}'pending'")).await, count(&client, &format!("{real}'scheduled'")).await);
+    let (pending, scheduled) =
+        (count(&client, &format!("{real}'pending'")).await, count(&client, &format!("{real}'scheduled'")).await);
     assert_eq!(stats, ("t2".to_owned(), pending, scheduled, 5000 - pending - scheduled, true, Some(true)));
     let oldest = "select extract(epoch from integration.clock() - (select min(created_at) from integration.data_staging \
         where target_app = 't2' and status = 'pending') - oldest_age)::float8 < 1 from integration.stats where target_app = 't2'";
@@ -311,7 +343,10 @@ async fn the_database_knows_how_messages_were_found() {
     }
     consumer.shutdown().await.unwrap();
     broker.close().await;
-    let found = client.query_one("select bell::bigint, (bell + drain + sweep)::bigint from integration.wakeups", &[]).await.unwrap();
+    let found = client
+        .query_one("select bell::bigint, (bell + drain + sweep)::bigint from integration.wakeups", &[])
+        .await
+        .unwrap();
     let (bell, all): (i64, i64) = (found.get(0), found.get(1));
     assert!(bell >= 1 && all == 3, "{bell} of {all}");
 }

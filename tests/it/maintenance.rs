@@ -7,7 +7,8 @@ use crate::support::{Database, count, echo, listeners, plain_insert, soon, until
 
 /// Completed (by hand) so long ago that they are to be archived.
 async fn old_messages(client: &Client, target: &str, many: i32) {
-    let sql = "with gone as (insert into integration.data_staging (source_app, target_app, record_type, data, created_at)
+    let sql =
+        "with gone as (insert into integration.data_staging (source_app, target_app, record_type, data, created_at)
             select 'erp', $1, 'n', '1', now() - interval '9 days' from generate_series(1, $2) returning id)
         select count(*) from gone";
     client.query_one(sql, &[&target, &many]).await.unwrap();
@@ -87,7 +88,8 @@ async fn consumer_processes_do_it_by_themselves_and_another_goes_on_when_one_lea
     let client = db.client().await;
     let (one, two) = (db.broker().await, db.broker().await);
     let (first, _) = echo(&one, "billing").await;
-    let led = "select count(*) = 1 from integration.maintenance m join integration.consumers c on c.incarnation = m.leader";
+    let led =
+        "select count(*) = 1 from integration.maintenance m join integration.consumers c on c.incarnation = m.leader";
     until(&client, "somebody leads", led).await;
     let (second, _) = echo(&two, "billing").await;
     old_messages(&client, "erp", 10).await;
@@ -113,7 +115,14 @@ async fn messages_are_archived_in_transactions_of_a_thousand_at_most() {
     assert_eq!((count(&client, LEFT).await, count(&client, ARCHIVED).await), (1, 2500));
     let largest = "select max(n) from (select count(*) as n from integration.data_staging_archive group by xmin) t";
     assert!(count(&client, largest).await <= 1000);
-    assert_eq!(count(&client, "select count(*) from integration.data_staging_archive where status = 'completed' and data = '1'").await, 2500);
+    assert_eq!(
+        count(
+            &client,
+            "select count(*) from integration.data_staging_archive where status = 'completed' and data = '1'"
+        )
+        .await,
+        2500
+    );
     // Below level 'all' that is not worth a line for each.
     assert_eq!(count(&client, "select count(*) from integration.audit_log where action = 'archived'").await, 0);
     assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);

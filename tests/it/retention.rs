@@ -68,7 +68,8 @@ async fn ended_messages_stay_as_long_as_their_target_says() {
     assert_eq!(maintain(&broker).await, (1, 2));
     assert_eq!(left().await, "");
     assert_eq!(count(&client, "select count(*) from integration.data_staging_archive").await, 3);
-    let purged = "select count(*) from integration.audit_log where action = 'purged' and old_status in ('failed', 'cancelled')";
+    let purged =
+        "select count(*) from integration.audit_log where action = 'purged' and old_status in ('failed', 'cancelled')";
     assert_eq!(count(&client, purged).await, 6, "what did not succeed leaves a line when it goes");
     assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
 }
@@ -80,7 +81,9 @@ async fn what_plain_sql_completes_goes_where_its_target_sends_it() {
     let targets = "insert into integration.targets (target_app, on_complete) values ('archives', 'archive'), ('deletes', 'delete')";
     client.batch_execute(targets).await.unwrap();
     let archived = ended(&client, "archives", "completed").await;
-    for (target, status) in [("deletes", "completed"), ("keeps", "completed"), ("archives", "failed"), ("deletes", "failed")] {
+    for (target, status) in
+        [("deletes", "completed"), ("keeps", "completed"), ("archives", "failed"), ("deletes", "failed")]
+    {
         ended(&client, target, status).await;
     }
     assert_eq!(maintain(&broker).await, (1, 1));
@@ -136,7 +139,15 @@ async fn print_sizes(client: &Client, when: &str) {
     let of = |at: usize| row.get::<_, i64>(at);
     println!(
         "{when:>24}: table {:>6} KiB, indexes {:>6} KiB, {:>6} rows; archive {:>7} KiB, {:>6} rows; audit {:>7} KiB, {:>6} rows; counters {:>5} KiB, {} rows of traffic",
-        of(0) >> 10, of(1) >> 10, of(2), of(3) >> 10, of(4), of(5) >> 10, of(6), of(7) >> 10, of(8)
+        of(0) >> 10,
+        of(1) >> 10,
+        of(2),
+        of(3) >> 10,
+        of(4),
+        of(5) >> 10,
+        of(6),
+        of(7) >> 10,
+        of(8)
     );
 }
 
@@ -180,7 +191,10 @@ async fn thirty_days_of_traffic_leave_the_tables_small() {
     let (client, broker) = (db.client().await, db.broker().await);
     set_clock(&client, "2030-01-20 UTC").await;
     if realistic.is_none() {
-        client.batch_execute("update integration.settings set archive_retention = '10 days', audit_retention = '10 days'").await.unwrap();
+        client
+            .batch_execute("update integration.settings set archive_retention = '10 days', audit_retention = '10 days'")
+            .await
+            .unwrap();
     }
     // Years pass: the partitions that the migration made are past retention.
     broker.maintain().await.unwrap();
@@ -191,7 +205,12 @@ async fn thirty_days_of_traffic_leave_the_tables_small() {
         dropped += done.partitions_dropped;
         purged += done.purged as i64;
         // Thirty days in a minute are too fast for autovacuum, which looks once a minute.
-        client.batch_execute("vacuum integration.data_staging, integration.deltas, integration.traffic, integration.outcomes").await.unwrap();
+        client
+            .batch_execute(
+                "vacuum integration.data_staging, integration.deltas, integration.traffic, integration.outcomes",
+            )
+            .await
+            .unwrap();
         if realistic.is_some() && [1, 7, 8, 14, 21, 30].contains(&day) {
             print_sizes(&client, &format!("with retention, day {day}")).await;
         }
@@ -203,7 +222,14 @@ async fn thirty_days_of_traffic_leave_the_tables_small() {
     assert!(completed <= messages * 7 && completed > messages * 6, "{completed} are left");
     assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
     let rows = "select (select count(*) from integration.data_staging) + (select count(*) from integration.data_staging_archive)";
-    assert_eq!(count(&client, "select count(*) from integration.traffic where minute < integration.clock() - interval '2 days 1 hour'").await, 0);
+    assert_eq!(
+        count(
+            &client,
+            "select count(*) from integration.traffic where minute < integration.clock() - interval '2 days 1 hour'"
+        )
+        .await,
+        0
+    );
     if realistic.is_some() {
         assert_eq!(count(&client, rows).await + purged, messages * 30, "nothing got lost on its way");
         print_without_retention(messages).await;
