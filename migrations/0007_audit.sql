@@ -53,7 +53,7 @@ begin
                    'reason', c.error_message, 'retry_count', nullif(c.retry_count, 0), 'crash_count', nullif(c.crash_count, 0),
                    'redrive_count', nullif(c.redrive_count, 0), 'available_at', c.available_at)) end,
                c.incarnation, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
-          from (select n.*, o.status as old_status, coalesce(n.claimed_by, o.claimed_by) as incarnation,
+          from (select n.*, o.status as old_status, coalesce(n.claimed_by, o.claimed_by, nullif(current_setting('integration.owner', true), '')) as incarnation,
                        integration.action_of(o.status, n.status, n.crash_count - o.crash_count, n.retry_count - o.retry_count) as action
                   from before o join after n on n.id = o.id
                  where n.status <> o.status and (tg_argv[0] = 'all' or n.status <> 'processing')) c
@@ -165,8 +165,9 @@ begin
     end if;
     if tg_argv[0] <> 'off' then
         insert into integration.audit_log
-            (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status)
-        select d.id, integration.actor(), v_verb, d.claimed_by, d.source_app, d.target_app, d.record_type, d.attempt, d.status
+            (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status, new_status)
+        select d.id, integration.actor(), v_verb, coalesce(d.claimed_by, nullif(current_setting('integration.owner', true), '')),
+               d.source_app, d.target_app, d.record_type, d.attempt, d.status, case v_verb when 'completed' then v_verb end
           from deleted d where tg_argv[0] = 'all' or d.status <> 'completed';
     end if;
     return null;

@@ -49,6 +49,7 @@ mod shutdown;
 mod held;
 mod maintenance;
 mod process;
+mod sweep;
 mod wake;
 mod wakeups;
 

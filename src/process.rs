@@ -23,6 +23,7 @@ use crate::{
     maintenance,
     message::Found,
     store::{Registration, Store},
+    sweep::Sweeper,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
     wakeups::Wakeups,
 };
@@ -47,6 +48,8 @@ struct Accepts {
     record_types: Option<Vec<String>>,
     capacity: usize,
     consumers: usize,
+    /// One of them works in transactions.
+    in_transaction: bool,
 }
 
 /// The running process. Dropping it ends its tasks; what it held is rescued by others.
@@ -54,6 +57,7 @@ struct Accepts {
 pub(crate) struct Process {
     shared: Arc<Shared>,
     listener: Listener,
+    sweeper: Sweeper,
     _tasks: JoinSet<()>,
 }
 
@@ -105,7 +109,8 @@ impl Process {
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
         tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
-        Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
+        let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
+        Ok(Self { listener: Listener::start(settings, ping, watching), sweeper, shared, _tasks: tasks })
     }
 
     /// Takes the target's idle latch, so that publishers ring.
@@ -128,6 +133,11 @@ impl Process {
         *self.listener.state().borrow() == ListenerState::Listening
     }
 
+    /// The sweep of a parked consumer.
+    pub(crate) fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
     /// The current incarnation; it changes when the lease was lost.
     pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
         self.shared.incarnation.subscribe()
@@ -147,17 +157,13 @@ impl Process {
         self.shared.wakeups.add(target, found, messages);
     }
 
-    /// The alarm clock's bell, for a consumer that scheduled something itself.
-    pub(crate) fn due(&self) -> Arc<Bell> {
-        self.shared.due.clone()
-    }
-
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.
     pub(crate) async fn join(
         &self,
         target: &str,
         record_types: Option<&[String]>,
         capacity: usize,
+        in_transaction: bool,
         bell: &Arc<Bell>,
     ) -> Result<()> {
         let (channel, due_channel) = self.shared.store.channels(target).await?;
@@ -166,6 +172,7 @@ impl Process {
                 record_types: Some(Vec::new()),
                 capacity: 0,
                 consumers: 0,
+                in_transaction: false,
             });
             entry.record_types = match (entry.record_types.take(), record_types) {
                 (Some(mut known), Some(more)) => {
@@ -176,6 +183,7 @@ impl Process {
             };
             entry.capacity += capacity;
             entry.consumers += 1;
+            entry.in_transaction |= in_transaction;
         });
         let current = self.shared.incarnation.borrow().clone();
         self.shared.register(&current).await?;
@@ -215,7 +223,7 @@ impl Shared {
     async fn register(&self, incarnation: &str) -> Result<()> {
         let targets = self.with_accepts(|accepts| {
             let entries = accepts.iter().map(|(target, accepts)| {
-                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity }))
+                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity, "in_transaction": accepts.in_transaction }))
             });
             serde_json::Value::Object(entries.collect()).to_string()
         });

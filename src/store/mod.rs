@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-pub(crate) use claim::ClaimRequest;
+pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub use history::{AuditEvent, DeadLetters};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
