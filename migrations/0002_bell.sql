@@ -36,14 +36,22 @@ create function integration.bell_is_on(p_target text) returns boolean
 -- Rings one target: NOTIFY with an empty payload, delivered at commit, merged within a transaction.
 -- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY), the
 -- target's bell is off, or it is on demand (the default) and nobody is parked.
+-- PL/pgSQL, because it keeps its plans: as one SQL statement it was planned for every publish, which cost more than all
+-- the counting.
 create function integration.ring(p_target text) returns void
-    language sql
-    begin atomic
-        select pg_notify(integration.channel(p_target), '')
-         where integration.bell_is_on(p_target)
-           and case coalesce((select t.bell from integration.targets t where t.target_app = p_target), 'on_demand')
-                   when 'always' then true else integration.somebody_is_parked(p_target) end;
-    end;
+    language plpgsql as $$
+declare
+    v_bell text;
+begin
+    if current_setting('integration.notify', true) = 'off' then
+        return;
+    end if;
+    select t.bell into v_bell from integration.targets t where t.target_app = p_target;
+    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand') and not integration.somebody_is_parked(p_target) then
+        return;
+    end if;
+    perform pg_notify(integration.channel(p_target), '');
+end $$;
 
 -- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
 -- transaction plus one, which one still running may have. Call it outside a writing transaction.
@@ -114,7 +122,8 @@ declare
     v_target    text;
     v_status    text;
     v_key       text;
-    v_alike     boolean;
+    v_alike     boolean := false;
+    v_keys      boolean;
     v_rung      text;
     v_since     timestamptz;
     v_later     boolean := false;
@@ -124,12 +133,20 @@ begin
     if v_target is null then
         return null;
     end if;
-    v_alike := v_status in ('pending', 'scheduled') and not exists (
-        select from published p
-         where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
-            or (p.dedup_key is null) <> (v_key is null)
-            or p.created_at < v_since or p.created_at >= v_since + interval '10 min');
-    if v_key is not null or not v_alike and exists (select from published p where p.dedup_key is not null) then
+    -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement, seeing
+    -- that it is nothing once the variables are known.
+    if v_status in ('pending', 'scheduled') then
+        v_alike := not exists (
+            select from published p
+             where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
+                or (p.dedup_key is null) <> (v_key is null)
+                or p.created_at < v_since or p.created_at >= v_since + interval '10 min');
+    end if;
+    v_keys := v_key is not null;
+    if not v_alike then
+        v_keys := exists (select from published p where p.dedup_key is not null);
+    end if;
+    if v_keys then
         perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
            from published p where p.dedup_key is not null;
     end if;

@@ -28,7 +28,7 @@ create function integration.on_changed() returns trigger
 declare
     v_old     text;
     v_new     text;
-    v_alike   boolean;
+    v_alike   boolean := false;
     v_target  text;
     v_pending boolean;
     v_due     timestamptz;
@@ -39,9 +39,12 @@ begin
     if v_target is null then
         return null;
     end if;
-    v_alike := v_new in ('processing', 'completed') and v_old in ('pending', 'processing')
-        and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
-        and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
+    if v_new in ('processing', 'completed') and v_old in ('pending', 'processing') then
+        v_alike := not exists (select from after n where n.status <> v_new or n.target_app <> v_target);
+        if v_alike then
+            v_alike := not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
+        end if;
+    end if;
     if v_alike and v_new = v_old then
         return null;
     end if;
@@ -140,14 +143,16 @@ declare
     v_verb   text := coalesce(nullif(current_setting('integration.verb', true), ''), 'deleted');
     v_target text;
     v_status text;
+    v_alike  boolean := false;
 begin
     select d.target_app, d.status into v_target, v_status from deleted d limit 1;
     if v_target is null then
         return null;
     end if;
-    if v_status in ('pending', 'processing', 'completed')
-        and not exists (select from deleted d where d.status <> v_status or d.target_app <> v_target)
-    then
+    if v_status in ('pending', 'processing', 'completed') then
+        v_alike := not exists (select from deleted d where d.status <> v_status or d.target_app <> v_target);
+    end if;
+    if v_alike then
         insert into integration.deltas (at, pending, processing, completed, messages, target_app, action)
         select integration.clock(), case v_status when 'pending' then -c.messages end,
                case v_status when 'processing' then -c.messages end, case v_status when 'completed' then -c.messages end,

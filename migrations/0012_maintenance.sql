@@ -40,7 +40,7 @@ create view integration.retention as
 -- Archives and purges what has been kept long enough among the p_limit messages after p_after, in the order of their ids,
 -- and says where to go on: last_id, or null when the rest is too young (ids and created_at grow together; who writes old
 -- times into new rows waits until the rows before them are old, too). Callers begin at 0. No index serves this: an entry
--- per completed message would cost every completion 3 % and more, walking the primary key costs only what is found there.
+-- per completed message would cost 75 bytes of WAL each (14 % of completing), walking the primary key costs only what is found there.
 -- Locks: the rows, SKIP LOCKED: never waits, and what somebody holds is left for the next time.
 create function integration.retire(
     p_after bigint default 0, p_limit integer default 1000,
