@@ -93,6 +93,7 @@ async fn due(broker: &Broker, as_json: bool) -> Result<Exit, Failure> {
     }
     if due.is_empty() {
         eprintln!("there is nothing to do");
+        return Ok(Exit::Done);
     }
     let rows: Vec<Vec<String>> = due.into_iter().map(|due| vec![due.task, due.object, due.count.to_string()]).collect();
     output::table(&["TASK", "OF", "COUNT"], &rows)?;
