@@ -45,7 +45,7 @@ create function integration.release_session_lock(p_incarnation text) returns boo
     language sql
     return pg_advisory_unlock(integration.lock_class(), hashtext(p_incarnation));
 
--- A process that ends well: gives back what it still holds and leaves. Returns how many messages it gave back.
+-- A process that ends well: gives back what it still holds, hands over the maintenance and leaves. Returns how many messages it gave back.
 create function integration.deregister(p_incarnation text) returns integer
     language plpgsql set jit = off set enable_seqscan = off as $$
 declare
@@ -56,6 +56,7 @@ begin
      where d.status = 'processing' and d.claimed_by = p_incarnation;
     get diagnostics v_count = row_count;
     delete from integration.consumers c where c.incarnation = p_incarnation;
+    update integration.maintenance m set leads_until = null, leader = null where m.leader = p_incarnation;
     return v_count;
 end $$;
 

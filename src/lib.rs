@@ -47,9 +47,11 @@ mod handler;
 mod shutdown;
 
 mod held;
+mod maintenance;
 mod process;
 mod sweep;
 mod wake;
+mod wakeups;
 
 pub mod migrate;
 mod store;
@@ -65,11 +67,12 @@ pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
+pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, TargetStats};
+pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, TargetStats};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]
