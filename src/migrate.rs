@@ -43,6 +43,8 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_operate"
     9 "0009_breaker"
     10 "0010_views"
+    11 "0013_explain"
+    12 "0014_list"
 };
 
 /// Taken for the length of a migration: "door" and 1.

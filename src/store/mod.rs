@@ -2,9 +2,12 @@
 //! lives in `migrations/`.
 
 mod claim;
+mod follow;
 mod history;
+mod inspect;
 mod json;
 mod lease;
+mod list;
 mod observe;
 mod operate;
 mod publish;
@@ -20,9 +23,12 @@ use crate::{
 };
 
 pub(crate) use claim::ClaimRequest;
-pub use history::{AuditEvent, DeadLetters, Maintained};
+pub use follow::Event;
+pub use history::{AuditEvent, Maintained};
+pub use inspect::{Explanation, StoredMessage, TargetState};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
+pub use list::{MessageRow, Page};
 pub use observe::TargetStats;
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
