@@ -24,7 +24,7 @@ create function integration.shell_word(p_text text) returns text
 -- What keeps every message of a target from being claimed now: admit() as it would decide, without its locks and without
 -- taking a canary. A test compares the two in every state. Empty result: messages of the target may be claimed.
 create function integration.closed_gates(p_target text) returns table (code text, sentence text, fix text, details jsonb)
-    language sql stable
+    language sql stable set jit = off
     begin atomic
         select 'paused',
                format('%s was paused by %s %s ago%s', p_target, t.paused_by, integration.in_words(integration.clock() - t.paused_at),
@@ -66,6 +66,29 @@ create function integration.closed_gates(p_target text) returns table (code text
          cross join lateral (
             select count(*) from integration.data_staging d where d.target_app = p_target and d.status = 'processing') f
          where t.target_app = p_target and f.count >= t.max_in_flight;
+    end;
+
+-- Every target that is known: named in p_names, with settings, or with a consumer; its live consumer processes, the messages
+-- they handle at the same time, and the gates that are closed.
+create function integration.target_states(p_names text[] default '{}') returns table (
+    target_app text, consumers bigint, workers bigint, gate_codes text[], gate_sentences text[]
+)
+    language sql stable set jit = off
+    begin atomic
+        with consuming as materialized (
+            select t.key as target_app, c.lease_until > integration.clock() as alive,
+                   coalesce((t.value ->> 'capacity')::bigint, 0) as capacity
+              from integration.consumers c cross join lateral jsonb_each(c.targets) t),
+        names as (
+            select n.name from unnest(p_names) n (name)
+            union select t.target_app from integration.targets t
+            union select c.target_app from consuming c)
+        select n.name,
+               (select count(*) from consuming c where c.target_app = n.name and c.alive),
+               (select coalesce(sum(c.capacity), 0)::bigint from consuming c where c.target_app = n.name and c.alive),
+               array(select g.code from integration.closed_gates(n.name) g),
+               array(select g.sentence from integration.closed_gates(n.name) g)
+          from names n order by n.name;
     end;
 
 -- The one answer to "why is this message not running?": the first row is the cause, further ones are what would hold it

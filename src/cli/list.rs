@@ -1,8 +1,8 @@
 //! `doorbell list`: looking through the messages.
 
 use clap::{Args, ValueEnum};
-use doorbell::{MessageRow, Order};
-use serde_json::{Value, json};
+use doorbell::{MessageId, MessageRow, Order, Status};
+use serde::Serialize;
 
 use super::{
     Global,
@@ -83,8 +83,8 @@ impl List {
         let order = self.order.map(Order::from);
         let page = broker.list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
         if global.json {
-            let messages: Vec<Value> = page.messages.iter().map(message_json).collect();
-            output::json(&json!({ "messages": messages, "next": page.next }))?;
+            let messages = page.messages.iter().map(MessageJson::from).collect();
+            output::json(&PageJson { messages, next: page.next.as_deref() })?;
         } else if page.messages.is_empty() {
             eprintln!("no message matches");
         } else {
@@ -111,13 +111,50 @@ fn cells(message: &MessageRow) -> Vec<String> {
     ]
 }
 
+#[derive(Serialize)]
+struct PageJson<'a> {
+    messages: Vec<MessageJson<'a>>,
+    next: Option<&'a str>,
+}
+
 /// A message as `--json` has it.
-pub(super) fn message_json(message: &MessageRow) -> Value {
-    json!({
-        "id": message.id, "source": message.source, "target": message.target, "type": message.record_type,
-        "status": message.status, "priority": message.priority, "attempt": message.attempt,
-        "retry_count": message.retry_count, "crash_count": message.crash_count, "redrive_count": message.redrive_count,
-        "created_at": rfc3339(message.created_at), "updated_at": rfc3339(message.updated_at),
-        "available_at": message.available_at.map(rfc3339), "claimed_by": message.claimed_by, "reason": message.reason,
-    })
+#[derive(Serialize)]
+pub(super) struct MessageJson<'a> {
+    id: MessageId,
+    source: &'a str,
+    target: &'a str,
+    r#type: &'a str,
+    status: Status,
+    priority: i32,
+    attempt: i32,
+    retry_count: i32,
+    crash_count: i32,
+    redrive_count: i32,
+    created_at: String,
+    updated_at: String,
+    available_at: Option<String>,
+    claimed_by: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a MessageRow> for MessageJson<'a> {
+    fn from(message: &'a MessageRow) -> Self {
+        Self {
+            id: message.id,
+            source: &message.source,
+            target: &message.target,
+            r#type: &message.record_type,
+            status: message.status,
+            priority: message.priority,
+            attempt: message.attempt,
+            retry_count: message.retry_count,
+            crash_count: message.crash_count,
+            redrive_count: message.redrive_count,
+            created_at: rfc3339(message.created_at),
+            updated_at: rfc3339(message.updated_at),
+            available_at: message.available_at.map(rfc3339),
+            claimed_by: message.claimed_by.as_deref(),
+            reason: message.reason.as_deref(),
+        }
+    }
 }

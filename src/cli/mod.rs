@@ -16,6 +16,7 @@ mod show;
 mod stats;
 mod tail;
 mod targets;
+mod top;
 
 mod audit;
 mod breaker;
@@ -118,6 +119,7 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Stats(stats::Stats),
+    Top(top::Top),
     Targets(targets::Targets),
     List(list::List),
     Show(show::Show),
@@ -182,6 +184,7 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
+            Self::Top(top) => top.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,

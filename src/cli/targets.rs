@@ -61,7 +61,7 @@ fn cells(target: &TargetState) -> Vec<String> {
 }
 
 /// What keeps the target's messages from being claimed, in words.
-fn state(target: &TargetState) -> String {
+pub(super) fn state(target: &TargetState) -> String {
     match &target.closed_gates[..] {
         [] => "open".to_owned(),
         gates => gates.iter().map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>().join("; "),

@@ -9,19 +9,7 @@ const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.d
       from (select d.*, false as archived from integration.data_staging d where d.id = $1 \
             union all select a.*, true from integration.data_staging_archive a where a.id = $1) m limit 1";
 const EXPLAIN: &str = "select * from integration.explain($1)";
-
-// Everything known by name: with messages ($1), with settings, or with a consumer.
-const TARGETS: &str = "with consuming as materialized (select t.key as target_app, c.lease_until > integration.clock() as alive, \
-            coalesce((t.value ->> 'capacity')::bigint, 0) as capacity \
-       from integration.consumers c cross join lateral jsonb_each(c.targets) t), \
-    names as (select unnest($1::text[]) as target_app union select target_app from integration.targets \
-        union select target_app from consuming) \
-    select n.target_app, \
-           (select count(*) from consuming c where c.target_app = n.target_app and c.alive), \
-           (select coalesce(sum(c.capacity), 0)::bigint from consuming c where c.target_app = n.target_app and c.alive), \
-           array(select g.code from integration.closed_gates(n.target_app) g), \
-           array(select g.sentence from integration.closed_gates(n.target_app) g) \
-      from names n order by n.target_app";
+const TARGETS: &str = "select * from integration.target_states($1)";
 
 /// A message in full.
 #[derive(Clone, Debug)]
