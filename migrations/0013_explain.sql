@@ -295,7 +295,7 @@ create function integration.explain_consumers(p_target text, p_type text) return
                case when k.live = 0
                    then format('no live consumer of %s is registered%s', p_target,
                                '; the last one, ' || k.last || ', stopped beating ' || integration.in_words(integration.clock() - k.last_beat) || ' ago')
-                   else format('none of the %s live consumer processes of %s accepts %s; they accept: %s', k.live, p_target, p_type, k.types) end,
+                   else format('of %s live consumer processes of %s none accepts %s; accepted: %s', k.live, p_target, p_type, k.types) end,
                'doorbell consume ' || integration.shell_word(p_target)
                    || case when k.live = 0 then '' else ' --type ' || integration.shell_word(p_type) end,
                jsonb_build_object('live', k.live, 'accepted', k.types)
@@ -330,10 +330,12 @@ begin
              where d.target_app = m.target_app and d.status = 'pending' and d.crash_count > 0
                and (d.crash_count, d.created_at, d.id) < (m.crash_count, m.created_at, m.id) limit v_max) b;
         return query select 'suspect',
-            format('%s: it is a suspect and runs alone, when a consumer process of %s has nothing else in flight; %s suspects are before it',
+            format('%s: it is a suspect and runs alone, when a consumer process of %s has nothing else in flight; %s',
                    case m.crash_count when 1 then 'a consumer died while handling it'
                                       else format('%s consumers died one after the other while handling it', m.crash_count) end,
-                   m.target_app, v_before), null::text,
+                   m.target_app,
+                   case v_before when 0 then 'no other suspect is before it' when 1 then 'one other is before it'
+                                 else format('%s others are before it', v_before) end), null::text,
             jsonb_build_object('crash_count', m.crash_count, 'before', v_before);
         return;
     end if;

@@ -10,6 +10,7 @@ mod claim;
 mod cli;
 mod effects;
 mod examples;
+mod explain;
 mod handlers;
 mod house_rules;
 mod latch;
