@@ -2,7 +2,7 @@
 
 -- A length of time in words: 0.8 s, 42 s, 17 min, 5 h, 3 d.
 create function integration.in_words(p_span interval) returns text
-    language sql immutable parallel safe
+    language sql immutable strict parallel safe
     begin atomic
         select case when e.s < 10 then round(e.s, 1) || ' s' when e.s < 120 then floor(e.s) || ' s'
                     when e.s < 7200 then floor(e.s / 60) || ' min' when e.s < 172800 then floor(e.s / 3600) || ' h'
