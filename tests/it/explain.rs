@@ -3,7 +3,7 @@
 use doorbell::{ConsumerConfig, Outcome};
 use tokio_postgres::Client;
 
-use crate::support::{Database, count, plain_insert, soon, until};
+use crate::support::{Database, count, plain_insert, soon, stop_the_clock as at, until};
 
 /// What `integration.explain` says, in a transaction that may change nothing and lock no row.
 async fn explain(client: &Client, id: i64) -> Vec<(String, String, Option<String>)> {
@@ -22,15 +22,6 @@ async fn codes(client: &Client, id: i64) -> Vec<String> {
 fn is(causes: &[(String, String, Option<String>)], code: &str, sentence: &str, fix: Option<&str>) {
     let (is_code, is_sentence, is_fix) = &causes[0];
     assert_eq!((is_code.as_str(), is_sentence.as_str(), is_fix.as_deref()), (code, sentence, fix));
-}
-
-/// Stops the server's clock at a second after noon.
-async fn at(client: &Client, second: u32) {
-    let clock = format!(
-        "create or replace function integration.clock() returns timestamptz language sql volatile parallel safe \
-         return timestamptz '2026-03-01 12:00:00Z' + interval '{second} s'"
-    );
-    client.batch_execute(&clock).await.unwrap();
 }
 
 async fn run(client: &Client, sql: &str) {
