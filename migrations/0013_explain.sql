@@ -103,7 +103,7 @@ declare
     v_last record;
     v_held boolean;
 begin
-    select d.id, d.status, d.target_app, d.record_type, d.attempt, d.retry_count, d.error_message, d.updated_at,
+    select d.id, d.status, d.target_app, d.record_type, d.attempt, d.crash_count, d.error_message, d.updated_at,
            d.processed_at, d.xmax::text as locker
       into m from integration.data_staging d where d.id = p_id;
     if m.id is null then
@@ -144,7 +144,9 @@ begin
         return query select * from integration.explain_consumers(m.target_app, m.record_type);
         v_held := v_held or found;
         -- Its place among the others is the cause only where nothing else is.
-        return query select * from integration.explain_queue(p_id) q where q.code = 'suspect' or not v_held;
+        if m.crash_count > 0 or not v_held then
+            return query select * from integration.explain_queue(p_id);
+        end if;
     end case;
 end $$;
 

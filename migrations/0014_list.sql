@@ -84,6 +84,9 @@ begin
     if p_after is null then
         return array[''];
     end if;
+    if cardinality(v) <> (case p_order when 'queue' then 3 when 'due' then 2 else 1 end) then
+        raise data_exception;
+    end if;
     case p_order
     when 'queue' then
         return array[format(' and d.priority = %s and (d.created_at, d.id) > (%L, %s)', v[1]::integer, (v[2]::timestamp || 'Z'), v[3]::bigint),

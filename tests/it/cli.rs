@@ -5,9 +5,13 @@ mod database;
 mod demo;
 mod exec;
 mod help;
+mod list;
+mod live;
+mod many;
 mod operate;
 mod publish;
 mod stats;
+mod terminal;
 
 use std::{
     path::PathBuf,
@@ -25,6 +29,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
+use self::terminal::Terminal;
 use crate::support::{Database, count, soon};
 
 /// The demo takes about ten seconds by design, and shares the machine with all other tests.

@@ -23,7 +23,8 @@ const MANY: &str = "insert into integration.data_staging \
 async fn asked_for(client: &Client) -> (i64, i64) {
     let others =
         "select count(*) = 0 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
-    // A backend reports when it ends.
+    // A backend reports when it ends, or, as ours, when it is told to.
+    client.execute("select pg_stat_force_next_flush()", &[]).await.unwrap();
     until(client, "the program's connection is gone", others).await;
     let blocks = "select heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit from pg_statio_user_tables \
         where schemaname = 'integration' and relname = 'data_staging'";
@@ -75,9 +76,13 @@ async fn every_question_reads_a_small_part_of_a_large_table() {
         assert!(matches!(output.status.code(), Some(0 | 3)), "{question}: {}", String::from_utf8_lossy(&output.stderr));
         let (blocks, scans) = asked_for(&client).await;
         assert_eq!(scans, scans_before, "{question} scans the table");
-        // Ranking a message counts up to 10,000 others; changing a hundred touches each of their index entries.
-        let few = if question.contains("explain") || question.contains("--yes") { pages / 2 } else { pages / 8 };
-        assert!(blocks - blocks_before < few, "{question} asks for {} of {pages} blocks", blocks - blocks_before);
+        // Changing a message touches its row and every index, and once more for what the hand-edit guard completes.
+        let few = if question.contains("--yes") { 100 * 60 } else { pages / 8 };
+        assert!(
+            blocks - blocks_before < few,
+            "{question} asks for {} blocks; {few} would be few",
+            blocks - blocks_before
+        );
     }
 }
 
