@@ -94,7 +94,7 @@ create function integration.target_states(p_names text[] default '{}') returns t
 -- The one answer to "why is this message not running?": the first row is the cause, further ones are what would hold it
 -- when that is gone. code is for programs, sentence for people, fix what to type (null: nothing needs to be done),
 -- details the facts behind the sentence. Codes: not_found, gone, archived, completed, failed, cancelled, scheduled, due,
--- processing, owner_dead, foreign_claim, locked, paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer,
+-- processing, owner_dead, foreign_claim, held, locked, paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer,
 -- type_not_accepted, suspect, busy, queued, ready. Never empty. Ordering keys are stored and hold nothing back.
 create function integration.explain(p_id bigint) returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set jit = off set enable_seqscan = off as $$
@@ -131,13 +131,7 @@ begin
         return query select * from integration.closed_gates(m.target_app);
         return query select * from integration.explain_consumers(m.target_app, m.record_type);
     when 'pending' then
-        return query
-            select 'locked', format('another transaction holds its row: process %s (%s), open for %s', a.pid,
-                       coalesce(nullif(a.application_name, ''), a.usename), integration.in_words(integration.clock() - a.xact_start)),
-                   format('select pg_terminate_backend(%s)', a.pid),
-                   jsonb_build_object('pid', a.pid, 'application', a.application_name, 'since', a.xact_start)
-              from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-             where l.locktype = 'transactionid' and l.granted and l.transactionid::text = m.locker;
+        return query select * from integration.explain_locker(m.target_app, m.locker);
         v_held := found;
         return query select * from integration.closed_gates(m.target_app);
         v_held := v_held or found;
@@ -287,6 +281,24 @@ create function integration.accepts(p_targets jsonb, p_target text, p_type text)
     return p_targets ? p_target
        and (coalesce(jsonb_typeof(p_targets #> array[p_target, 'types']), 'null') <> 'array'
             or (p_targets #> array[p_target, 'types']) ? p_type);
+
+-- For explain: who holds the row of a pending message, given its xmax: a consumer that handles it in a transaction, or
+-- somebody else. Empty result: nobody does.
+create function integration.explain_locker(p_target text, p_xid text) returns table (code text, sentence text, fix text, details jsonb)
+    language sql stable
+    begin atomic
+        select case when h.consuming then 'held' else 'locked' end,
+               case when h.consuming then 'a consumer is handling it in a transaction: session ' else 'another transaction holds its row: session ' end
+                   || format('%s (%s), open for %s', h.pid, h.name, integration.in_words(integration.clock() - h.xact_start)),
+               case when not h.consuming then format('select pg_terminate_backend(%s)', h.pid) end,
+               jsonb_build_object('session', h.pid, 'application', h.name, 'since', h.xact_start)
+          from (select a.pid, a.xact_start, coalesce(nullif(a.application_name, ''), a.usename) as name,
+                       exists (select from integration.consumers c
+                                where c.lease_until > integration.clock() and c.application = a.application_name
+                                  and c.targets #>> array[p_target, 'in_transaction'] = 'true') as consuming
+                  from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+                 where l.locktype = 'transactionid' and l.granted and l.transactionid::text = p_xid) h;
+    end;
 
 -- For explain: why no live consumer would take a message of this kind. Consumers in plain SQL are not registered and cannot
 -- be seen here. Empty result: at least one would.

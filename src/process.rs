@@ -44,6 +44,8 @@ struct Accepts {
     record_types: Option<Vec<String>>,
     capacity: usize,
     consumers: usize,
+    /// One of them works in transactions.
+    in_transaction: bool,
 }
 
 /// The running process. Dropping it ends its tasks; what it held is rescued by others.
@@ -147,6 +149,7 @@ impl Process {
         target: &str,
         record_types: Option<&[String]>,
         capacity: usize,
+        in_transaction: bool,
         bell: &Arc<Bell>,
     ) -> Result<()> {
         let (channel, due_channel) = self.shared.store.channels(target).await?;
@@ -155,6 +158,7 @@ impl Process {
                 record_types: Some(Vec::new()),
                 capacity: 0,
                 consumers: 0,
+                in_transaction: false,
             });
             entry.record_types = match (entry.record_types.take(), record_types) {
                 (Some(mut known), Some(more)) => {
@@ -165,6 +169,7 @@ impl Process {
             };
             entry.capacity += capacity;
             entry.consumers += 1;
+            entry.in_transaction |= in_transaction;
         });
         let current = self.shared.incarnation.borrow().clone();
         self.shared.register(&current).await?;
@@ -203,7 +208,7 @@ impl Shared {
     async fn register(&self, incarnation: &str) -> Result<()> {
         let targets = self.with_accepts(|accepts| {
             let entries = accepts.iter().map(|(target, accepts)| {
-                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity }))
+                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity, "in_transaction": accepts.in_transaction }))
             });
             serde_json::Value::Object(entries.collect()).to_string()
         });

@@ -22,7 +22,7 @@ Examples:
   doorbell explain 42 --json | jq -r '.causes[0].code'
 
 JSON: {\"id\", \"causes\": [{\"code\", \"sentence\", \"fix\", \"details\"}]}. Codes: not_found, gone, archived, completed, \
-failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, locked, paused, breaker_open, \
+failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked, paused, breaker_open, \
 breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued, ready.")]
 pub(crate) struct Explain {
     /// The message

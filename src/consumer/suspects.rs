@@ -34,7 +34,8 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         }
         let request = context.request(&owner);
         let claimed = context.process.held().claim(context.store.claim_suspect(&request)).await;
-        let Some(delivery) = claimed.inspect_err(|_| context.allowance.put_back(1))? else {
+        let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
+        let Some(delivery) = claimed.deliveries.into_iter().next() else {
             context.allowance.put_back(1);
             return Ok(());
         };

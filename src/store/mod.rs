@@ -22,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-pub(crate) use claim::ClaimRequest;
+pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub use follow::Event;
 pub use history::{AuditEvent, Maintained};
 pub use inspect::{Explanation, StoredMessage, TargetState};
