@@ -27,7 +27,8 @@ declare
         d.crash_count, d.redrive_count, d.created_at, d.updated_at, d.available_at, d.claimed_by, d.error_message';
     v_iso     constant text := 'YYYY-MM-DD HH24:MI:SS.US';
     v_order   text := coalesce(p_order, case p_status when 'pending' then 'queue' when 'scheduled' then 'due' else 'newest' end);
-    v_indexed boolean := v_order in ('queue', 'due') or p_status in ('processing', 'failed');
+    -- Whether to read an index once per target, each as far as the page may go; of large pages that is too much.
+    v_indexed boolean := v_order in ('queue', 'due') or p_status in ('processing', 'failed') and (p_target is not null or p_limit <= 1000);
     v_sort    text;
     v_cursor  text;
     v_where   text;

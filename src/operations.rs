@@ -24,8 +24,8 @@ impl Broker {
     }
 
     /// The ids of all messages that a filter names, or of the first `limit`: what to [`redrive`](Self::redrive),
-    /// [`retry`](Self::retry) or [`cancel`](Self::cancel). In the order in which pending ones are claimed and scheduled ones
-    /// are due; others by id. Read in pages, so what changes meanwhile may be in it or not.
+    /// [`retry`](Self::retry) or [`cancel`](Self::cancel). By id; with a target or a limit, pending ones as they are claimed
+    /// and scheduled ones as they are due. Read in pages, so what changes meanwhile may be in it or not.
     ///
     /// # Errors
     /// The database's.

@@ -77,7 +77,8 @@ impl Store {
     /// The ids of everything that a filter names, in the order of its index.
     pub(crate) async fn find_ids(&self, filter: &Filter, limit: Option<u32>) -> Result<Vec<MessageId>> {
         let order = match filter.status {
-            Some(Status::Pending | Status::Scheduled) => None,
+            Some(Status::Pending | Status::Scheduled) if limit.is_some() || filter.target.is_some() => None,
+            // One pass over the ids is cheaper than merging all targets' queues page by page.
             _ => Some(Order::Oldest),
         };
         let mut ids = Vec::new();

@@ -30,6 +30,22 @@ async fn tail_tells_new_messages_and_what_becomes_of_them_also_what_commits_late
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tail_goes_on_where_it_stopped_when_its_connection_was_lost() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let mut tail = Running::start(doorbell(&db, &["tail", "--json", "--every", "20ms"]));
+    tail.logs("following all targets").await;
+    let its_own = "datname = current_database() and pid <> pg_backend_pid()";
+    client
+        .batch_execute(&format!("select pg_terminate_backend(pid) from pg_stat_activity where {its_own}"))
+        .await
+        .unwrap();
+    publish(&db, "1\n").await;
+    let told: Value = serde_json::from_str(&tail.line().await).unwrap();
+    assert_eq!((&told["action"], &told["id"]), (&json!("published"), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tail_prints_a_line_of_words_without_json() {
     let db = Database::new().await;
     let client = db.client().await;
