@@ -3,7 +3,7 @@
 use doorbell::{ConsumerConfig, Outcome};
 use tokio_postgres::Client;
 
-use crate::support::{Database, count, plain_insert, soon, stop_the_clock as at, until};
+use crate::support::{Database, connect, count, plain_insert, soon, stop_the_clock as at, until};
 
 /// What `integration.explain` says, in a transaction that may change nothing and lock no row.
 async fn explain(client: &Client, id: i64) -> Vec<(String, String, Option<String>)> {
@@ -398,4 +398,35 @@ async fn a_row_that_another_transaction_holds_says_whose() {
     assert!(causes[0].1.starts_with("a consumer is handling it in a transaction: session "), "{}", causes[0].1);
     run(&holder, "rollback").await;
     assert_eq!(codes(&client, id).await, ["ready"]);
+}
+
+/// What the README grants to a consumer.
+const CONSUMER: &str = "grant usage on schema integration to {role}; \
+    grant select, insert, update on integration.data_staging, integration.breakers to {role}; \
+    grant select, insert, update, delete on integration.consumers to {role}; \
+    grant select on integration.settings, integration.targets, integration.retry_policies, integration.migrations to {role}; \
+    grant insert on integration.audit_log to {role}";
+
+#[tokio::test]
+async fn the_rights_of_a_consumer_are_enough_to_explain_what_is_there() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let role = format!("consumer_{}", db.name());
+    run(&client, &format!("create role {role} login; {}", CONSUMER.replace("{role}", &role))).await;
+    for _ in 0..4 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(
+        &client,
+        "select integration.claim('billing', 'me', 3, p_lease => '1 h'); select integration.snooze(1, 1, 'me', '1 h'); \
+         select integration.reject(2, 1, 'me', 'no such card')",
+    )
+    .await;
+    let consumer = connect(&db.url.replace("user=postgres", &format!("user={role}"))).await;
+    for (id, code) in [(1, "scheduled"), (2, "failed"), (3, "processing"), (4, "no_consumer")] {
+        assert_eq!(codes(&consumer, id).await[0], code);
+    }
+    run(&client, "begin; update integration.data_staging set priority = 1 where id = 4").await;
+    let locked = &explain(&consumer, 4).await[0];
+    assert!(locked.0 == "locked" && !locked.1.contains("open for"), "{}", locked.1);
 }
