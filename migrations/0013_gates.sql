@@ -127,7 +127,9 @@ create function integration.explain_consumers(p_target text, p_type text) return
                case when k.live = 0
                    then format('no live consumer of %s is registered%s', p_target,
                                '; the last one, ' || k.last || ', stopped beating ' || integration.in_words(integration.clock() - k.last_beat) || ' ago')
-                   else format('of %s live consumer processes of %s none accepts %s; accepted: %s', k.live, p_target, p_type, k.types) end,
+                   when k.live = 1
+                   then format('the only live consumer process of %s does not accept %s; it accepts: %s', p_target, p_type, k.types)
+                   else format('none of the %s live consumer processes of %s accepts %s; they accept: %s', k.live, p_target, p_type, k.types) end,
                'doorbell consume ' || integration.shell_word(p_target)
                    || case when k.live = 0 then '' else ' --type ' || integration.shell_word(p_type) end,
                jsonb_build_object('live', k.live, 'accepted', k.types)

@@ -214,10 +214,10 @@ begin
     -- Two ranges of the ready index, each read from its beginning.
     select count(*) into v_before from (
         (select from integration.data_staging d
-          where d.target_app = m.target_app and d.status = 'pending' and d.priority > m.priority limit v_max)
+          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority > m.priority limit v_max)
         union all
         (select from integration.data_staging d
-          where d.target_app = m.target_app and d.status = 'pending' and d.priority = m.priority
+          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority = m.priority
             and (d.created_at, d.id) < (m.created_at, m.id) limit v_max)
         limit v_max) b;
     v_said := case v_before when 0 then 'it is the next' when 1 then 'one message is before it'
@@ -232,7 +232,9 @@ begin
      where c.lease_until > integration.clock() and integration.accepts(c.targets, m.target_app, m.record_type);
     return query select
         case when v_held >= v_capacity then 'busy' when v_before > 0 then 'queued' else 'ready' end,
-        case when v_held >= v_capacity then format('all %s workers of %s are busy; %s', v_capacity, m.target_app, v_said)
+        case when v_held >= v_capacity then format('%s of %s busy; %s', case v_capacity when 1 then 'the only worker'
+                                                   else format('all %s workers', v_capacity) end,
+                                                   m.target_app || case v_capacity when 1 then ' is' else ' are' end, v_said)
              when v_before > 0 then format('%s; %s of %s workers of %s are free', v_said, v_capacity - v_held, v_capacity, m.target_app)
              else format('nothing holds it: %s, and %s of %s workers of %s are free', v_said, v_capacity - v_held, v_capacity, m.target_app) end,
         null::text,

@@ -12,6 +12,7 @@ mod operate;
 mod publish;
 mod stats;
 mod terminal;
+mod transcripts;
 
 use std::{
     path::PathBuf,

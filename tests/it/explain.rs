@@ -305,8 +305,12 @@ async fn without_a_consumer_that_takes_it_a_message_says_which_ones_there_are() 
     let sentence = "no live consumer of billing is registered";
     is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
     register(&client, "one", r#"{"billing": {"types": ["b", "a"], "capacity": 8}}"#).await;
-    let sentence = "of 1 live consumer processes of billing none accepts n; accepted: a, b";
+    let sentence = "the only live consumer process of billing does not accept n; it accepts: a, b";
     is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    register(&client, "two", r#"{"billing": {"types": ["c"], "capacity": 8}}"#).await;
+    let sentence = "none of the 2 live consumer processes of billing accepts n; they accept: a, b, c";
+    is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    run(&client, "delete from integration.consumers where incarnation = 'two'").await;
     at(&client, 20).await;
     let sentence = "no live consumer of billing is registered; the last one, one, stopped beating 20 s ago";
     is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));

@@ -21,6 +21,7 @@ pub(super) struct Terminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<String>>,
+    reader: std::thread::JoinHandle<()>,
 }
 
 impl Terminal {
@@ -37,14 +38,14 @@ impl Terminal {
         let mut output = keyboard.try_clone().unwrap();
         let screen = Arc::new(Mutex::new(String::new()));
         let showing = screen.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // Fails when the program has gone.
             while let Ok(read @ 1..) = output.read(&mut bytes) {
                 showing.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
             }
         });
-        Self { child, keyboard, screen }
+        Self { child, keyboard, screen, reader }
     }
 
     /// Waits until this was drawn.
@@ -59,6 +60,15 @@ impl Terminal {
 
     pub(super) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.child.id().unwrap() as i32), signal).unwrap();
+    }
+
+    /// Waits for its end; everything that it showed.
+    pub(super) async fn all(mut self) -> String {
+        soon("the program ends", self.child.wait()).await.unwrap();
+        let reader = self.reader;
+        soon("all is read", tokio::task::spawn_blocking(|| reader.join().unwrap())).await.unwrap();
+        let screen = self.screen.lock().unwrap();
+        screen.clone()
     }
 
     pub(super) async fn ended(mut self) -> i32 {
