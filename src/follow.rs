@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     error::Result,
-    store::{Event, Store},
+    store::{Event, Seen, Store},
 };
 
 /// An id can be drawn a moment before its transaction has a number (COPY reserves ids), so no barrier covers that moment.
@@ -30,7 +30,7 @@ impl Follower {
     }
 
     /// What happened since the last call, in the order of its time; since now for the first call, which says nothing. Call
-    /// it again at once while it returns much, else after a pause of your choice: each call is three short statements.
+    /// it again at once while it returns thousands, else after a pause of your choice: each call is three short statements.
     ///
     /// A message is told when it appears (`published`), and each change of status that the audit log has: by default what
     /// ended an attempt or a message, with level `all` claims and the rest, too. A message that came and went between two
@@ -41,27 +41,41 @@ impl Follower {
     /// # Errors
     /// The database's. The next call goes on where the last good one ended.
     pub async fn events(&mut self) -> Result<Vec<Event>> {
+        loop {
+            let (told, all) = self.look().await?;
+            if self.started {
+                return Ok(told);
+            }
+            // What was there before is passed over, however much it is.
+            self.started = all;
+            if all {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// One look into both tables: what it tells, and whether it went to their ends.
+    async fn look(&mut self) -> Result<(Vec<Event>, bool)> {
         let now = Instant::now();
         let head = self.store.head().await?;
         let (mut messages, mut events) = (self.messages.clone(), self.events.clone());
-        messages.look(head.oldest_xid, head.next_xid, now);
-        events.look(head.oldest_xid, head.next_xid, now);
-        if !self.started {
+        if messages.looked_at == 0.0 {
             messages.begin_at(head.first_message, head.at);
             events.begin_at(head.first_event, head.at);
         }
+        messages.look(head.oldest_xid, head.next_xid, now);
+        events.look(head.oldest_xid, head.next_xid, now);
         let published = self.store.published_since(&messages).await?;
-        messages.saw(published.iter().map(|seen| seen.id), published.len() < Store::FOLLOW_LIMIT, head.at, now);
         let changed = self.store.changed_since(&events).await?;
-        events.saw(changed.iter().map(|seen| seen.id), changed.len() < Store::FOLLOW_LIMIT, head.at, now);
+        let is_all = |seen: &[Seen]| seen.len() < Store::FOLLOW_LIMIT;
+        messages.saw(published.iter().map(|seen| seen.id), is_all(&published), head.at, now);
+        events.saw(changed.iter().map(|seen| seen.id), is_all(&changed), head.at, now);
+        let all = is_all(&published) && is_all(&changed);
         (self.messages, self.events) = (messages, events);
-        if !std::mem::replace(&mut self.started, true) {
-            return Ok(Vec::new());
-        }
         let told = published.into_iter().chain(changed).filter_map(|seen| seen.event);
         let mut told: Vec<Event> = told.filter(|event| self.target.is_none() || event.target == self.target).collect();
         told.sort_by_key(|event| event.at);
-        Ok(told)
+        Ok((told, all))
     }
 }
 

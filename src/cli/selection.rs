@@ -1,5 +1,7 @@
 //! What redrive, retry and cancel have in common: ids or a filter, how many, yes or no, and then batch by batch.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use doorbell::{Broker, Filter, MessageId, Status};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -69,8 +71,9 @@ impl Selection {
             print_all(global.json, &format!("would_be_{}", verb.done), &ids)?;
             return Ok(found(&ids));
         }
-        if by_filter && !self.yes && !ids.is_empty() && !confirmed(verb, ids.len())? {
-            return Ok(Exit::Interrupted);
+        if by_filter && !self.yes && !ids.is_empty() && !confirmed(verb, ids.len()).await? {
+            eprintln!("nothing was {}", verb.done);
+            return Ok(Exit::Failed);
         }
         let changed = in_batches(&broker, global.json, verb, &ids, run).await?;
         if global.json {
@@ -94,18 +97,22 @@ impl Selection {
 
     async fn find(&self, broker: &Broker, statuses: &[Status]) -> Result<Vec<MessageId>, Failure> {
         let mut ids = Vec::new();
+        // One that changes its status meanwhile may be found twice.
+        let mut known = HashSet::new();
         for status in statuses {
             let filter = Filter { status: Some(*status), ..self.filter.filter() };
             let left = self.limit.map(|limit| limit - ids.len() as u32);
-            ids.extend(broker.find_ids(&filter, left).await?);
+            ids.extend(broker.find_ids(&filter, left).await?.into_iter().filter(|id| known.insert(*id)));
         }
         Ok(ids)
     }
 }
 
-fn confirmed(verb: Verb, count: usize) -> Result<bool, Failure> {
+async fn confirmed(verb: Verb, count: usize) -> Result<bool, Failure> {
     if consent::can_ask() {
-        return Ok(consent::ask(&format!("{} {count} messages?", verb.name)));
+        let question = format!("{} {count} messages?", verb.name);
+        // On a thread of its own, so that Ctrl-C is heard.
+        return Ok(tokio::task::spawn_blocking(move || consent::ask(&question)).await.unwrap_or(false));
     }
     let why = format!("{count} messages would be {}; say so with --yes, or look first with --dry-run", verb.done);
     Err(Failure::new(Exit::Usage, why))

@@ -24,6 +24,7 @@ use crate::{
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub use follow::Event;
+pub(crate) use follow::Seen;
 pub use history::{AuditEvent, Maintained};
 pub use inspect::{Explanation, StoredMessage, TargetState};
 pub use lease::ConsumerRow;

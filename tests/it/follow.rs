@@ -43,6 +43,27 @@ async fn a_message_and_its_story_are_told_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_happened_a_moment_before_is_not_told_however_much_it_is() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let many = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+                select 'shop', 'billing', 'n', '1' from generate_series(1, 25000); \
+                update integration.data_staging set status = 'cancelled'";
+    client.batch_execute(many).await.unwrap();
+    let mut follower = following(&broker, None).await;
+    let id = plain_insert(&client, "billing", "1").await;
+    assert_eq!(told(&follower.events().await.unwrap()), [("published", id)]);
+    // And what happens afterwards is told, in as many calls as it takes.
+    client.batch_execute(many).await.unwrap();
+    let mut events = Vec::new();
+    while events.len() < 50_001 {
+        events.extend(follower.events().await.unwrap());
+    }
+    assert_eq!(events.len(), 50_001);
+    assert_eq!(follower.events().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn what_commits_late_is_told_when_it_does_and_what_is_rolled_back_never() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);

@@ -44,7 +44,12 @@ async fn on_a_terminal_it_asks_and_only_yes_is_yes() {
     let mut refusing = Terminal::start(doorbell(&db, &["cancel", "--target", "billing"]));
     refusing.shows("Cancel 3 messages? [y/N]").await;
     refusing.types("\n");
-    assert_eq!(refusing.ended().await, 130);
+    refusing.shows("nothing was cancelled").await;
+    assert_eq!(refusing.ended().await, 1);
+    let mut leaving = Terminal::start(doorbell(&db, &["cancel", "--target", "billing"]));
+    leaving.shows("Cancel 3 messages? [y/N]").await;
+    leaving.signal(Signal::SIGINT);
+    assert_eq!(leaving.ended().await, 130);
     assert_eq!(counts(&db, "pending").await, 3);
     let mut agreeing = Terminal::start(doorbell(&db, &["cancel", "--target", "billing"]));
     agreeing.shows("Cancel 3 messages? [y/N]").await;
