@@ -297,6 +297,16 @@ create function integration.keep_marks(p_target text, p_priorities integer[], p_
            set created_at = excluded.created_at, id = excluded.id, kept_at = excluded.kept_at;
     end;
 
+-- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
+create function integration.waiting(p_targets text[]) returns setof text
+    language plpgsql stable set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    return query
+        select t.target_app from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select from integration.data_staging d where d.target_app = t.target_app and d.status = 'pending' limit 1) d;
+end $$;
+
 -- Whether claim_suspect would find something.
 create function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
     language sql stable

@@ -52,6 +52,7 @@ mod shutdown;
 
 mod held;
 mod process;
+mod sweep;
 mod wake;
 
 pub mod migrate;

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     held::Held,
     store::{Registration, Store},
+    sweep::Sweeper,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
 };
 
@@ -53,6 +54,7 @@ struct Accepts {
 pub(crate) struct Process {
     shared: Arc<Shared>,
     listener: Listener,
+    sweeper: Sweeper,
     _tasks: JoinSet<()>,
 }
 
@@ -101,7 +103,8 @@ impl Process {
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
-        Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
+        let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
+        Ok(Self { listener: Listener::start(settings, ping, watching), sweeper, shared, _tasks: tasks })
     }
 
     /// Takes the target's idle latch, so that publishers ring.
@@ -124,6 +127,11 @@ impl Process {
         *self.listener.state().borrow() == ListenerState::Listening
     }
 
+    /// The sweep of a parked consumer.
+    pub(crate) fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
     /// The current incarnation; it changes when the lease was lost.
     pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
         self.shared.incarnation.subscribe()
@@ -136,11 +144,6 @@ impl Process {
     /// What this process holds.
     pub(crate) fn held(&self) -> &Arc<Held> {
         &self.shared.held
-    }
-
-    /// The alarm clock's bell, for a consumer that scheduled something itself.
-    pub(crate) fn due(&self) -> Arc<Bell> {
-        self.shared.due.clone()
     }
 
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.

@@ -14,6 +14,7 @@ mod prefetch;
 mod runs;
 mod settle;
 mod suspects;
+mod sweeping;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

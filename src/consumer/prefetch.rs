@@ -29,7 +29,8 @@ impl Loop {
     /// Gives back what was claimed ahead when handlers turn out to be slower than they were.
     pub(super) fn give_back_surplus(&mut self) {
         let keep = self.capacity();
-        if self.queue.len() > 2 * keep {
+        // Not for small changes: each costs a statement, an attempt, and its place in the queue.
+        if self.average >= PREFETCH_BELOW && self.queue.len() > 2 * keep {
             let surplus = self.queue.split_off(keep).into_iter();
             self.unsettled.extend(surplus.map(|delivery| Settlement {
                 id: delivery.id,
@@ -39,9 +40,11 @@ impl Loop {
         }
     }
 
-    /// A handler that has been running for long says as much as one that has ended.
+    /// Handlers that have all been running for long say as much as one that has ended.
     pub(super) fn notice_slow_handlers(&mut self) {
-        let oldest = self.running.values().filter_map(|running| running.started.get()).min();
-        self.average = self.average.max(oldest.map_or(Duration::ZERO, Instant::elapsed));
+        if self.tasks >= self.context.config.concurrency {
+            let youngest = self.running.values().filter_map(|running| running.started.get()).max();
+            self.average = self.average.max(youngest.map_or(Duration::ZERO, Instant::elapsed));
+        }
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     ConsumerConfig,
@@ -34,7 +34,6 @@ use super::{
     suspects,
 };
 use crate::{
-    backoff,
     broker::Broker,
     error::Result,
     handler::Registry,
@@ -143,6 +142,8 @@ enum Event {
     Settled,
     Rung,
     Sweep,
+    /// Whether there is something to look for.
+    Swept(bool),
     Watchdog,
     SuspectsDone,
     Reported,
@@ -219,6 +220,7 @@ impl Loop {
         let mut reporting: Option<Task<()>> = None;
         let mut parking: Option<Task<Option<Parked>>> = None;
         let mut keeping: Option<Task<()>> = None;
+        let mut sweeping: Option<Task<bool>> = None;
         let mut holding: FuturesUnordered<Task<HeldBatch>> = FuturesUnordered::new();
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
@@ -259,6 +261,7 @@ impl Loop {
                 () = sleep_until(everywhere_at) => Event::LookEverywhere,
                 () = some(&mut keeping) => Event::Kept,
                 () = sleep_until(next_sweep) => Event::Sweep,
+                waiting = some(&mut sweeping) => Event::Swept(waiting),
                 _ = watchdog.tick() => Event::Watchdog,
             };
             match event {
@@ -292,16 +295,20 @@ impl Loop {
                     self.parked(parked);
                 }
                 Event::Sweep => {
-                    self.look_everywhere(Found::Sweep);
                     if keeping.is_none() {
                         keeping = self.keep_marks();
                     }
-                    // The bell that announces scheduled messages can be lost as well.
-                    self.context.process.due().ring();
-                    if suspecting.is_none() {
-                        suspecting = Some(self.run_suspects());
-                    }
+                    sweeping = Some(self.sweep());
                     next_sweep = self.next_sweep();
+                }
+                Event::Swept(waiting) => {
+                    sweeping = None;
+                    if waiting {
+                        self.look_everywhere(Found::Sweep);
+                        if suspecting.is_none() {
+                            suspecting = Some(self.run_suspects());
+                        }
+                    }
                 }
                 Event::Watchdog => {
                     while self.handlers.try_join_next().is_some() {}
@@ -409,27 +416,6 @@ impl Loop {
 
     fn run_suspects(&self) -> Task<()> {
         suspects::run_alone(self.context.clone(), self.owner.clone(), self.stopping.clone()).boxed()
-    }
-
-    fn next_sweep(&self) -> Option<Instant> {
-        let sweep = self.context.config.sweep?;
-        Some(Instant::now() + backoff::jittered(sweep, rand::random()).max(self.marks.full_in()))
-    }
-
-    /// Keeps where this consumer is, so that the next one to start need not begin at the beginning.
-    fn keep_marks(&mut self) -> Option<Task<()>> {
-        let kept = self.marks.kept();
-        if self.context.config.record_types.is_some() || kept.is_empty() || kept == self.kept {
-            return None;
-        }
-        self.kept.clone_from(&kept);
-        let context = self.context.clone();
-        let keep = async move {
-            if let Err(error) = context.store.keep_marks(&context.target, &kept).await {
-                debug!(?error, "the marks could not be kept; the next sweep tries again");
-            }
-        };
-        Some(keep.boxed())
     }
 }
 

@@ -28,6 +28,7 @@ const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
+const WAITING: &str = "select * from integration.waiting($1)";
 const MARKS: &str =
     "select priority, created_at, id from integration.marks where target_app = $1 order by kept_at desc";
 const KEEP_MARKS: &str = "select integration.keep_marks($1, $2, $3, $4)";
@@ -146,6 +147,12 @@ impl Store {
             &timeout,
         ];
         looked(&tx.query(&statement, &params).await?, request, found)
+    }
+
+    /// Those of the targets for which something is pending.
+    pub(crate) async fn waiting(&self, targets: &[String]) -> Result<Vec<String>> {
+        let rows = self.query("look for waiting targets", WAITING, &[&targets]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// The places that consumers of the target have kept, the newest first.
