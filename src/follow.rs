@@ -14,7 +14,23 @@ use crate::{
 /// An id can be drawn a moment before its transaction has a number (COPY reserves ids), so no barrier covers that moment.
 const GAP_MIN: Duration = Duration::from_secs(10);
 
+/// While some transaction stays open no gap closes, and every id that was drawn for nothing is one. Beyond so many the oldest
+/// are given up: what commits into them is not told.
+const GAPS_MAX: usize = 50_000;
+
 /// Follows new messages and changes of status; from [`Broker::follow`](crate::Broker::follow).
+///
+/// ```no_run
+/// # async fn example(broker: doorbell::Broker) -> Result<(), doorbell::Error> {
+/// let mut follower = broker.follow(Some("billing"));
+/// loop {
+///     for event in follower.events().await? {
+///         println!("{} {:?}", event.action, event.id);
+///     }
+///     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Follower {
     store: Store,
@@ -35,8 +51,8 @@ impl Follower {
     /// A message is told when it appears (`published`), and each change of status that the audit log has: by default what
     /// ended an attempt or a message, with level `all` claims and the rest, too. A message that came and went between two
     /// calls is told by its end alone. Pauses, breakers and other events of the target are told as well. What a transaction
-    /// wrote more than ten seconds before the first call is not told, even if it commits later. Cancelling a call loses
-    /// nothing: the next one tells the same.
+    /// wrote more than ten seconds before the first call is not told, even if it commits later; nor what commits after 50,000
+    /// later ids were drawn and not committed while it was open. Cancelling a call loses nothing: the next one tells the same.
     ///
     /// # Errors
     /// The database's. The next call goes on where the last good one ended.
@@ -137,6 +153,7 @@ impl Window {
                 self.gaps.splice(at..at, rest.into_iter().filter(|gap| gap.first <= gap.last));
             }
         }
+        self.gaps.drain(..self.gaps.len().saturating_sub(GAPS_MAX));
         if all {
             self.looked_at = at;
         }
@@ -158,6 +175,14 @@ mod tests {
         assert_eq!((window.end, gaps(&window)), (9, vec![(3, 4), (6, 8)]));
         window.saw([7, 10, 3].into_iter(), true, 0.0, now);
         assert_eq!((window.end, gaps(&window)), (10, vec![(4, 4), (6, 6), (8, 8)]));
+    }
+
+    #[test]
+    fn gaps_do_not_pile_up_without_end() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        let every_other = (1..=GAPS_MAX as i64 + 10).map(|n| 2 * n);
+        window.saw(every_other, true, 0.0, now);
+        assert_eq!((window.gaps.len(), gaps(&window)[0]), (GAPS_MAX, (21, 21)));
     }
 
     #[test]

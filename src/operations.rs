@@ -81,7 +81,8 @@ impl Broker {
     }
 
     /// Tries messages again now: scheduled ones are pending at once and keep the retries they have used, failed ones are
-    /// redriven. Returns the ids that were.
+    /// redriven. Returns the ids that were. Each call is one transaction that holds the messages' locks: a thousand or so at
+    /// a time, as the next two.
     ///
     /// # Errors
     /// The database's.
