@@ -14,12 +14,15 @@ mod explain;
 mod follow;
 mod handlers;
 mod house_rules;
+mod in_transaction;
 mod large;
 mod latch;
 mod leases;
+mod lifecycle;
 mod list;
 mod listener;
 mod logs;
+mod marks;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
