@@ -16,7 +16,7 @@ const HEADINGS: [&str; 9] =
 /// List the targets: what waits for each, who consumes it, and whether it is paused or its breaker open
 ///
 /// A target is listed when it has messages, settings or consumers. STATE says who paused it and why, why its breaker is
-/// open, or that a limit is reached; else it is open. CONSUMERS are live processes, WORKERS the messages they handle at the
+/// open, or that a limit is reached; else it is open, perhaps with nobody who consumes. CONSUMERS are live processes, WORKERS the messages they handle at the
 /// same time.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -60,12 +60,18 @@ fn cells(target: &TargetState) -> Vec<String> {
     ]
 }
 
-/// What keeps the target's messages from being claimed, in words.
+/// What keeps the target's messages from being handled, in words.
 pub(super) fn state(target: &TargetState) -> String {
     match &target.closed_gates[..] {
+        [] if is_abandoned(target) => "open, but no live consumer".to_owned(),
         [] => "open".to_owned(),
         gates => gates.iter().map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>().join("; "),
     }
+}
+
+/// Whether messages wait and nobody is registered who would take them.
+pub(super) fn is_abandoned(target: &TargetState) -> bool {
+    target.consumers == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
 }
 
 pub(super) fn target_json(target: &TargetState) -> Value {

@@ -14,9 +14,10 @@ use super::{history::History, report, sample::Sample};
 use crate::cli::{
     consumers::{accepted, beat_age},
     duration, output,
+    targets::is_abandoned,
 };
 
-const CONSUMERS: [&str; 5] = ["CONSUMER", "HOLDS", "BEAT", "STATE", "HANDLES"];
+const CONSUMERS: [&str; 5] = ["CONSUMER", "PROCESSING", "LAST BEAT", "STATE", "TARGETS"];
 
 /// Draws all of it, whatever the size.
 pub(super) fn draw(frame: &mut Frame<'_>, history: &History) {
@@ -88,14 +89,14 @@ fn sparkline(frame: &mut Frame<'_>, area: Rect, title: &str, line: &VecDeque<u64
 /// A column of the table of targets: its place in the report's rows, its heading, its width, and whether a narrow terminal
 /// has it.
 const COLUMNS: [(usize, &str, u16, bool); 10] = [
-    (1, "IN/S", 6, true),
-    (2, "DONE/S", 6, true),
-    (3, "RETRY/S", 7, false),
+    (1, "PUBL/S", 6, true),
+    (2, "COMPL/S", 7, true),
+    (3, "RETR/S", 6, false),
     (4, "FAIL/S", 6, true),
     (5, "PENDING", 8, true),
-    (6, "RUNNING", 7, true),
+    (6, "PROCESSING", 10, true),
     (7, "OLDEST", 6, true),
-    (8, "PROCS", 5, false),
+    (8, "CONSUMERS", 9, false),
     (9, "WORKERS", 7, false),
     (10, "STATE", 0, true),
 ];
@@ -105,11 +106,16 @@ const WIDE: u16 = 110;
 
 fn target_table(sample: &Sample, width: u16) -> Table<'static> {
     let columns: Vec<_> = COLUMNS.iter().filter(|(.., narrow)| *narrow || width >= WIDE).collect();
-    let rows = report::target_rows(sample).into_iter().zip(&sample.targets).map(|(mut cells, target)| {
+    let mut rows: Vec<_> = report::target_rows(sample).into_iter().zip(&sample.targets).collect();
+    // Trouble first, where it is seen however many targets there are.
+    rows.sort_by_key(|(_, target)| target.closed_gates.is_empty() && !is_abandoned(target));
+    let rows = rows.into_iter().map(|(mut cells, target)| {
         let mut style = Style::new();
         if let Some((code, sentence)) = target.closed_gates.first() {
-            style = style.fg(Color::Yellow);
             cells[10] = format!("{}: {sentence}", code.replace('_', " ").to_uppercase());
+            style = style.fg(Color::Yellow);
+        } else if is_abandoned(target) {
+            style = style.fg(Color::Yellow);
         }
         let shown = [&cells[0]].into_iter().chain(columns.iter().map(|(at, ..)| &cells[*at]));
         Row::new(shown.map(|cell| output::printable(cell)).collect::<Vec<_>>()).style(style)
@@ -140,7 +146,7 @@ fn consumer_table(sample: &Sample) -> Table<'static> {
         Row::new(cells.map(|cell| output::printable(&cell))).style(style)
     });
     let widths =
-        vec![Constraint::Max(40), Constraint::Max(6), Constraint::Max(6), Constraint::Max(6), Constraint::Fill(1)];
+        vec![Constraint::Max(40), Constraint::Max(10), Constraint::Max(9), Constraint::Max(6), Constraint::Fill(1)];
     table(rows.collect(), widths, CONSUMERS.to_vec(), "consumers")
 }
 
