@@ -36,11 +36,15 @@
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
 
 mod error;
+mod filter;
 mod message;
 mod outcome;
 
 mod broker;
+mod operations;
 mod producer;
+
+mod follow;
 
 mod consumer;
 mod handler;
@@ -66,13 +70,18 @@ pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use error::{Error, ErrorKind, Result};
+pub use filter::{Filter, Order, Status};
+pub use follow::Follower;
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, TargetStats};
+pub use store::{
+    AuditEvent, ConsumerRow, Event, Explanation, Maintained, MaintenanceDue, MessageRow, Page, StoredMessage,
+    TargetState, TargetStats,
+};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]
