@@ -13,7 +13,8 @@ use crate::{
     migrate,
     process::{LeaseConfig, Process},
     producer::Producer,
-    store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, Store, TargetStats},
+    store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, Store, TargetStats},
+    telemetry::{Observer, Propagator, Telemetry},
     wake::PingConfig,
 };
 
@@ -38,6 +39,10 @@ pub struct BrokerConfig {
     /// How long a statement may go unanswered before its connection is closed. Nothing is cancelled: what it did is
     /// unknown then. Longer than any statement on a busy server takes. Default 30 s.
     pub statement_within: Duration,
+    /// Is told what happens, for metrics; see [`Observer`]. Default: nobody.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Carries the context of traces in the headers of messages; see [`Propagator`]. Default: none.
+    pub propagator: Option<Arc<dyn Propagator>>,
 }
 
 impl Default for BrokerConfig {
@@ -51,6 +56,8 @@ impl Default for BrokerConfig {
             ping: Duration::from_secs(10),
             ping_within: Duration::from_secs(5),
             statement_within: Duration::from_secs(30),
+            observer: None,
+            propagator: None,
         }
     }
 }
@@ -118,7 +125,8 @@ impl Broker {
         let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
         let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
-        let store = Store::new(pool, config.statement_within);
+        let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
+        let store = Store::new(pool, config.statement_within, telemetry);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
     }
 
@@ -179,6 +187,32 @@ impl Broker {
     /// The database's.
     pub async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
         self.0.store.consumers().await
+    }
+
+    /// The circuit breakers that were ever tripped, by key.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn breakers(&self) -> Result<Vec<BreakerRow>> {
+        self.0.store.breakers().await
+    }
+
+    /// Asks the database for an answer, over a pooled connection; it has one only where the schema is. For readiness
+    /// checks, which put a deadline of their own around it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn ping(&self) -> Result<()> {
+        self.0.store.ping().await
+    }
+
+    /// Whether the consumers of a target are meant to sweep: its bell was switched off (`integration.targets.bell`). Where
+    /// it was not, consumers that are not [listening](Self::is_listening) miss something.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn bell_is_off(&self, target: &str) -> Result<bool> {
+        self.0.store.bell_is_off(target).await
     }
 
     /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
@@ -301,7 +335,8 @@ impl Broker {
         let start = async {
             // Handlers that hold every pooled connection must not keep the heartbeat from its own.
             let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
-            let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within);
+            let beats =
+                Store::new(Pool::new(settings.clone(), &one)?, config.statement_within, store.telemetry().clone());
             Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
         };
         Ok(process.get_or_try_init(|| start).await?.clone())

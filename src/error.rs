@@ -51,6 +51,26 @@ pub enum ErrorKind {
     Io,
 }
 
+impl ErrorKind {
+    /// As telemetry names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Config => "config",
+            Self::Connect => "connect",
+            Self::Database => "database",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::LeaseLost => "lease_lost",
+            Self::NotFound => "not_found",
+            Self::IllegalTransition => "illegal_transition",
+            Self::Schema => "schema",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Io => "io",
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))

@@ -46,6 +46,8 @@ mod consumer;
 mod handler;
 mod shutdown;
 
+mod telemetry;
+
 mod held;
 mod process;
 mod wake;
@@ -61,14 +63,18 @@ pub mod server;
 
 pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, TargetStats};
+pub use store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, TargetStats};
+
+#[cfg(feature = "metrics")]
+pub use telemetry::Metrics;
+pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     held::Held,
     store::{Registration, Store},
+    telemetry::Event,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
 };
 
@@ -99,7 +100,8 @@ impl Process {
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
-        Ok(Self { listener: Listener::start(settings, ping, watching), shared, _tasks: tasks })
+        let telemetry = shared.store.telemetry().clone();
+        Ok(Self { listener: Listener::start(settings, ping, watching, telemetry), shared, _tasks: tasks })
     }
 
     /// Takes the target's idle latch, so that publishers ring.
@@ -286,7 +288,10 @@ async fn beat_for_ever(shared: Arc<Shared>) {
         let full = asked >= next_full_rescue;
         match shared.beats.rescue(full).await {
             Ok(0) => {}
-            Ok(count) => info!(count, "rescued messages of dead consumers"),
+            Ok(count) => {
+                info!(count, "rescued messages of dead consumers");
+                shared.store.telemetry().tell(Event::Rescued { messages: count });
+            }
             Err(error) => debug!(?error, "rescue failed; the next beat tries again"),
         }
         if full {

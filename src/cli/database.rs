@@ -34,7 +34,12 @@ pub(crate) struct DatabaseArgs {
 impl DatabaseArgs {
     /// Connects.
     pub(crate) async fn broker(&self) -> Result<Broker, Failure> {
-        Ok(Broker::with_config(self.settings().await?, BrokerConfig::default()).await?)
+        self.broker_with(BrokerConfig::default()).await
+    }
+
+    /// Connects with a configuration of its own.
+    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
+        Ok(Broker::with_config(self.settings().await?, config).await?)
     }
 
     pub(crate) fn kept_options(&self) -> KeptOptions {

@@ -10,6 +10,7 @@ use super::{
     Global,
     exit::{Exit, Failure},
     output,
+    watch::{Rounds, WatchArgs, Watched},
 };
 
 /// Rescue the messages of dead consumers, promote scheduled ones, create partitions ahead
@@ -20,7 +21,8 @@ use super::{
 #[command(after_help = "\
 Examples:
   doorbell maintain               every second, until Ctrl-C
-  doorbell maintain --once        from cron")]
+  doorbell maintain --once        from cron
+  doorbell maintain --metrics 0.0.0.0:9187")]
 pub(crate) struct Maintain {
     /// Once, then say what was done
     #[arg(long)]
@@ -28,6 +30,8 @@ pub(crate) struct Maintain {
     /// Seconds between rounds
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     every: f64,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -39,8 +43,12 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 impl Maintain {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let broker = global.database.broker().await?;
-        let mut tick = tokio::time::interval(Duration::from_secs_f64(self.every));
+        let watch = self.watch.prepare();
+        let broker = global.database.broker_with(watch.config()).await?;
+        let every = Duration::from_secs_f64(self.every);
+        let rounds = Rounds::new(every);
+        let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone())).await?;
+        let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
         loop {
@@ -62,6 +70,7 @@ impl Maintain {
                 }
                 Err(_) => {}
             }
+            rounds.over();
             if self.once {
                 return Ok(Exit::Done);
             }

@@ -30,6 +30,7 @@ mod logs;
 mod output;
 mod signals;
 mod timestamp;
+mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -39,6 +40,7 @@ use tracing::Level;
 use self::{
     database::DatabaseArgs,
     exit::{Exit, Failure},
+    logs::LogFormat,
     signals::Signals,
 };
 
@@ -95,6 +97,10 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
 
+    /// How logs are written on stderr: lines of text or of JSON
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, env = "DOORBELL_LOG_FORMAT")]
+    log_format: LogFormat,
+
     /// Log more on stderr (-vv: still more)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -126,13 +132,13 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let usual = match command {
-        // A consumer is a service, and its changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) => Level::INFO,
+        // Services, whose changes of state are worth a line; the others speak for themselves.
+        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
         _ => Level::WARN,
     };
-    logs::start(usual, global.verbose);
+    logs::start(usual, global.verbose, global.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).context("cannot start").report().into(),

@@ -57,7 +57,9 @@ impl Loop {
                 }
                 // Read before the claim: what was committed by then, the claim sees.
                 let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let deliveries = held.claim(context.store.claim(&context.request(&owner), limit, found)).await;
+                let request = context.request(&owner);
+                let claim = held.claim(context.store.claim(&request, limit, found));
+                let deliveries = context.store.telemetry().claiming(&context.target, found, claim).await;
                 Claimed { found, limit, oldest, deliveries }
             }
             .boxed(),

@@ -26,6 +26,7 @@ impl Loop {
         suspecting: Option<Task<()>>,
         parking: Option<Task<Option<Parked>>>,
     ) {
+        self.context.pulse.ending();
         let drain_timeout = self.stopping.borrow().unwrap_or(self.context.config.drain_timeout);
         let deadline = Instant::now() + drain_timeout;
         info!(target_app = %self.context.target, running = self.running.len(), "draining");

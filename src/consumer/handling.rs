@@ -17,6 +17,7 @@ use crate::{
     message::Delivery,
     outcome::Outcome,
     store::{Settlement, Verdict},
+    telemetry::Processing,
 };
 
 /// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
@@ -53,9 +54,19 @@ pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -
     }
     let mut verdicts = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
-        verdicts.push(Verdict::Outcome(context.registry.run(delivery, context.config.handler_timeout).await));
+        let processing = context.processing(&delivery);
+        let handling = context.registry.run(delivery, context.config.handler_timeout);
+        verdicts.push(Verdict::Outcome(processing.run(handling).await));
     }
     verdicts
+}
+
+impl Context {
+    /// Begins to run a handler, for telemetry.
+    pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
+        let record_type = self.registry.label(&delivery.record_type);
+        self.store.telemetry().processing(&self.target, record_type, delivery)
+    }
 }
 
 impl Loop {

@@ -26,6 +26,7 @@ use super::{
     claiming::Claimed,
     handling::{Handled, handle},
     parking::Parking,
+    pulse::Pulse,
     runs::Runs,
     settle::settle_until_done,
     suspects,
@@ -59,6 +60,7 @@ pub(super) struct Context {
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
     pub(super) allowance: Allowance,
+    pub(super) pulse: Pulse,
 }
 
 impl Context {
@@ -139,7 +141,15 @@ impl Loop {
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
         let allowance = Allowance::new(config.messages_max);
-        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
+        let context = Context {
+            store: broker.store().clone(),
+            target,
+            config,
+            registry,
+            process,
+            allowance,
+            pulse: Pulse::new(),
+        };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -241,6 +251,7 @@ impl Loop {
                     next_sweep = self.next_sweep();
                 }
                 Event::Watchdog => {
+                    self.context.pulse.beat();
                     while self.handlers.try_join_next().is_some() {}
                     self.give_up_overdue();
                     if reporting.is_none() {
@@ -334,6 +345,7 @@ impl Loop {
         let lost = self.queue.len() + self.running.len() + self.unsettled.len();
         if lost > 0 {
             warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
+            self.context.store.telemetry().lease_lost(&self.context.target, lost);
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;

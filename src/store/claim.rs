@@ -10,8 +10,11 @@ use crate::{
     message::{Delivery, Found, Headers},
 };
 
-const CLAIM: &str = "select * from integration.claim($1, $2, $3, $4, null, $5)";
-const CLAIM_SUSPECT: &str = "select * from integration.claim_suspect($1, $2, $3)";
+// The age is the server's reckoning: nothing here compares a stored time with a clock of its own.
+const CLAIM: &str = "select c.*, (extract(epoch from integration.clock() - c.created_at) * 1000000)::bigint as age_us \
+    from integration.claim($1, $2, $3, $4, null, $5) c";
+const CLAIM_SUSPECT: &str = "select c.*, (extract(epoch from integration.clock() - c.created_at) * 1000000)::bigint as age_us \
+    from integration.claim_suspect($1, $2, $3) c";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
@@ -118,6 +121,8 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         headers: headers.map(|json| headers_from(&json.0)).transpose()?.unwrap_or_default(),
         ordering_key: row.try_get("ordering_key")?,
         created_at: row.try_get("created_at")?,
+        age: Duration::from_micros(row.try_get::<_, i64>("age_us")?.max(0) as u64),
+        received: tokio::time::Instant::now(),
         found,
         canary: row.try_get("canary")?,
         owner: request.owner.clone(),

@@ -17,13 +17,14 @@ use tokio_postgres::{Row, types::ToSql};
 use crate::{
     connection::{Busy, Pool},
     error::{Error, ErrorKind, Result},
+    telemetry::Telemetry,
 };
 
 pub(crate) use claim::ClaimRequest;
 pub use history::{AuditEvent, DeadLetters, Maintained};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
-pub use observe::TargetStats;
+pub use observe::{BreakerRow, TargetStats};
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
 
@@ -33,11 +34,17 @@ pub(crate) struct Store {
     pool: Pool,
     /// When it passes, the connection is dropped: a statement that may be committing must never be cancelled.
     deadline: Duration,
+    telemetry: Telemetry,
 }
 
 impl Store {
-    pub(crate) fn new(pool: Pool, deadline: Duration) -> Self {
-        Self { pool, deadline }
+    pub(crate) fn new(pool: Pool, deadline: Duration, telemetry: Telemetry) -> Self {
+        Self { pool, deadline, telemetry }
+    }
+
+    /// Whom to tell about what was done with it.
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     pub(crate) fn pool(&self) -> &Pool {
