@@ -8,6 +8,7 @@ use tokio_postgres::Transaction;
 use crate::{
     connection::{Pool, PoolConfig, Pooled, Settings},
     consumer::ConsumerBuilder,
+    doctor,
     error::{Error, Result},
     message::MessageId,
     migrate,
@@ -144,6 +145,14 @@ impl Broker {
     /// As [`migrate`](Self::migrate).
     pub async fn migration_status(&self) -> Result<migrate::Status> {
         migrate::status(&self.0.settings).await
+    }
+
+    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a second or two.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); what cannot be looked at is a finding and no error.
+    pub async fn examine(&self, options: &doctor::Options) -> Result<doctor::Report> {
+        doctor::examine(&self.0.settings, options).await
     }
 
     /// A pooled connection for transactions of your own; see [`Client`].

@@ -39,6 +39,8 @@ mod error;
 mod message;
 mod outcome;
 
+pub mod doctor;
+
 mod broker;
 mod producer;
 

@@ -14,6 +14,7 @@ mod audit;
 mod breaker;
 mod cancel;
 mod consumers;
+mod doctor;
 mod maintain;
 mod pause;
 mod redrive;
@@ -122,6 +123,7 @@ enum Command {
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
     Consumers(consumers::Consumers),
+    Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -180,6 +182,7 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Doctor(doctor) => doctor.run(global).await,
             Self::Consumers(consumers) => consumers.run(global).await,
             Self::Completions(completions) => completions.run(),
             Self::Consume(_) | Self::Demo(_) | Self::DemoConsumer(_) => unreachable!("run with their own signals"),

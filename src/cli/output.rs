@@ -38,6 +38,6 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
 }
 
 /// Names are any text: one with a tab must not shift columns, one with an escape sequence must not steer the terminal.
-fn printable(cell: &str) -> String {
+pub(crate) fn printable(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

@@ -1,0 +1,102 @@
+//! The server: its version, its role, its settings.
+
+use super::{
+    finding::{Finding, Level},
+    session::Session,
+};
+use crate::error::Result;
+
+const SQL: &str = "select current_setting('server_version'), current_setting('server_version_num')::integer, \
+    pg_is_in_recovery(), current_setting('fsync'), current_setting('full_page_writes'), \
+    current_setting('synchronous_commit'), current_setting('session_replication_role'), \
+    current_setting('default_transaction_read_only'), current_setting('autovacuum'), current_setting('track_counts'), \
+    current_setting('max_connections')::integer, \
+    (select count(*) from pg_stat_activity a where a.backend_type = 'client backend')::integer, \
+    coalesce(current_setting('integration.notify', true), ''), current_user::text, current_database()::text";
+
+const VERSION_MIN: i32 = 150_000;
+/// The minors of November 2025. Before them a listening session could stay connected and hear nothing any more.
+const LISTEN_FIXED: [i32; 4] = [150_015, 160_011, 170_007, 180_001];
+/// Share of max_connections in use that leaves no room for a deployment, in percent.
+const CONNECTIONS_HIGH: i32 = 80;
+
+pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
+    let row = session.row(SQL).await?;
+    let text = |at: usize| row.try_get::<_, String>(at);
+    let number: i32 = row.try_get(1)?;
+    let mut findings = vec![version(&text(0)?, number, &text(13)?, &text(14)?)];
+    if row.try_get(2)? {
+        findings.push(
+            Finding::new("server", Level::Problem, "this server is a standby: nothing can be published or claimed here")
+                .fix("connect to the primary; with several hosts in the connection string, add target_session_attrs=read-write"),
+        );
+    }
+    for (at, name, wanted, level, why) in [
+        (3, "fsync", "on", Level::Problem, "a crash of the machine destroys the database"),
+        (4, "full_page_writes", "on", Level::Problem, "a crash of the machine can destroy pages"),
+        (8, "autovacuum", "on", Level::Problem, "the tables grow without end and claims become slow"),
+        (9, "track_counts", "on", Level::Problem, "autovacuum does not know when to run"),
+        (6, "session_replication_role", "origin", Level::Problem, "no trigger fires: no bell, no audit, no guard"),
+        (7, "default_transaction_read_only", "off", Level::Problem, "nothing can be published or claimed"),
+        (12, "integration.notify", "", Level::Note, "publishers with this setting never ring"),
+    ] {
+        let value = text(at)?;
+        if value != wanted && !(value == "on" && wanted.is_empty()) {
+            findings.push(
+                Finding::new("settings", level, format!("{name} is {value}: {why}"))
+                    .fix(format!("alter system set {name} = {wanted}; select pg_reload_conf(); or look for it in alter role … set, alter database … set and the connection string")),
+            );
+        }
+    }
+    let synchronous_commit = text(5)?;
+    if synchronous_commit == "off" {
+        findings.push(
+            Finding::new(
+                "settings",
+                Level::Warning,
+                "synchronous_commit is off: a crash of the server may lose messages whose publish was acknowledged",
+            )
+            .fix(format!(
+                "alter database {:?} set synchronous_commit = on; claims do without it by themselves",
+                text(14)?
+            )),
+        );
+    }
+    let (most, used): (i32, i32) = (row.try_get(10)?, row.try_get(11)?);
+    let level = if used * 100 >= most * CONNECTIONS_HIGH { Level::Warning } else { Level::Ok };
+    let connections = Finding::new("connections", level, format!("{used} of {most} connections are in use"));
+    findings.push(match level {
+        Level::Ok => connections,
+        _ => connections
+            .fix("lower connections_max of the processes, put publishers behind a pooler, or raise max_connections"),
+    });
+    Ok(findings)
+}
+
+fn version(version: &str, number: i32, role: &str, database: &str) -> Finding {
+    let what = format!("PostgreSQL {version}, database {database}, role {role}");
+    if number < VERSION_MIN {
+        return Finding::new("server", Level::Problem, format!("{what}: too old, Doorbell needs 15 or newer"))
+            .fix("upgrade the server");
+    }
+    let deaf = LISTEN_FIXED.iter().any(|fixed| number / 10_000 == fixed / 10_000 && number < *fixed);
+    if deaf {
+        return Finding::new("server", Level::Warning, format!("{what}: a listener can go deaf on this minor version"))
+            .evidence("fixed in 15.15, 16.11, 17.7 and 18.1 (November 2025); Doorbell notices within ten seconds and connects anew")
+            .fix("install the newest minor version and restart");
+    }
+    Finding::ok("server", what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_servers_are_named_and_new_ones_are_well() {
+        let level = |number| version("x", number, "app", "app").level;
+        assert_eq!(level(140_020), Level::Problem);
+        assert_eq!((level(150_014), level(150_015), level(160_010)), (Level::Warning, Level::Ok, Level::Warning));
+        assert_eq!((level(180_000), level(180_001), level(190_000)), (Level::Warning, Level::Ok, Level::Ok));
+    }
+}
