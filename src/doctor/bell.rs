@@ -26,6 +26,8 @@ use crate::{
 const DIRECT: &str = "give consumers a direct connection, or one through a pooler in session mode; publishers may stay \
     behind it. Where consumers are meant to sweep: insert into integration.targets (target_app, bell) values ('…', 'off')";
 
+const AS_OWNER: &str = "run doorbell doctor as the owner of the schema, too";
+
 pub(super) async fn check(settings: &Settings, publisher: &mut Session, options: &Options) -> Result<Vec<Finding>> {
     let within = options.bell_within;
     let mut ear = Ear::open(settings, within).await?;
@@ -82,6 +84,16 @@ pub(super) async fn check(settings: &Settings, publisher: &mut Session, options:
         }
         called => ("an INSERT and its trigger", called),
     };
+    if called.as_ref().is_err_and(|error| error.sqlstate() == Some("42501")) {
+        return Ok(vec![
+            Finding::new(
+                "bell",
+                Level::Note,
+                "notifications arrive; whether an INSERT rings was not tried: this role may not",
+            )
+            .fix(AS_OWNER),
+        ]);
+    }
     called?;
     if !ear.hears(&channel, within).await {
         let fix = "look at the other findings: is a trigger missing or disabled, is integration.notify off, is session_replication_role replica?";

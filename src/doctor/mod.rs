@@ -29,7 +29,6 @@ pub use finding::{Finding, Level, Report};
 
 /// What the doctor calls old, slow and long.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Options {
     /// A transaction open for so long is a warning, for twelve times as long a problem: it keeps dead rows from being
     /// removed. Default 5 min.
@@ -53,50 +52,55 @@ impl Default for Options {
     }
 }
 
-/// Runs one check; its failure is a finding.
-macro_rules! checked {
-    ($report:ident, $within:expr, $name:literal, $check:expr) => {
-        match tokio::time::timeout($within, $check).await {
-            Ok(Ok(findings)) => $report.findings.extend(findings),
-            Ok(Err(error)) => $report.findings.push(unseen($name, &error)),
-            Err(_) => $report.findings.push(unseen($name, &Error::new(ErrorKind::Timeout, "it took too long"))),
-        }
-    };
-}
-
 /// Examines the database behind the settings.
 pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Report> {
     let mut session = Session::open(settings).await?;
     let mut report = Report::default();
     let within = options.check_within;
-    checked!(report, within, "server", server::check(&mut session));
+    report.add("server", checked(within, server::check(&mut session)).await);
     let schema = match migrate::status(settings).await {
         Ok(status) => drift::version(&status),
         Err(error) => drift::refused(&error),
     };
     let usable = schema.level < Level::Problem;
     report.findings.push(schema);
-    checked!(report, within, "horizon", horizon::check(&mut session, options));
-    checked!(report, within, "notify_queue", horizon::notify_queue(&mut session));
+    report.add("horizon", checked(within, horizon::check(&mut session, options)).await);
+    report.add("notify_queue", checked(within, horizon::notify_queue(&mut session)).await);
     // Without the schema, everything below would say so once more.
     if usable {
-        checked!(report, within, "drift", drift::check(&mut session));
-        checked!(report, within, "privileges", privileges::check(&mut session));
-        checked!(report, within, "clock", clock::check(&mut session));
-        checked!(report, within + options.bell_within * 2, "bell", bell::check(settings, &mut session, options));
-        checked!(report, within, "tables", tables::check(&mut session));
-        checked!(report, within, "partitions", partitions::check(&mut session));
-        checked!(report, within, "consumers", fleet::consumers(&mut session));
-        checked!(report, within, "targets", fleet::targets(&mut session, options));
-        checked!(report, within, "stuck", fleet::stuck(&mut session));
+        report.add("drift", checked(within, drift::check(&mut session)).await);
+        report.add("privileges", checked(within, privileges::check(&mut session)).await);
+        report.add("clock", checked(within, clock::check(&mut session)).await);
+        report
+            .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);
+        report.add("tables", checked(within, tables::check(&mut session)).await);
+        report.add("partitions", checked(within, partitions::check(&mut session)).await);
+        report.add("consumers", checked(within, fleet::consumers(&mut session)).await);
+        report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
+        report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
     }
     Ok(report)
 }
 
-fn unseen(check: &'static str, error: &Error) -> Finding {
-    let finding = Finding::new(check, Level::Warning, "could not be looked at").evidence(format!("{error:?}"));
-    match error.sqlstate() {
-        Some("42501") => finding.fix("ask as the owner of the schema, or as a member of pg_monitor"),
-        _ => finding,
+/// Runs one check within its time.
+async fn checked(within: Duration, check: impl Future<Output = Result<Vec<Finding>>>) -> Result<Vec<Finding>> {
+    let late = |_| Err(Error::new(ErrorKind::Timeout, "it took too long"));
+    tokio::time::timeout(within, check).await.unwrap_or_else(late)
+}
+
+impl Report {
+    /// What a check found. Its failure is a finding, too.
+    fn add(&mut self, check: &'static str, found: Result<Vec<Finding>>) {
+        match found {
+            Ok(findings) => self.findings.extend(findings),
+            Err(error) => self.findings.push(unseen(check, &error)),
+        }
     }
+}
+
+fn unseen(check: &'static str, error: &Error) -> Finding {
+    let missing = error.sqlstate() == Some("42501");
+    let level = if missing { Level::Note } else { Level::Warning };
+    let finding = Finding::new(check, level, "could not be looked at").evidence(error.to_string());
+    if missing { finding.fix("ask as the owner of the schema") } else { finding }
 }

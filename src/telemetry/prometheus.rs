@@ -202,6 +202,10 @@ impl Observer for Metrics {
                 self.ended(target.clone(), "receive", took, error);
                 let look = Look { target, found: found.name() };
                 self.claims.get_or_create(&look).inc();
+                // There at zero, so that an alert on the first one has something to rise from.
+                let labels = Target { target: look.target.clone() };
+                let _ = self.retries.get_or_create(&labels);
+                let _ = self.lease_losses.get_or_create(&labels);
                 self.found.get_or_create(&look).inc_by(messages as u64);
             }
             Event::Started { target, age, .. } => {

@@ -8,6 +8,7 @@ mod breaker;
 mod claim;
 #[cfg(feature = "cli")]
 mod cli;
+mod doctor;
 mod effects;
 mod examples;
 mod handlers;
