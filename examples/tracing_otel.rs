@@ -82,7 +82,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spans = exporter.get_finished_spans()?;
     let publish = spans.iter().find(|span| span.name == "publish billing").ok_or("no publish span")?;
     let process = spans.iter().find(|span| span.name == "process billing").ok_or("no process span")?;
-    let linked = process.links.iter().any(|link| link.span_context == publish.span_context);
+    let (trace, span) = (publish.span_context.trace_id(), publish.span_context.span_id());
+    let links = process.links.iter().map(|link| &link.span_context);
+    let linked = links.filter(|link| (link.trace_id(), link.span_id()) == (trace, span)).count() == 1;
     println!(
         "{} ({:?}) links to {} ({:?}): {linked}",
         process.name, process.span_kind, publish.name, publish.span_kind

@@ -168,7 +168,7 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
         .evidence(format!("targets: {targets}; claimed by plain SQL, so that their consumer's death cannot be seen"))
         .fix(
             "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck); \
-                  and for the future set foreign_lease for the target",
+             and for the future set foreign_lease for the target",
         ),
     }])
 }
