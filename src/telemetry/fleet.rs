@@ -12,7 +12,7 @@ use std::{
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -60,12 +60,7 @@ impl Fleet {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let fleet = Self::default();
         registry.register(MESSAGES, "Messages in data_staging, by status", fleet.messages.clone());
-        registry.register_with_unit(
-            OLDEST_AGE,
-            "Age of the oldest pending message; 0 when none is",
-            Unit::Seconds,
-            fleet.oldest_age.clone(),
-        );
+        registry.register(OLDEST_AGE, "Age of the oldest pending message; 0 when none is", fleet.oldest_age.clone());
         registry.register(CONSUMERS, "Processes with a live lease that consume", fleet.consumers.clone());
         registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
         registry.register(DATABASE_UP, "Whether the database answered the last scrape", fleet.database_up.clone());

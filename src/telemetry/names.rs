@@ -9,17 +9,17 @@ pub(crate) const SYSTEM: &str = "doorbell";
 /// The W3C header that says which trace a message belongs to.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// Names of metrics, without the unit and `_total`, which the encoder adds.
+/// Names of metrics, without the `_total` and `_info` that the encoder adds.
 #[cfg(feature = "metrics")]
 pub(super) mod metrics {
     // OpenTelemetry's.
-    pub(crate) const OPERATION_DURATION: &str = "messaging_client_operation_duration";
+    pub(crate) const OPERATION_DURATION: &str = "messaging_client_operation_duration_seconds";
     pub(crate) const SENT: &str = "messaging_client_sent_messages";
     pub(crate) const CONSUMED: &str = "messaging_client_consumed_messages";
-    pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration";
+    pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
 
     // Ours: of this process.
-    pub(crate) const END_TO_END: &str = "doorbell_end_to_end";
+    pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
     pub(crate) const CLAIMS: &str = "doorbell_claims";
     pub(crate) const FOUND: &str = "doorbell_found_messages";
     pub(crate) const SETTLED: &str = "doorbell_settled_messages";
@@ -32,7 +32,7 @@ pub(super) mod metrics {
 
     // Ours: of the database, the same from every process.
     pub(crate) const MESSAGES: &str = "doorbell_messages";
-    pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age";
+    pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age_seconds";
     pub(crate) const CONSUMERS: &str = "doorbell_consumers";
     pub(crate) const BREAKER_STATE: &str = "doorbell_breaker_state";
     pub(crate) const DATABASE_UP: &str = "doorbell_database_up";

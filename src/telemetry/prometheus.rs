@@ -8,7 +8,7 @@ use std::{
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use super::{
@@ -124,17 +124,15 @@ impl Metrics {
             listener_up: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register_with_unit(
+        registry.register(
             OPERATION_DURATION,
             "Publishes (send), claims (receive) and settles, by how they ended",
-            Unit::Seconds,
             metrics.operation.clone(),
         );
-        registry.register_with_unit(PROCESS_DURATION, "Runs of handlers", Unit::Seconds, metrics.process.clone());
-        registry.register_with_unit(
+        registry.register(PROCESS_DURATION, "Runs of handlers", metrics.process.clone());
+        registry.register(
             END_TO_END,
             "From publishing to the handler of the first attempt",
-            Unit::Seconds,
             metrics.end_to_end.clone(),
         );
         registry.register(SENT, "Messages published", metrics.sent.clone());

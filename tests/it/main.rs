@@ -17,6 +17,8 @@ mod latch;
 mod leases;
 mod listener;
 mod logs;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
