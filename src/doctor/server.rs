@@ -20,6 +20,56 @@ const LISTEN_FIXED: [i32; 4] = [150_015, 160_011, 170_007, 180_001];
 /// Share of max_connections in use that leaves no room for a deployment, in percent.
 const CONNECTIONS_HIGH: i32 = 80;
 
+/// A setting with a value at which something is wrong.
+struct Setting {
+    name: &'static str,
+    well: &'static [&'static str],
+    level: Level,
+    why: &'static str,
+    /// Whether it is the server's, and not one session's.
+    system: bool,
+}
+
+impl Setting {
+    const fn of_server(name: &'static str, why: &'static str) -> Self {
+        Self { name, well: &["on"], level: Level::Problem, why, system: true }
+    }
+
+    const fn of_session(name: &'static str, well: &'static [&'static str], level: Level, why: &'static str) -> Self {
+        Self { name, well, level, why, system: false }
+    }
+
+    fn finding(&self, value: &str) -> Finding {
+        let name = self.name;
+        let fix = match self.system {
+            true => format!("alter system set {name} = on; select pg_reload_conf()"),
+            false => "take it out of: alter role … set, alter database … set, the connection string, postgresql.conf"
+                .to_owned(),
+        };
+        Finding::new("settings", self.level, format!("{name} is {value}: {}", self.why)).fix(fix)
+    }
+}
+
+/// By the column of the query.
+const SETTINGS: [(usize, Setting); 7] = [
+    (3, Setting::of_server("fsync", "a crash of the machine destroys the database")),
+    (4, Setting::of_server("full_page_writes", "a crash of the machine can destroy pages")),
+    (8, Setting::of_server("autovacuum", "the tables grow without end and claims become slow")),
+    (9, Setting::of_server("track_counts", "autovacuum does not know when to run")),
+    (6, {
+        let why = "no trigger fires: no bell, no audit, no guard";
+        Setting::of_session("session_replication_role", &["origin"], Level::Problem, why)
+    }),
+    (7, {
+        let why = "nothing can be published or claimed";
+        Setting::of_session("default_transaction_read_only", &["off"], Level::Problem, why)
+    }),
+    (
+        12,
+        Setting::of_session("integration.notify", &["", "on"], Level::Note, "publishers with this setting never ring"),
+    ),
+];
+
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let row = session.row(SQL).await?;
     let text = |at: usize| row.try_get::<_, String>(at);
@@ -31,35 +81,18 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
                 .fix("connect to the primary; with several hosts in the connection string, add target_session_attrs=read-write"),
         );
     }
-    for (at, name, wanted, level, why) in [
-        (3, "fsync", "on", Level::Problem, "a crash of the machine destroys the database"),
-        (4, "full_page_writes", "on", Level::Problem, "a crash of the machine can destroy pages"),
-        (8, "autovacuum", "on", Level::Problem, "the tables grow without end and claims become slow"),
-        (9, "track_counts", "on", Level::Problem, "autovacuum does not know when to run"),
-        (6, "session_replication_role", "origin", Level::Problem, "no trigger fires: no bell, no audit, no guard"),
-        (7, "default_transaction_read_only", "off", Level::Problem, "nothing can be published or claimed"),
-        (12, "integration.notify", "", Level::Note, "publishers with this setting never ring"),
-    ] {
-        let value = text(at)?;
-        if value != wanted && !(value == "on" && wanted.is_empty()) {
-            findings.push(
-                Finding::new("settings", level, format!("{name} is {value}: {why}"))
-                    .fix(format!("alter system set {name} = {wanted}; select pg_reload_conf(); or look for it in alter role … set, alter database … set and the connection string")),
-            );
+    for (at, setting) in SETTINGS {
+        if !setting.well.contains(&text(at)?.as_str()) {
+            findings.push(setting.finding(&text(at)?));
         }
     }
     let synchronous_commit = text(5)?;
     if synchronous_commit == "off" {
+        let what = "synchronous_commit is off: a crash of the server may lose messages whose publish was acknowledged";
         findings.push(
-            Finding::new(
-                "settings",
-                Level::Warning,
-                "synchronous_commit is off: a crash of the server may lose messages whose publish was acknowledged",
-            )
-            .fix(format!(
-                "alter database {:?} set synchronous_commit = on; claims do without it by themselves",
-                text(14)?
-            )),
+            Finding::new("settings", Level::Warning, what)
+                .evidence("claims go without it by themselves; publishes and settles should not")
+                .fix(format!("alter database {:?} set synchronous_commit = on", text(14)?)),
         );
     }
     let (most, used): (i32, i32) = (row.try_get(10)?, row.try_get(11)?);

@@ -34,3 +34,5 @@ mod shutdown;
 mod silence;
 mod torture;
 mod unknown;
+#[cfg(feature = "cli")]
+mod watch;
