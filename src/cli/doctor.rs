@@ -75,7 +75,11 @@ fn lines(finding: &Finding) -> String {
     }
     if let Some(fix) = &finding.fix {
         // Several lines where it is a statement of the migrations, to be copied as it is.
-        text.push_str(&format!("\n{:23}> {}", "", fix.lines().collect::<Vec<_>>().join(&format!("\n{:25}", ""))));
+        text.push_str(&format!(
+            "\n{:23}> {}",
+            "",
+            fix.lines().map(output::printable).collect::<Vec<_>>().join(&format!("\n{:25}", ""))
+        ));
     }
     text
 }

@@ -1,9 +1,6 @@
 //! The schema: its version, and whether somebody altered it behind the back of the migrations.
 
-use super::{
-    finding::{Finding, Level},
-    session::Session,
-};
+use super::{finding::Finding, session::Session};
 use crate::{
     error::{Error, ErrorKind, Result},
     migrate::{self, Status},
@@ -13,9 +10,9 @@ pub(super) fn version(status: &Status) -> Finding {
     let wanted = migrate::MIGRATIONS.len();
     match (status.version, status.pending.as_slice()) {
         (version, []) => Finding::ok("schema", format!("schema version {version} is what this program wants")),
-        (0, _) => Finding::new("schema", Level::Problem, "the schema is not there").fix("doorbell migrate"),
+        (0, _) => Finding::problem("schema", "the schema is not there").fix("doorbell migrate"),
         (version, pending) => {
-            Finding::new("schema", Level::Problem, format!("schema version {version}, this program wants {wanted}"))
+            Finding::problem("schema", format!("schema version {version}, this program wants {wanted}"))
                 .evidence(format!("not applied: {}", pending.join(", ")))
                 .fix("doorbell migrate")
         }
@@ -23,7 +20,7 @@ pub(super) fn version(status: &Status) -> Finding {
 }
 
 pub(super) fn refused(error: &Error) -> Finding {
-    let finding = Finding::new("schema", Level::Problem, error.to_string());
+    let finding = Finding::problem("schema", error.to_string());
     match error.kind() {
         ErrorKind::Schema => finding.fix("run the doorbell that made this schema, or a newer one"),
         _ => finding,
@@ -59,17 +56,16 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let (recorded, then, now): (i64, Option<i32>, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let mut findings = Vec::new();
     if recorded == 0 {
-        findings.push(Finding::new(
+        findings.push(Finding::warning(
             "drift",
-            Level::Warning,
             "the schema was not recorded when it was made, so alterations cannot be seen",
         ));
         return Ok(findings);
     }
     if then.is_some_and(|then| then != now) {
-        findings.push(
-            Finding::new("drift", Level::Note, format!("the schema was recorded on PostgreSQL {}, this is {now}: what is missing can be seen, what is altered cannot", then.unwrap_or_default())),
-        );
+        let what = format!("the schema was recorded on PostgreSQL {}, this is {now}", then.unwrap_or_default());
+        let evidence = "each writes definitions in its own way: what is missing can be seen, what is altered cannot";
+        findings.push(Finding::note("drift", what).evidence(evidence));
     }
     let level: String = session.row(AUDIT_LEVEL).await?.try_get(0)?;
     for row in session.rows(&filled(COMPARE)).await? {
@@ -85,19 +81,13 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     for row in session.rows(SWITCHED_OFF).await? {
         let (kind, name, state): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         findings.push(match (kind.as_str(), state.as_str()) {
-            ("trigger", "D") => Finding::new("drift", Level::Problem, format!("trigger {name} is disabled"))
+            ("trigger", "D") => Finding::problem("drift", format!("trigger {name} is disabled"))
                 .evidence(purpose(&name))
                 .fix(format!("alter table integration.data_staging enable trigger {name}")),
-            ("trigger", _) => {
-                Finding::new("drift", Level::Warning, format!("trigger {name} fires in replication only, or always"))
-                    .fix(format!("alter table integration.data_staging enable trigger {name}"))
-            }
-            _ => Finding::new(
-                "drift",
-                Level::Problem,
-                format!("index {name} is not valid: an attempt to build it failed"),
-            )
-            .fix(format!("reindex index concurrently integration.{name}")),
+            ("trigger", _) => Finding::warning("drift", format!("trigger {name} fires in replication only, or always"))
+                .fix(format!("alter table integration.data_staging enable trigger {name}")),
+            _ => Finding::problem("drift", format!("index {name} is not valid: an attempt to build it failed"))
+                .fix(format!("reindex index concurrently integration.{name}")),
         });
     }
     if findings.is_empty() {
@@ -116,22 +106,18 @@ fn filled(sql: &str) -> String {
 fn differs(kind: &str, name: &str, how: &str) -> Finding {
     let what = format!("{kind} {name} is {how}");
     match (kind, how) {
-        (_, "added") => {
-            Finding::new("drift", Level::Note, format!("{what}: it is not Doorbell's")).evidence(match kind {
-                "index" => "each index costs time and WAL for every message",
-                "trigger" => "a trigger runs inside every publish, claim or settle, and what fails in it fails them",
-                _ => "migrations leave it alone",
-            })
-        }
-        ("settings", _) => {
-            Finding::new("drift", Level::Note, format!("the storage settings of {name} are not the migrations'"))
-                .evidence("fine where it was meant; autovacuum of a queue table must stay frequent")
-        }
-        ("trigger", _) if AUDIT_TRIGGERS.contains(&name) => Finding::new("drift", Level::Problem, what)
+        (_, "added") => Finding::note("drift", format!("{what}: it is not Doorbell's")).evidence(match kind {
+            "index" => "each index costs time and WAL for every message",
+            "trigger" => "a trigger runs inside every publish, claim or settle, and what fails in it fails them",
+            _ => "migrations leave it alone",
+        }),
+        ("settings", _) => Finding::note("drift", format!("the storage settings of {name} are not the migrations'"))
+            .evidence("fine where it was meant; autovacuum of a queue table must stay frequent"),
+        ("trigger", _) if AUDIT_TRIGGERS.contains(&name) => Finding::problem("drift", what)
             .evidence(purpose(name.rsplit('.').next().unwrap_or(name)))
             .fix("select integration.set_audit_level('outcomes')"),
         _ => {
-            let finding = Finding::new("drift", Level::Problem, what);
+            let finding = Finding::problem("drift", what);
             let finding = match kind {
                 "trigger" => finding.evidence(purpose(name.rsplit('.').next().unwrap_or(name))),
                 _ => finding,

@@ -41,6 +41,18 @@ impl Finding {
         Self::new(check, Level::Ok, what)
     }
 
+    pub(super) fn note(check: &'static str, what: impl Into<String>) -> Self {
+        Self::new(check, Level::Note, what)
+    }
+
+    pub(super) fn warning(check: &'static str, what: impl Into<String>) -> Self {
+        Self::new(check, Level::Warning, what)
+    }
+
+    pub(super) fn problem(check: &'static str, what: impl Into<String>) -> Self {
+        Self::new(check, Level::Problem, what)
+    }
+
     pub(super) fn evidence(mut self, evidence: impl Into<String>) -> Self {
         self.evidence = Some(evidence.into());
         self

@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    finding::{Finding, Level},
+    finding::Finding,
     session::{Session, age},
 };
 use crate::error::Result;
@@ -26,9 +26,8 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
         if over > UNSEEN_AFTER {
             findings.push(
-                Finding::new(
+                Finding::problem(
                     "consumers",
-                    Level::Problem,
                     format!("a consumer stopped beating {} ago and nobody rescues from it", age(beat)),
                 )
                 .evidence(format!(
@@ -38,9 +37,8 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
             );
         } else if over > 0.0 {
             findings.push(
-                Finding::new(
+                Finding::note(
                     "consumers",
-                    Level::Note,
                     format!("a consumer stopped beating {} ago; its messages are about to be rescued", age(beat)),
                 )
                 .evidence(format!("{incarnation} holds {held} messages")),
@@ -57,9 +55,8 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
     }
     if !unlocked.is_empty() {
         findings.push(
-            Finding::new(
+            Finding::note(
                 "consumers",
-                Level::Note,
                 format!(
                     "{} of {alive} processes hold no session lock: a death is noticed by the lease alone",
                     unlocked.len()
@@ -73,9 +70,8 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
     }
     if !others.is_empty() {
         findings.push(
-            Finding::new(
+            Finding::note(
                 "consumers",
-                Level::Note,
                 format!("{} processes run another version of Doorbell than this program", others.len()),
             )
             .evidence(others.join(", ")),
@@ -109,38 +105,37 @@ pub(super) async fn targets(session: &mut Session, options: &Options) -> Result<
         let waiting = format!("{pending} pending, the oldest for {}; {live} live consumers", age(oldest));
         if paused {
             findings.push(
-                Finding::new("targets", Level::Note, format!("{target} is paused"))
+                Finding::note("targets", format!("{target} is paused"))
                     .evidence(format!("by {by}; {waiting}"))
                     .fix(format!("doorbell resume {}", quoted(&target))),
             );
         }
         if breaker != "closed" {
             findings.push(
-                Finding::new("targets", Level::Warning, format!("the breaker of {target} is {breaker}"))
+                Finding::warning("targets", format!("the breaker of {target} is {breaker}"))
                     .evidence(format!("{reason}; {waiting}"))
                     .fix(format!("when its dependency is well: doorbell breaker close {}", quoted(&target))),
             );
         }
         if bell == "off" {
-            findings.push(Finding::new(
-                "targets",
-                Level::Note,
-                format!("the bell of {target} is switched off: its consumers sweep"),
-            ));
+            findings
+                .push(Finding::note("targets", format!("the bell of {target} is switched off: its consumers sweep")));
         }
         if pending > 0 && oldest >= long && !paused && breaker == "closed" {
             findings.push(match live {
-                0 => Finding::new("targets", Level::Warning, format!("messages for {target} wait, and nobody consumes them"))
+                0 => Finding::warning("targets", format!("messages for {target} wait, and nobody consumes them"))
                     .evidence(waiting)
                     .fix("start a consumer; one that claims by plain SQL is not seen here, and may be slow or gone"),
-                _ => Finding::new("targets", Level::Warning, format!("messages for {target} wait although it is consumed"))
+                _ => Finding::warning("targets", format!("messages for {target} wait although it is consumed"))
                     .evidence(waiting)
-                    .fix("more consumers or more concurrency; or no consumer accepts their record type (doorbell consumers --json)"),
+                    .fix(
+                        "more consumers or concurrency; or nobody accepts their record type: doorbell consumers --json",
+                    ),
             });
         }
         if failed > 0 {
             findings.push(
-                Finding::new("targets", Level::Note, format!("{target} has {failed} dead letters"))
+                Finding::note("targets", format!("{target} has {failed} dead letters"))
                     .fix(format!("doorbell redrive --target {} --dry-run", quoted(&target))),
             );
         }
@@ -160,15 +155,14 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
     let (count, targets): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
     Ok(vec![match count {
         0 => Finding::ok("stuck", "nothing has been processing for an hour without an owner"),
-        _ => Finding::new(
+        _ => Finding::warning(
             "stuck",
-            Level::Warning,
             format!("{count} messages have been processing for over an hour, and nobody who lives owns them"),
         )
         .evidence(format!("targets: {targets}; claimed by plain SQL, so that their consumer's death cannot be seen"))
         .fix(
-            "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck); \
-             and for the future set foreign_lease for the target",
+            "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck) \
+             -- and for the future set foreign_lease for the target",
         ),
     }])
 }

@@ -3,7 +3,7 @@
 use super::{
     Options,
     finding::{Finding, Level},
-    session::{Session, age},
+    session::{Session, age, identifier},
 };
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ const SESSIONS: &str = "select a.pid, coalesce(a.usename::text, '?'), a.applicat
         coalesce(host(a.client_addr), 'local') \
     from pg_stat_activity a, (values (1685024626::bigint)) door (integration_lock_class) \
     where (a.backend_xid is not null or a.backend_xmin is not null) and a.pid <> pg_backend_pid() \
-      and a.datname = current_database() and a.backend_type <> 'walsender' and a.query not ilike 'autovacuum:%' \
+      and a.datname = current_database() and a.backend_type <> 'walsender' and a.query !~* '^(autovacuum: )?vacuum' \
     order by 5 desc nulls last limit 3";
 const PREPARED: &str = "select p.gid::text, p.owner::text, extract(epoch from clock_timestamp() - p.prepared)::float8, age(p.transaction) \
     from pg_prepared_xacts p where p.database = current_database() order by 3 desc limit 3";
@@ -57,7 +57,9 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
             // It reads all the time, so it can only have been stopped.
             true => format!("is its process stopped or frozen? End it, or: select pg_terminate_backend({pid})"),
             false => format!(
-                "select pg_terminate_backend({pid}); and for the future: alter role {user:?} set idle_in_transaction_session_timeout = '1 min'"
+                "select pg_terminate_backend({pid}); and for the future: alter role {} \
+                 set idle_in_transaction_session_timeout = '1 min'",
+                identifier(&user)
             ),
         };
         findings.push(Finding::new("horizon", level(seconds), what).evidence(evidence).fix(fix));
@@ -67,16 +69,15 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         if seconds >= old {
             findings.push(
-                Finding::new(
+                Finding::problem(
                     "horizon",
-                    Level::Problem,
                     format!(
                         "a prepared transaction is {} old, and will stay for ever: dead rows stay with it",
                         age(seconds)
                     ),
                 )
                 .evidence(format!("gid {gid:?}, owner {owner}, {xids} transactions behind"))
-                .fix(format!("rollback prepared '{}' (or commit prepared), as its owner", gid.replace('\'', "''"))),
+                .fix(format!("rollback prepared '{}' -- or commit prepared, as its owner", gid.replace('\'', "''"))),
             );
         }
     }
@@ -85,9 +86,8 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         if !active || xids >= XIDS_MANY {
             findings.push(
-                Finding::new(
+                Finding::warning(
                     "horizon",
-                    Level::Warning,
                     format!(
                         "replication slot {name} keeps dead rows{}",
                         if active { "" } else { ", and nobody uses it" }
@@ -102,7 +102,7 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
         let (name, xids): (String, i32) = (row.try_get(0)?, row.try_get(1)?);
         if xids >= XIDS_MANY {
             findings.push(
-                Finding::new("horizon", Level::Warning, format!("{name} keeps dead rows by hot_standby_feedback"))
+                Finding::warning("horizon", format!("{name} keeps dead rows by hot_standby_feedback"))
                     .evidence(format!("{xids} transactions behind"))
                     .fix("end its long query, or set hot_standby_feedback = off there"),
             );
@@ -115,10 +115,8 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
                 "horizon",
                 format!("the oldest transaction is {} old, nothing holds back vacuum", age(oldest)),
             ),
-            false => {
-                Finding::new("horizon", Level::Note, "this role sees its own transactions only, and those are young")
-                    .fix("grant pg_monitor to it, or ask as somebody who has that")
-            }
+            false => Finding::note("horizon", "this role sees its own transactions only, and those are young")
+                .fix("grant pg_monitor to it, or ask as somebody who has that"),
         });
     }
     Ok(findings)

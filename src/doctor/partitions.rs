@@ -1,9 +1,6 @@
 //! The monthly partitions of the archive and the audit log.
 
-use super::{
-    finding::{Finding, Level},
-    session::Session,
-};
+use super::{finding::Finding, session::Session};
 use crate::error::Result;
 
 /// Whether the partition of this month and of the next are there, and how many rows lie in the default one (up to 1,000).
@@ -26,19 +23,20 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         if strays > 0 {
             let many = if strays == 1000 { "at least " } else { "" };
             findings.push(
-                Finding::new("partitions", Level::Warning, format!("{many}{strays} rows of {parent} lie in its default partition: their month cannot be made, nor dropped"))
+                Finding::warning("partitions", format!("{many}{strays} rows of {parent} lie in its default partition"))
+                    .evidence("their month cannot be made while they lie there, nor can they be dropped with it")
                     .fix(rescue(&parent)),
             );
         }
         if !now {
             findings.push(
-                Finding::new("partitions", Level::Problem, format!("{parent} has no partition for this month"))
+                Finding::problem("partitions", format!("{parent} has no partition for this month"))
                     .evidence("what is written goes to the default partition")
                     .fix(if strays > 0 { "as above" } else { ENSURE }),
             );
         } else if !next {
             findings.push(
-                Finding::new("partitions", Level::Warning, format!("{parent} has no partition for the next month"))
+                Finding::warning("partitions", format!("{parent} has no partition for the next month"))
                     .fix(format!("{ENSURE}; and run it monthly")),
             );
         }

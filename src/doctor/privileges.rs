@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    finding::{Finding, Level},
-    session::Session,
+    finding::Finding,
+    session::{Session, identifier},
 };
 use crate::error::Result;
 
@@ -40,10 +40,12 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let row = session.row(ROLE).await?;
     let (role, usage, owner): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if !usage {
-        return Ok(vec![
-            Finding::new("privileges", Level::Problem, format!("role {role} may not even look into the schema"))
-                .fix(format!("grant usage on schema integration to {role:?}; and the rights of a publisher or consumer, see README, Roles")),
-        ]);
+        return Ok(vec![Finding::problem("privileges", format!("role {role} may not even look into the schema")).fix(
+            format!(
+                "grant usage on schema integration to {}; and the rights of a publisher or consumer, see README, Roles",
+                identifier(&role)
+            ),
+        )]);
     }
     // By oid: names would need the right to use the schema for each.
     let wanted: Vec<String> = NEEDED
@@ -79,20 +81,16 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
         let named = |at: &usize| format!("{} on {}", NEEDED[*at].2, NEEDED[*at].1);
         let grants: Vec<String> = lacks.iter().map(|at| grant(role, NEEDED[*at])).collect();
         findings.push(
-            Finding::new(
-                "privileges",
-                Level::Problem,
-                format!("role {role} has some of the rights to {verb}, and lacks others"),
-            )
-            .evidence(format!("it lacks {}", lacks.iter().map(named).collect::<Vec<_>>().join(", ")))
-            .fix(grants.join("; ")),
+            Finding::problem("privileges", format!("role {role} has some of the rights to {verb}, and lacks others"))
+                .evidence(format!("it lacks {}", lacks.iter().map(named).collect::<Vec<_>>().join(", ")))
+                .fix(grants.join("; ")),
         );
     }
     if !findings.is_empty() {
         return findings;
     }
     vec![match may.as_slice() {
-        [] => Finding::new("privileges", Level::Problem, format!("role {role} may neither publish nor consume"))
+        [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume"))
             .fix("grant it the rights of a publisher or a consumer, see README, Roles"),
         may => Finding::ok(
             "privileges",
@@ -103,5 +101,5 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
 
 fn grant(role: &str, (_, object, right): (&str, &str, &str)) -> String {
     let kind = if object.ends_with("_seq") { "sequence " } else { "" };
-    format!("grant {right} on {kind}integration.{object} to {role:?}")
+    format!("grant {right} on {kind}integration.{object} to {}", identifier(role))
 }

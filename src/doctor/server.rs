@@ -2,7 +2,7 @@
 
 use super::{
     finding::{Finding, Level},
-    session::Session,
+    session::{Session, identifier},
 };
 use crate::error::Result;
 
@@ -76,10 +76,10 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let number: i32 = row.try_get(1)?;
     let mut findings = vec![version(&text(0)?, number, &text(13)?, &text(14)?)];
     if row.try_get(2)? {
-        findings.push(
-            Finding::new("server", Level::Problem, "this server is a standby: nothing can be published or claimed here")
-                .fix("connect to the primary; with several hosts in the connection string, add target_session_attrs=read-write"),
-        );
+        findings
+            .push(Finding::problem("server", "this server is a standby: nothing can be published or claimed here").fix(
+            "connect to the primary; with several hosts in the connection string, add target_session_attrs=read-write",
+        ));
     }
     for (at, setting) in SETTINGS {
         if !setting.well.contains(&text(at)?.as_str()) {
@@ -90,9 +90,9 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     if synchronous_commit == "off" {
         let what = "synchronous_commit is off: a crash of the server may lose messages whose publish was acknowledged";
         findings.push(
-            Finding::new("settings", Level::Warning, what)
+            Finding::warning("settings", what)
                 .evidence("claims go without it by themselves; publishes and settles should not")
-                .fix(format!("alter database {:?} set synchronous_commit = on", text(14)?)),
+                .fix(format!("alter database {} set synchronous_commit = on", identifier(&text(14)?))),
         );
     }
     let (most, used): (i32, i32) = (row.try_get(10)?, row.try_get(11)?);
@@ -109,13 +109,13 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
 fn version(version: &str, number: i32, role: &str, database: &str) -> Finding {
     let what = format!("PostgreSQL {version}, database {database}, role {role}");
     if number < VERSION_MIN {
-        return Finding::new("server", Level::Problem, format!("{what}: too old, Doorbell needs 15 or newer"))
+        return Finding::problem("server", format!("{what}: too old, Doorbell needs 15 or newer"))
             .fix("upgrade the server");
     }
     let deaf = LISTEN_FIXED.iter().any(|fixed| number / 10_000 == fixed / 10_000 && number < *fixed);
     if deaf {
-        return Finding::new("server", Level::Warning, format!("{what}: a listener can go deaf on this minor version"))
-            .evidence("fixed in 15.15, 16.11, 17.7 and 18.1 (November 2025); Doorbell notices within ten seconds and connects anew")
+        return Finding::warning("server", format!("{what}: a listener can go deaf on this minor version"))
+            .evidence("fixed in 15.15, 16.11, 17.7, 18.1 (November 2025); Doorbell notices within ten seconds and connects anew")
             .fix("install the newest minor version and restart");
     }
     Finding::ok("server", what)

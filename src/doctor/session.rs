@@ -47,6 +47,11 @@ impl Session {
     }
 }
 
+/// A name as SQL takes it.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// Seconds, for people.
 pub(super) fn age(seconds: f64) -> String {
     match seconds {

@@ -1,7 +1,7 @@
 //! The tables: dead rows, and whether somebody removes them.
 
 use super::{
-    finding::{Finding, Level},
+    finding::Finding,
     session::{Session, age, size},
 };
 use crate::error::Result;
@@ -34,22 +34,22 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         let evidence = format!("{live} live and {dead} dead rows, {}, {vacuumed}", size(bytes));
         if dead >= DEAD_MANY && dead > live {
             findings.push(
-                Finding::new("tables", Level::Warning, format!("{name} is mostly dead rows"))
+                Finding::warning("tables", format!("{name} is mostly dead rows"))
                     .evidence(evidence.clone())
                     .fix(format!("vacuum integration.{name}; when the dead rows stay, see horizon")),
             );
         }
         if options.contains("autovacuum_enabled=false") || options.contains("autovacuum_enabled=off") {
             findings.push(
-                Finding::new("tables", Level::Problem, format!("autovacuum is switched off for {name}"))
+                Finding::problem("tables", format!("autovacuum is switched off for {name}"))
                     .evidence(evidence.clone())
                     .fix(format!("alter table integration.{name} reset (autovacuum_enabled)")),
             );
         }
         if frozen > FREEZE_OLD {
             findings.push(
-                Finding::new("tables", Level::Warning, format!("{name} has not been frozen for {frozen} transactions; at two thousand million the server stops writing"))
-                    .evidence(evidence)
+                Finding::warning("tables", format!("{name} has not been frozen for {frozen} transactions"))
+                    .evidence(format!("at two thousand million the server stops writing; {evidence}"))
                     .fix(format!("vacuum (freeze) integration.{name}; see horizon for what holds it back")),
             );
         }
@@ -58,7 +58,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let (bytes, entries): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     if bytes > READY_FREE_BYTES + entries * READY_ENTRY_BYTES {
         findings.push(
-            Finding::new("tables", Level::Note, format!("the index of pending messages is bloated: {}", size(bytes)))
+            Finding::note("tables", format!("the index of pending messages is bloated: {}", size(bytes)))
                 .evidence(format!("about {entries} messages are pending"))
                 .fix("reindex index concurrently integration.data_staging_ready"),
         );

@@ -5,12 +5,13 @@ use std::time::Duration;
 use doorbell::{
     Broker, Settings,
     doctor::{Finding, Level, Options, Report},
+    server::{EphemeralOptions, Server},
 };
 use tokio_postgres::Client;
 
 use crate::{
     proxy::{Proxy, Weather},
-    support::{Database, count, echo, message, plain_insert},
+    support::{Database, connect, count, echo, message, plain_insert},
 };
 
 async fn examined(db: &Database) -> Report {
@@ -172,6 +173,73 @@ async fn an_open_transaction_is_named_with_its_session() {
     assert!(found.fix.as_deref().unwrap().contains(&format!("pg_terminate_backend({pid})")), "{found:?}");
     let report = broker.examine(&impatient(Duration::from_secs(3600))).await.unwrap();
     assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_prepared_transaction_is_named_and_its_fix_heals() {
+    let settings = vec![("max_prepared_transactions".to_owned(), "5".to_owned())];
+    let server = Server::ephemeral(EphemeralOptions { settings, ..Default::default() }).await.unwrap();
+    let url = server.connection_string("postgres");
+    let broker = Broker::connect(&url).await.unwrap();
+    broker.migrate().await.unwrap();
+    let client = connect(&url).await;
+    client
+        .batch_execute(
+            "begin; set local integration.notify = off; select integration.pause('billing'); \
+             prepare transaction 'it''s forgotten'",
+        )
+        .await
+        .unwrap();
+    let report = broker.examine(&Options { transaction_old: Duration::ZERO, ..patient() }).await.unwrap();
+    let found = finding(&report, "horizon", "a prepared transaction");
+    assert_eq!(found.level, Level::Problem);
+    assert_eq!(found.fix.as_deref(), Some("rollback prepared 'it''s forgotten' -- or commit prepared, as its owner"));
+    heal(&client, found).await;
+    let report = broker.examine(&patient()).await.unwrap();
+    assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_plain_sql_left_behind_and_a_table_without_autovacuum_are_found_and_the_fixes_heal() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "insert into integration.data_staging (source_app, target_app, record_type, data, status, updated_at) \
+             values ('psql', 'reports', 'n', '1', 'processing', integration.clock() - interval '2 hours'); \
+             alter table integration.data_staging set (autovacuum_enabled = false)",
+        )
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    let stuck = finding(&report, "stuck", "1 messages have been processing for over an hour");
+    assert!(stuck.evidence.as_deref().unwrap().contains("reports"), "{stuck:?}");
+    let unvacuumed = finding(&report, "tables", "autovacuum is switched off for data_staging");
+    assert_eq!(unvacuumed.level, Level::Problem);
+    heal(&client, stuck).await;
+    heal(&client, unvacuumed).await;
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 1);
+    let report = examined(&db).await;
+    assert!(ills(&report, "stuck").is_empty() && ills(&report, "tables").is_empty(), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_clock_is_a_problem() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "create or replace function integration.clock() returns timestamptz language sql volatile \
+             return clock_timestamp() - interval '1 hour'",
+        )
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    assert_eq!(finding(&report, "clock", "-3600 s away").level, Level::Problem);
+    heal(&client, finding(&report, "drift", "function clock() is altered")).await;
+    let report = examined(&db).await;
+    assert!(ills(&report, "clock").is_empty() && ills(&report, "drift").is_empty(), "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,7 @@ mod seed;
 mod server;
 mod shutdown;
 mod silence;
+mod telemetry;
 mod torture;
 mod unknown;
 #[cfg(feature = "cli")]
