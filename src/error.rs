@@ -192,6 +192,11 @@ impl fmt::Debug for Error {
         write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
         let mut cause = self.0.source.as_deref().map(|s| s as &dyn std::error::Error);
         while let Some(error) = cause {
+            // What the server said is in our message already, and its details quote rows: payloads.
+            if let Some(db) = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error)
+            {
+                return write!(f, " (SQLSTATE {})", db.code().code());
+            }
             write!(f, ": {error}")?;
             cause = error.source();
         }

@@ -59,6 +59,7 @@ impl Loop {
         }
         if !self.running.is_empty() {
             warn!(
+                target_app = %self.context.target,
                 running = self.running.len(),
                 "handlers did not finish in time; they are dropped and their messages given back"
             );

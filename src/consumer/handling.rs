@@ -90,6 +90,7 @@ impl Loop {
                 }
                 self.runs.failed += 1;
                 warn!(
+                    target_app = %self.context.target,
                     id = key.0,
                     attempt = key.1,
                     "the handler did not stop at its timeout; is it blocking its thread?"

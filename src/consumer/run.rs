@@ -344,7 +344,7 @@ impl Loop {
         }
         let lost = self.queue.len() + self.running.len() + self.unsettled.len();
         if lost > 0 {
-            warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
+            warn!(target_app = %self.context.target, lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
             self.context.store.telemetry().lease_lost(&self.context.target, lost);
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
