@@ -120,7 +120,7 @@ impl Consume {
         let program = self.program()?;
         let tally = Arc::new(Tally::default());
         let start = async {
-            let watch = self.watch.prepare();
+            let watch = self.watch.prepare().await?;
             let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match program {
@@ -130,7 +130,7 @@ impl Consume {
             let consumer = builder.start().await?;
             let watched = Watched::Consumer { target: self.target.clone(), pulse: consumer.pulse() };
             // Served until the very end, the draining included.
-            let serving = watch.serve(broker.clone(), watched).await?;
+            let serving = watch.serve(broker.clone(), watched);
             Ok::<_, Failure>((consumer, broker, serving))
         };
         let (consumer, broker, _serving) = tokio::select! {

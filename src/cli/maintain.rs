@@ -43,11 +43,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 impl Maintain {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let watch = self.watch.prepare();
+        let watch = self.watch.prepare().await?;
         let broker = global.database.broker_with(watch.config()).await?;
         let every = Duration::from_secs_f64(self.every);
         let rounds = Rounds::new(every);
-        let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone())).await?;
+        let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone()));
         let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;

@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 use clap::Args;
-use doorbell::{Broker, BrokerConfig, Metrics, Pulse};
+use doorbell::{Broker, BrokerConfig, Metrics, Observer, Pulse};
 use tokio::{
     net::TcpListener,
     task::JoinSet,
@@ -72,45 +72,51 @@ impl Rounds {
     }
 }
 
-/// The metrics to be filled, if anybody asked for them.
+/// What is to be watched, and the socket on which that is served, where somebody asked for it.
 pub(crate) struct Watch {
-    address: Option<SocketAddr>,
+    listener: Option<TcpListener>,
     metrics: Arc<Metrics>,
 }
 
 impl WatchArgs {
-    pub(crate) fn prepare(&self) -> Watch {
-        Watch { address: self.metrics, metrics: Arc::default() }
+    /// Takes the address before anything else begins: one that cannot be had is an error of usage.
+    pub(crate) async fn prepare(&self) -> Result<Watch, Failure> {
+        let listener = match self.metrics {
+            None => None,
+            Some(address) => {
+                let unusable = |error| Failure::new(Exit::Usage, format!("--metrics {address}: {error}"));
+                Some(TcpListener::bind(address).await.map_err(unusable)?)
+            }
+        };
+        Ok(Watch { listener, metrics: Arc::default() })
     }
 }
 
 impl Watch {
     /// How a broker is to be configured for it.
     pub(crate) fn config(&self) -> BrokerConfig {
-        let observer = self.address.map(|_| self.metrics.clone() as Arc<dyn doorbell::Observer>);
+        let observer = self.listener.as_ref().map(|_| self.metrics.clone() as Arc<dyn Observer>);
         BrokerConfig { observer, ..BrokerConfig::default() }
     }
 
     /// Serves until the result is dropped.
-    pub(crate) async fn serve(self, broker: Broker, watched: Watched) -> Result<JoinSet<()>, Failure> {
+    pub(crate) fn serve(self, broker: Broker, watched: Watched) -> JoinSet<()> {
         let mut serving = JoinSet::new();
-        let Some(address) = self.address else { return Ok(serving) };
-        let unusable = |error| Failure::new(Exit::Usage, format!("--metrics {address}: {error}"));
-        let listener = TcpListener::bind(address).await.map_err(unusable)?;
-        let address = listener.local_addr().map_err(unusable)?;
-        let state = Arc::new(Answers { broker, metrics: self.metrics, watched });
+        let Some(listener) = self.listener else { return serving };
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "serving /metrics, /healthz and /readyz");
+        }
         let router = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
-            .with_state(state);
+            .with_state(Arc::new(Answers { broker, metrics: self.metrics, watched }));
         serving.spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 warn!(%error, "metrics and health are not served any more");
             }
         });
-        info!(%address, "serving /metrics, /healthz and /readyz");
-        Ok(serving)
+        serving
     }
 }
 

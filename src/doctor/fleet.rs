@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    finding::Finding,
+    finding::{Finding, Level},
     session::{Session, age},
 };
 use crate::error::Result;
@@ -25,15 +25,14 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
         let (beat, over, locked, version, held): (f64, f64, bool, String, i64) =
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
         if over > UNSEEN_AFTER {
+            let level = if held > 0 { Level::Problem } else { Level::Warning };
+            let what = format!("a consumer stopped beating {} ago and nobody rescues from it", age(beat));
             findings.push(
-                Finding::problem(
-                    "consumers",
-                    format!("a consumer stopped beating {} ago and nobody rescues from it", age(beat)),
-                )
-                .evidence(format!(
-                    "{incarnation} (pid {pid} on {host}, application {application:?}) holds {held} messages"
-                ))
-                .fix("doorbell maintain --once, or start any consumer: each rescues for all"),
+                Finding::new("consumers", level, what)
+                    .evidence(format!(
+                        "{incarnation} (pid {pid} on {host}, application {application:?}) holds {held} messages"
+                    ))
+                    .fix("doorbell maintain --once, or start any consumer: each rescues for all"),
             );
         } else if over > 0.0 {
             findings.push(
