@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The loop turns at least once a second; what keeps it from that for so long keeps it for ever.
+/// The loop turns with each event, and once a second without; what keeps it from that for so long keeps it for ever.
 const STALLED_AFTER: Duration = Duration::from_secs(15);
 
 /// A consumer's pulse; see [`Consumer::pulse`](crate::Consumer::pulse). Cheap to clone, and outlives its consumer.

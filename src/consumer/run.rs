@@ -188,6 +188,7 @@ impl Loop {
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
+            self.context.pulse.beat();
             self.start_handlers();
             if settling.is_none() && !self.unsettled.is_empty() {
                 settling = Some(self.settle());
@@ -251,7 +252,6 @@ impl Loop {
                     next_sweep = self.next_sweep();
                 }
                 Event::Watchdog => {
-                    self.context.pulse.beat();
                     while self.handlers.try_join_next().is_some() {}
                     self.give_up_overdue();
                     if reporting.is_none() {
