@@ -85,9 +85,13 @@ fn lines(finding: &Finding) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let count = |level| report.findings.iter().filter(|finding| finding.level == level).count();
-    match (count(Level::Problem), count(Level::Warning), count(Level::Note)) {
-        (0, 0, 0) => "all is well".to_owned(),
-        (problems, warnings, notes) => format!("{problems} problems, {warnings} warnings, {notes} notes"),
+    let counted =
+        [(Level::Problem, "problem"), (Level::Warning, "warning"), (Level::Note, "note")].map(|(level, word)| {
+            let count = report.findings.iter().filter(|finding| finding.level == level).count();
+            (count > 0).then(|| format!("{count} {word}{}", if count == 1 { "" } else { "s" }))
+        });
+    match counted.into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "all is well".to_owned(),
+        some => some,
     }
 }

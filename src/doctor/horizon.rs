@@ -20,8 +20,9 @@ const SESSIONS: &str = "select a.pid, coalesce(a.usename::text, '?'), a.applicat
     order by 5 desc nulls last limit 3";
 const PREPARED: &str = "select p.gid::text, p.owner::text, extract(epoch from clock_timestamp() - p.prepared)::float8, age(p.transaction) \
     from pg_prepared_xacts p where p.database = current_database() order by 3 desc limit 3";
-const SLOTS: &str = "select s.slot_name::text, s.active, age(s.xmin), coalesce(s.wal_status, '') from pg_replication_slots s \
-    where s.xmin is not null order by 3 desc limit 3";
+const SLOTS: &str = "select s.slot_name::text, s.active, age(s.xmin), coalesce(s.wal_status, '') \
+    from pg_replication_slots s where s.xmin is not null or not s.active and s.restart_lsn is not null \
+    order by 3 desc nulls last limit 3";
 const FEEDBACK: &str = "select coalesce(nullif(r.application_name, ''), 'a standby'), age(r.backend_xmin) from pg_stat_replication r \
     where r.backend_xmin is not null order by 2 desc limit 1";
 const MAY_SEE: &str = "select pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
@@ -82,19 +83,16 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
         }
     }
     for row in session.rows(SLOTS).await? {
-        let (name, active, xids, wal): (String, bool, i32, String) =
+        let (name, active, xids, wal): (String, bool, Option<i32>, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        if !active || xids >= XIDS_MANY {
+        if !active || xids.is_some_and(|xids| xids >= XIDS_MANY) {
+            let keeps = if xids.is_some() { "dead rows and WAL" } else { "WAL" };
+            let unused = if active { "" } else { ", and nobody uses it" };
+            let behind = xids.map_or_else(String::new, |xids| format!("{xids} transactions behind, "));
             findings.push(
-                Finding::warning(
-                    "horizon",
-                    format!(
-                        "replication slot {name} keeps dead rows{}",
-                        if active { "" } else { ", and nobody uses it" }
-                    ),
-                )
-                .evidence(format!("{xids} transactions behind, WAL {wal}"))
-                .fix(format!("bring its standby back, or: select pg_drop_replication_slot('{name}')")),
+                Finding::warning("horizon", format!("replication slot {name} keeps {keeps}{unused}"))
+                    .evidence(format!("{behind}WAL {wal}"))
+                    .fix(format!("bring its standby back, or: select pg_drop_replication_slot('{name}')")),
             );
         }
     }

@@ -45,9 +45,14 @@ impl Telemetry {
         }
     }
 
+    /// The time, where somebody wants to know how long things take.
+    fn now(&self) -> Option<Instant> {
+        self.observer.is_some().then(Instant::now)
+    }
+
     /// Begins to publish messages, in one call.
     pub(crate) fn publishing<'a>(&'a self, messages: &'a [Message]) -> Publishing<'a> {
-        Publishing { telemetry: self, messages, span: spans::publish(messages), started: Instant::now() }
+        Publishing { telemetry: self, messages, span: spans::publish(messages), started: self.now() }
     }
 
     /// Runs one claim.
@@ -60,11 +65,14 @@ impl Telemetry {
     where
         for<'a> &'a T: IntoIterator<Item = &'a Delivery>,
     {
-        let (span, started) = (spans::receive(target, found), Instant::now());
+        let (span, started) = (spans::receive(target, found), self.now());
         let claimed = claim.instrument(span.clone()).await;
         let messages = claimed.as_ref().map_or(0, |deliveries| deliveries.into_iter().count());
         spans::ended(&span, messages, claimed.as_ref().err());
-        self.tell(Event::Claimed { target, found, messages, took: started.elapsed(), error: claimed.as_ref().err() });
+        if let Some(started) = started {
+            let (took, error) = (started.elapsed(), claimed.as_ref().err());
+            self.tell(Event::Claimed { target, found, messages, took, error });
+        }
         claimed
     }
 
@@ -81,7 +89,8 @@ impl Telemetry {
         {
             propagator.link(&span, &delivery.headers);
         }
-        let first_after = (delivery.attempt == 1).then(|| delivery.age + delivery.received.elapsed());
+        let measured = self.observer.is_some() && delivery.attempt == 1;
+        let first_after = measured.then(|| delivery.age + delivery.received.elapsed());
         Processing { telemetry: self, target, record_type, first_after, span }
     }
 
@@ -92,11 +101,14 @@ impl Telemetry {
         messages: usize,
         settle: impl Future<Output = Result<usize>>,
     ) -> Result<usize> {
-        let (span, started) = (spans::settle(target), Instant::now());
+        let (span, started) = (spans::settle(target), self.now());
         let lost = settle.instrument(span.clone()).await;
         let settled = lost.as_ref().map_or(0, |lost| messages.saturating_sub(*lost));
         spans::ended(&span, settled, lost.as_ref().err());
-        self.tell(Event::Settled { target, messages: settled, took: started.elapsed(), error: lost.as_ref().err() });
+        if let Some(started) = started {
+            let (took, error) = (started.elapsed(), lost.as_ref().err());
+            self.tell(Event::Settled { target, messages: settled, took, error });
+        }
         if let Ok(lost) = lost {
             self.lease_lost(target, lost);
         }
@@ -116,7 +128,7 @@ pub(crate) struct Publishing<'a> {
     telemetry: &'a Telemetry,
     messages: &'a [Message],
     span: Span,
-    started: Instant,
+    started: Option<Instant>,
 }
 
 impl<'a> Publishing<'a> {
@@ -143,13 +155,12 @@ impl<'a> Publishing<'a> {
     ) -> Result<T> {
         let Self { telemetry, messages, span, started } = self;
         let published = publish.instrument(span.clone()).await;
-        let took = started.elapsed();
         let error = published.as_ref().err();
         spans::ended(&span, if error.is_none() { messages.len() } else { 0 }, error);
         if let Some(id) = published.as_ref().ok().and_then(id) {
             span.record("messaging.message.id", id);
         }
-        if telemetry.observer.is_some() {
+        if let Some(took) = started.map(|started| started.elapsed()) {
             for (target, count) in by_target(messages) {
                 let messages = if error.is_none() { count } else { 0 };
                 telemetry.tell(Event::Published { target, messages, took, error });
@@ -185,13 +196,15 @@ impl Processing<'_> {
     /// Runs it. Dropped before its end (the lease was lost, the consumer stops), it tells nothing.
     pub(crate) async fn run(self, handling: impl Future<Output = Outcome>) -> Outcome {
         let Self { telemetry, target, record_type, first_after, span } = self;
-        let started = Instant::now();
+        let started = telemetry.now();
         if let Some(age) = first_after {
             telemetry.tell(Event::Started { target, record_type, age });
         }
         let outcome = handling.instrument(span.clone()).await;
         spans::handled(&span, &outcome);
-        telemetry.tell(Event::Processed { target, record_type, outcome: &outcome, took: started.elapsed() });
+        if let Some(started) = started {
+            telemetry.tell(Event::Processed { target, record_type, outcome: &outcome, took: started.elapsed() });
+        }
         outcome
     }
 }

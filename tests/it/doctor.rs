@@ -176,8 +176,9 @@ async fn an_open_transaction_is_named_with_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_prepared_transaction_is_named_and_its_fix_heals() {
-    let settings = vec![("max_prepared_transactions".to_owned(), "5".to_owned())];
+async fn a_forgotten_prepared_transaction_and_an_unused_slot_are_named() {
+    let settings = [("max_prepared_transactions", "5"), ("wal_level", "replica"), ("max_wal_senders", "2")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let server = Server::ephemeral(EphemeralOptions { settings, ..Default::default() }).await.unwrap();
     let url = server.connection_string("postgres");
     let broker = Broker::connect(&url).await.unwrap();
@@ -195,8 +196,10 @@ async fn a_forgotten_prepared_transaction_is_named_and_its_fix_heals() {
     assert_eq!(found.level, Level::Problem);
     assert_eq!(found.fix.as_deref(), Some("rollback prepared 'it''s forgotten' -- or commit prepared, as its owner"));
     heal(&client, found).await;
+    client.batch_execute("select pg_create_physical_replication_slot('forgotten', true)").await.unwrap();
     let report = broker.examine(&patient()).await.unwrap();
-    assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
+    finding(&report, "horizon", "replication slot forgotten keeps WAL, and nobody uses it");
+    assert_eq!(ills(&report, "horizon").len(), 1, "{report:#?}");
     server.stop().await.unwrap();
 }
 
