@@ -40,6 +40,9 @@ create table integration.data_staging (
     crash_count   integer     not null default 0 check (crash_count >= 0),
     -- redrive_count: how often the message was put back after it had ended.
     redrive_count integer     not null default 0 check (redrive_count >= 0),
+    -- requeued: became pending again, or for the first time after a delay. Such messages are looked for from the beginning,
+    -- in an index of their own; claims look for all others from where the last one stopped.
+    requeued      boolean     not null default false,
     -- max_retries: overrides the policy of the target and record type for this message.
     max_retries   integer     check (max_retries >= 0),
     headers       jsonb       check (jsonb_typeof(headers) = 'object'),
@@ -54,6 +57,9 @@ create table integration.data_staging (
 -- from being HOT, but a claim must leave this index anyway.
 create index data_staging_ready on integration.data_staging (target_app, priority desc, created_at, id)
     where status = 'pending';
+-- Serves claim: pending messages that may lie before the place where the last claim stopped. Nearly always small.
+create index data_staging_requeued on integration.data_staging (target_app, priority desc, created_at, id)
+    where status = 'pending' and requeued;
 -- Serves promote and next_due: what becomes pending next.
 create index data_staging_scheduled on integration.data_staging (target_app, available_at)
     where status = 'scheduled';
@@ -122,7 +128,7 @@ create table integration.consumers (
     pid         integer     not null,
     application text        not null default '',
     version     text        not null,
-    -- {"billing": {"types": ["order.placed"], "capacity": 8}}; types null or absent: any
+    -- {"billing": {"types": ["order.placed"], "capacity": 8, "in_transaction": false}}; types null or absent: any
     targets     jsonb       not null default '{}',
     started_at  timestamptz not null default integration.clock(),
     beat_at     timestamptz not null default integration.clock(),
@@ -171,12 +177,24 @@ create table integration.targets (
     max_in_flight       integer check (max_in_flight >= 1),
     -- Messages claimed by plain SQL carry no owner; only where this is set are they re-queued after so long.
     foreign_lease       interval check (foreign_lease > interval '0'),
+    -- Until then consumers lease messages even where they are to hold them in a transaction: one that did has died.
+    leases_until        timestamptz,
     on_complete         text not null default 'keep' check (on_complete in ('keep', 'archive', 'delete')),
     completed_retention interval,
     failed_retention    interval,
     -- Guards several targets by one breaker; null: the target's own.
     breaker_key         text check (char_length(breaker_key) between 1 and 100)
 );
+
+-- Where consumers of a target last looked, per priority: a process that starts need not walk over what was taken long ago.
+create table integration.marks (
+    target_app text        not null,
+    priority   integer     not null,
+    created_at timestamptz not null,
+    id         bigint      not null,
+    kept_at    timestamptz not null,
+    primary key (target_app, priority)
+) with (fillfactor = 50);
 
 -- Circuit breakers: what stops claiming while a dependency is down. One per target, or one for several targets that
 -- name the same breaker_key. No row: closed, and never tripped.

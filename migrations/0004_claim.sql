@@ -11,18 +11,17 @@ create function integration.breaker_of(p_target text) returns text
 -- itself after that long unless extended). p_types restricts to some record types. p_bytes_max bounds the sum of the
 -- stored payload sizes (at least one message is always claimed). Messages that were in flight when a consumer died
 -- (crash_count > 0) are left to claim_suspect.
--- Empty result: nothing pending, or the target is paused. The rows come in claiming order.
+-- p_lows, p_highs, p_after_at, p_after_ids: where to look; see pick. Null: everywhere, from the beginning.
+-- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
 --
--- "id = any(array(...))" evaluates the locking subquery once; a join or IN may run it again and claim more than
--- p_limit. The statuses are literals because a partial index is not used for a parameter. Sequential and bitmap scans
--- are off because a cached plan made while the table was small would otherwise scan all of it later. JIT is off because
--- before PostgreSQL 18 a forbidden scan that cannot be avoided (of a small table without a usable index) is priced at 10^10,
--- which makes the server compile for a third of a second and more what runs in microseconds.
+-- "id = any(array(...))" evaluates the locking function once; a join or IN may run it again and claim more than p_limit.
 create function integration.claim(
     p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
-    p_lease interval default null, p_bytes_max bigint default 16777216
+    p_lease interval default null, p_bytes_max bigint default 16777216,
+    p_lows integer[] default null, p_highs integer[] default null,
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
@@ -31,37 +30,34 @@ create function integration.claim(
 #variable_conflict use_column
 declare
     v_now    timestamptz := integration.clock();
-    v_limit  integer;
-    v_canary boolean;
+    v_alive  boolean := true;
+    v_gated  boolean;
+    v_limit  integer := p_limit;
+    v_canary boolean := false;
     v_count  integer;
 begin
-    if p_lease is null and not integration.is_alive(p_owner) then
+    select p_lease is not null or exists (select from integration.consumers c where c.incarnation = p_owner),
+           exists (select from integration.targets t where t.target_app = p_target)
+           or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed')
+      into v_alive, v_gated;
+    if not v_alive then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
-    select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+    -- Most targets have neither settings nor a breaker that was ever open.
+    if v_gated then
+        select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+    end if;
     if v_limit <= 0 then
         return;
     end if;
     return query
-        with picked as materialized (
-            select d.id, d.priority, d.created_at, pg_column_size(d.data) as bytes
-              from integration.data_staging d
-             where d.target_app = p_target and d.status = 'pending' and d.crash_count = 0
-               and (p_types is null or d.record_type = any (p_types))
-             order by d.priority desc, d.created_at, d.id
-             limit v_limit
-             for no key update skip locked),
-        fitting as (
-            select f.id
-              from (select p.id, sum(p.bytes) over (order by p.priority desc, p.created_at, p.id) - p.bytes as bytes_before
-                      from picked p) f
-             where f.bytes_before < p_bytes_max),
-        claimed as (
+        with claimed as (
             update integration.data_staging d
                set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
                    lease_until = v_now + p_lease, updated_at = v_now
-             where d.id = any (array(select f.id from fitting f))
+             where d.id = any (array(
+                select p.id from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                       d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
         select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
@@ -69,6 +65,107 @@ begin
         get diagnostics v_count = row_count;
         perform integration.return_canaries(p_target, v_limit - v_count);
     end if;
+end $$;
+
+-- In-transaction mode: takes up to p_limit pending messages for the length of the caller's transaction, which must be a
+-- short one. Nothing is written: the messages stay pending and locked, so nobody else takes them, and if the transaction
+-- ends before complete(..., p_held => true) they were never taken. The attempt is the one that complete will give them.
+-- The other parameters and the result are claim's.
+-- Empty result: nothing pending there; or the target is paused, has a limit or a breaker that is not closed, or a consumer
+-- that worked this way has died on it not long ago: use claim, which knows what to do then.
+-- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
+create function integration.hold(
+    p_target text, p_limit integer, p_types text[] default null, p_bytes_max bigint default 16777216,
+    p_lows integer[] default null, p_highs integer[] default null,
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
+#variable_conflict use_column
+begin
+    if exists (select from integration.targets t
+                where t.target_app = p_target
+                  and (t.paused_at is not null or t.max_in_flight is not null or t.leases_until > integration.clock()))
+        or exists (select from integration.breakers b
+                    where b.breaker_key = integration.breaker_of(p_target) and b.state <> 'closed')
+    then
+        return;
+    end if;
+    return query
+        select d.id, d.attempt + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
+               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
+          from integration.data_staging d
+         where d.id = any (array(
+            select p.id from integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
+         order by d.priority desc, d.created_at, d.id;
+end $$;
+
+-- Locks up to p_limit pending messages of a target that nobody else has locked, and returns their ids.
+--
+-- Dead index entries pile up at the front of the queue while anything holds back the vacuum horizon, and every look from
+-- the beginning walks over all of them. So a consumer names ranges of priorities, in the order in which they are to be
+-- visited, and for a range of one priority the place where its last look ended: (p_after_at, p_after_ids), exclusive. What
+-- became pending again behind that place is in an index of its own. Everything else that may lie behind it (late commits,
+-- times set by hand) is found by looks from the beginning: p_lows null, or a place null.
+-- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED. The order of the result is undefined.
+--
+-- One range of one priority compares for equality, because only then the place is where the index scan begins. The statuses
+-- are literals because a partial index is not used for a parameter. Sequential and bitmap scans are off because a cached
+-- plan made while the table was small would otherwise scan all of it later; sorts, because it would read and sort the
+-- whole queue. JIT is off because before PostgreSQL 18 a forbidden scan that cannot be avoided (of a small table without a
+-- usable index) is priced at 10^10, which makes the server compile for a third of a second and more what runs in microseconds.
+create function integration.pick(
+    p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
+    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[]
+) returns table (id bigint)
+    language plpgsql
+    set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$
+#variable_conflict use_column
+declare
+    v_bytes bigint := 0;
+    v_row   record;
+begin
+    for v_row in
+        select s.id, s.bytes
+          from (select u.low, u.high, coalesce(u.after_at, '-infinity') as after_at, u.after_id
+                  from unnest(coalesce(p_lows, '{-2147483648}'), coalesce(p_highs, '{2147483647}'),
+                              coalesce(p_after_at, '{null}'), coalesce(p_after_ids, '{0}')) u (low, high, after_at, after_id)) r
+         cross join lateral (
+            select * from (
+                select q.id, pg_column_size(q.data) as bytes from integration.data_staging q
+                 where r.after_at > '-infinity'
+                   and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
+                   and q.priority = r.low and (q.created_at, q.id) <= (r.after_at, r.after_id)
+                   and (p_types is null or q.record_type = any (p_types))
+                 order by q.priority desc, q.created_at, q.id limit p_limit
+                 for no key update skip locked) again
+            union all
+            select * from (
+                select q.id, pg_column_size(q.data) from integration.data_staging q
+                 where r.low = r.high
+                   and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
+                   and q.priority = r.low and (q.created_at, q.id) > (r.after_at, r.after_id)
+                   and (p_types is null or q.record_type = any (p_types))
+                 order by q.priority desc, q.created_at, q.id limit p_limit
+                 for no key update skip locked) next
+            union all
+            select * from (
+                select q.id, pg_column_size(q.data) from integration.data_staging q
+                 where r.low < r.high
+                   and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
+                   and q.priority between r.low and r.high
+                   and (p_types is null or q.record_type = any (p_types))
+                 order by q.priority desc, q.created_at, q.id limit p_limit
+                 for no key update skip locked) anywhere) s
+         limit p_limit
+    loop
+        exit when v_bytes >= p_bytes_max;
+        v_bytes := v_bytes + v_row.bytes;
+        id := v_row.id;
+        return next;
+    end loop;
 end $$;
 
 -- Claims at most one message that was in flight when a consumer died. The caller runs it with nothing else in flight
@@ -156,7 +253,7 @@ declare
     v_count integer;
 begin
     update integration.data_staging d
-       set status = 'pending', available_at = null, updated_at = v_now
+       set status = 'pending', requeued = true, available_at = null, updated_at = v_now
      where d.id = any (array(
         select s.id
           from unnest(p_targets) t (target_app)
@@ -187,6 +284,28 @@ create function integration.next_due(p_targets text[]) returns table (target_app
              where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null) s
          group by t.target_app;
     end;
+
+-- Keeps the places where a consumer would look next, for the next one to start.
+-- Locks: the marks, in the order of priorities.
+create function integration.keep_marks(p_target text, p_priorities integer[], p_times timestamptz[], p_ids bigint[]) returns void
+    language sql
+    begin atomic
+        insert into integration.marks (target_app, priority, created_at, id, kept_at)
+        select p_target, k.priority, k.created_at, k.id, integration.clock()
+          from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority
+        on conflict (target_app, priority) do update
+           set created_at = excluded.created_at, id = excluded.id, kept_at = excluded.kept_at;
+    end;
+
+-- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
+create function integration.waiting(p_targets text[]) returns setof text
+    language plpgsql stable set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    return query
+        select t.target_app from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select from integration.data_staging d where d.target_app = t.target_app and d.status = 'pending' limit 1) d;
+end $$;
 
 -- Whether claim_suspect would find something.
 create function integration.has_suspects(p_target text, p_types text[] default null) returns boolean

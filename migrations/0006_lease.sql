@@ -52,7 +52,7 @@ declare
     v_count integer;
 begin
     update integration.data_staging d
-       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
+       set status = 'pending', requeued = true, claimed_by = null, lease_until = null, updated_at = integration.clock()
      where d.status = 'processing' and d.claimed_by = p_incarnation;
     get diagnostics v_count = row_count;
     delete from integration.consumers c where c.incarnation = p_incarnation;
@@ -68,12 +68,25 @@ declare
     v_count integer;
 begin
     update integration.data_staging d
-       set status = 'pending', claimed_by = null, lease_until = null, updated_at = integration.clock()
+       set status = 'pending', requeued = true, claimed_by = null, lease_until = null, updated_at = integration.clock()
      where d.status = 'processing' and d.claimed_by = p_owner
        and (d.id, d.attempt) not in (select k.id, k.attempt from unnest(p_ids, p_attempts) k (id, attempt));
     get diagnostics v_count = row_count;
     return v_count;
 end $$;
+
+-- Has the targets that dead consumers worked on in transactions be claimed with leases for a while: what a transaction held
+-- leaves no trace when its process dies, so the message that kills its consumers is found only with leases.
+-- SECURITY DEFINER because consumers need no right to change settings.
+create function integration.insist_on_leases(p_targets jsonb[], p_for interval default '10 min') returns void
+    language sql security definer set search_path = pg_catalog, pg_temp
+    begin atomic
+        insert into integration.targets (target_app, leases_until)
+        select distinct e.key, integration.clock() + p_for
+          from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e
+         where e.value ->> 'in_transaction' = 'true'
+        on conflict (target_app) do update set leases_until = excluded.leases_until;
+    end;
 
 -- Declares dead every process whose lease ran out, or whose session lock is free although it was taken on this very
 -- server and which has not beaten for p_grace_ms; returns their messages to pending, and those whose own
@@ -88,20 +101,26 @@ create function integration.rescue(
     language plpgsql set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     v_now   timestamptz := integration.clock();
+    v_dead  jsonb[];
     v_count integer;
 begin
     if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
         return 0;
     end if;
-    delete from integration.consumers c
-     where c.incarnation = any (array(
-        select x.incarnation from integration.consumers x
-         where x.lease_until < v_now
-            or (x.locked_on = pg_postmaster_start_time()
-                and x.beat_at < v_now - p_grace_ms * interval '1 ms'
-                and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.incarnation)))
-         for update skip locked));
-    if not (p_full or found) then
+    with dead as (
+        delete from integration.consumers c
+         where c.incarnation = any (array(
+            select x.incarnation from integration.consumers x
+             where x.lease_until < v_now
+                or (x.locked_on = pg_postmaster_start_time()
+                    and x.beat_at < v_now - p_grace_ms * interval '1 ms'
+                    and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.incarnation)))
+             for update skip locked))
+        returning c.targets)
+    select array_agg(dead.targets) into v_dead from dead;
+    if v_dead is not null then
+        perform integration.insist_on_leases(v_dead);
+    elsif not p_full then
         return 0;
     end if;
     with lost as materialized (

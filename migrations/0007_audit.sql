@@ -21,7 +21,7 @@ begin
                    'reason', c.error_message, 'retry_count', nullif(c.retry_count, 0), 'crash_count', nullif(c.crash_count, 0),
                    'redrive_count', nullif(c.redrive_count, 0), 'available_at', c.available_at)) end,
                c.incarnation, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
-          from (select n.*, o.status as old_status, coalesce(n.claimed_by, o.claimed_by) as incarnation,
+          from (select n.*, o.status as old_status, coalesce(n.claimed_by, o.claimed_by, nullif(current_setting('integration.owner', true), '')) as incarnation,
                        case
                            when n.status = 'processing' then 'claimed'
                            when n.status in ('completed', 'failed', 'cancelled') then n.status
@@ -73,9 +73,11 @@ create function integration.on_deleted() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     insert into integration.audit_log
-        (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status)
+        (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status, new_status)
     select d.id, integration.actor(), coalesce(nullif(current_setting('integration.verb', true), ''), 'deleted'),
-           d.claimed_by, d.source_app, d.target_app, d.record_type, d.attempt, d.status
+           coalesce(d.claimed_by, nullif(current_setting('integration.owner', true), '')),
+           d.source_app, d.target_app, d.record_type, d.attempt, d.status,
+           case current_setting('integration.verb', true) when 'completed' then 'completed' end
       from deleted d where tg_argv[0] = 'all' or d.status <> 'completed';
     return null;
 end $$;

@@ -34,6 +34,7 @@ begin
     if v_owned or v_revived
         or (new.status = 'completed' and new.processed_at is null)
         or (new.status <> 'scheduled' and new.available_at is not null)
+        or (new.status = 'pending' and not new.requeued)
         or new.updated_at = old.updated_at
     then
         update integration.data_staging d
@@ -41,6 +42,7 @@ begin
                lease_until = case when new.status = 'processing' then d.lease_until end,
                attempt = d.attempt + (v_owned or v_revived)::integer,
                redrive_count = d.redrive_count + v_revived::integer,
+               requeued = d.requeued or v_waits,
                retry_count = case when v_revived then 0 else d.retry_count end,
                crash_count = case when v_revived then 0 else d.crash_count end,
                processed_at = case when new.status = 'completed' then coalesce(d.processed_at, integration.clock())
@@ -55,11 +57,14 @@ end $$;
 create trigger data_staging_hand_edit after update on integration.data_staging
     for each row when (
         old.status is distinct from new.status
-            and (new.claimed_by is not distinct from old.claimed_by or old.status in ('completed', 'failed', 'cancelled')
+            -- What a transaction held is completed under a new attempt.
+            and (new.claimed_by is not distinct from old.claimed_by and new.attempt = old.attempt
+                or old.status in ('completed', 'failed', 'cancelled')
                 -- Edits that changed the owner as well, and left behind what no claim or settle leaves.
                 or old.status = 'scheduled' and new.status = 'processing'
                 or new.status = 'completed' and new.processed_at is null
                 or new.status <> 'scheduled' and new.available_at is not null
+                or new.status = 'pending' and not new.requeued
                 or new.status <> 'processing' and (new.claimed_by is not null or new.lease_until is not null))
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();

@@ -89,6 +89,12 @@ impl Registry {
             .map_or("other", String::as_str)
     }
 
+    /// The record types with a transactional handler, of those accepted; `None`: all are.
+    pub(crate) fn tx_types(&self, accepted: Option<&[String]>) -> Vec<String> {
+        let accepts = |name: &&String| accepted.is_none_or(|accepted| accepted.contains(name));
+        self.tx_by_type.keys().filter(accepts).cloned().collect()
+    }
+
     pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
         self.fallback = Some(handler);
     }

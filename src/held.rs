@@ -15,8 +15,8 @@ use tokio::sync::{RwLock, RwLockWriteGuard};
 
 use crate::{
     error::{Error, Result},
-    message::{Delivery, MessageId},
-    store::Store,
+    message::MessageId,
+    store::{Looked, Store},
 };
 
 /// The messages and attempts that some consumer of this process knows to be its own.
@@ -31,16 +31,16 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Runs a claim and notes what it brought.
-    pub(crate) async fn claim<T>(&self, claim: impl Future<Output = Result<T>>) -> Result<T>
-    where
-        for<'a> &'a T: IntoIterator<Item = &'a Delivery>,
-    {
+    /// Runs a claim and notes what it brought. What is held already is left out: a claim does not wait for the WAL, so after
+    /// a crash of the server the same attempt can come a second time while its first handler is still running.
+    pub(crate) async fn claim(&self, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
         let _no_search = self.claims.read().await;
         let asked = Asked(Some(self));
-        let claimed = claim.await;
-        match &claimed {
-            Ok(deliveries) => self.with(|known| known.extend(deliveries.into_iter().map(|d| (d.id, d.attempt)))),
+        let mut claimed = claim.await;
+        match &mut claimed {
+            Ok(looked) => {
+                self.with(|known| looked.deliveries.retain(|delivery| known.insert((delivery.id, delivery.attempt))));
+            }
             Err(error) if leaves_doubt(error) => return claimed,
             Err(_) => {}
         }

@@ -52,6 +52,7 @@ mod telemetry;
 
 mod held;
 mod process;
+mod sweep;
 mod wake;
 
 pub mod migrate;

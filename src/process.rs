@@ -21,6 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     held::Held,
     store::{Registration, Store},
+    sweep::Sweeper,
     telemetry::Event,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
 };
@@ -45,6 +46,8 @@ struct Accepts {
     record_types: Option<Vec<String>>,
     capacity: usize,
     consumers: usize,
+    /// One of them works in transactions.
+    in_transaction: bool,
 }
 
 /// The running process. Dropping it ends its tasks; what it held is rescued by others.
@@ -52,6 +55,7 @@ struct Accepts {
 pub(crate) struct Process {
     shared: Arc<Shared>,
     listener: Listener,
+    sweeper: Sweeper,
     _tasks: JoinSet<()>,
 }
 
@@ -101,7 +105,8 @@ impl Process {
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
         let telemetry = shared.store.telemetry().clone();
-        Ok(Self { listener: Listener::start(settings, ping, watching, telemetry), shared, _tasks: tasks })
+        let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
+        Ok(Self { listener: Listener::start(settings, ping, watching, telemetry), sweeper, shared, _tasks: tasks })
     }
 
     /// Takes the target's idle latch, so that publishers ring.
@@ -124,6 +129,11 @@ impl Process {
         *self.listener.state().borrow() == ListenerState::Listening
     }
 
+    /// The sweep of a parked consumer.
+    pub(crate) fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
     /// The current incarnation; it changes when the lease was lost.
     pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
         self.shared.incarnation.subscribe()
@@ -138,17 +148,13 @@ impl Process {
         &self.shared.held
     }
 
-    /// The alarm clock's bell, for a consumer that scheduled something itself.
-    pub(crate) fn due(&self) -> Arc<Bell> {
-        self.shared.due.clone()
-    }
-
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.
     pub(crate) async fn join(
         &self,
         target: &str,
         record_types: Option<&[String]>,
         capacity: usize,
+        in_transaction: bool,
         bell: &Arc<Bell>,
     ) -> Result<()> {
         let (channel, due_channel) = self.shared.store.channels(target).await?;
@@ -157,6 +163,7 @@ impl Process {
                 record_types: Some(Vec::new()),
                 capacity: 0,
                 consumers: 0,
+                in_transaction: false,
             });
             entry.record_types = match (entry.record_types.take(), record_types) {
                 (Some(mut known), Some(more)) => {
@@ -167,6 +174,7 @@ impl Process {
             };
             entry.capacity += capacity;
             entry.consumers += 1;
+            entry.in_transaction |= in_transaction;
         });
         let current = self.shared.incarnation.borrow().clone();
         self.shared.register(&current).await?;
@@ -205,7 +213,7 @@ impl Shared {
     async fn register(&self, incarnation: &str) -> Result<()> {
         let targets = self.with_accepts(|accepts| {
             let entries = accepts.iter().map(|(target, accepts)| {
-                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity }))
+                (target.clone(), json!({ "types": accepts.record_types, "capacity": accepts.capacity, "in_transaction": accepts.in_transaction }))
             });
             serde_json::Value::Object(entries.collect()).to_string()
         });

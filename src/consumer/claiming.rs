@@ -1,27 +1,46 @@
 //! Looking into the table: when, for how many, and what becomes of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::run::{Loop, Task};
+use super::{
+    marks::{From, Marks, Sight},
+    run::{Context, Loop, Task},
+};
 use crate::{
     backoff,
     error::Result,
-    message::{Delivery, Found},
+    message::Found,
+    store::{Looked, Ranges},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
+/// Every so many full batches, one look begins with the lowest priority, so that none starves.
+const LOWEST_FIRST_EVERY: u32 = 16;
+
 /// One look into the table.
 pub(super) struct Claimed {
     pub(super) found: Found,
     pub(super) limit: usize,
-    /// The oldest transaction running before the look, where that matters.
-    pub(super) oldest: Option<i64>,
-    pub(super) deliveries: Result<Vec<Delivery>>,
+    pub(super) from: From,
+    lowest_first: bool,
+    took: Duration,
+    pub(super) looked: Result<Looked>,
+}
+
+/// What a look that succeeded says about the queue.
+pub(super) struct Dry {
+    /// Nothing at all was found.
+    pub(super) nothing: bool,
+    pub(super) found: Found,
+    pub(super) from: From,
+    /// The oldest transaction running before the look.
+    pub(super) oldest_xid: i64,
 }
 
 impl Loop {
@@ -41,70 +60,88 @@ impl Loop {
             return None;
         }
         self.look = None;
+        let from = if std::mem::take(&mut self.everywhere) { From::Beginning } else { self.marks.from() };
+        // Every look before parking must see late commits.
+        let from = if from == From::Last && self.settles_at().is_some() { From::Marks } else { from };
+        let lowest_first = self.full_batches >= LOWEST_FIRST_EVERY;
+        let ranges = self.marks.ranges(from, lowest_first);
+        let from = if ranges.is_none() { From::Beginning } else { from };
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
-        let settles = self.settles_at().is_some();
         Some(
             async move {
                 if failures > 0 {
                     tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
                 }
-                // What a claim took whose answer did not come must be given back before it can be claimed.
-                let held = context.process.held();
-                if failures > 0
-                    && let Err(error) = held.return_strays(&context.store, &owner).await
-                {
-                    return Claimed { found, limit, oldest: None, deliveries: Err(error) };
-                }
-                // Read before the claim: what was committed by then, the claim sees.
-                let oldest = if settles { context.store.oldest_xid().await.ok() } else { None };
-                let request = context.request(&owner);
-                let claim = held.claim(context.store.claim(&request, limit, found));
-                let deliveries = context.store.telemetry().claiming(&context.target, found, claim).await;
-                Claimed { found, limit, oldest, deliveries }
+                let asked = Instant::now();
+                let looked = look(&context, &owner, failures > 0, limit, ranges.as_ref(), found).await;
+                Claimed { found, limit, from, lowest_first, took: asked.elapsed(), looked }
             }
             .boxed(),
         )
     }
 
-    /// Queues what was claimed and returns how many that were; `None`: the claim failed and is repeated.
-    pub(super) fn take_claimed(&mut self, claimed: Claimed) -> Option<usize> {
-        let Claimed { found, limit, deliveries, .. } = claimed;
-        match deliveries {
-            Ok(deliveries) => {
+    /// Queues what was claimed; answers when that was all there was to find.
+    pub(super) fn take_claimed(&mut self, claimed: Claimed) -> Option<Dry> {
+        let Claimed { found, limit, from, lowest_first, took, looked } = claimed;
+        match looked {
+            Ok(looked) => {
                 if self.claim_failures > 0 {
                     info!(target_app = %self.context.target, "claiming again");
                     self.claim_failures = 0;
                 }
-                let took = deliveries.len();
-                // A full batch: there may be more, and more will come. A short one: all was taken.
-                if took >= limit || self.context.request(&self.owner).may_be_cut(&deliveries) {
-                    self.look = Some(Found::Drain);
-                    self.unpark();
+                let count = looked.deliveries.len();
+                self.leased_next = self.leased_next.saturating_sub(count.max(1));
+                let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
+                self.marks.looked(from, lowest_first, !full, &Sight::of(&looked));
+                if from == From::Beginning {
+                    self.marks.looked_everywhere(took);
                 }
+                self.full_batches = if full && !lowest_first { self.full_batches + 1 } else { 0 };
+                let Looked { oldest_xid, deliveries, .. } = looked;
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
                 let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
                 self.context.process.held().forget(lost.iter().map(|delivery| (delivery.id, delivery.attempt)));
                 self.context.allowance.put_back(limit - mine.len());
                 self.queue.extend(mine);
-                Some(took)
-            }
-            Err(error) if error.is_lease_lost() => {
-                // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
-                debug!(?error, "claimed under an incarnation that was rescued");
-                self.context.allowance.put_back(limit);
-                self.claim_failures += 1;
-                self.look = Some(found);
-                None
+                if full {
+                    // There may be more, and more will come.
+                    self.look = Some(Found::Drain);
+                    self.unpark();
+                    return None;
+                }
+                (self.look.is_none()).then_some(Dry { nothing: count == 0, found, from, oldest_xid })
             }
             Err(error) => {
-                if self.claim_failures == 0 {
+                if error.is_lease_lost() {
+                    // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
+                    debug!(?error, "claimed under an incarnation that was rescued");
+                } else if self.claim_failures == 0 {
                     warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
                 }
                 self.claim_failures += 1;
                 self.context.allowance.put_back(limit);
+                // It may be another server when it is back, where the same ids mean other messages.
+                self.marks = Marks::default();
                 self.look = Some(found);
                 None
             }
         }
     }
+}
+
+/// One claim. After a failure, what a claim took whose answer did not come is given back before it can be claimed.
+async fn look(
+    context: &Context,
+    owner: &Arc<str>,
+    failed: bool,
+    limit: usize,
+    ranges: Option<&Ranges>,
+    found: Found,
+) -> Result<Looked> {
+    let held = context.process.held();
+    if failed {
+        held.return_strays(&context.store, owner).await?;
+    }
+    let request = context.request(owner);
+    context.watching(found, held.claim(context.store.claim(&request, limit, ranges, found))).await
 }

@@ -34,7 +34,12 @@ impl Loop {
         if let Some(claiming) = claiming {
             let claimed = claiming.await;
             self.queue.extend(
-                claimed.deliveries.unwrap_or_default().into_iter().filter(|delivery| delivery.owner == self.owner),
+                claimed
+                    .looked
+                    .map(|looked| looked.deliveries)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|delivery| delivery.owner == self.owner),
             );
         }
         let unstarted = std::mem::take(&mut self.queue);

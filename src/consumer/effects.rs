@@ -85,7 +85,7 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
 }
 
 /// Asks until the database answers; the watchdog of handlers bounds it.
-async fn were_settled(context: &Context, ids: &[MessageId], attempts: &[i32]) -> Result<bool> {
+pub(super) async fn were_settled(context: &Context, ids: &[MessageId], attempts: &[i32]) -> Result<bool> {
     let mut failures = 0u32;
     loop {
         match context.store.was_settled(ids, attempts).await {

@@ -13,10 +13,11 @@ use super::{
     run::{Context, Key, Loop},
 };
 use crate::{
+    error::Result,
     handler::timeout_reason,
-    message::Delivery,
+    message::{Delivery, Found},
     outcome::Outcome,
-    store::{Settlement, Verdict},
+    store::{Looked, Settlement, Verdict},
     telemetry::Processing,
 };
 
@@ -62,6 +63,11 @@ pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -
 }
 
 impl Context {
+    /// Runs a claim, for telemetry.
+    pub(super) async fn watching(&self, found: Found, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
+        self.store.telemetry().claiming(&self.target, found, claim, |looked| looked.deliveries.len()).await
+    }
+
     /// Begins to run a handler, for telemetry.
     pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
         let record_type = self.registry.label(&delivery.record_type);

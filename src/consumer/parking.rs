@@ -1,10 +1,10 @@
 //! When to rely on bells.
 //!
 //! ```text
-//!            nothing came          latch taken                    a look with no older
-//!  Awake ──▶ Lingering ──▶ (park) ──▶ Settling ──▶ look again ──▶ transaction running ──▶ Parked
-//!    ▲                                                                                       │
-//!    └──────────── a full batch, bells close together, no room, the listener reconnected ────┘
+//!            nothing came          latch taken                    two looks with no older transaction
+//!  Awake ──▶ Lingering ──▶ (park) ──▶ Settling ──▶ look again ──▶ running, the last from the beginning ──▶ Parked
+//!    ▲                                                                                                        │
+//!    └──────────── a full batch, bells close together, no room, the listener reconnected ─────────────────────┘
 //! ```
 //!
 //! Publishers ring only while somebody is parked, so a consumer with a steady stream of work polls once more a
@@ -16,7 +16,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use super::run::{Loop, Task};
+use super::{
+    claiming::Dry,
+    marks::From,
+    run::{Loop, Task},
+};
 use crate::{message::Found, wake::Parked};
 
 /// One more look this long after the last success, before parking.
@@ -63,11 +67,10 @@ impl Loop {
         }
     }
 
-    /// After a look that took all there was. `oldest`: the oldest transaction that was running before it. Returns the
-    /// parking to begin, if any.
-    pub(super) fn ran_dry(&mut self, nothing: bool, oldest: Option<i64>) -> Option<Task<Option<Parked>>> {
+    /// After a look that took all there was. Returns the parking to begin, if any.
+    pub(super) fn ran_dry(&mut self, dry: &Dry) -> Option<Task<Option<Parked>>> {
         match &mut self.parking {
-            Parking::Awake | Parking::Lingering(_) if !nothing => {
+            Parking::Awake | Parking::Lingering(_) if !dry.nothing => {
                 self.parking = Parking::Lingering(Instant::now() + LINGER);
                 None
             }
@@ -76,8 +79,13 @@ impl Loop {
                 let (process, target) = (self.context.process.clone(), self.context.target.clone());
                 Some(async move { process.park(&target).await }.boxed())
             }
-            Parking::Settling { parked, .. } if oldest.is_some_and(|oldest| oldest >= parked.barrier) => {
-                self.parking = Parking::Parked(*parked);
+            Parking::Settling { parked, .. } if dry.oldest_xid >= parked.barrier => {
+                if dry.from == From::Beginning {
+                    self.parking = Parking::Parked(*parked);
+                } else {
+                    // Whoever comes from now on rings. The last look is one at everything that came until now.
+                    self.look_everywhere(Found::Drain);
+                }
                 None
             }
             Parking::Settling { looks, next, .. } => {
@@ -89,8 +97,22 @@ impl Loop {
                 *next = Some(Instant::now() + wait);
                 None
             }
-            Parking::Parked(_) => None,
+            Parking::Parked(_) => {
+                if dry.nothing && dry.found == Found::Bell && dry.from != From::Beginning {
+                    // Somebody else took it; or it is older than all that was looked at, by a time set by hand.
+                    self.look_everywhere_at = Some(Instant::now() + self.marks.full_in());
+                }
+                None
+            }
         }
+    }
+
+    /// Looks from the beginning of the queue next.
+    pub(super) fn look_everywhere(&mut self, found: Found) {
+        self.look = self.look.or(Some(found));
+        self.everywhere = true;
+        self.held_everywhere = true;
+        self.look_everywhere_at = None;
     }
 
     /// The latch was taken, or could not be: look, now that bells are rung.

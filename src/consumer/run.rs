@@ -9,10 +9,10 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -25,14 +25,16 @@ use super::{
     allowance::Allowance,
     claiming::Claimed,
     handling::{Handled, handle},
+    in_transaction::{HeldBatch, HeldLook},
+    marks::Marks,
     parking::Parking,
+    prefetch::PREFETCH_BELOW,
     pulse::Pulse,
     runs::Runs,
     settle::settle_until_done,
     suspects,
 };
 use crate::{
-    backoff,
     broker::Broker,
     error::Result,
     handler::Registry,
@@ -46,8 +48,8 @@ pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A message and its attempt: what a verdict is about.
 pub(super) type Key = (MessageId, i32);
 
-/// Handlers faster than this on average are worth prefetching for.
-const PREFETCH_BELOW: Duration = Duration::from_millis(50);
+/// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
+const HOLD_FIRST: usize = 16;
 const WATCHDOG: Duration = Duration::from_secs(1);
 /// Most messages settled by one statement.
 pub(super) const SETTLE_MAX: usize = 2000;
@@ -94,6 +96,25 @@ pub(super) struct Loop {
     pub(super) settling_count: usize,
     /// Why to look again, if at all; `None`: parked.
     pub(super) look: Option<Found>,
+    /// Where looks begin.
+    pub(super) marks: Marks,
+    /// The next look begins at the beginning.
+    pub(super) everywhere: bool,
+    /// Then such a look is due.
+    pub(super) look_everywhere_at: Option<Instant>,
+    /// Full batches in a row.
+    pub(super) full_batches: u32,
+    /// The same for looks in transactions, which look for other record types.
+    pub(super) held_marks: Marks,
+    pub(super) held_everywhere: bool,
+    pub(super) held_look: mpsc::UnboundedSender<HeldLook>,
+    pub(super) held_looks: mpsc::UnboundedReceiver<HeldLook>,
+    /// How many messages the next transaction may hold.
+    pub(super) hold_limit: usize,
+    /// How many messages are to be taken with leases before the next transaction.
+    pub(super) leased_next: usize,
+    /// The marks that the database has.
+    pub(super) kept: Vec<(i32, SystemTime, MessageId)>,
     pub(super) parking: Parking,
     pub(super) last_bell: Option<Instant>,
     pub(super) close_bells: u32,
@@ -114,11 +135,17 @@ pub(super) struct Running {
 enum Event {
     Handled,
     Claimed(Claimed),
+    HeldLook(HeldLook),
+    Held(HeldBatch),
     Parked(Option<Parked>),
     LookAgain,
+    LookEverywhere,
+    Kept,
     Settled,
     Rung,
     Sweep,
+    /// Whether there is something to look for.
+    Swept(bool),
     Watchdog,
     SuspectsDone,
     Reported,
@@ -136,11 +163,19 @@ impl Loop {
         stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
-        process.join(&target, config.record_types.as_deref(), config.concurrency, &bell).await?;
+        process
+            .join(&target, config.record_types.as_deref(), config.concurrency, config.in_transaction.is_some(), &bell)
+            .await?;
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
+        let (held_look, held_looks) = mpsc::unbounded_channel();
         let allowance = Allowance::new(config.messages_max);
+        // Of consumers that accept only some record types, each is somewhere else.
+        let marks = match config.record_types {
+            None => Marks::load(broker.store().marks(&target).await?),
+            Some(_) => Marks::default(),
+        };
         let context = Context {
             store: broker.store().clone(),
             target,
@@ -168,6 +203,17 @@ impl Loop {
             settling_count: 0,
             // Register before looking, then look: what was there before the bell hung must be found.
             look: Some(Found::Sweep),
+            marks,
+            everywhere: false,
+            look_everywhere_at: None,
+            full_batches: 0,
+            kept: Vec::new(),
+            held_marks: Marks::default(),
+            held_everywhere: false,
+            held_look,
+            held_looks,
+            hold_limit: HOLD_FIRST,
+            leased_next: 0,
             parking: Parking::Awake,
             last_bell: None,
             close_bells: 0,
@@ -183,6 +229,9 @@ impl Loop {
         let mut suspecting: Option<Task<()>> = None;
         let mut reporting: Option<Task<()>> = None;
         let mut parking: Option<Task<Option<Parked>>> = None;
+        let mut keeping: Option<Task<()>> = None;
+        let mut sweeping: Option<Task<bool>> = None;
+        let mut holding: FuturesUnordered<Task<HeldBatch>> = FuturesUnordered::new();
         let mut next_sweep = self.next_sweep();
         let mut watchdog = tokio::time::interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -193,18 +242,26 @@ impl Loop {
             if settling.is_none() && !self.unsettled.is_empty() {
                 settling = Some(self.settle());
             }
-            if claiming.is_none() {
+            while self.may_hold(holding.len())
+                && let Some(batch) = self.hold()
+            {
+                holding.push(batch);
+            }
+            if claiming.is_none() && !self.holds() {
                 claiming = self.claim();
             }
             if reporting.is_none() && self.runs.urgent {
                 reporting = self.report_runs();
             }
             let next_look = self.next_look().filter(|_| self.look.is_none() && claiming.is_none());
+            let everywhere_at = self.look_everywhere_at.filter(|_| self.look.is_none() && claiming.is_none());
             let event = tokio::select! {
                 biased;
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
                 () = some(&mut settling) => Event::Settled,
                 claimed = some(&mut claiming) => Event::Claimed(claimed),
+                Some(look) = self.held_looks.recv() => Event::HeldLook(look),
+                Some(batch) = holding.next() => Event::Held(batch),
                 parked = some(&mut parking) => Event::Parked(parked),
                 () = some(&mut suspecting) => Event::SuspectsDone,
                 () = some(&mut reporting) => Event::Reported,
@@ -212,48 +269,63 @@ impl Loop {
                 _ = self.stopping.wait_for(Option::is_some) => Event::Stop,
                 () = self.bell.rung() => Event::Rung,
                 () = sleep_until(next_look) => Event::LookAgain,
+                () = sleep_until(everywhere_at) => Event::LookEverywhere,
+                () = some(&mut keeping) => Event::Kept,
                 () = sleep_until(next_sweep) => Event::Sweep,
+                waiting = some(&mut sweeping) => Event::Swept(waiting),
                 _ = watchdog.tick() => Event::Watchdog,
             };
             match event {
-                Event::Handled => self.take_verdicts(&mut batch),
+                Event::Handled => {
+                    self.take_verdicts(&mut batch);
+                    self.give_back_surplus();
+                }
                 Event::Settled => {
                     settling = None;
                     self.settling_count = 0;
                 }
                 Event::Claimed(claimed) => {
                     claiming = None;
-                    let (found, oldest) = (claimed.found, claimed.oldest);
-                    match self.take_claimed(claimed) {
-                        Some(took) if self.look.is_none() => {
-                            if parking.is_none() {
-                                parking = self.ran_dry(took == 0, oldest);
-                            }
-                            if took == 0 && found != Found::Drain && suspecting.is_none() {
-                                suspecting = Some(self.run_suspects());
-                            }
+                    if let Some(dry) = self.take_claimed(claimed) {
+                        if parking.is_none() {
+                            parking = self.ran_dry(&dry);
                         }
-                        _ => {}
+                        if dry.nothing && dry.found != Found::Drain && suspecting.is_none() {
+                            suspecting = Some(self.run_suspects());
+                        }
                     }
                 }
+                Event::HeldLook(look) => self.held_looked(look),
+                Event::Held(batch) => self.held(batch),
                 Event::Rung => self.rung(),
                 Event::LookAgain => self.look = Some(Found::Drain),
+                Event::LookEverywhere => self.look_everywhere(Found::Drain),
+                Event::Kept => keeping = None,
                 Event::Parked(parked) => {
                     parking = None;
                     self.parked(parked);
                 }
                 Event::Sweep => {
-                    self.look = self.look.or(Some(Found::Sweep));
-                    // The bell that announces scheduled messages can be lost as well.
-                    self.context.process.due().ring();
-                    if suspecting.is_none() {
-                        suspecting = Some(self.run_suspects());
+                    if keeping.is_none() {
+                        keeping = self.keep_marks();
                     }
+                    sweeping = Some(self.sweep());
                     next_sweep = self.next_sweep();
+                }
+                Event::Swept(waiting) => {
+                    sweeping = None;
+                    if waiting {
+                        self.look_everywhere(Found::Sweep);
+                        if suspecting.is_none() {
+                            suspecting = Some(self.run_suspects());
+                        }
+                    }
                 }
                 Event::Watchdog => {
                     while self.handlers.try_join_next().is_some() {}
                     self.give_up_overdue();
+                    self.notice_slow_handlers();
+                    self.give_back_surplus();
                     if reporting.is_none() {
                         reporting = self.report_runs();
                     }
@@ -267,15 +339,11 @@ impl Loop {
                 Event::Stop => break,
             }
         }
+        // Short by their cap.
+        while let Some(batch) = holding.next().await {
+            self.held(batch);
+        }
         self.drain(claiming, settling, suspecting, parking).await;
-    }
-
-    /// Most messages this consumer may hold: running, waiting to run, waiting to be settled.
-    pub(super) fn capacity(&self) -> usize {
-        let concurrency = self.context.config.concurrency;
-        let prefetch =
-            self.context.config.prefetch.unwrap_or(if self.average < PREFETCH_BELOW { concurrency } else { 0 });
-        (concurrency + prefetch) * self.context.config.tx_batch
     }
 
     fn start_handlers(&mut self) {
@@ -354,15 +422,12 @@ impl Loop {
         self.unsettled.clear();
         self.owner = owner;
         self.claim_failures = 0;
+        (self.marks, self.held_marks) = Default::default();
         self.look = Some(Found::Sweep);
     }
 
     fn run_suspects(&self) -> Task<()> {
         suspects::run_alone(self.context.clone(), self.owner.clone(), self.stopping.clone()).boxed()
-    }
-
-    fn next_sweep(&self) -> Option<Instant> {
-        self.context.config.sweep.map(|sweep| Instant::now() + backoff::jittered(sweep, rand::random()))
     }
 }
 

@@ -35,8 +35,9 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         }
         let request = context.request(&owner);
         let claim = context.process.held().claim(context.store.claim_suspect(&request));
-        let claimed = context.store.telemetry().claiming(&context.target, Found::Sweep, claim).await;
-        let Some(delivery) = claimed.inspect_err(|_| context.allowance.put_back(1))? else {
+        let claimed = context.watching(Found::Sweep, claim).await;
+        let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
+        let Some(delivery) = claimed.deliveries.into_iter().next() else {
             context.allowance.put_back(1);
             return Ok(());
         };

@@ -1,29 +1,80 @@
 //! Claiming, and what becomes pending next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{Store, json::JsonbString};
 use crate::{
-    error::{Error, Result},
-    message::{Delivery, Found, Headers},
+    error::{Error, ErrorKind, Result},
+    message::{Delivery, Found, Headers, MessageId},
 };
 
-// The age is the server's reckoning: nothing here compares a stored time with a clock of its own.
-const CLAIM: &str = "select c.*, (extract(epoch from integration.clock() - c.created_at) * 1000000)::bigint as age_us \
-    from integration.claim($1, $2, $3, $4, null, $5) c";
-const CLAIM_SUSPECT: &str = "select c.*, (extract(epoch from integration.clock() - c.created_at) * 1000000)::bigint as age_us \
-    from integration.claim_suspect($1, $2, $3) c";
+// What was committed before the ids of transactions were read, the claim sees. It does not wait for the WAL's flush: a claim
+// that is lost in a crash of the server only returns the message.
+const CLAIM: &str = "select x.oldest, x.next, x.now, c.* from \
+    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, set_config('synchronous_commit', 'off', true)) x \
+    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9) c on true";
+// Once they are locked, the server ends a session whose process is frozen.
+const HOLD: &str = "select x.oldest, x.next, x.now, c.* from \
+    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+        set_config('idle_in_transaction_session_timeout', $9, true)) x \
+    left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
+const CLAIM_SUSPECT: &str = "select integration.clock() as now, c.* from integration.claim_suspect($1, $2, $3) c";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
-const OLDEST_XID: &str = "select integration.oldest_xid()";
+const WAITING: &str = "select * from integration.waiting($1)";
+const MARKS: &str =
+    "select priority, created_at, id from integration.marks where target_app = $1 order by kept_at desc";
+const KEEP_MARKS: &str = "select integration.keep_marks($1, $2, $3, $4)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
 const PROMOTE_LIMIT: i32 = 1000;
+
+/// Where to look: ranges of priorities, in the order of visiting; in a range of one, what comes after a place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ranges {
+    pub(crate) lows: Vec<i32>,
+    pub(crate) highs: Vec<i32>,
+    /// `None`: from the beginning.
+    pub(crate) after_at: Vec<Option<SystemTime>>,
+    pub(crate) after_ids: Vec<MessageId>,
+}
+
+impl Ranges {
+    pub(crate) fn push(&mut self, low: i32, high: i32, after: Option<(SystemTime, MessageId)>) {
+        self.lows.push(low);
+        self.highs.push(high);
+        self.after_at.push(after.map(|(at, _)| at));
+        self.after_ids.push(after.map_or(0, |(_, id)| id));
+    }
+
+    pub(crate) fn reverse(&mut self) {
+        self.lows.reverse();
+        self.highs.reverse();
+        self.after_at.reverse();
+        self.after_ids.reverse();
+    }
+}
+
+/// One look into the queue.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// The oldest transaction that was running before it.
+    pub(crate) oldest_xid: i64,
+    /// The transaction that would have been the next one then.
+    pub(crate) next_xid: i64,
+    /// The server's time then.
+    pub(crate) now: SystemTime,
+    /// In claiming order.
+    pub(crate) deliveries: Vec<Delivery>,
+}
 
 /// Whose messages to claim, for whom.
 #[derive(Debug)]
@@ -46,26 +97,86 @@ impl ClaimRequest<'_> {
 }
 
 impl Store {
-    /// Claims up to `limit` messages, in claiming order.
-    pub(crate) async fn claim(&self, request: &ClaimRequest<'_>, limit: usize, found: Found) -> Result<Vec<Delivery>> {
+    /// Claims up to `limit` messages.
+    pub(crate) async fn claim(
+        &self,
+        request: &ClaimRequest<'_>,
+        limit: usize,
+        ranges: Option<&Ranges>,
+        found: Found,
+    ) -> Result<Looked> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&request.target, &&**request.owner, &limit, &request.record_types, &request.bytes_max];
-        let rows = self.query("claim messages", CLAIM, &params).await?;
-        rows.iter().map(|row| delivery(row, request, found)).collect()
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &request.target,
+            &&**request.owner,
+            &limit,
+            &request.record_types,
+            &request.bytes_max,
+            &ranges.map(|ranges| &ranges.lows),
+            &ranges.map(|ranges| &ranges.highs),
+            &ranges.map(|ranges| &ranges.after_at),
+            &ranges.map(|ranges| &ranges.after_ids),
+        ];
+        looked(&self.query("claim messages", CLAIM, &params).await?, request, found)
     }
 
-    /// The oldest transaction that may still be running; a claim made after this sees everything older.
-    pub(crate) async fn oldest_xid(&self) -> Result<i64> {
-        Ok(self.query_one("read the oldest transaction", OLDEST_XID, &[]).await?.try_get(0)?)
+    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`.
+    #[expect(clippy::too_many_arguments, reason = "claim's, and a transaction")]
+    pub(crate) async fn hold_in(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        request: &ClaimRequest<'_>,
+        record_types: &[String],
+        limit: usize,
+        ranges: Option<&Ranges>,
+        found: Found,
+        cap: Duration,
+    ) -> Result<Looked> {
+        let statement = tx.prepare_cached(HOLD).await?;
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let timeout = (cap * 2 + self.deadline).as_millis().to_string();
+        let params: [&(dyn ToSql + Sync); 9] = [
+            &request.target,
+            &limit,
+            &record_types,
+            &request.bytes_max,
+            &ranges.map(|ranges| &ranges.lows),
+            &ranges.map(|ranges| &ranges.highs),
+            &ranges.map(|ranges| &ranges.after_at),
+            &ranges.map(|ranges| &ranges.after_ids),
+            &timeout,
+        ];
+        looked(&tx.query(&statement, &params).await?, request, found)
+    }
+
+    /// Those of the targets for which something is pending.
+    pub(crate) async fn waiting(&self, targets: &[String]) -> Result<Vec<String>> {
+        let rows = self.query("look for waiting targets", WAITING, &[&targets]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// The places that consumers of the target have kept, the newest first.
+    pub(crate) async fn marks(&self, target: &str) -> Result<Vec<(i32, SystemTime, MessageId)>> {
+        let rows = self.query("read the marks", MARKS, &[&target]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+    }
+
+    /// Keeps places for the next consumer of the target.
+    pub(crate) async fn keep_marks(&self, target: &str, marks: &[(i32, SystemTime, MessageId)]) -> Result<()> {
+        let priorities: Vec<i32> = marks.iter().map(|mark| mark.0).collect();
+        let times: Vec<SystemTime> = marks.iter().map(|mark| mark.1).collect();
+        let ids: Vec<MessageId> = marks.iter().map(|mark| mark.2).collect();
+        self.query("keep the marks", KEEP_MARKS, &[&target, &priorities, &times, &ids]).await?;
+        Ok(())
     }
 
     /// Claims one message that was in flight when a consumer died.
-    pub(crate) async fn claim_suspect(&self, request: &ClaimRequest<'_>) -> Result<Option<Delivery>> {
+    pub(crate) async fn claim_suspect(&self, request: &ClaimRequest<'_>) -> Result<Looked> {
         let rows = self
             .query("claim a suspect", CLAIM_SUSPECT, &[&request.target, &&**request.owner, &request.record_types])
             .await?;
-        rows.first().map(|row| delivery(row, request, Found::Sweep)).transpose()
+        let deliveries = rows.iter().map(|row| delivery(row, request, Found::Sweep)).collect::<Result<_>>()?;
+        Ok(Looked { oldest_xid: 0, next_xid: 0, now: SystemTime::UNIX_EPOCH, deliveries })
     }
 
     pub(crate) async fn has_suspects(&self, request: &ClaimRequest<'_>) -> Result<bool> {
@@ -106,9 +217,23 @@ impl Store {
     }
 }
 
+/// Rows with the ids of transactions; at least one, whose message is null where nothing was found.
+pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> Result<Looked> {
+    let Some(first) = rows.first() else {
+        return Err(Error::new(ErrorKind::Schema, "claim messages: the statement did not answer with a row"));
+    };
+    let (oldest_xid, next_xid) = (first.try_get("oldest")?, first.try_get("next")?);
+    let now = first.try_get("now")?;
+    let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
+    let rows = if nothing { &[] } else { rows };
+    let deliveries = rows.iter().map(|row| delivery(row, request, found)).collect::<Result<_>>()?;
+    Ok(Looked { oldest_xid, next_xid, now, deliveries })
+}
+
 fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Delivery> {
     let headers: Option<JsonbString> = row.try_get("headers")?;
     let payload: JsonbString = row.try_get("data")?;
+    let (now, created_at): (SystemTime, SystemTime) = (row.try_get("now")?, row.try_get("created_at")?);
     Ok(Delivery {
         id: row.try_get("id")?,
         attempt: row.try_get("attempt")?,
@@ -120,8 +245,9 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         redrive_count: row.try_get("redrive_count")?,
         headers: headers.map(|json| headers_from(&json.0)).transpose()?.unwrap_or_default(),
         ordering_key: row.try_get("ordering_key")?,
-        created_at: row.try_get("created_at")?,
-        age: Duration::from_micros(row.try_get::<_, i64>("age_us")?.max(0) as u64),
+        created_at,
+        // Both are the server's: no clock of ours is involved.
+        age: now.duration_since(created_at).unwrap_or_default(),
         received: tokio::time::Instant::now(),
         found,
         canary: row.try_get("canary")?,

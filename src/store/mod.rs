@@ -20,7 +20,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-pub(crate) use claim::ClaimRequest;
+pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub use history::{AuditEvent, DeadLetters, Maintained};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;

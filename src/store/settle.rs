@@ -17,6 +17,7 @@ const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[
 // must not hold them until TCP gives up after hours.
 const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[]) c, \
     set_config('idle_in_transaction_session_timeout', $4, true)";
+const COMPLETE_HELD: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], true)";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
 const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6)";
 
@@ -60,6 +61,18 @@ impl Store {
         let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &limit];
         let typed: Vec<_> = params.into_iter().zip(types).collect();
         Ok(tx.query_typed(COMPLETE_IN, &typed).await?.len())
+    }
+
+    /// Completes messages that the transaction holds (see [`Store::hold_in`]); returns how many were.
+    pub(crate) async fn complete_held_in(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        owner: &str,
+        ids: &[MessageId],
+        attempts: &[i32],
+    ) -> Result<usize> {
+        let statement = tx.prepare_cached(COMPLETE_HELD).await?;
+        Ok(tx.query(&statement, &[&owner, &ids, &attempts]).await?.len())
     }
 
     /// Which of the attempts were settled by a statement whose answer was lost.

@@ -55,19 +55,17 @@ impl Telemetry {
         Publishing { telemetry: self, messages, span: spans::publish(messages), started: self.now() }
     }
 
-    /// Runs one claim.
+    /// Runs one claim. `count`: how many messages it brought.
     pub(crate) async fn claiming<T>(
         &self,
         target: &str,
         found: Found,
         claim: impl Future<Output = Result<T>>,
-    ) -> Result<T>
-    where
-        for<'a> &'a T: IntoIterator<Item = &'a Delivery>,
-    {
+        count: impl FnOnce(&T) -> usize,
+    ) -> Result<T> {
         let (span, started) = (spans::receive(target, found), self.now());
         let claimed = claim.instrument(span.clone()).await;
-        let messages = claimed.as_ref().map_or(0, |deliveries| deliveries.into_iter().count());
+        let messages = claimed.as_ref().map_or(0, count);
         spans::ended(&span, messages, claimed.as_ref().err());
         if let Some(started) = started {
             let (took, error) = (started.elapsed(), claimed.as_ref().err());

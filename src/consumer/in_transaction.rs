@@ -1,0 +1,198 @@
+//! In-transaction mode: messages are not leased but locked by the transaction that handles and completes them.
+//!
+//! Nothing is written when they are taken and one row version when they are done, instead of two; a process that dies gives
+//! them back at once, with its connection. The price is a transaction open for as long as a batch is handled, which holds
+//! back vacuum: it is capped, and handlers must be short. A batch in which one handler does not end well is rolled back
+//! as a whole, and its messages are taken again with leases, which is where failures are counted.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{debug, warn};
+
+use super::{
+    effects::were_settled,
+    marks::{From, Sight},
+    run::{Context, Loop, Task},
+};
+use crate::{
+    error::Result,
+    handler::caught,
+    message::{Delivery, Found, MessageId},
+    outcome::Outcome,
+    store::Ranges,
+};
+
+/// Batches in flight at a time, each on a connection of its own: one is handled while the next one is fetched.
+const BATCHES_MAX: usize = 2;
+
+/// What a batch found, told before it is handled, so that the next one can be fetched meanwhile.
+pub(super) struct HeldLook {
+    sight: Sight,
+    from: From,
+    full: bool,
+}
+
+/// How a batch ended.
+pub(super) struct HeldBatch {
+    found: Found,
+    limit: usize,
+    /// Messages that were locked.
+    took: usize,
+    /// Messages completed.
+    completed: usize,
+    /// Some handler did not end well, or the transaction failed: nothing was done.
+    rolled_back: bool,
+    duration: Duration,
+}
+
+/// What one batch is to do.
+struct Request {
+    found: Found,
+    limit: usize,
+    from: From,
+    ranges: Option<Ranges>,
+    cap: Duration,
+}
+
+impl Loop {
+    /// Whether the next look is to be one in a transaction.
+    pub(super) fn holds(&self) -> bool {
+        self.context.config.in_transaction.is_some() && self.leased_next == 0
+    }
+
+    /// Begins a batch, where there is a reason to look.
+    pub(super) fn hold(&mut self) -> Option<Task<HeldBatch>> {
+        let cap = self.context.config.in_transaction.filter(|_| self.holds())?;
+        let found = self.look?;
+        let limit = self.context.allowance.take(self.hold_limit);
+        if limit == 0 {
+            return None;
+        }
+        let from = if std::mem::take(&mut self.held_everywhere) { From::Beginning } else { self.held_marks.from() };
+        let ranges = self.held_marks.ranges(from, false);
+        let from = if ranges.is_none() { From::Beginning } else { from };
+        let (context, owner, tell) = (self.context.clone(), self.owner.clone(), self.held_look.clone());
+        // Looked for again when the batch has said what it found.
+        self.look = None;
+        let request = Request { found, limit, from, ranges, cap };
+        Some(async move { run(&context, &owner, request, &tell).await }.boxed())
+    }
+
+    pub(super) fn may_hold(&self, batches: usize) -> bool {
+        batches < BATCHES_MAX.min(self.context.config.concurrency) && self.holds() && self.look.is_some()
+    }
+
+    /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with leases.
+    pub(super) fn held_looked(&mut self, look: HeldLook) {
+        self.held_marks.looked(look.from, false, !look.full, &look.sight);
+        if look.full {
+            self.look = Some(Found::Drain);
+            self.unpark();
+        }
+    }
+
+    pub(super) fn held(&mut self, batch: HeldBatch) {
+        self.context.allowance.put_back(batch.limit - batch.completed);
+        self.runs.ok += batch.completed as i64;
+        if batch.rolled_back {
+            self.hold_limit = (self.hold_limit / 2).max(1);
+            self.leased_next = batch.took.max(1);
+            self.look = Some(batch.found);
+            return;
+        }
+        if batch.completed > 0 {
+            let each = batch.duration / batch.completed as u32;
+            let cap = self.context.config.in_transaction.unwrap_or_default();
+            // Half of the cap, so that a batch of average messages stays below it.
+            let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
+            self.hold_limit = (self.hold_limit * 2).min(fits).clamp(1, self.context.config.tx_batch);
+        }
+        if batch.took < batch.limit {
+            self.leased_next = 1;
+            self.look = self.look.or(Some(if batch.took > 0 { Found::Drain } else { batch.found }));
+        }
+    }
+}
+
+async fn run(
+    context: &Context,
+    owner: &Arc<str>,
+    request: Request,
+    tell: &mpsc::UnboundedSender<HeldLook>,
+) -> HeldBatch {
+    let (found, limit) = (request.found, request.limit);
+    let began = Instant::now();
+    let mut took = 0;
+    let (completed, rolled_back) = match batch(context, owner, request, tell, &mut took).await {
+        Ok(Some(completed)) => (completed, false),
+        Ok(None) => (0, true),
+        Err(error) => {
+            warn!(target_app = %context.target, count = took, ?error, "a transaction that held messages failed; they are taken with leases");
+            (0, true)
+        }
+    };
+    HeldBatch { found, limit, took, completed, rolled_back, duration: began.elapsed() }
+}
+
+/// Locks, handles, completes, commits. `None`: rolled back because a handler did not end well.
+async fn batch(
+    context: &Context,
+    owner: &Arc<str>,
+    request: Request,
+    tell: &mpsc::UnboundedSender<HeldLook>,
+    took: &mut usize,
+) -> Result<Option<usize>> {
+    let Request { found, limit, from, ranges, cap } = request;
+    let _beside_others = context.process.alone().read_owned().await;
+    // Whatever ends this early closes the connection, and with it the transaction.
+    let mut client = context.store.busy().await?;
+    let tx = context.store.within_deadline("begin", client.build_transaction().start()).await?;
+    let claim = context.request(owner);
+    let types = context.registry.tx_types(context.config.record_types.as_deref());
+    let holding = context.store.hold_in(&tx, &claim, &types, limit, ranges.as_ref(), found, cap);
+    let looked = context.watching(found, context.store.within_deadline("hold messages", holding)).await?;
+    *took = looked.deliveries.len();
+    let full = *took >= limit || claim.may_be_cut(&looked.deliveries);
+    // The loop is gone only when the process is being torn down.
+    let _ = tell.send(HeldLook { sight: Sight::of(&looked), from, full });
+    let began = Instant::now();
+    let mut done: Vec<Delivery> = Vec::with_capacity(looked.deliveries.len());
+    for delivery in looked.deliveries {
+        // What is not begun by then goes back with the commit.
+        let Some(left) = cap.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else { break };
+        let Some(handler) = context.registry.tx(&delivery.record_type) else { continue };
+        let limit = context.config.handler_timeout.map_or(left, |timeout| timeout.min(left));
+        let handling = caught(handler.handle(delivery.clone(), &tx), Some(limit));
+        let outcome = context.processing(&delivery).run(handling).await;
+        if outcome != Outcome::Done {
+            debug!(id = delivery.id, "a batch is rolled back: a handler did not end well");
+            if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
+                client.answered();
+            }
+            return Ok(None);
+        }
+        done.push(delivery);
+    }
+    let ids: Vec<MessageId> = done.iter().map(|delivery| delivery.id).collect();
+    let attempts: Vec<i32> = done.iter().map(|delivery| delivery.attempt).collect();
+    if !ids.is_empty() {
+        let completing = context.store.complete_held_in(&tx, owner, &ids, &attempts);
+        if context.store.within_deadline("complete messages", completing).await? < ids.len() {
+            // Nobody else can have settled what this transaction has locked; better no effect than a wrong one.
+            return Ok(None);
+        }
+    }
+    match context.store.within_deadline("commit", tx.commit()).await {
+        Ok(()) => client.answered(),
+        Err(error) => {
+            // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.
+            drop(client);
+            if !were_settled(context, &ids, &attempts).await? {
+                return Err(error);
+            }
+        }
+    }
+    Ok(Some(ids.len()))
+}
