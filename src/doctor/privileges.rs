@@ -9,7 +9,7 @@ use super::{
 use crate::error::Result;
 
 /// The rights that a verb needs; the first one tells that a role is meant to use it.
-const NEEDED: [(&str, &str, &str); 21] = [
+const NEEDED: [(&str, &str, &str); 24] = [
     ("publish", "data_staging", "insert"),
     ("publish", "data_staging", "select (id)"),
     ("publish", "data_staging_id_seq", "usage"),
@@ -27,6 +27,9 @@ const NEEDED: [(&str, &str, &str); 21] = [
     ("consume", "targets", "select"),
     ("consume", "retry_policies", "select"),
     ("consume", "migrations", "select"),
+    ("consume", "marks", "select"),
+    ("consume", "marks", "insert"),
+    ("consume", "marks", "update"),
     ("consume", "audit_log", "insert"),
     ("operate", "targets", "insert"),
     ("operate", "targets", "update"),

@@ -82,9 +82,7 @@ impl Telemetry {
         delivery: &Delivery,
     ) -> Processing<'a> {
         let span = spans::process(delivery);
-        if let Some(propagator) = &self.propagator
-            && !span.is_disabled()
-        {
+        if let Some(propagator) = &self.propagator {
             propagator.link(&span, &delivery.headers);
         }
         let measured = self.observer.is_some() && delivery.attempt == 1;
@@ -131,13 +129,10 @@ pub(crate) struct Publishing<'a> {
 
 impl<'a> Publishing<'a> {
     /// The messages as they are to be stored: with the context of this publish in their headers, or of what it is part of
-    /// where its own span is filtered out; except where the caller gave one. Copies them when there is something to add.
+    /// where its own span is filtered out; except where the caller gave one. Copies them, if there is a propagator.
     pub(crate) fn traced(&self) -> Cow<'a, [Message]> {
         let Some(propagator) = &self.telemetry.propagator else { return Cow::Borrowed(self.messages) };
         let span = if self.span.is_disabled() { &Span::current() } else { &self.span };
-        if span.is_disabled() {
-            return Cow::Borrowed(self.messages);
-        }
         let mut messages = self.messages.to_vec();
         for message in messages.iter_mut().filter(|message| !message.headers.contains_key(names::TRACEPARENT)) {
             propagator.inject(span, &mut message.headers);

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{
     proxy::{Proxy, Weather},
-    support::{Database, connect, count, echo, message, plain_insert},
+    support::{Database, connect, count, echo, message, plain_insert, until_status},
 };
 
 async fn examined(db: &Database) -> Report {
@@ -344,6 +344,15 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     heal(&client, finding(&report, "privileges", "some of the rights to consume")).await;
     let report = ask().await;
     assert!(finding(&report, "privileges", "may publish, consume").what.contains(&role));
+    // The list of rights is complete: nothing else is needed to do it.
+    let worker = Broker::with_config(broker(&role), Default::default()).await.unwrap();
+    let (consumer, mut told) = echo(&worker, "billing").await;
+    let id = worker.producer("shop").publish(&message("billing", 1)).await.unwrap();
+    assert_eq!(told.next().await.id, id);
+    consumer.shutdown().await.unwrap();
+    until_status(&client, id, "completed").await;
+    worker.close().await;
+    assert_eq!(count(&client, "select count(*) from integration.consumers").await, 0);
     // Who may not take a probe back rings without it, and says so.
     assert_eq!(finding(&report, "bell", "integration.ring()").level, Level::Ok, "{report:#?}");
     assert_eq!(finding(&report, "bell", "was not tried").level, Level::Note);
