@@ -71,7 +71,8 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
         }
         return Ok(None);
     }
-    match context.store.within_deadline("commit", tx.commit()).await {
+    let commit = context.store.within_deadline("commit", tx.commit());
+    match context.committing(deliveries.len(), commit).await {
         Ok(()) => client.answered(),
         Err(error) => {
             // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.

@@ -68,6 +68,12 @@ impl Context {
         self.store.telemetry().claiming(&self.target, found, claim, |looked| looked.deliveries.len()).await
     }
 
+    /// Runs the commit that settles messages of transactional handlers, for telemetry.
+    pub(super) async fn committing(&self, messages: usize, commit: impl Future<Output = Result<()>>) -> Result<()> {
+        let settle = async { commit.await.map(|()| 0) };
+        self.store.telemetry().settling(&self.target, messages, settle).await.map(drop)
+    }
+
     /// Begins to run a handler, for telemetry.
     pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
         let record_type = self.registry.label(&delivery.record_type);

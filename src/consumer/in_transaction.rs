@@ -184,7 +184,8 @@ async fn batch(
             return Ok(None);
         }
     }
-    match context.store.within_deadline("commit", tx.commit()).await {
+    let commit = context.store.within_deadline("commit", tx.commit());
+    match context.committing(ids.len(), commit).await {
         Ok(()) => client.answered(),
         Err(error) => {
             // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.

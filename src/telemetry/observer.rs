@@ -78,15 +78,15 @@ pub enum Event<'a> {
         /// How long it ran.
         took: Duration,
     },
-    /// A settle ended. Messages of transactional handlers are settled in their transactions and not told here.
+    /// A settle ended; of transactional handlers, the commit.
     Settled {
         /// Whose messages.
         target: &'a str,
         /// How many were settled; 0 when it failed.
         messages: usize,
-        /// The statements.
+        /// The statements, or the commit.
         took: Duration,
-        /// Why it failed. It is tried again.
+        /// Why it failed. It is tried again; of a commit the database is asked whether it happened.
         error: Option<&'a Error>,
     },
     /// Messages that this process held belong to somebody else now: it was taken for dead, or they were edited by hand.

@@ -29,8 +29,8 @@ const AGES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0
 
 /// Metrics in Prometheus' text format (OpenMetrics). Give it to a broker as its
 /// [`observer`](crate::BrokerConfig::observer) and answer scrapes with [`scrape`](Self::scrape); one may serve several
-/// brokers. `docs/metrics.md` lists the families. Labels are targets, record types that have a handler of their own, and
-/// closed lists: never ids.
+/// brokers of one database. `docs/metrics.md` lists the families. Labels are targets, record types that have a handler of
+/// their own, and closed lists: never ids.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), doorbell::Error> {

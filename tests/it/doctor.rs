@@ -173,6 +173,11 @@ async fn an_open_transaction_is_named_with_its_session() {
     assert!(found.fix.as_deref().unwrap().contains(&format!("pg_terminate_backend({pid})")), "{found:?}");
     let report = broker.examine(&impatient(Duration::from_secs(3600))).await.unwrap();
     assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
+    // Whoever is parked is a listener, and a listener in a transaction was stopped.
+    tx.execute("select integration.park('billing')", &[]).await.unwrap();
+    let report = broker.examine(&impatient(Duration::ZERO)).await.unwrap();
+    let ours = finding(&report, "horizon", "a session of Doorbell's");
+    assert!(ours.evidence.as_deref().unwrap().contains(&format!("pid {pid},")), "{ours:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,12 @@ async fn an_observer_is_told_each_station_of_a_message() {
             "settled 1 of billing, None"
         ]
     );
+    let in_tx = broker.consumer("ledger").sweep(HOUR).on_tx("n", |_: i64, _, _| Box::pin(async { Ok(Outcome::Done) }));
+    let in_tx = in_tx.start().await.unwrap();
+    producer.publish(&message("ledger", 1)).await.unwrap();
+    told.until("processed n of ledger: Done").await;
+    told.until("settled 1 of ledger, None").await;
+    in_tx.shutdown().await.unwrap();
     // A batch counts for each of its targets; a type without a handler of its own has no name.
     let other = Message::new("billing", "anything-at-all", &1).unwrap();
     producer.publish_many(&[message("a", 1), other, message("a", 2)]).await.unwrap();
