@@ -68,6 +68,16 @@ impl Context {
         self.store.telemetry().claiming(&self.target, found, claim, |looked| looked.deliveries.len()).await
     }
 
+    /// The same for messages that are locked; `None`: none may be.
+    pub(super) async fn watching_held(
+        &self,
+        found: Found,
+        hold: impl Future<Output = Result<Option<Looked>>>,
+    ) -> Result<Option<Looked>> {
+        let count = |looked: &Option<Looked>| looked.as_ref().map_or(0, |looked| looked.deliveries.len());
+        self.store.telemetry().claiming(&self.target, found, hold, count).await
+    }
+
     /// Runs the commit that settles messages of transactional handlers, for telemetry.
     pub(super) async fn committing(&self, messages: usize, commit: impl Future<Output = Result<()>>) -> Result<()> {
         let settle = async { commit.await.map(|()| 0) };

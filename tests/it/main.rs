@@ -13,10 +13,13 @@ mod effects;
 mod examples;
 mod handlers;
 mod house_rules;
+mod in_transaction;
 mod latch;
 mod leases;
+mod lifecycle;
 mod listener;
 mod logs;
+mod marks;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod migrations;
