@@ -8,12 +8,14 @@ use tokio_postgres::Transaction;
 use crate::{
     connection::{Pool, PoolConfig, Pooled, Settings},
     consumer::ConsumerBuilder,
+    doctor,
     error::{Error, Result},
     maintenance::{self, Maintenance},
     migrate,
     process::{self, LeaseConfig, Process},
     producer::Producer,
-    store::{Maintained, MaintenanceDue, Store, TargetStats},
+    store::{BreakerRow, Maintained, MaintenanceDue, Store, TargetStats},
+    telemetry::{Observer, Propagator, Telemetry},
     wake::PingConfig,
 };
 
@@ -38,6 +40,10 @@ pub struct BrokerConfig {
     /// How long a statement may go unanswered before its connection is closed. Nothing is cancelled: what it did is
     /// unknown then. Longer than any statement on a busy server takes. Default 30 s.
     pub statement_within: Duration,
+    /// Is told what happens, for metrics; see [`Observer`]. Default: nobody.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Carries the context of traces in the headers of messages; see [`Propagator`]. Default: none.
+    pub propagator: Option<Arc<dyn Propagator>>,
 }
 
 impl Default for BrokerConfig {
@@ -51,6 +57,8 @@ impl Default for BrokerConfig {
             ping: Duration::from_secs(10),
             ping_within: Duration::from_secs(5),
             statement_within: Duration::from_secs(30),
+            observer: None,
+            propagator: None,
         }
     }
 }
@@ -118,7 +126,8 @@ impl Broker {
         let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
         let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
-        let store = Store::new(pool, config.statement_within);
+        let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
+        let store = Store::new(pool, config.statement_within, telemetry);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
     }
 
@@ -136,6 +145,14 @@ impl Broker {
     /// As [`migrate`](Self::migrate).
     pub async fn migration_status(&self) -> Result<migrate::Status> {
         migrate::status(&self.0.settings).await
+    }
+
+    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a second or two.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); what cannot be looked at is a finding and no error.
+    pub async fn examine(&self, options: &doctor::Options) -> Result<doctor::Report> {
+        doctor::examine(&self.0.settings, options).await
     }
 
     /// A pooled connection for transactions of your own; see [`Client`].
@@ -171,6 +188,32 @@ impl Broker {
     /// The database's.
     pub async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
         self.0.store.is_drained(target, record_types).await
+    }
+
+    /// The circuit breakers that were ever tripped, by key.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn breakers(&self) -> Result<Vec<BreakerRow>> {
+        self.0.store.breakers().await
+    }
+
+    /// Asks the database for an answer, over a pooled connection; it has one only where the schema is. For readiness
+    /// checks, which put a deadline of their own around it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn ping(&self) -> Result<()> {
+        self.0.store.ping().await
+    }
+
+    /// Whether the consumers of a target are meant to sweep: its bell was switched off (`integration.targets.bell`). Where
+    /// it was not, consumers that are not [listening](Self::is_listening) miss something.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn bell_is_off(&self, target: &str) -> Result<bool> {
+        self.0.store.bell_is_off(target).await
     }
 
     /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
@@ -231,7 +274,8 @@ impl Broker {
         let start = async {
             // Handlers that hold every pooled connection must not keep the heartbeat from its own.
             let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
-            let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within);
+            let beats =
+                Store::new(Pool::new(settings.clone(), &one)?, config.statement_within, store.telemetry().clone());
             Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
         };
         Ok(process.get_or_try_init(|| start).await?.clone())

@@ -74,7 +74,7 @@ impl Held {
         let (ids, attempts): (Vec<MessageId>, Vec<i32>) = self.with(|known| known.iter().copied().unzip());
         let count = store.give_back(owner, &ids, &attempts).await?;
         if count > 0 {
-            tracing::info!(count, "gave back messages of a claim whose answer was lost");
+            tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
         }
         Ok(count)
     }

@@ -40,6 +40,8 @@ mod filter;
 mod message;
 mod outcome;
 
+pub mod doctor;
+
 mod broker;
 mod operations;
 mod producer;
@@ -49,6 +51,8 @@ mod follow;
 mod consumer;
 mod handler;
 mod shutdown;
+
+mod telemetry;
 
 mod held;
 mod maintenance;
@@ -68,7 +72,7 @@ pub mod server;
 
 pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Order, Status};
 pub use follow::Follower;
@@ -79,9 +83,13 @@ pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
 pub use store::{
-    AuditEvent, ConsumerRow, Event, Explanation, Maintained, MaintenanceDue, MessageRow, Page, StoredMessage,
-    TargetState, TargetStats,
+    AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
+    StoredMessage, TargetState, TargetStats,
 };
+
+#[cfg(feature = "metrics")]
+pub use telemetry::Metrics;
+pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

@@ -34,8 +34,13 @@ pub(crate) struct DatabaseArgs {
 impl DatabaseArgs {
     /// Connects.
     pub(crate) async fn broker(&self) -> Result<Broker, Failure> {
+        self.broker_with(BrokerConfig::default()).await
+    }
+
+    /// Connects with a configuration of its own.
+    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
         let settings = self.settings().await?.fallback_application_name(actor());
-        Ok(Broker::with_config(settings, BrokerConfig::default()).await?)
+        Ok(Broker::with_config(settings, config).await?)
     }
 
     pub(crate) fn kept_options(&self) -> KeptOptions {

@@ -22,6 +22,7 @@ mod audit;
 mod breaker;
 mod cancel;
 mod consumers;
+mod doctor;
 mod maintain;
 mod pause;
 mod redrive;
@@ -40,6 +41,7 @@ mod output;
 mod selection;
 mod signals;
 mod timestamp;
+mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -49,6 +51,7 @@ use tracing::Level;
 use self::{
     database::DatabaseArgs,
     exit::{Exit, Failure},
+    logs::LogFormat,
     signals::Signals,
 };
 
@@ -105,6 +108,10 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
 
+    /// How logs are written on stderr: lines of text or of JSON
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, env = "DOORBELL_LOG_FORMAT")]
+    log_format: LogFormat,
+
     /// Log more on stderr (-vv: still more)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -133,6 +140,7 @@ enum Command {
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
     Consumers(consumers::Consumers),
+    Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -143,13 +151,13 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let usual = match command {
-        // A consumer is a service, and its changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) => Level::INFO,
+        // Services, whose changes of state are worth a line; the others speak for themselves.
+        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
         _ => Level::WARN,
     };
-    logs::start(usual, global.verbose);
+    logs::start(usual, global.verbose, global.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).context("cannot start").report().into(),
@@ -198,6 +206,7 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Doctor(doctor) => doctor.run(global).await,
             Self::Consumers(consumers) => consumers.run(global).await,
             Self::Completions(completions) => completions.run(),
             Self::Consume(_) | Self::Demo(_) | Self::DemoConsumer(_) => unreachable!("run with their own signals"),

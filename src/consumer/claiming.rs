@@ -177,5 +177,5 @@ async fn look(
     if failed {
         held.return_strays(&context.store, request.owner).await?;
     }
-    held.claim(context.store.claim(request, limit, ranges, found)).await
+    context.watching(found, held.claim(context.store.claim(request, limit, ranges, found))).await
 }

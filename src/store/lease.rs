@@ -60,6 +60,15 @@ pub struct ConsumerRow {
     pub processing: i64,
 }
 
+impl ConsumerRow {
+    /// The targets it consumes, by name.
+    pub fn target_names(&self) -> Vec<String> {
+        serde_json::from_str::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(&self.targets)
+            .map(|targets| targets.into_keys().collect())
+            .unwrap_or_default()
+    }
+}
+
 impl Store {
     pub(crate) async fn register(&self, registration: &Registration<'_>) -> Result<()> {
         let pid = std::process::id() as i32;

@@ -37,7 +37,7 @@ use crate::support::{Database, count, soon};
 const DEMO_MAX: Duration = Duration::from_secs(120);
 
 /// The program with this test's database and nothing else of the environment that it would heed.
-fn doorbell(db: &Database, arguments: &[&str]) -> Command {
+pub(crate) fn doorbell(db: &Database, arguments: &[&str]) -> Command {
     let mut command = bare(arguments);
     command.env("DOORBELL_DATABASE_URL", &db.url);
     command
@@ -57,7 +57,7 @@ fn bare(arguments: &[&str]) -> Command {
     command
 }
 
-async fn ended(mut command: Command) -> Output {
+pub(crate) async fn ended(mut command: Command) -> Output {
     soon("the program ends", command.output()).await.unwrap()
 }
 
@@ -70,21 +70,21 @@ async fn fed(mut command: Command, input: &str) -> Output {
     soon("the program ends", child.wait_with_output()).await.unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// The program's exit code; with what it said, should it be another one.
 #[track_caller]
-fn ends_with(output: &Output, code: i32) {
+pub(crate) fn ends_with(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}{}", out(output), err(output));
 }
 
-fn json_of(output: &Output) -> Value {
+pub(crate) fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", out(output)))
 }
 
@@ -101,14 +101,14 @@ async fn publish(db: &Database, payloads: &str) -> Output {
 }
 
 /// A program that runs, and what it says.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -120,16 +120,28 @@ impl Running {
     }
 
     async fn logs(&mut self, what: &str) {
-        soon(what, async { while !self.stderr.next_line().await.unwrap().expect("stderr is open").contains(what) {} })
-            .await;
+        self.log_line(what).await;
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Waits for a line of log that contains this, and returns it.
+    pub(crate) async fn log_line(&mut self, what: &str) -> String {
+        soon(what, async {
+            loop {
+                let line = self.stderr.next_line().await.unwrap().expect("stderr is open");
+                if line.contains(what) {
+                    return line;
+                }
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.child.id().unwrap() as i32), signal).unwrap();
     }
 
     /// Waits for its end, and for the end of everybody who could still write to its stdout.
-    async fn ended(mut self) -> i32 {
+    pub(crate) async fn ended(mut self) -> i32 {
         soon("stdout ends", async { while self.stdout.next_line().await.unwrap().is_some() {} }).await;
         soon("the program ends", self.child.wait()).await.unwrap().code().expect("no signal ended it")
     }

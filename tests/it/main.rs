@@ -9,6 +9,7 @@ mod claim;
 #[cfg(feature = "cli")]
 mod cli;
 mod counters;
+mod doctor;
 mod effects;
 mod examples;
 mod explain;
@@ -25,6 +26,8 @@ mod listener;
 mod logs;
 mod maintenance;
 mod marks;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
@@ -39,5 +42,8 @@ mod seed;
 mod server;
 mod shutdown;
 mod silence;
+mod telemetry;
 mod torture;
 mod unknown;
+#[cfg(feature = "cli")]
+mod watch;
