@@ -37,6 +37,11 @@ impl DatabaseArgs {
         Ok(Broker::with_config(self.settings().await?, BrokerConfig::default()).await?)
     }
 
+    /// The database that the command line names, and nothing else does.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
     pub(crate) fn kept_options(&self) -> KeptOptions {
         KeptOptions { state_directory: self.state_directory.clone(), ..KeptOptions::default() }
     }
