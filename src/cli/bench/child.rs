@@ -1,6 +1,13 @@
 //! This program once more, as a consumer process of its own: `doorbell bench-consumer`, hidden.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use doorbell::{Broker, BrokerConfig, ConsumerConfig, Settings};
@@ -30,6 +37,9 @@ const CONNECTIONS_MAX: usize = 3;
 /// Handlers of one process of a fleet.
 pub(super) const CONCURRENCY: usize = 100;
 
+/// How often a process looks whether it has something to say.
+const LOOK: Duration = Duration::from_millis(10);
+
 const CLOCK_TICKS: f64 = 100.0;
 
 /// What a process says of itself.
@@ -40,11 +50,13 @@ pub(super) struct SelfReport {
     pub(super) bytes: f64,
     /// Processor time so far.
     pub(super) cpu_s: f64,
+    /// Messages so far.
+    pub(super) handled: u64,
 }
 
 impl SelfReport {
     /// By the process's own files; zeroes where there are none (only Linux has them).
-    fn now(bytes_before: f64) -> Self {
+    fn now(bytes_before: f64, handled: u64) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -53,7 +65,7 @@ impl SelfReport {
         let stat = read("/proc/self/stat");
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at - 3).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
-        Self { bytes_before, bytes: kib * 1024.0, cpu_s: (ticks(14) + ticks(15)) / CLOCK_TICKS }
+        Self { bytes_before, bytes: kib * 1024.0, cpu_s: (ticks(14) + ticks(15)) / CLOCK_TICKS, handled }
     }
 }
 
@@ -81,7 +93,7 @@ impl ConsumerProcess {
         Ok((process, report))
     }
 
-    /// What it says next: it says something when it is ready, and once a second from then on.
+    /// What it says next: when it is ready, whenever it has handled more, and once a second.
     pub(super) async fn report(&mut self) -> Result<SelfReport> {
         match self.says.next_line().await? {
             Some(line) => Ok(serde_json::from_str(&line)?),
@@ -113,11 +125,15 @@ impl BenchConsumer {
         })?;
         let config = BrokerConfig { connections_max: CONNECTIONS_MAX, ..BrokerConfig::default() };
         let broker = Broker::with_config(Settings::parse(&url)?, config).await?;
-        let before = SelfReport::now(0.0).bytes;
+        let before = SelfReport::now(0.0, 0).bytes;
         let mut consumers = Vec::new();
+        let handled = Arc::new(AtomicU64::new(0));
         if self.consumers == 1 {
+            let handled = handled.clone();
             let config = ConsumerConfig { concurrency: CONCURRENCY, ..Handling::Leased.config() };
-            let consumer = Handling::Leased.no_op(broker.consumer(TARGET).config(config), || ());
+            let consumer = Handling::Leased.no_op(broker.consumer(TARGET).config(config), move || {
+                handled.fetch_add(1, Ordering::Relaxed);
+            });
             consumers.push(consumer.start().await?);
         } else {
             for n in 0..self.consumers {
@@ -130,7 +146,7 @@ impl BenchConsumer {
             () = signals.next() => {}
             // At its end: the parent is gone.
             _ = async { stdin().read(&mut lifeline).await } => {}
-            failed = tell(before) => failed?,
+            failed = tell(before, &handled) => failed?,
         }
         futures::future::try_join_all(consumers.into_iter().map(doorbell::Consumer::shutdown)).await?;
         broker.close().await;
@@ -138,9 +154,15 @@ impl BenchConsumer {
     }
 }
 
-async fn tell(bytes_before: f64) -> std::result::Result<(), Failure> {
+async fn tell(bytes_before: f64, handled: &AtomicU64) -> std::result::Result<(), Failure> {
+    let mut told = u64::MAX;
     loop {
-        output::json(&SelfReport::now(bytes_before))?;
-        sleep(Duration::from_secs(1)).await;
+        let last = Instant::now();
+        while handled.load(Ordering::Relaxed) == told && last.elapsed() < Duration::from_secs(1) {
+            sleep(LOOK).await;
+        }
+        told = handled.load(Ordering::Relaxed);
+        output::json(&SelfReport::now(bytes_before, told))?;
+        sleep(LOOK).await;
     }
 }

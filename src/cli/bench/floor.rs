@@ -16,7 +16,7 @@ use tokio_postgres::{
     types::{FromSql, Json, Type},
 };
 
-use super::lab::{Result, SOURCE, TARGET, TYPE, raw};
+use super::lab::{Result, SOURCE, TARGET, TYPE, connect, raw};
 
 const INSERT: &str = "insert into integration.data_staging \
     (source_app, target_app, record_type, data, priority, headers, ordering_key, max_retries) \
@@ -47,7 +47,15 @@ pub(crate) struct Inserter {
 
 impl Inserter {
     pub(crate) async fn open(url: &str, payload: String) -> Result<Self> {
-        let client = raw(url).await?;
+        Self::over(raw(url).await?, payload).await
+    }
+
+    /// The same in a session where triggers fire: not a floor, but what plain SQL does.
+    pub(crate) async fn ringing(url: &str, payload: String) -> Result<Self> {
+        Self::over(connect(url).await?, payload).await
+    }
+
+    async fn over(client: Client, payload: String) -> Result<Self> {
         let insert = client.prepare(INSERT).await?;
         let payload = RawValue::from_string(payload)?;
         let row = client.query_one("select nextval('integration.data_staging_id_seq')", &[]).await?;
@@ -97,6 +105,8 @@ struct Statements {
 impl Claimer {
     pub(crate) async fn open(url: &str) -> Result<Self> {
         let client = raw(url).await?;
+        // At their best: never the plan that was right while the table was empty.
+        client.batch_execute("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off").await?;
         let claim = format!(
             "with picked as materialized (select id {PICKED}) update integration.data_staging \
              set status = 'processing', attempt = attempt + 1, claimed_by = 'floor', updated_at = clock_timestamp() \

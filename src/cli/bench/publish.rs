@@ -10,7 +10,7 @@ use tokio_postgres::AsyncMessage;
 use super::{
     floor::Inserter,
     lab::{Lab, Result, SOURCE, TARGET},
-    measure::{Case, Effort, Scenario, number, say},
+    measure::{Case, Effort, Scenario, median, number, say},
     ours::{Handling, NO_SWEEP},
 };
 
@@ -37,7 +37,7 @@ pub(crate) async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenari
     let mut cases = Vec::new();
     for consumers in [Consumers::Busy, Consumers::Idle] {
         for producers in PRODUCERS {
-            cases.push(with(lab, effort, consumers, producers).await?);
+            cases.extend(with(lab, effort, consumers, producers).await?);
         }
     }
     let settings = json!({
@@ -50,22 +50,25 @@ pub(crate) async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenari
     Ok(Scenario::new("publish", settings, cases))
 }
 
-async fn with(lab: &Lab, effort: &Effort, consumers: Consumers, producers: usize) -> Result<Case> {
+async fn with(lab: &Lab, effort: &Effort, consumers: Consumers, producers: usize) -> Result<[Case; 2]> {
     lab.clear().await?;
     lab.add(TARGET, "pending", if consumers == Consumers::Busy { BUSY_BACKLOG } else { 0 }, BYTES).await?;
     lab.settle_down().await?;
     let floor = try_join_all((0..producers).map(|_| Inserter::open(&lab.url, lab.payload(BYTES)))).await?;
+    let plain = try_join_all((0..producers).map(|_| Inserter::ringing(&lab.url, lab.payload(BYTES)))).await?;
     let publisher = lab.broker(producers).await?;
     let ours: Vec<Producer> = (0..producers).map(|_| publisher.producer(SOURCE)).collect();
     let message = lab.message(BYTES)?;
     let process = lab.broker(10).await?;
     let consumer = consume(&process, consumers).await?;
     let mut bells = Bells::listen(lab).await?;
-    let (mut figures, mut floors, mut rung, mut published) = (Vec::new(), Vec::new(), 0, 0.0);
+    let (mut figures, mut plains, mut floors, mut rung, mut published) = (Vec::new(), Vec::new(), Vec::new(), 0, 0.0);
     // Connections and plans are made in a first, short round that does not count.
     for round in 0..=effort.rounds {
         let window = if round == 0 { effort.window / 10 } else { effort.window };
         let raw = for_a_while(window, &floor, async |inserter| inserter.insert(TARGET).await.map(|_| ())).await?;
+        rest(lab, consumers).await?;
+        let by_hand = for_a_while(window, &plain, async |inserter| inserter.insert(TARGET).await.map(|_| ())).await?;
         rest(lab, consumers).await?;
         bells.count();
         let rate =
@@ -74,6 +77,7 @@ async fn with(lab: &Lab, effort: &Effort, consumers: Consumers, producers: usize
             rung += bells.count();
             published += rate * window.as_secs_f64();
             floors.push(raw);
+            plains.push(by_hand);
             figures.push(rate);
         }
         rest(lab, consumers).await?;
@@ -83,15 +87,20 @@ async fn with(lab: &Lab, effort: &Effort, consumers: Consumers, producers: usize
     publisher.close().await;
     let name = if consumers == Consumers::Busy { "busy" } else { "idle" };
     say(format_args!(
-        "publish, {producers} producers, consumers {name}: floor {}/s, ours {}/s",
-        number(super::measure::median(&floors)),
-        number(super::measure::median(&figures))
+        "publish, {producers} producers, consumers {name}: floor {}/s, with the trigger {}/s, ours {}/s",
+        number(median(&floors)),
+        number(median(&plains)),
+        number(median(&figures))
     ));
-    let case = Case::new(format!("{producers} producers, consumers {name}"), "messages/s", &figures, &floors)
-        .against("the same INSERT, prepared, without triggers")
-        .also("producers", producers as f64)
-        .also("bells_per_1000", f64::from(rung) / published * 1000.0);
-    Ok(if consumers == Consumers::Busy && producers == 32 { case.target(0.95) } else { case })
+    let is_headline = consumers == Consumers::Busy && producers == 32;
+    Ok([(figures, "publish()"), (plains, "plain INSERT")].map(|(samples, what)| {
+        let case =
+            Case::new(format!("{what}, {producers} producers, consumers {name}"), "messages/s", &samples, &floors)
+                .against("the same INSERT, prepared, without triggers")
+                .also("producers", producers as f64)
+                .also("bells_per_1000", f64::from(rung) / published * 1000.0);
+        if is_headline { case.target(0.95) } else { case }
+    }))
 }
 
 async fn consume(process: &doorbell::Broker, consumers: Consumers) -> Result<Consumer> {

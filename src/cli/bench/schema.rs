@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         let from = std::mem::replace(&mut self.at, self.lab.text(POSITION).await?);
         let (bytes, index_entries) = if self.has_records {
             // The log is readable as far as it is flushed.
-            self.lab.execute("select pg_switch_wal()").await?;
+            self.lab.execute("select pg_logical_emit_message(true, 'doorbell', '')").await?;
             let row = self.lab.row(RECORDS, &[&from, &self.at]).await?;
             (row.try_get(0)?, row.try_get(1)?)
         } else {
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
 }
 
 pub(crate) async fn schema(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
-    let messages = (effort.messages / 4).max(1);
+    let messages = (effort.messages / 10).max(1);
     let level = lab.text(AUDIT_LEVEL).await?;
     let cases = compare(lab, messages).await;
     // Whatever happened: as it was found.
