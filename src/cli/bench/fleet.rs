@@ -135,7 +135,7 @@ pub(crate) async fn idle(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>>
     lab.settle_down().await?;
     let (mut process, mut report) = ConsumerProcess::start(lab, effort.consumers).await?;
     // Everybody has looked once and parked.
-    let seconds = effort.latencies.as_secs().max(2);
+    let seconds = effort.latencies.as_secs().max(1);
     for _ in 0..seconds.min(5) {
         report = process.report().await?;
     }

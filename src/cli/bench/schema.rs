@@ -102,8 +102,7 @@ async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
     let floor_rest = log.read().await?;
 
     let has_lifecycles = lab.number(HAS_LIFECYCLES, &[]).await? > 0.0;
-    let process = Process::start(lab).await?;
-    let (producer, message) = (process.broker.producer(SOURCE), lab.message(BYTES)?);
+    let message = lab.message(BYTES)?;
     let mut cases = Vec::new();
     for lifecycle in if has_lifecycles { &LIFECYCLES[..] } else { &LIFECYCLES[..1] } {
         if has_lifecycles {
@@ -117,17 +116,20 @@ async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
             lab.execute(&format!("select integration.set_audit_level('{level}')")).await?;
             lab.clear().await?;
             lab.settle_down().await?;
+            let before = updates(lab).await?;
+            let process = Process::start(lab).await?;
+            let producer = process.broker.producer(SOURCE);
             log.begin().await?;
             for _ in 0..messages {
                 producer.publish(&message).await?;
             }
             let publish = log.read().await?;
-            let before = updates(lab).await?;
             let mut config = Handling::Leased.config();
             config.concurrency = BATCH;
             log.begin().await?;
             process.drain_with(Handling::Leased, config, messages).await?;
             let rest = log.read().await?;
+            process.close().await?;
             let after = updates(lab).await?;
             let name = format!("{lifecycle}, audit {level}");
             say(format_args!(
@@ -157,15 +159,14 @@ async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
             });
         }
     }
-    process.close().await?;
     // What an installation gets without choosing.
     cases.sort_by_key(|case| case.case != "keep, audit outcomes");
     Ok(cases)
 }
 
-/// Updates and HOT ones so far. Backends report at most once a second, and what they did when they rest.
+/// Updates and HOT ones so far, when the backends of ours have ended and reported.
 async fn updates(lab: &Lab) -> Result<(f64, f64)> {
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    lab.alone().await?;
     lab.flushed().await?;
     let row = lab.row(UPDATES, &[]).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
