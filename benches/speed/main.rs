@@ -104,7 +104,7 @@ impl Speed {
     }
 
     /// Prints the ratios.
-    fn end(mut self) -> Result<()> {
+    fn end(self) -> Result<()> {
         println!(
             "\nmedians of this run; the ratio is figure / floor in time, so 1.00 is the floor and 2.00 twice as slow"
         );

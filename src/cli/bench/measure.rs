@@ -81,7 +81,8 @@ impl Case {
         self.target = Some(target);
         self.reached = Some(match self.better {
             Better::Higher => self.ratio >= target,
-            Better::Lower => self.ratio <= target,
+            // A time of zero or less says that the clock was read too late, not that it was fast.
+            Better::Lower => self.ratio > 0.0 && self.ratio <= target,
         });
         self
     }

@@ -59,7 +59,9 @@ impl<'a> Reader<'a> {
         let from = std::mem::replace(&mut self.at, self.lab.text(POSITION).await?);
         let (bytes, index_entries) = if self.has_records {
             // The log is readable as far as it is flushed.
-            self.lab.execute("select pg_logical_emit_message(true, 'doorbell', '')").await?;
+            self.lab
+                .execute("set local synchronous_commit = on; select pg_logical_emit_message(true, 'doorbell', '')")
+                .await?;
             let row = self.lab.row(RECORDS, &[&from, &self.at]).await?;
             (row.try_get(0)?, row.try_get(1)?)
         } else {
@@ -129,6 +131,8 @@ async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
             log.begin().await?;
             process.drain_with(Handling::Leased, config, messages).await?;
             let rest = log.read().await?;
+            // As long as there is a handle, its process has a listener.
+            drop(producer);
             process.close().await?;
             let after = updates(lab).await?;
             let name = format!("{lifecycle}, audit {level}");

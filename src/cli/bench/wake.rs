@@ -56,7 +56,7 @@ pub(crate) async fn wake(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>>
 pub(crate) fn settings(effort: &Effort) -> serde_json::Value {
     json!({
         "payload_bytes": BYTES, "seconds": effort.latencies.as_secs_f64(), "idle_ms_before_each": IDLE.as_millis() as u64,
-        "sweep": "none: only a bell can wake", "turns": "NOTIFY, raw claims, raw paths and ours, one of each in turn",
+        "acknowledged": "below zero where the handler was entered before the publisher was answered", "sweep": "none: only a bell can wake", "turns": "NOTIFY, raw claims, raw paths and ours, one of each in turn",
     })
 }
 

@@ -215,7 +215,7 @@ fn lines(area: &Area<'_>, title: &str, labels: (&str, &str), log_x: bool, series
     }
     let top = all().map(|point| point.1).fold(0.0, f64::max) * 1.05;
     let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 20)).margin(14).x_label_area_size(42).y_label_area_size(84);
+    builder.caption(title, ("sans-serif", 20)).margin(14).margin_right(40).x_label_area_size(42).y_label_area_size(84);
     let greatest = if greatest > least { greatest } else { least + 1.0 };
     if log_x {
         finish(builder.build_cartesian_2d((least..greatest).log_scale(), 0.0..top)?, labels, series)
@@ -237,8 +237,8 @@ where
         .light_line_style(WHITE)
         .x_desc(x)
         .y_desc(y)
-        .x_label_formatter(&|value| number(*value))
-        .y_label_formatter(&|value| number(*value))
+        .x_label_formatter(&|value| mark(*value))
+        .y_label_formatter(&|value| mark(*value))
         .draw()?;
     for ((name, points), color) in series.iter().zip(COLORS.iter().cycle()) {
         let color = *color;
@@ -251,16 +251,23 @@ where
             chart.draw_series(finite.map(|point| Circle::new(point, 4, color.filled())))?;
         }
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
+}
+
+/// A value on an axis, without digits that say nothing.
+fn mark(value: f64) -> String {
+    let text = number(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn bars(area: &Area<'_>, title: &str, y: &str, groups: &[String], series: &[(String, Vec<f64>)]) -> Drawn {
     let top =
         series.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite()).fold(0.0, f64::max)
-            * 1.1;
+            * 1.4;
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 20))
         .margin(14)
+        .margin_right(40)
         .x_label_area_size(42)
         .y_label_area_size(84)
         .build_cartesian_2d(0.0..groups.len() as f64, 0.0..top.max(1.0))?;
@@ -270,7 +277,7 @@ fn bars(area: &Area<'_>, title: &str, y: &str, groups: &[String], series: &[(Str
         .light_line_style(WHITE)
         .y_desc(y)
         .x_labels(0)
-        .y_label_formatter(&|value| number(*value))
+        .y_label_formatter(&|value| mark(*value))
         .draw()?;
     let width = 0.8 / series.len() as f64;
     for (nth, ((name, values), color)) in series.iter().zip(COLORS.iter().cycle()).enumerate() {
@@ -292,17 +299,21 @@ fn bars(area: &Area<'_>, title: &str, y: &str, groups: &[String], series: &[(Str
         let (x, y) = chart.backend_coord(&(at as f64 + 0.5, 0.0));
         area.draw(&Text::new(group.clone(), (x, y + 8), style.clone()))?;
     }
-    legend(&mut chart)
+    // There is room for it above the bars.
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
-fn legend<'a, 'b: 'a, X, Y>(chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>) -> Drawn
+fn legend<'a, 'b: 'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
+) -> Drawn
 where
     X: Ranged<ValueType = f64>,
     Y: Ranged<ValueType = f64>,
 {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(position)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .draw()
