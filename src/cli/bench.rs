@@ -217,9 +217,13 @@ async fn measured(
     signals: &mut Signals,
 ) -> Result<Exit, Failure> {
     let effort = effort.effort();
+    let place = tokio::select! {
+        biased;
+        () = signals.next() => return Ok(Exit::Interrupted),
+        place = Place::open(place, global) => place?,
+    };
+    eprintln!("{}", place.server);
     let measuring = async {
-        let place = Place::open(place, global).await?;
-        eprintln!("{}", place.server);
         for &name in names {
             if let Some(scenario) = measure(&place.lab, name, &effort).await? {
                 if global.json {
@@ -229,14 +233,15 @@ async fn measured(
                 }
             }
         }
-        place.close().await?;
         Ok(Exit::Done)
     };
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
         () = signals.next() => Ok(Exit::Interrupted),
         ended = measuring => ended,
-    }
+    };
+    place.close().await?;
+    ended
 }
 
 /// One scenario, with words on stderr while it runs.

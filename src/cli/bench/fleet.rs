@@ -69,7 +69,7 @@ pub(crate) async fn fleet(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>
             .against(against),
         );
     }
-    lab.clear().await?;
+    lab.restore(lab.audit_level().await?).await?;
     let settings = json!({
         "messages": effort.messages, "payload_bytes": BYTES, "rounds": effort.rounds,
         "process": format!("this program, one consumer, concurrency {CONCURRENCY}"),

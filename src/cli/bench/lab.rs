@@ -10,18 +10,24 @@ use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 /// What goes wrong in a benchmark ends it, whatever it was.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-pub(crate) const SOURCE: &str = "shop";
-pub(crate) const TARGET: &str = "billing";
+/// Nobody's application: in a database that was named, settings of targets are somebody's.
+pub(crate) const SOURCE: &str = "doorbell_bench";
+pub(crate) const TARGET: &str = "doorbell_bench";
 pub(crate) const TYPE: &str = "order.placed";
 
 /// Bytes of a payload beside its padding.
 const FRAME: usize = 20;
 
+pub(crate) const AUDIT_LEVELS: [&str; 3] = ["all", "outcomes", "off"];
+/// The argument of the trigger that writes the log.
+const AUDIT_LEVEL: &str = "select coalesce(max(encode(tgargs, 'escape')), 'outcomes') from pg_trigger \
+    where tgrelid = 'integration.data_staging'::regclass and tgname = 'data_staging_changed'";
+
 /// Empty: neither messages nor history. Keys of the window stay, the benchmarks use none.
 const CLEAR: &str = "truncate integration.data_staging, integration.data_staging_archive, integration.audit_log";
 
 const FILL: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, status, available_at) \
-    select 'shop', $1::text, 'order.placed', jsonb_build_object('n', n, 'pad', $2::text), $3::text, \
+    select 'doorbell_bench', $1::text, 'order.placed', jsonb_build_object('n', n, 'pad', $2::text), $3::text, \
            case when $3 = 'scheduled' then integration.clock() + interval '1 day' end \
       from generate_series(1, $4::bigint) n";
 
@@ -61,6 +67,19 @@ impl Lab {
 
     pub(crate) async fn text(&self, sql: &str) -> Result<String> {
         Ok(self.client.query_one(sql, &[]).await?.try_get(0)?)
+    }
+
+    /// Puts the audit level back and leaves no settings of ours.
+    pub(crate) async fn restore(&self, audit_level: &str) -> Result<()> {
+        self.execute(&format!("select integration.set_audit_level('{audit_level}')")).await?;
+        self.execute(&format!("delete from integration.targets where target_app = '{TARGET}'")).await?;
+        self.clear().await
+    }
+
+    /// The audit level as it is now.
+    pub(crate) async fn audit_level(&self) -> Result<&'static str> {
+        let level = self.text(AUDIT_LEVEL).await?;
+        Ok(AUDIT_LEVELS.into_iter().find(|known| level.starts_with(known)).unwrap_or("outcomes"))
     }
 
     pub(crate) async fn clear(&self) -> Result<()> {

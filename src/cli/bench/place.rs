@@ -71,6 +71,8 @@ pub(crate) struct Place {
     pub(crate) lab: Lab,
     pub(crate) server: ServerFacts,
     own: Option<Server>,
+    /// As it was found.
+    audit_level: &'static str,
 }
 
 impl Place {
@@ -95,8 +97,9 @@ impl Place {
         let url = own.connection_string("postgres");
         doorbell::Broker::connect(&url).await?.migrate().await?;
         let lab = Lab::open(&url).await.map_err(failure)?;
-        let server = facts(&lab, true).await.map_err(failure)?;
-        Ok(Self { lab, server, own: Some(own) })
+        // It tells records of the log from full pages; not everybody's PostgreSQL comes with it.
+        let _ = lab.execute("create extension if not exists pg_walinspect").await;
+        Self::with(lab, Some(own)).await.map_err(failure)
     }
 
     async fn named(url: &str, use_it: bool) -> Result<Self, Failure> {
@@ -121,15 +124,20 @@ impl Place {
             return Err(Failure::new(Exit::Usage, why));
         }
         let lab = Lab::open(url).await.map_err(failure)?;
-        let server = facts(&lab, false).await.map_err(failure)?;
-        Ok(Self { lab, server, own: None })
+        Self::with(lab, None).await.map_err(failure)
     }
 
+    async fn with(lab: Lab, own: Option<Server>) -> super::lab::Result<Self> {
+        let (server, audit_level) = (facts(&lab, own.is_some()).await?, lab.audit_level().await?);
+        Ok(Self { lab, server, own, audit_level })
+    }
+
+    /// Stops a private server; leaves a named database as it was, but for its messages.
     pub(crate) async fn close(self) -> Result<(), Failure> {
-        drop(self.lab);
-        match self.own {
+        let Self { lab, own, audit_level, .. } = self;
+        match own {
             Some(own) => Ok(own.stop().await?),
-            None => Ok(()),
+            None => lab.restore(audit_level).await.map_err(failure),
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     floor::{self, Claimer, Inserter, Way},
-    lab::{Lab, Result, SOURCE, TARGET},
+    lab::{AUDIT_LEVELS, Lab, Result, SOURCE, TARGET},
     measure::{Case, Effort, Scenario, number, say},
     ours::{Handling, Process},
 };
@@ -12,12 +12,11 @@ use super::{
 const BYTES: usize = 400;
 const BATCH: usize = 100;
 const LIFECYCLES: [&str; 3] = ["keep", "archive", "delete"];
-const LEVELS: [&str; 3] = ["all", "outcomes", "off"];
 
 const HAS_LIFECYCLES: &str = "select count(*)::float8 from information_schema.columns \
     where table_schema = 'integration' and table_name = 'targets' and column_name = 'on_complete'";
-const AUDIT_LEVEL: &str = "select case when count(*) = 0 then 'outcomes' else max(encode(tgargs, 'escape')) end \
-    from pg_trigger where tgrelid = 'integration.data_staging'::regclass and tgname = 'data_staging_changed'";
+/// Where it is not installed, full pages cannot be told apart.
+const HAS_RECORDS: &str = "select (to_regproc('pg_get_wal_stats') is not null)::integer::float8";
 
 const POSITION: &str = "select pg_current_wal_insert_lsn()::text";
 /// Full pages depend on when the last checkpoint was, not on the message.
@@ -45,8 +44,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     async fn new(lab: &'a Lab, messages: u64) -> Result<Self> {
-        // Installed here only where it comes with the server; without it full pages cannot be told apart.
-        let has_records = lab.execute("create extension if not exists pg_walinspect").await.is_ok();
+        let has_records = lab.number(HAS_RECORDS, &[]).await? > 0.0;
         Ok(Self { lab, messages: messages as f64, has_records, at: lab.text(POSITION).await? })
     }
 
@@ -74,20 +72,16 @@ impl<'a> Reader<'a> {
 
 pub(crate) async fn schema(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let messages = (effort.messages / 10).max(1);
-    let level = lab.text(AUDIT_LEVEL).await?;
-    let cases = compare(lab, messages).await;
-    // Whatever happened: as it was found.
-    let level = LEVELS.into_iter().find(|known| level.starts_with(known)).unwrap_or("outcomes");
-    lab.execute(&format!("select integration.set_audit_level('{level}')")).await?;
-    lab.execute(&format!("delete from integration.targets where target_app = '{TARGET}'")).await?;
-    lab.clear().await?;
+    let level = lab.audit_level().await?;
+    let cases = compare(lab, messages).await?;
+    lab.restore(level).await?;
     let settings = json!({
         "messages": messages, "payload_bytes": BYTES,
         "publish": "one by one, a commit each", "claim_and_complete": "the consumer, concurrency 100; floor: batches of 100",
         "bytes": "WAL records without full-page images, by pg_walinspect; where that is missing, all WAL",
         "floor": "the same rows by raw INSERT, claim and completion without triggers",
     });
-    Ok(Scenario::new("schema", settings, cases?))
+    Ok(Scenario::new("schema", settings, cases))
 }
 
 async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
@@ -114,7 +108,7 @@ async fn compare(lab: &Lab, messages: u64) -> Result<Vec<Case>> {
             ))
             .await?;
         }
-        for level in LEVELS {
+        for level in AUDIT_LEVELS {
             lab.execute(&format!("select integration.set_audit_level('{level}')")).await?;
             lab.clear().await?;
             lab.settle_down().await?;
