@@ -54,7 +54,7 @@ const NOTES: &str = "notes.md";
 #[command(after_help = "\
 Examples:
   doorbell bench report
-  doorbell bench report --also /usr/lib/postgresql/18/bin
+  doorbell bench report --bindir /usr/lib/postgresql/18/bin
   doorbell bench report --quick --out /tmp/BENCHMARKS.md")]
 pub(crate) struct Report {
     /// The report
@@ -65,16 +65,13 @@ pub(crate) struct Report {
     #[arg(long, value_name = "DIRECTORY", default_value = "docs/benchmarks")]
     plots: PathBuf,
 
-    /// The programs of one more PostgreSQL, on which the shorter scenarios run again, with --quick's effort
+    /// The directory of the programs of one more PostgreSQL, beside the one that is found: what depends on the server runs
+    /// there again, with the effort of --quick
     #[arg(long, value_name = "DIRECTORY")]
-    also: Vec<PathBuf>,
+    bindir: Vec<PathBuf>,
 
     #[command(flatten)]
     effort: EffortArgs,
-
-    /// The directory of the PostgreSQL programs [default: what is installed]
-    #[arg(long, value_name = "DIRECTORY")]
-    bindir: Option<PathBuf>,
 
     /// Fetch PostgreSQL without asking where none is installed (or set DOORBELL_FETCH_PG=1)
     #[arg(long)]
@@ -128,9 +125,9 @@ impl Report {
             notes: std::fs::read_to_string(directory.join(NOTES)).ok(),
             plots: self.plots.to_string_lossy().into_owned(),
         };
-        results.runs.push(run(self.place(self.bindir.clone()), &self.effort, &ALL, global).await?);
+        results.runs.push(run(self.place(None), &self.effort, &ALL, global).await?);
         let hurried = EffortArgs { quick: true, ..self.effort.clone() };
-        for bindir in &self.also {
+        for bindir in &self.bindir {
             results.runs.push(run(self.place(Some(bindir.clone())), &hurried, &AGAIN, global).await?);
         }
         for (name, svg) in plots::all(&results.runs) {
@@ -149,8 +146,8 @@ impl Report {
     /// How to do it again; without directories, which are of this machine.
     fn command(&self) -> String {
         let quick = if self.effort.quick { " --quick" } else { "" };
-        let also = " --also <directory of another PostgreSQL's programs>".repeat(self.also.len());
-        format!("cargo run --release -- bench report{quick}{also}")
+        let bindir = " --bindir <directory of another PostgreSQL's programs>".repeat(self.bindir.len());
+        format!("cargo run --release -- bench report{quick}{bindir}")
     }
 }
 
