@@ -1,10 +1,12 @@
 //! Draining a backlog with a consumer, against two raw claimers; with a lease and in a transaction; and what the audit log
-//! costs of it.
+//! costs of it (there, the floor is a drain without it).
+
+use std::time::Duration;
 
 use crate::{
     BYTES, Speed,
     floor::{self, Claimer, Way},
-    lab::Result,
+    lab::{Lab, Result},
     ours::{Handling, Process},
 };
 
@@ -12,44 +14,41 @@ const MESSAGES: u64 = 10_000;
 const BATCH: i64 = 1000;
 
 pub(crate) fn bench(speed: &mut Speed) -> Result<()> {
-    let open = async |lab: &crate::Lab| {
+    let open = async |lab: &Lab| {
         Result::Ok(([Claimer::open(&lab.url).await?, Claimer::open(&lab.url).await?], Process::start(lab).await?))
     };
     let (claimers, process) = speed.runtime.block_on(open(&speed.lab))?;
     for (handling, way, name) in
         [(Handling::Leased, Way::Leased, "leased"), (Handling::InTransaction, Way::Locked, "in transactions")]
     {
-        let (ours, floor) = (format!("drain/{name}"), format!("drain/floor {name}"));
-        speed.measure(&floor, MESSAGES, |runtime, lab| {
-            runtime.block_on(async {
-                lab.fill(MESSAGES, BYTES).await?;
-                floor::drain(&claimers, way, BATCH).await
-            })
-        });
-        speed.measure(&ours, MESSAGES, |runtime, lab| {
-            runtime.block_on(async {
-                lab.fill(MESSAGES, BYTES).await?;
-                Ok(process.drain(handling, MESSAGES).await?.took)
-            })
-        });
-        speed.compare(&ours, &floor);
+        speed.measure(
+            &format!("drain/{name}"),
+            MESSAGES,
+            |runtime, lab| {
+                runtime.block_on(async {
+                    lab.fill(MESSAGES, BYTES).await?;
+                    floor::drain(&claimers, way, BATCH).await
+                })
+            },
+            |runtime, lab| runtime.block_on(drained(lab, &process, handling, "outcomes")),
+        );
     }
-    for level in ["all", "off"] {
-        let set = format!("select integration.set_audit_level('{level}')");
-        speed.runtime.block_on(speed.lab.execute(&set))?;
-        let name = format!("drain/audit {level}");
-        speed.measure(&name, MESSAGES, |runtime, lab| {
-            runtime.block_on(async {
-                lab.fill(MESSAGES, BYTES).await?;
-                Ok(process.drain(Handling::Leased, MESSAGES).await?.took)
-            })
-        });
+    for level in ["outcomes", "all"] {
+        speed.measure(
+            &format!("drain/audit {level}"),
+            MESSAGES,
+            |runtime, lab| runtime.block_on(drained(lab, &process, Handling::Leased, "off")),
+            |runtime, lab| runtime.block_on(drained(lab, &process, Handling::Leased, level)),
+        );
     }
-    speed.compare("drain/audit all", "drain/audit off");
-    speed.compare("drain/leased", "drain/audit off");
     speed.runtime.block_on(async {
-        speed.lab.execute("select integration.set_audit_level('outcomes')").await?;
         process.close().await?;
-        speed.lab.clear().await
+        speed.lab.restore("outcomes").await
     })
+}
+
+async fn drained(lab: &Lab, process: &Process, handling: Handling, audit_level: &str) -> Result<Duration> {
+    lab.execute(&format!("select integration.set_audit_level('{audit_level}')")).await?;
+    lab.fill(MESSAGES, BYTES).await?;
+    Ok(process.drain(handling, MESSAGES).await?.took)
 }

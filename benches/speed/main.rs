@@ -1,4 +1,4 @@
-//! The parts of the path by themselves, each beside its floor: `cargo bench`, or `cargo bench -- drain` for one of them.
+//! The parts of the path by themselves, each beside its floor: `cargo bench`, or `cargo bench -- drain` for one of them; floor and ours in turns.
 //!
 //! One durable private server for all. Criterion tells what changed since the last run; the ratios at the end are what to
 //! read on another machine. `doorbell bench` measures the same path under load.
@@ -42,9 +42,7 @@ struct Speed {
     runtime: Runtime,
     lab: Lab,
     criterion: Criterion,
-    /// Name and the seconds of each sample.
-    figures: Vec<(String, Vec<f64>)>,
-    pairs: Vec<(String, String)>,
+    pairs: Vec<Pair>,
     server: Server,
 }
 
@@ -62,12 +60,19 @@ impl Speed {
             Result::Ok((server, Lab::open(&url).await?))
         })?;
         let criterion = Criterion::default().configure_from_args();
-        Ok(Self { runtime, lab, criterion, figures: Vec::new(), pairs: Vec::new(), server })
+        Ok(Self { runtime, lab, criterion, pairs: Vec::new(), server })
     }
 
-    /// Measures `once`, which returns how long the `elements` of one call took without its preparations.
-    fn measure(&mut self, name: &str, elements: u64, mut once: impl FnMut(&Runtime, &Lab) -> Result<Duration>) {
-        let mut samples = Vec::new();
+    /// Measures `ours`, which returns how long the `elements` of one call took without its preparations, and before each
+    /// call the floor: criterion sees ours alone, the ratio is of both.
+    fn measure(
+        &mut self,
+        name: &str,
+        elements: u64,
+        mut floor: impl FnMut(&Runtime, &Lab) -> Result<Duration>,
+        mut ours: impl FnMut(&Runtime, &Lab) -> Result<Duration>,
+    ) {
+        let mut pair = Pair { name: name.to_owned(), floor: Vec::new(), ours: Vec::new() };
         let (runtime, lab) = (&self.runtime, &self.lab);
         let (part, what) = name.split_once('/').unwrap_or(("speed", name));
         let mut group = self.criterion.benchmark_group(part);
@@ -75,48 +80,31 @@ impl Speed {
         group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(3));
         group.bench_function(what, |bencher| {
             bencher.iter_custom(|iterations| {
-                (0..iterations)
-                    .map(|_| {
-                        let took = once(runtime, lab).unwrap_or_else(|error| panic!("{name}: {error}"));
-                        samples.push(took.as_secs_f64() / elements as f64);
-                        took
-                    })
-                    .sum()
+                let mut total = Duration::ZERO;
+                for _ in 0..iterations {
+                    let took = [floor(runtime, lab), ours(runtime, lab)]
+                        .map(|took| took.unwrap_or_else(|error| panic!("{name}: {error}")));
+                    pair.floor.push(took[0].as_secs_f64() / elements as f64);
+                    pair.ours.push(took[1].as_secs_f64() / elements as f64);
+                    total += took[1];
+                }
+                total
             });
         });
         group.finish();
         // Nothing when the command line filters it out.
-        if !samples.is_empty() {
-            self.figures.push((name.to_owned(), samples));
+        if !pair.ours.is_empty() {
+            self.pairs.push(pair);
         }
-    }
-
-    /// To be printed at the end: a figure beside its floor.
-    fn compare(&mut self, name: &str, floor: &str) {
-        self.pairs.push((name.to_owned(), floor.to_owned()));
-    }
-
-    fn median(&self, name: &str) -> Option<f64> {
-        let (_, samples) = self.figures.iter().find(|(known, _)| known == name)?;
-        let mut sorted = samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied()
     }
 
     /// Prints the ratios.
     fn end(self) -> Result<()> {
-        println!(
-            "\nmedians of this run; the ratio is figure / floor in time, so 1.00 is the floor and 2.00 twice as slow"
-        );
-        for (name, floor) in &self.pairs {
-            if let (Some(ours), Some(least)) = (self.median(name), self.median(floor)) {
-                println!(
-                    "{name:<28} {:>10.2} us   {floor:<28} {:>10.2} us   ratio {:.2}",
-                    ours * 1e6,
-                    least * 1e6,
-                    ours / least
-                );
-            }
+        println!("\nmedians in microseconds; the ratio is of times: 1.00 is the floor, 2.00 twice as slow");
+        for Pair { name, floor, ours } in &self.pairs {
+            let (ours_us, floor_us) = (median(ours) * 1e6, median(floor) * 1e6);
+            let (count, ratio) = (ours.len(), ours_us / floor_us);
+            println!("{name:<24} {ours_us:>10.2}   floor {floor_us:>10.2}   ratio {ratio:.2}   of {count} in turns");
         }
         self.criterion.final_summary();
         let Self { runtime, lab, server, .. } = self;
@@ -124,6 +112,19 @@ impl Speed {
         runtime.block_on(server.stop())?;
         Ok(())
     }
+}
+
+/// Seconds per element, in turns.
+struct Pair {
+    name: String,
+    floor: Vec<f64>,
+    ours: Vec<f64>,
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn main() -> Result<()> {
