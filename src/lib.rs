@@ -51,9 +51,11 @@ mod handler;
 mod shutdown;
 
 mod held;
+mod maintenance;
 mod process;
 mod sweep;
 mod wake;
+mod wakeups;
 
 pub mod migrate;
 mod store;
@@ -71,12 +73,14 @@ pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Order, Status};
 pub use follow::Follower;
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
+pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
 pub use store::{
-    AuditEvent, ConsumerRow, Event, Explanation, Maintained, MessageRow, Page, StoredMessage, TargetState, TargetStats,
+    AuditEvent, ConsumerRow, Event, Explanation, Maintained, MaintenanceDue, MessageRow, Page, StoredMessage,
+    TargetState, TargetStats,
 };
 
 /// Has the README's programs compiled with the documentation's.

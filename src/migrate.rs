@@ -43,9 +43,11 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_operate"
     9 "0009_breaker"
     10 "0010_views"
-    11 "0013_gates"
-    12 "0014_explain"
-    13 "0015_list"
+    11 "0011_counters"
+    12 "0012_maintenance"
+    13 "0013_gates"
+    14 "0014_explain"
+    15 "0015_list"
 };
 
 /// Taken for the length of a migration: "door" and 1.

@@ -1,5 +1,5 @@
-//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue, and the alarm
-//! clock for scheduled messages. One per broker, shared by all its consumers.
+//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue and maintenance,
+//! and the alarm clock for scheduled messages. One per broker, shared by all its consumers.
 
 use std::{
     collections::BTreeMap,
@@ -20,9 +20,12 @@ use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
     held::Held,
+    maintenance,
+    message::Found,
     store::{Registration, Store},
     sweep::Sweeper,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
+    wakeups::Wakeups,
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -74,6 +77,7 @@ struct Shared {
     /// Every running handler holds it shared; a suspect runs holding it alone.
     alone: Arc<RwLock<()>>,
     held: Arc<Held>,
+    wakeups: Wakeups,
 }
 
 impl Process {
@@ -98,12 +102,14 @@ impl Process {
             due: Arc::default(),
             alone: Arc::default(),
             held: Arc::default(),
+            wakeups: Wakeups::default(),
         });
         let current = shared.incarnation.borrow().clone();
         shared.register(&current).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
+        tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
         let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
         Ok(Self {
             listener: Listener::start(settings, ping, watching),
@@ -156,6 +162,11 @@ impl Process {
     /// What this process holds.
     pub(crate) fn held(&self) -> &Arc<Held> {
         &self.shared.held
+    }
+
+    /// Notes how claimed messages were found; the heartbeat tells the database now and then.
+    pub(crate) fn found(&self, target: &str, found: Found, messages: usize) {
+        self.shared.wakeups.add(target, found, messages);
     }
 
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.
@@ -211,6 +222,7 @@ impl Process {
     /// Gives back what is still held and leaves the list of consumers.
     pub(crate) async fn deregister(&self) -> Result<usize> {
         let current = self.shared.incarnation.borrow().clone();
+        self.shared.wakeups.flush(&self.shared.store).await;
         self.shared.store.deregister(&current).await
     }
 }
@@ -313,6 +325,7 @@ async fn beat_for_ever(shared: Arc<Shared>) {
             if let Err(error) = shared.held.return_strays_if_idle(&shared.beats, &incarnation).await {
                 debug!(?error, "looking for strays failed; the next full rescue tries again");
             }
+            shared.wakeups.flush(&shared.beats).await;
             next_full_rescue = asked + backoff::jittered(HOUSEKEEPING, rand::random());
         }
     }
@@ -351,12 +364,12 @@ async fn watch_the_clock(shared: Arc<Shared>) {
     }
 }
 
-fn new_incarnation(host: &str) -> Arc<str> {
+pub(crate) fn new_incarnation(host: &str) -> Arc<str> {
     format!("{}-{}-{:016x}", host.chars().take(60).collect::<String>(), std::process::id(), rand::random::<u64>())
         .into()
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())

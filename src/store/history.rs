@@ -1,4 +1,4 @@
-//! The story of a message; maintenance.
+//! The story of a message.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,6 @@ use super::{Store, json::JsonbString};
 use crate::{error::Result, message::MessageId};
 
 const HISTORY: &str = "select * from integration.history($1)";
-const MAINTAIN: &str = "select rescued, promoted from integration.maintain()";
 
 /// One line of the audit log about one message.
 #[derive(Clone, Debug)]
@@ -32,16 +31,6 @@ pub struct AuditEvent {
     pub details: Option<String>,
 }
 
-/// What [`Broker::maintain`](crate::Broker::maintain) did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Maintained {
-    /// Messages of dead consumers that were put back.
-    pub rescued: usize,
-    /// Scheduled messages whose time had come.
-    pub promoted: usize,
-}
-
 impl Store {
     pub(crate) async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
         let rows = self.query("read the audit log", HISTORY, &[&id]).await?;
@@ -61,11 +50,5 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    pub(crate) async fn maintain(&self) -> Result<Maintained> {
-        let row = self.query_one("maintain", MAINTAIN, &[]).await?;
-        let (rescued, promoted): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Maintained { rescued: rescued as usize, promoted: promoted as usize })
     }
 }
