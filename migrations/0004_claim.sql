@@ -8,7 +8,7 @@ create function integration.breaker_of(p_target text) returns text
 -- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
 --
 -- p_owner is the incarnation of a live row in consumers, or any name together with p_lease (the claim then ends by
--- itself after that long unless extended). p_types restricts to some record types. p_bytes_max bounds the sum of the
+-- itself after that long unless extended). p_types restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the
 -- stored payload sizes (at least one message is always claimed). Messages that were in flight when a consumer died
 -- (crash_count > 0) are left to claim_suspect.
 -- p_lows, p_highs, p_after_at, p_after_ids: where to look; see pick. Null: everywhere, from the beginning.
@@ -21,7 +21,7 @@ create function integration.claim(
     p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
-    p_after_at timestamptz[] default null, p_after_ids bigint[] default null
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null, p_except_types text[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
@@ -57,7 +57,8 @@ begin
                set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
                    lease_until = v_now + p_lease, updated_at = v_now
              where d.id = any (array(
-                select p.id from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
+                select p.id from integration.pick(
+                    p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                       d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
         select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
@@ -71,8 +72,7 @@ end $$;
 -- short one. Nothing is written: the messages stay pending and locked, so nobody else takes them, and if the transaction
 -- ends before complete(..., p_held => true) they were never taken. The attempt is the one that complete will give them.
 -- The other parameters and the result are claim's.
--- Empty result: nothing pending there; or the target is paused, has a limit or a breaker that is not closed, or a consumer
--- that worked this way has died on it not long ago: use claim, which knows what to do then.
+-- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create function integration.hold(
     p_target text, p_limit integer, p_types text[] default null, p_bytes_max bigint default 16777216,
@@ -85,12 +85,7 @@ create function integration.hold(
     language plpgsql set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
-    if exists (select from integration.targets t
-                where t.target_app = p_target
-                  and (t.paused_at is not null or t.max_in_flight is not null or t.leases_until > integration.clock()))
-        or exists (select from integration.breakers b
-                    where b.breaker_key = integration.breaker_of(p_target) and b.state <> 'closed')
-    then
+    if not integration.may_hold(p_target) then
         return;
     end if;
     return query
@@ -98,9 +93,22 @@ begin
                d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
           from integration.data_staging d
          where d.id = any (array(
-            select p.id from integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
+            select p.id from integration.pick(
+                p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
          order by d.priority desc, d.created_at, d.id;
 end $$;
+
+-- Whether messages of the target may be held: not while it is paused, has a limit, or a breaker that is not closed, nor while
+-- leases are insisted on, because a consumer that held messages has died.
+create function integration.may_hold(p_target text) returns boolean
+    language sql stable
+    return not exists (
+            select from integration.targets t
+             where t.target_app = p_target
+               and (t.paused_at is not null or t.max_in_flight is not null or t.leases_until > integration.clock()))
+       and not exists (
+            select from integration.breakers b
+             where b.breaker_key = integration.breaker_of(p_target) and b.state <> 'closed');
 
 -- Locks up to p_limit pending messages of a target that nobody else has locked, and returns their ids.
 --
@@ -117,7 +125,7 @@ end $$;
 -- whole queue. JIT is off because before PostgreSQL 18 a forbidden scan that cannot be avoided (of a small table without a
 -- usable index) is priced at 10^10, which makes the server compile for a third of a second and more what runs in microseconds.
 create function integration.pick(
-    p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
+    p_target text, p_limit integer, p_types text[], p_except_types text[], p_bytes_max bigint,
     p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[]
 ) returns table (id bigint)
     language plpgsql
@@ -139,6 +147,7 @@ begin
                    and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
                    and q.priority = r.low and (q.created_at, q.id) <= (r.after_at, r.after_id)
                    and (p_types is null or q.record_type = any (p_types))
+                   and (p_except_types is null or q.record_type <> all (p_except_types))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) again
             union all
@@ -148,6 +157,7 @@ begin
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority = r.low and (q.created_at, q.id) > (r.after_at, r.after_id)
                    and (p_types is null or q.record_type = any (p_types))
+                   and (p_except_types is null or q.record_type <> all (p_except_types))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) next
             union all
@@ -157,6 +167,7 @@ begin
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority between r.low and r.high
                    and (p_types is null or q.record_type = any (p_types))
+                   and (p_except_types is null or q.record_type <> all (p_except_types))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) anywhere) s
          limit p_limit

@@ -58,6 +58,7 @@ pub(crate) struct Process {
     shared: Arc<Shared>,
     listener: Listener,
     sweeper: Sweeper,
+    started: Instant,
     _tasks: JoinSet<()>,
 }
 
@@ -110,7 +111,13 @@ impl Process {
         tasks.spawn(watch_the_clock(shared.clone()));
         tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
         let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
-        Ok(Self { listener: Listener::start(settings, ping, watching), sweeper, shared, _tasks: tasks })
+        Ok(Self {
+            listener: Listener::start(settings, ping, watching),
+            sweeper,
+            started: Instant::now(),
+            shared,
+            _tasks: tasks,
+        })
     }
 
     /// Takes the target's idle latch, so that publishers ring.
@@ -131,6 +138,11 @@ impl Process {
     /// Whether bells arrive at the moment.
     pub(crate) fn is_listening(&self) -> bool {
         *self.listener.state().borrow() == ListenerState::Listening
+    }
+
+    /// How long it has been running.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The sweep of a parked consumer.

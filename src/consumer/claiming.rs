@@ -1,12 +1,13 @@
 //! Looking into the table: when, for how many, and what becomes of them.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{
+    in_transaction::Leased,
     marks::{From, Marks, Sight},
     run::{Context, Loop, Task},
 };
@@ -14,7 +15,7 @@ use crate::{
     backoff,
     error::Result,
     message::Found,
-    store::{Looked, Ranges},
+    store::{ClaimRequest, Looked, Ranges},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -29,11 +30,14 @@ pub(super) struct Claimed {
     pub(super) limit: usize,
     pub(super) from: From,
     lowest_first: bool,
+    /// It was for messages that are usually held.
+    of_held: bool,
     took: Duration,
     pub(super) looked: Result<Looked>,
 }
 
 /// What a look that succeeded says about the queue.
+#[derive(Clone, Copy)]
 pub(super) struct Dry {
     /// Nothing at all was found.
     pub(super) nothing: bool,
@@ -41,6 +45,18 @@ pub(super) struct Dry {
     pub(super) from: From,
     /// The oldest transaction running before the look.
     pub(super) oldest_xid: i64,
+}
+
+impl Dry {
+    /// Together with an earlier look for other messages.
+    fn and(self, earlier: Self) -> Self {
+        Self {
+            nothing: self.nothing && earlier.nothing,
+            found: earlier.found,
+            from: if self.from == From::Beginning { earlier.from } else { self.from },
+            oldest_xid: self.oldest_xid.min(earlier.oldest_xid),
+        }
+    }
 }
 
 impl Loop {
@@ -60,12 +76,17 @@ impl Loop {
             return None;
         }
         self.look = None;
-        let from = if std::mem::take(&mut self.everywhere) { From::Beginning } else { self.marks.from() };
+        // Looks for what is usually held go on where those in transactions are.
+        let of_held = matches!(self.leased, Leased::Next(_));
+        let marks = if of_held { &self.held_marks } else { &self.marks };
+        let from = if std::mem::take(&mut self.everywhere) { From::Beginning } else { marks.from() };
         // Every look before parking must see late commits.
         let from = if from == From::Last && self.settles_at().is_some() { From::Marks } else { from };
         let lowest_first = self.full_batches >= LOWEST_FIRST_EVERY;
-        let ranges = self.marks.ranges(from, lowest_first);
+        let ranges = marks.ranges(from, lowest_first);
         let from = if ranges.is_none() { From::Beginning } else { from };
+        // What is not held; see `in_transaction`.
+        let except = (self.leased == Leased::Others).then(|| self.context.registry.tx_types(None));
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
         Some(
             async move {
@@ -73,16 +94,24 @@ impl Loop {
                     tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
                 }
                 let asked = Instant::now();
-                let looked = look(&context, &owner, failures > 0, limit, ranges.as_ref(), found).await;
-                Claimed { found, limit, from, lowest_first, took: asked.elapsed(), looked }
+                let request = ClaimRequest { except_types: except.as_deref(), ..context.request(&owner) };
+                let looked = look(&context, &request, failures > 0, limit, ranges.as_ref(), found).await;
+                Claimed { found, limit, from, lowest_first, of_held, took: asked.elapsed(), looked }
             }
             .boxed(),
         )
     }
 
+    /// A message of a target with a limit has left: there is room again, and no bell for it.
+    pub(super) fn look_if_limited(&mut self) {
+        if self.limited {
+            self.look = self.look.or(Some(Found::Drain));
+        }
+    }
+
     /// Queues what was claimed; answers when that was all there was to find.
     pub(super) fn take_claimed(&mut self, claimed: Claimed) -> Option<Dry> {
-        let Claimed { found, limit, from, lowest_first, took, looked } = claimed;
+        let Claimed { found, limit, from, lowest_first, of_held, took, looked } = claimed;
         match looked {
             Ok(looked) => {
                 if self.claim_failures > 0 {
@@ -91,13 +120,16 @@ impl Loop {
                 }
                 let count = looked.deliveries.len();
                 self.context.process.found(&self.context.target, found, count);
-                self.leased_next = self.leased_next.saturating_sub(count.max(1));
+                let others = self.leased == Leased::Others;
+                self.leased(count);
                 let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
-                self.marks.looked(from, lowest_first, !full, &Sight::of(&looked));
+                let marks = if of_held { &mut self.held_marks } else { &mut self.marks };
+                marks.looked(from, lowest_first, !full, &Sight::of(&looked));
                 if from == From::Beginning {
-                    self.marks.looked_everywhere(took);
+                    marks.looked_everywhere(took);
                 }
                 self.full_batches = if full && !lowest_first { self.full_batches + 1 } else { 0 };
+                self.limited = looked.limited;
                 let Looked { oldest_xid, deliveries, .. } = looked;
                 // A claim that was under way while the lease was lost: rescued already, or found as a stray soon.
                 let (mine, lost): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(|d| d.owner == self.owner);
@@ -110,7 +142,9 @@ impl Loop {
                     self.unpark();
                     return None;
                 }
-                (self.look.is_none()).then_some(Dry { nothing: count == 0, found, from, oldest_xid })
+                let dry = Dry { nothing: count == 0, found, from, oldest_xid };
+                let dry = if others { self.held_dry.take().map_or(dry, |held| dry.and(held)) } else { dry };
+                (self.look.is_none()).then_some(dry)
             }
             Err(error) => {
                 if error.is_lease_lost() {
@@ -133,7 +167,7 @@ impl Loop {
 /// One claim. After a failure, what a claim took whose answer did not come is given back before it can be claimed.
 async fn look(
     context: &Context,
-    owner: &Arc<str>,
+    request: &ClaimRequest<'_>,
     failed: bool,
     limit: usize,
     ranges: Option<&Ranges>,
@@ -141,7 +175,7 @@ async fn look(
 ) -> Result<Looked> {
     let held = context.process.held();
     if failed {
-        held.return_strays(&context.store, owner).await?;
+        held.return_strays(&context.store, request.owner).await?;
     }
-    held.claim(context.store.claim(&context.request(owner), limit, ranges, found)).await
+    held.claim(context.store.claim(request, limit, ranges, found)).await
 }

@@ -12,6 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
+    claiming::Dry,
     effects::were_settled,
     marks::{From, Sight},
     run::{Context, Loop, Task},
@@ -27,8 +28,26 @@ use crate::{
 /// Batches in flight at a time, each on a connection of its own: one is handled while the next one is fetched.
 const BATCHES_MAX: usize = 2;
 
+/// A process that has just started uses leases: long enough to have rescued from the one before it, which may have died of
+/// what this one would hold next. Without that, a message could kill one fresh process after the other, and none would live
+/// to say so.
+const LEASES_FIRST: Duration = Duration::from_secs(3);
+
+/// What the next look is, where this mode is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Leased {
+    /// One that holds.
+    #[default]
+    No,
+    /// One for messages that are not held: other record types.
+    Others,
+    /// One for any message: the target does not allow to hold, or a batch was rolled back and had so many.
+    Next(usize),
+}
+
 /// What a batch found, told before it is handled, so that the next one can be fetched meanwhile.
 pub(super) struct HeldLook {
+    found: Found,
     sight: Sight,
     from: From,
     full: bool,
@@ -42,8 +61,8 @@ pub(super) struct HeldBatch {
     took: usize,
     /// Messages completed.
     completed: usize,
-    /// Some handler did not end well, or the transaction failed: nothing was done.
-    rolled_back: bool,
+    /// Nothing was done: some handler did not end well, the transaction failed, or the target does not allow it.
+    refused: bool,
     duration: Duration,
 }
 
@@ -59,7 +78,9 @@ struct Request {
 impl Loop {
     /// Whether the next look is to be one in a transaction.
     pub(super) fn holds(&self) -> bool {
-        self.context.config.in_transaction.is_some() && self.leased_next == 0
+        self.context.config.in_transaction.is_some()
+            && self.leased == Leased::No
+            && self.context.process.age() >= LEASES_FIRST
     }
 
     /// Begins a batch, where there is a reason to look.
@@ -87,19 +108,29 @@ impl Loop {
     /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with leases.
     pub(super) fn held_looked(&mut self, look: HeldLook) {
         self.held_marks.looked(look.from, false, !look.full, &look.sight);
+        let (nothing, oldest_xid) = (look.sight.took() == 0, look.sight.oldest_xid);
+        self.held_dry = Some(Dry { nothing, found: look.found, from: look.from, oldest_xid });
         if look.full {
             self.look = Some(Found::Drain);
             self.unpark();
         }
     }
 
+    /// After a look for leases that took so many.
+    pub(super) fn leased(&mut self, took: usize) {
+        self.leased = match self.leased {
+            Leased::Next(left) if left > took && took > 0 => Leased::Next(left - took),
+            _ => Leased::No,
+        };
+    }
+
     pub(super) fn held(&mut self, batch: HeldBatch) {
         self.context.allowance.put_back(batch.limit - batch.completed);
         self.runs.ok += batch.completed as i64;
         self.context.process.found(&self.context.target, batch.found, batch.completed);
-        if batch.rolled_back {
+        if batch.refused {
             self.hold_limit = (self.hold_limit / 2).max(1);
-            self.leased_next = batch.took.max(1);
+            self.leased = Leased::Next(batch.took.max(1));
             self.look = Some(batch.found);
             return;
         }
@@ -111,7 +142,7 @@ impl Loop {
             self.hold_limit = (self.hold_limit * 2).min(fits).clamp(1, self.context.config.tx_batch);
         }
         if batch.took < batch.limit {
-            self.leased_next = 1;
+            self.leased = Leased::Others;
             self.look = self.look.or(Some(if batch.took > 0 { Found::Drain } else { batch.found }));
         }
     }
@@ -126,7 +157,7 @@ async fn run(
     let (found, limit) = (request.found, request.limit);
     let began = Instant::now();
     let mut took = 0;
-    let (completed, rolled_back) = match batch(context, owner, request, tell, &mut took).await {
+    let (completed, refused) = match batch(context, owner, request, tell, &mut took).await {
         Ok(Some(completed)) => (completed, false),
         Ok(None) => (0, true),
         Err(error) => {
@@ -134,10 +165,10 @@ async fn run(
             (0, true)
         }
     };
-    HeldBatch { found, limit, took, completed, rolled_back, duration: began.elapsed() }
+    HeldBatch { found, limit, took, completed, refused, duration: began.elapsed() }
 }
 
-/// Locks, handles, completes, commits. `None`: rolled back because a handler did not end well.
+/// Locks, handles, completes, commits. `None`: rolled back because a handler did not end well, or not allowed now.
 async fn batch(
     context: &Context,
     owner: &Arc<str>,
@@ -153,11 +184,16 @@ async fn batch(
     let claim = context.request(owner);
     let types = context.registry.tx_types(context.config.record_types.as_deref());
     let holding = context.store.hold_in(&tx, &claim, &types, limit, ranges.as_ref(), found, cap);
-    let looked = context.store.within_deadline("hold messages", holding).await?;
+    let Some(looked) = context.store.within_deadline("hold messages", holding).await? else {
+        if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
+            client.answered();
+        }
+        return Ok(None);
+    };
     *took = looked.deliveries.len();
     let full = *took >= limit || claim.may_be_cut(&looked.deliveries);
     // The loop is gone only when the process is being torn down.
-    let _ = tell.send(HeldLook { sight: Sight::of(&looked), from, full });
+    let _ = tell.send(HeldLook { found, sight: Sight::of(&looked), from, full });
     let began = Instant::now();
     let mut done: Vec<Delivery> = Vec::with_capacity(looked.deliveries.len());
     for delivery in looked.deliveries {

@@ -53,9 +53,14 @@ pub(super) struct Sight {
 
 impl Sight {
     pub(super) fn of(looked: &Looked) -> Self {
-        let Looked { oldest_xid, next_xid, now, deliveries } = looked;
+        let Looked { oldest_xid, next_xid, now, deliveries, .. } = looked;
         let taken = deliveries.iter().map(|delivery| (delivery.priority, (delivery.created_at, delivery.id))).collect();
         Self { oldest_xid: *oldest_xid, next_xid: *next_xid, now: *now, taken }
+    }
+
+    /// How many messages were taken.
+    pub(super) fn took(&self) -> usize {
+        self.taken.len()
     }
 }
 

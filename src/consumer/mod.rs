@@ -60,7 +60,8 @@ pub struct ConsumerConfig {
     /// back, and a handler that is still running is dropped and run again with a lease. A batch in which a handler does not end
     /// with [`Outcome::Done`](crate::Outcome::Done) is rolled back, and its messages are taken with leases. Targets with
     /// `max_in_flight`, an open breaker, or a consumer that died in this mode within the last ten minutes are consumed with
-    /// leases. Right for handlers of milliseconds; the transaction holds back vacuum. Default `None`: leases.
+    /// leases, and so does a process in its first three seconds. Right for handlers of milliseconds; the transaction holds back
+    /// vacuum. Default `None`: leases.
     pub in_transaction: Option<Duration>,
     /// Most messages this consumer takes in its life; when they are handled it idles until it is shut down. One that fails
     /// and comes back counts again. Default `None`: no limit.

@@ -16,21 +16,22 @@ impl Loop {
     /// Most messages this consumer may hold: running, waiting to run, waiting to be settled.
     pub(super) fn capacity(&self) -> usize {
         let concurrency = self.context.config.concurrency;
+        let batch = self.context.config.tx_batch;
         let prefetch = self.context.config.prefetch.unwrap_or_else(|| match self.average {
             average if average >= PREFETCH_BELOW => 0,
             average => {
                 let worth = (PREFETCH_WORTH.as_nanos() / average.as_nanos().max(1)) as usize;
-                worth.saturating_mul(concurrency).clamp(concurrency, PREFETCH_MAX.max(concurrency))
+                worth.saturating_mul(concurrency).clamp(concurrency, concurrency.max(PREFETCH_MAX / batch))
             }
         });
-        (concurrency + prefetch) * self.context.config.tx_batch
+        (concurrency + prefetch) * batch
     }
 
     /// Gives back what was claimed ahead when handlers turn out to be slower than they were.
     pub(super) fn give_back_surplus(&mut self) {
-        let keep = self.capacity();
+        let keep = self.capacity().saturating_sub(self.running.len());
         // Not for small changes: each costs a statement, an attempt, and its place in the queue.
-        if self.average >= PREFETCH_BELOW && self.queue.len() > 2 * keep {
+        if self.average >= PREFETCH_BELOW && self.queue.len() > keep {
             let surplus = self.queue.split_off(keep).into_iter();
             self.unsettled.extend(surplus.map(|delivery| Settlement {
                 id: delivery.id,

@@ -23,9 +23,9 @@ use tracing::{info, warn};
 use super::{
     ConsumerConfig,
     allowance::Allowance,
-    claiming::Claimed,
+    claiming::{Claimed, Dry},
     handling::{Handled, handle},
-    in_transaction::{HeldBatch, HeldLook},
+    in_transaction::{HeldBatch, HeldLook, Leased},
     marks::Marks,
     parking::Parking,
     prefetch::PREFETCH_BELOW,
@@ -69,6 +69,7 @@ impl Context {
             target: &self.target,
             owner,
             record_types: self.config.record_types.as_deref(),
+            except_types: None,
             bytes_max: i64::try_from(self.config.claim_bytes_max).unwrap_or(i64::MAX),
         }
     }
@@ -100,6 +101,8 @@ pub(super) struct Loop {
     pub(super) everywhere: bool,
     /// Then such a look is due.
     pub(super) look_everywhere_at: Option<Instant>,
+    /// The target had a limit of messages in flight at the last look.
+    pub(super) limited: bool,
     /// Full batches in a row.
     pub(super) full_batches: u32,
     /// The same for looks in transactions, which look for other record types.
@@ -109,8 +112,10 @@ pub(super) struct Loop {
     pub(super) held_looks: mpsc::UnboundedReceiver<HeldLook>,
     /// How many messages the next transaction may hold.
     pub(super) hold_limit: usize,
-    /// How many messages are to be taken with leases before the next transaction.
-    pub(super) leased_next: usize,
+    /// What the last look in a transaction says for parking.
+    pub(super) held_dry: Option<Dry>,
+    /// Whether the next look is one for leases.
+    pub(super) leased: Leased,
     /// The marks that the database has.
     pub(super) kept: Vec<(i32, SystemTime, MessageId)>,
     pub(super) parking: Parking,
@@ -174,6 +179,7 @@ impl Loop {
             None => Marks::load(broker.store().marks(&target).await?),
             Some(_) => Marks::default(),
         };
+        let hold_limit = HOLD_FIRST.min(config.tx_batch);
         let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
         Ok(Self {
             context: Arc::new(context),
@@ -196,14 +202,16 @@ impl Loop {
             marks,
             everywhere: false,
             look_everywhere_at: None,
+            limited: false,
             full_batches: 0,
             kept: Vec::new(),
             held_marks: Marks::default(),
             held_everywhere: false,
+            held_dry: None,
             held_look,
             held_looks,
-            hold_limit: HOLD_FIRST,
-            leased_next: 0,
+            hold_limit,
+            leased: Leased::default(),
             parking: Parking::Awake,
             last_bell: None,
             close_bells: 0,
@@ -272,6 +280,7 @@ impl Loop {
                 Event::Settled => {
                     settling = None;
                     self.settling_count = 0;
+                    self.look_if_limited();
                 }
                 Event::Claimed(claimed) => {
                     claiming = None;
@@ -372,6 +381,7 @@ impl Loop {
                     self.runs.count(&verdict, canary);
                     if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
                         self.context.process.held().forget([key]);
+                        self.look_if_limited();
                     } else {
                         self.unsettled.push(Settlement { id: key.0, attempt: key.1, verdict });
                     }

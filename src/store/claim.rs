@@ -15,12 +15,13 @@ use crate::{
 
 // What was committed before the ids of transactions were read, the claim sees. It does not wait for the WAL's flush: a claim
 // that is lost in a crash of the server only returns the message.
-const CLAIM: &str = "select x.oldest, x.next, x.now, c.* from \
-    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, set_config('synchronous_commit', 'off', true)) x \
-    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9) c on true";
+const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
+    (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
+        integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, set_config('synchronous_commit', 'off', true)) x \
+    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
 // Once they are locked, the server ends a session whose process is frozen.
-const HOLD: &str = "select x.oldest, x.next, x.now, c.* from \
-    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
+    (select integration.may_hold($1) as may, integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $9, true)) x \
     left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
 const CLAIM_SUSPECT: &str = "select * from integration.claim_suspect($1, $2, $3)";
@@ -72,6 +73,8 @@ pub(crate) struct Looked {
     pub(crate) next_xid: i64,
     /// The server's time then.
     pub(crate) now: SystemTime,
+    /// The target has a limit of messages in flight, which may have cut it short.
+    pub(crate) limited: bool,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
 }
@@ -83,6 +86,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) owner: &'a Arc<str>,
     /// `None`: any record type.
     pub(crate) record_types: Option<&'a [String]>,
+    /// `None`: all of these.
+    pub(crate) except_types: Option<&'a [String]>,
     /// Bounds the memory of one batch.
     pub(crate) bytes_max: i64,
 }
@@ -106,7 +111,7 @@ impl Store {
         found: Found,
     ) -> Result<Looked> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let params: [&(dyn ToSql + Sync); 9] = [
+        let params: [&(dyn ToSql + Sync); 10] = [
             &request.target,
             &&**request.owner,
             &limit,
@@ -116,11 +121,13 @@ impl Store {
             &ranges.map(|ranges| &ranges.highs),
             &ranges.map(|ranges| &ranges.after_at),
             &ranges.map(|ranges| &ranges.after_ids),
+            &request.except_types,
         ];
         looked(&self.query("claim messages", CLAIM, &params).await?, request, found)
     }
 
-    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`.
+    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`; `None`:
+    /// not now, they are to be claimed.
     #[expect(clippy::too_many_arguments, reason = "claim's, and a transaction")]
     pub(crate) async fn hold_in(
         &self,
@@ -131,7 +138,7 @@ impl Store {
         ranges: Option<&Ranges>,
         found: Found,
         cap: Duration,
-    ) -> Result<Looked> {
+    ) -> Result<Option<Looked>> {
         let statement = tx.prepare_cached(HOLD).await?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let timeout = (cap * 2 + self.deadline).as_millis().to_string();
@@ -146,7 +153,11 @@ impl Store {
             &ranges.map(|ranges| &ranges.after_ids),
             &timeout,
         ];
-        looked(&tx.query(&statement, &params).await?, request, found)
+        let rows = tx.query(&statement, &params).await?;
+        match rows.first().map(|row| row.try_get("may")).transpose()? {
+            Some(false) => Ok(None),
+            _ => looked(&rows, request, found).map(Some),
+        }
     }
 
     /// Those of the targets for which something is pending.
@@ -176,7 +187,7 @@ impl Store {
             .query("claim a suspect", CLAIM_SUSPECT, &[&request.target, &&**request.owner, &request.record_types])
             .await?;
         let deliveries = rows.iter().map(|row| delivery(row, request, Found::Sweep)).collect::<Result<_>>()?;
-        Ok(Looked { oldest_xid: 0, next_xid: 0, now: SystemTime::UNIX_EPOCH, deliveries })
+        Ok(Looked { oldest_xid: 0, next_xid: 0, now: SystemTime::UNIX_EPOCH, limited: false, deliveries })
     }
 
     pub(crate) async fn has_suspects(&self, request: &ClaimRequest<'_>) -> Result<bool> {
@@ -223,11 +234,11 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
         return Err(Error::new(ErrorKind::Schema, "claim messages: the statement did not answer with a row"));
     };
     let (oldest_xid, next_xid) = (first.try_get("oldest")?, first.try_get("next")?);
-    let now = first.try_get("now")?;
+    let (now, limited) = (first.try_get("now")?, first.try_get("limited")?);
     let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
     let rows = if nothing { &[] } else { rows };
     let deliveries = rows.iter().map(|row| delivery(row, request, found)).collect::<Result<_>>()?;
-    Ok(Looked { oldest_xid, next_xid, now, deliveries })
+    Ok(Looked { oldest_xid, next_xid, now, limited, deliveries })
 }
 
 fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Delivery> {

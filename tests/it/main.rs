@@ -13,11 +13,14 @@ mod effects;
 mod examples;
 mod handlers;
 mod house_rules;
+mod in_transaction;
 mod latch;
 mod leases;
+mod lifecycle;
 mod listener;
 mod logs;
 mod maintenance;
+mod marks;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
