@@ -158,7 +158,8 @@ create table integration.settings (
     completed_retention interval not null default '7 days',
     failed_retention    interval not null default '30 days',
     archive_retention   interval not null default '180 days',
-    audit_retention     interval not null default '90 days'
+    audit_retention     interval not null default '90 days',
+    traffic_retention   interval not null default '2 days' check (traffic_retention >= interval '25 hours')
 );
 insert into integration.settings default values;
 
@@ -238,11 +239,84 @@ create table integration.dedup_keys (
 -- Serves purge.
 create index dedup_keys_expires_at on integration.dedup_keys using brin (expires_at);
 
--- Creates the monthly partitions of audit_log and the archive from this month to p_months ahead.
--- Locks: ACCESS EXCLUSIVE on the default partition for a moment, per created partition; a month whose rows already
--- fell into the default partition is left there. Returns how many were created.
+-- Counting. Every statement that changes messages appends here what it changed, one row per target, in its own transaction
+-- (on_published, on_changed, on_deleted, on_truncated): no index, and no row that two writers touch. fold() adds the rows up
+-- into the four tables below and deletes them; what is true now is the sum of both (current_counters and the other views).
+create table integration.deltas (
+    at         timestamptz not null,
+    -- With source_app: the ten minutes in which the messages were created.
+    created_at timestamptz,
+    -- How many messages more (or fewer) have each status; null: as many as before.
+    pending    integer,
+    scheduled  integer,
+    processing integer,
+    completed  integer,
+    failed     integer,
+    cancelled  integer,
+    -- How often the action happened, or for rows with source_app and no action: how many messages more are failed.
+    messages   integer,
+    target_app text not null,
+    -- null: what the changes above say (more processing: claimed; more completed: completed; …).
+    action     text,
+    source_app text
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 2000000000);
+
+-- Messages by status. Exact together with the deltas.
+create table integration.counters (
+    target_app text   not null,
+    status     text   not null,
+    messages   bigint not null,
+    primary key (target_app, status)
+) with (fillfactor = 50);
+
+-- How often each action happened since the beginning (published, claimed, completed, retried, …). Never goes down.
+create table integration.totals (
+    target_app text   not null,
+    action     text   not null,
+    messages   bigint not null,
+    primary key (target_app, action)
+) with (fillfactor = 50);
+
+-- The same by the minute in which it happened, kept for settings.traffic_retention.
+create table integration.traffic (
+    minute     timestamptz not null,
+    target_app text        not null,
+    action     text        not null,
+    messages   bigint      not null,
+    primary key (minute, target_app, action)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- By source, target and the ten minutes in which the messages were created: how many were published, and how many of
+-- them are failed now. Kept for settings.traffic_retention.
+create table integration.outcomes (
+    created_at timestamptz not null,
+    source_app text        not null,
+    target_app text        not null,
+    published  bigint      not null default 0,
+    failed     bigint      not null default 0,
+    primary key (created_at, source_app, target_app)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- Who does the maintenance, for how long nobody else does, and when each part of it was last done: one row.
+create table integration.maintenance (
+    only_row    boolean primary key default true check (only_row),
+    leader      text,
+    leads_until timestamptz,
+    -- When a round of archiving, purging and partitions last came to its end.
+    cleaned_at  timestamptz,
+    -- When the counters were last compared with the table.
+    checked_at  timestamptz
+) with (fillfactor = 50);
+insert into integration.maintenance default values;
+
+-- Creates the monthly partitions of audit_log and the archive from this month to p_months ahead. A month whose rows already
+-- fell into the default partition is left there. Returns how many were created; what is in the way of somebody is left for
+-- the next time.
+-- Locks: SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on its default partition, which nobody writes to: 50 ms at
+-- most, and for a moment. (CREATE TABLE ... PARTITION OF would keep all writers out while it waits.)
 create function integration.ensure_partitions(p_months integer default 3) returns integer
-    language plpgsql as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50 ms' as $$
 declare
     v_month   timestamptz;
     v_parent  text;
@@ -259,9 +333,15 @@ begin
             execute format('select exists (select from integration.%I where %I >= %L and %I < %L)',
                            v_parent || '_default', v_column, v_month, v_column, v_month + interval '1 month') into v_strays;
             continue when v_strays;
-            execute format('create table integration.%I partition of integration.%I for values from (%L) to (%L)',
-                           v_name, v_parent, v_month, v_month + interval '1 month');
-            v_created := v_created + 1;
+            begin
+                execute format('create table integration.%I (like integration.%I including defaults including constraints
+                    including storage including indexes)', v_name, v_parent);
+                execute format('alter table integration.%I attach partition integration.%I for values from (%L) to (%L)',
+                               v_parent, v_name, v_month, v_month + interval '1 month');
+                v_created := v_created + 1;
+            exception when lock_not_available or deadlock_detected then
+                raise debug 'partition % is left for later: %', v_name, sqlerrm;
+            end;
         end loop;
     end loop;
     return v_created;

@@ -36,14 +36,22 @@ create function integration.bell_is_on(p_target text) returns boolean
 -- Rings one target: NOTIFY with an empty payload, delivered at commit, merged within a transaction.
 -- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY), the
 -- target's bell is off, or it is on demand (the default) and nobody is parked.
+-- PL/pgSQL, because it keeps its plans: as one SQL statement it was planned for every publish, which cost more than all
+-- the counting.
 create function integration.ring(p_target text) returns void
-    language sql
-    begin atomic
-        select pg_notify(integration.channel(p_target), '')
-         where integration.bell_is_on(p_target)
-           and case coalesce((select t.bell from integration.targets t where t.target_app = p_target), 'on_demand')
-                   when 'always' then true else integration.somebody_is_parked(p_target) end;
-    end;
+    language plpgsql as $$
+declare
+    v_bell text;
+begin
+    if current_setting('integration.notify', true) = 'off' then
+        return;
+    end if;
+    select t.bell into v_bell from integration.targets t where t.target_app = p_target;
+    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand') and not integration.somebody_is_parked(p_target) then
+        return;
+    end if;
+    perform pg_notify(integration.channel(p_target), '');
+end $$;
 
 -- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
 -- transaction plus one, which one still running may have. Call it outside a writing transaction.
@@ -95,47 +103,114 @@ create function integration.ring_due(p_target text, p_due timestamptz) returns v
                and d.available_at > integration.clock() + interval '10 s');
     end;
 
--- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; and the dedup keys of
--- plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT.
+-- The ten minutes a time belongs to: what error rates are counted by.
+create function integration.ten_minutes(p_at timestamptz) returns timestamptz
+    language sql immutable parallel safe
+    return date_bin('10 min', p_at, '2000-01-01 00:00:00 UTC');
+
+-- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; the counting; and the dedup
+-- keys of plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT.
+-- Nearly every statement publishes rows that are alike; those are counted by the cheapest statements there are, because a
+-- plan with an aggregate and a sort costs a lone message more than all the rest of this function.
 -- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken.
 create function integration.on_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_target  text;
-    v_pending boolean;
-    v_due     timestamptz;
-    v_taken   text;
+    v_pending   integer;
+    v_scheduled integer;
+    v_source    text;
+    v_target    text;
+    v_status    text;
+    v_key       text;
+    v_alike     boolean := false;
+    v_keys      boolean;
+    v_rung      text;
+    v_since     timestamptz;
+    v_later     boolean := false;
 begin
-    if exists (select from published p where p.dedup_key is not null) then
-        with claimed as (
-            insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
-            -- A key twice in one statement: the first row takes it, the second finds it taken.
-            select distinct on (p.source_app, p.dedup_key) p.source_app, p.dedup_key, p.id, integration.clock() + s.dedup_window
-              from published p, integration.settings s
-             where p.dedup_key is not null
-             order by p.source_app, p.dedup_key, p.id
-            on conflict (source_app, dedup_key) do update set staging_id = excluded.staging_id, expires_at = excluded.expires_at
-             where k.expires_at <= integration.clock() or k.staging_id = excluded.staging_id
-            returning k.staging_id)
-        select p.dedup_key into v_taken from published p
-         where p.dedup_key is not null and p.id not in (select staging_id from claimed) limit 1;
-        if v_taken is not null then
-            raise exception 'dedup key "%" was already used by this source inside the dedup window', v_taken
-                using errcode = 'unique_violation', hint = 'integration.publish() returns the id of the first message instead of failing';
-        end if;
+    select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
+      into v_source, v_target, v_status, v_key, v_since from published p limit 1;
+    if v_target is null then
+        return null;
     end if;
-    for v_target, v_pending, v_due in
-        select p.target_app, bool_or(p.status = 'pending'), min(p.available_at) filter (where p.status = 'scheduled')
-          from published p where p.status in ('pending', 'scheduled') group by p.target_app
-    loop
-        if v_pending then
+    -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement, seeing
+    -- that it is nothing once the variables are known.
+    if v_status in ('pending', 'scheduled') then
+        v_alike := not exists (
+            select from published p
+             where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
+                or (p.dedup_key is null) <> (v_key is null)
+                or p.created_at < v_since or p.created_at >= v_since + interval '10 min');
+    end if;
+    v_keys := v_key is not null;
+    if not v_alike then
+        v_keys := exists (select from published p where p.dedup_key is not null);
+    end if;
+    if v_keys then
+        perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
+           from published p where p.dedup_key is not null;
+    end if;
+    if v_alike then
+        insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+        select integration.clock(), v_since, case v_status when 'pending' then c.messages end,
+               case v_status when 'scheduled' then c.messages end, c.messages, v_target, 'published', v_source
+          from (select count(*) as messages from published) c;
+        if v_status = 'pending' then
             perform integration.ring(v_target);
+        else
+            perform integration.ring_due(v_target, (select min(p.available_at) from published p));
         end if;
-        if v_due is not null then
-            perform integration.ring_due(v_target, v_due);
+        return null;
+    end if;
+    -- Counting names the targets and what is there for them, so it is the loop over them, too.
+    for v_pending, v_scheduled, v_target in
+        insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
+                                        messages, target_app, action, source_app)
+        select integration.clock(), g.created_at, case g.status when 'pending' then g.messages end,
+               case g.status when 'scheduled' then g.messages end, case g.status when 'processing' then g.messages end,
+               case g.status when 'completed' then g.messages end, case g.status when 'failed' then g.messages end,
+               case g.status when 'cancelled' then g.messages end, g.messages, g.target_app, 'published', g.source_app
+          from (select p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at) as created_at, count(*) as messages
+                  from published p group by p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at)) g
+         order by g.target_app
+        returning pending, scheduled, target_app
+    loop
+        if v_pending is not null and v_target is distinct from v_rung then
+            perform integration.ring(v_target);
+            v_rung := v_target;
         end if;
+        v_later := v_later or v_scheduled is not null;
     end loop;
+    if v_later then
+        perform integration.ring_due(s.target_app, s.due)
+           from (select p.target_app, min(p.available_at) as due from published p where p.status = 'scheduled' group by p.target_app) s;
+    end if;
     return null;
+end $$;
+
+-- Takes the dedup keys of messages that were inserted by plain SQL, all or none.
+-- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when one is taken.
+create function integration.take_dedup_keys(p_sources text[], p_dedup_keys text[], p_ids bigint[]) returns void
+    language plpgsql as $$
+declare
+    v_taken text;
+begin
+    with given as materialized (
+        select g.source_app, g.dedup_key, g.id from unnest(p_sources, p_dedup_keys, p_ids) g (source_app, dedup_key, id)),
+    claimed as (
+        insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
+        -- A key twice in one statement: the first row takes it, the second finds it taken.
+        select distinct on (g.source_app, g.dedup_key) g.source_app, g.dedup_key, g.id, integration.clock() + s.dedup_window
+          from given g, integration.settings s
+         order by g.source_app, g.dedup_key, g.id
+        on conflict (source_app, dedup_key) do update set staging_id = excluded.staging_id, expires_at = excluded.expires_at
+         where k.expires_at <= integration.clock() or k.staging_id = excluded.staging_id
+        returning k.staging_id)
+    select g.dedup_key into v_taken from given g where g.id not in (select c.staging_id from claimed c) limit 1;
+    if v_taken is not null then
+        raise exception 'dedup key "%" was already used by this source inside the dedup window', v_taken
+            using errcode = 'unique_violation', hint = 'integration.publish() returns the id of the first message instead of failing';
+    end if;
 end $$;
 
 create trigger data_staging_published after insert on integration.data_staging

@@ -10,11 +10,12 @@ use crate::{
     consumer::ConsumerBuilder,
     doctor,
     error::{Error, Result},
+    maintenance::{self, Maintenance},
     message::MessageId,
     migrate,
-    process::{LeaseConfig, Process},
+    process::{self, LeaseConfig, Process},
     producer::Producer,
-    store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, Store, TargetStats},
+    store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, Store, TargetStats},
     telemetry::{Observer, Propagator, Telemetry},
     wake::PingConfig,
 };
@@ -247,14 +248,28 @@ impl Broker {
         self.0.store.dead_letter_ids(filter).await
     }
 
-    /// What every consumer process does beside its work, once: rescues the messages of dead consumers, makes due messages
-    /// pending, lets canaries of open breakers through, creates partitions ahead. For installations where nothing but
-    /// plain SQL consumes.
+    /// All of the maintenance, once and now, whoever else does it: rescues the messages of dead consumers, makes due messages
+    /// pending, lets canaries of open breakers through, folds counters, archives and purges what is past retention, creates
+    /// and drops partitions. In small transactions with pauses; what somebody holds is left for the next time. Cancelling
+    /// it leaves what was done.
     ///
     /// # Errors
     /// The database's.
     pub async fn maintain(&self) -> Result<Maintained> {
-        self.0.store.maintain().await
+        maintenance::all(&self.0.store).await
+    }
+
+    /// The maintenance in rounds, for processes without a consumer: consumers do it by themselves.
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(self.0.store.clone(), process::new_incarnation(&process::host_name()))
+    }
+
+    /// What [`maintain`](Self::maintain) would do now; changes nothing. Empty: nothing.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
+        self.0.store.maintenance_due().await
     }
 
     /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.

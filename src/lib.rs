@@ -51,9 +51,11 @@ mod shutdown;
 mod telemetry;
 
 mod held;
+mod maintenance;
 mod process;
 mod sweep;
 mod wake;
+mod wakeups;
 
 pub mod migrate;
 mod store;
@@ -69,11 +71,12 @@ pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
+pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, TargetStats};
+pub use store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, TargetStats};
 
 #[cfg(feature = "metrics")]
 pub use telemetry::Metrics;

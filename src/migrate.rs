@@ -43,6 +43,8 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     8 "0008_operate"
     9 "0009_breaker"
     10 "0010_views"
+    11 "0011_counters"
+    12 "0012_maintenance"
 };
 
 /// Taken for the length of a migration: "door" and 1.

@@ -1,5 +1,5 @@
-//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue, and the alarm
-//! clock for scheduled messages. One per broker, shared by all its consumers.
+//! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue and maintenance,
+//! and the alarm clock for scheduled messages. One per broker, shared by all its consumers.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +20,13 @@ use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
     held::Held,
+    maintenance,
+    message::Found,
     store::{Registration, Store},
     sweep::Sweeper,
     telemetry::Event,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
+    wakeups::Wakeups,
 };
 
 /// Full rescues (leases of single claims, strays) and alarm checks happen at least this often even if nothing rings.
@@ -75,6 +78,7 @@ struct Shared {
     /// Every running handler holds it shared; a suspect runs holding it alone.
     alone: Arc<RwLock<()>>,
     held: Arc<Held>,
+    wakeups: Wakeups,
 }
 
 impl Process {
@@ -99,12 +103,14 @@ impl Process {
             due: Arc::default(),
             alone: Arc::default(),
             held: Arc::default(),
+            wakeups: Wakeups::default(),
         });
         let current = shared.incarnation.borrow().clone();
         shared.register(&current).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
+        tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
         let telemetry = shared.store.telemetry().clone();
         let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
         Ok(Self {
@@ -160,6 +166,11 @@ impl Process {
         &self.shared.held
     }
 
+    /// Notes how claimed messages were found; the heartbeat tells the database now and then.
+    pub(crate) fn found(&self, target: &str, found: Found, messages: usize) {
+        self.shared.wakeups.add(target, found, messages);
+    }
+
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.
     pub(crate) async fn join(
         &self,
@@ -213,6 +224,7 @@ impl Process {
     /// Gives back what is still held and leaves the list of consumers.
     pub(crate) async fn deregister(&self) -> Result<usize> {
         let current = self.shared.incarnation.borrow().clone();
+        self.shared.wakeups.flush(&self.shared.store).await;
         self.shared.store.deregister(&current).await
     }
 }
@@ -318,6 +330,7 @@ async fn beat_for_ever(shared: Arc<Shared>) {
             if let Err(error) = shared.held.return_strays_if_idle(&shared.beats, &incarnation).await {
                 debug!(?error, "looking for strays failed; the next full rescue tries again");
             }
+            shared.wakeups.flush(&shared.beats).await;
             next_full_rescue = asked + backoff::jittered(HOUSEKEEPING, rand::random());
         }
     }
@@ -356,12 +369,12 @@ async fn watch_the_clock(shared: Arc<Shared>) {
     }
 }
 
-fn new_incarnation(host: &str) -> Arc<str> {
+pub(crate) fn new_incarnation(host: &str) -> Arc<str> {
     format!("{}-{}-{:016x}", host.chars().take(60).collect::<String>(), std::process::id(), rand::random::<u64>())
         .into()
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())

@@ -121,6 +121,7 @@ impl Loop {
                 let count = looked.deliveries.len();
                 let others = self.leased == Leased::Others;
                 self.leased(count);
+                self.context.process.found(&self.context.target, found, count);
                 let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
                 let marks = if of_held { &mut self.held_marks } else { &mut self.marks };
                 marks.looked(from, lowest_first, !full, &Sight::of(&looked));

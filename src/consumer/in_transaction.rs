@@ -127,6 +127,7 @@ impl Loop {
     pub(super) fn held(&mut self, batch: HeldBatch) {
         self.context.allowance.put_back(batch.limit - batch.completed);
         self.runs.ok += batch.completed as i64;
+        self.context.process.found(&self.context.target, batch.found, batch.completed);
         if batch.refused {
             self.hold_limit = (self.hold_limit / 2).max(1);
             self.leased = Leased::Next(batch.took.max(1));

@@ -7,7 +7,6 @@ use crate::{error::Result, message::MessageId};
 
 const HISTORY: &str = "select * from integration.history($1)";
 const DEAD_LETTER_IDS: &str = "select * from integration.dead_letter_ids($1, $2, $3, $4, $5)";
-const MAINTAIN: &str = "select rescued, promoted from integration.maintain()";
 
 /// One line of the audit log about one message.
 #[derive(Clone, Debug)]
@@ -48,16 +47,6 @@ pub struct DeadLetters {
     pub limit: Option<u32>,
 }
 
-/// What [`Broker::maintain`](crate::Broker::maintain) did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Maintained {
-    /// Messages of dead consumers that were put back.
-    pub rescued: usize,
-    /// Scheduled messages whose time had come.
-    pub promoted: usize,
-}
-
 impl Store {
     pub(crate) async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
         let rows = self.query("read the audit log", HISTORY, &[&id]).await?;
@@ -85,11 +74,5 @@ impl Store {
             [&filter.target, &filter.record_type, &filter.source, &filter.reason, &limit];
         let rows = self.query("look for dead letters", DEAD_LETTER_IDS, &params).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
-    }
-
-    pub(crate) async fn maintain(&self) -> Result<Maintained> {
-        let row = self.query_one("maintain", MAINTAIN, &[]).await?;
-        let (rescued, promoted): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Maintained { rescued: rescued as usize, promoted: promoted as usize })
     }
 }

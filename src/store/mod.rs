@@ -5,6 +5,7 @@ mod claim;
 mod history;
 mod json;
 mod lease;
+mod maintain;
 mod observe;
 mod operate;
 mod publish;
@@ -21,9 +22,11 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
-pub use history::{AuditEvent, DeadLetters, Maintained};
+pub use history::{AuditEvent, DeadLetters};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
+pub(crate) use maintain::FoundCounts;
+pub use maintain::{Maintained, MaintenanceDue};
 pub use observe::{BreakerRow, TargetStats};
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};

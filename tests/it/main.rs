@@ -8,6 +8,7 @@ mod breaker;
 mod claim;
 #[cfg(feature = "cli")]
 mod cli;
+mod counters;
 mod doctor;
 mod effects;
 mod examples;
@@ -19,6 +20,7 @@ mod leases;
 mod lifecycle;
 mod listener;
 mod logs;
+mod maintenance;
 mod marks;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -31,6 +33,7 @@ mod plans;
 mod proxy;
 mod publish;
 mod restart;
+mod retention;
 mod seed;
 mod server;
 mod shutdown;

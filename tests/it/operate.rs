@@ -69,10 +69,16 @@ async fn maintain_rescues_and_promotes_where_no_consumer_runs() {
     let id = plain_insert(&client, "billing", "1").await;
     client.batch_execute("select integration.claim('billing', 'dead', 1, p_lease => '-1 s')").await.unwrap();
     client.batch_execute("select integration.publish('shop', 'billing', 'n', '2', p_delay => '1 us')").await.unwrap();
+    let due = doorbell(&db, &["maintain", "--dry-run"]).await;
+    assert_eq!(out(&due), "TASK\tOF\tCOUNT\nrescue\tbilling\t1\npromote\tbilling\t1\nfold\tdeltas\t3\n");
     let maintained = doorbell(&db, &["maintain", "--once"]).await;
-    assert_eq!(out(&maintained), "rescued 1, promoted 1\n");
+    assert_eq!(out(&maintained), "rescued 1, promoted 1, archived 0, purged 0\n");
     let rescued = until_status(&client, id, "pending").await;
     assert_eq!((rescued.crash_count, rescued.retry_count), (1, 0));
+    doorbell(&db, &["maintain", "--once"]).await;
+    let nothing = doorbell(&db, &["maintain", "--dry-run", "--json"]).await;
+    assert_eq!(out(&nothing), "{\"due\":[]}\n");
+    assert_eq!(out(&doorbell(&db, &["maintain", "--dry-run"]).await), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
