@@ -23,6 +23,14 @@ begin
     return found;
 end $$;
 
+-- Leaves the maintenance to whoever asks next, if the caller does it.
+-- Locks: the row of maintenance.
+create function integration.step_down(p_name text) returns void
+    language sql security definer set search_path = pg_catalog, pg_temp
+    begin atomic
+        update integration.maintenance m set leads_until = null, leader = null where m.leader = p_name;
+    end;
+
 -- How long messages that have ended stay, and what happens then, for every target and status that has any (by the
 -- counters). Failed and cancelled ones stay for failed_retention.
 create view integration.retention as
