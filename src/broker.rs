@@ -11,11 +11,10 @@ use crate::{
     doctor,
     error::{Error, Result},
     maintenance::{self, Maintenance},
-    message::MessageId,
     migrate,
     process::{self, LeaseConfig, Process},
     producer::Producer,
-    store::{AuditEvent, BreakerRow, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, Store, TargetStats},
+    store::{BreakerRow, Maintained, MaintenanceDue, Store, TargetStats},
     telemetry::{Observer, Propagator, Telemetry},
     wake::PingConfig,
 };
@@ -191,14 +190,6 @@ impl Broker {
         self.0.store.is_drained(target, record_types).await
     }
 
-    /// The registered processes, oldest first.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
-        self.0.store.consumers().await
-    }
-
     /// The circuit breakers that were ever tripped, by key.
     ///
     /// # Errors
@@ -231,23 +222,6 @@ impl Broker {
         self.0.process.get().is_some_and(|process| process.is_listening())
     }
 
-    /// The life of one message as the audit log has it, oldest first; also after it was archived or deleted. Empty when
-    /// nothing was written about it (the level is `outcomes` by default).
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
-        self.0.store.history(id).await
-    }
-
-    /// The ids of the dead letters that a filter names, oldest failure first: what to [`redrive`](Self::redrive).
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn dead_letter_ids(&self, filter: &DeadLetters) -> Result<Vec<MessageId>> {
-        self.0.store.dead_letter_ids(filter).await
-    }
-
     /// All of the maintenance, once and now, whoever else does it: rescues the messages of dead consumers, makes due messages
     /// pending, lets canaries of open breakers through, folds counters, archives and purges what is past retention, creates
     /// and drops partitions. In small transactions with pauses; what somebody holds is left for the next time. Cancelling
@@ -270,65 +244,6 @@ impl Broker {
     /// The database's.
     pub async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
         self.0.store.maintenance_due().await
-    }
-
-    /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        self.0.store.redrive(ids).await
-    }
-
-    /// Puts one ended message back inside the caller's transaction, for audited recovery.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such message,
-    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
-    /// rolled back.
-    pub async fn redrive_in(&self, tx: &tokio_postgres::Transaction<'_>, id: MessageId) -> Result<()> {
-        Store::redrive_in(tx, id).await
-    }
-
-    /// Opens a breaker by hand: nothing it guards is claimed, fleet-wide, until canaries come back well after `reopen`, or
-    /// until it is closed by hand where that is `None`. The key is a target's name or the `breaker_key` of its settings.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn open_breaker(&self, key: &str, reason: Option<&str>, reopen: Option<Duration>) -> Result<()> {
-        self.0.store.open_breaker(key, reason, reopen).await
-    }
-
-    /// Closes a breaker by hand; false when it was closed.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
-        self.0.store.close_breaker(key, reason).await
-    }
-
-    /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn cancel(&self, ids: &[MessageId], reason: Option<&str>) -> Result<Vec<MessageId>> {
-        self.0.store.cancel(ids, reason).await
-    }
-
-    /// Stops claiming for a target, fleet-wide and across restarts.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
-        self.0.store.pause(target, reason).await
-    }
-
-    /// Lets a paused target be claimed again; false when it was not paused.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn resume(&self, target: &str) -> Result<bool> {
-        self.0.store.resume(target).await
     }
 
     /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.

@@ -45,6 +45,9 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     10 "0010_views"
     11 "0011_counters"
     12 "0012_maintenance"
+    13 "0013_gates"
+    14 "0014_explain"
+    15 "0015_list"
 };
 
 /// Taken for the length of a migration: "door" and 1.

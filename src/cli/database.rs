@@ -39,7 +39,8 @@ impl DatabaseArgs {
 
     /// Connects with a configuration of its own.
     pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
-        Ok(Broker::with_config(self.settings().await?, config).await?)
+        let settings = self.settings().await?.fallback_application_name(actor());
+        Ok(Broker::with_config(settings, config).await?)
     }
 
     pub(crate) fn kept_options(&self) -> KeptOptions {
@@ -58,5 +59,13 @@ impl DatabaseArgs {
             Some(kept) => Ok(Settings::parse(&kept.connection_string("postgres"))?),
             None => Err(Failure::new(Exit::Unreachable, NOTHING_CHOSEN)),
         }
+    }
+}
+
+/// Who acts, as the audit log and those who ask why a target is paused see it.
+fn actor() -> String {
+    match whoami::username() {
+        Ok(user) => format!("doorbell ({user})"),
+        Err(_) => "doorbell".to_owned(),
     }
 }

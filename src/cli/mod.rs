@@ -10,6 +10,14 @@ mod migrate;
 mod consume;
 mod publish;
 
+mod explain;
+mod list;
+mod show;
+mod stats;
+mod tail;
+mod targets;
+mod top;
+
 mod audit;
 mod breaker;
 mod cancel;
@@ -19,7 +27,7 @@ mod maintain;
 mod pause;
 mod redrive;
 mod resume;
-mod stats;
+mod retry;
 
 mod completions;
 
@@ -27,8 +35,10 @@ mod consent;
 mod database;
 mod duration;
 mod exit;
+mod filter;
 mod logs;
 mod output;
+mod selection;
 mod signals;
 mod timestamp;
 mod watch;
@@ -116,7 +126,14 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Stats(stats::Stats),
+    Top(top::Top),
+    Targets(targets::Targets),
+    List(list::List),
+    Show(show::Show),
+    Explain(explain::Explain),
+    Tail(tail::Tail),
     Audit(audit::Audit),
+    Retry(retry::Retry),
     Redrive(redrive::Redrive),
     Cancel(cancel::Cancel),
     Pause(pause::Pause),
@@ -175,6 +192,13 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
+            Self::Top(top) => top.run(global).await,
+            Self::Targets(targets) => targets.run(global).await,
+            Self::List(list) => list.run(global).await,
+            Self::Show(show) => show.run(global).await,
+            Self::Explain(explain) => explain.run(global).await,
+            Self::Tail(tail) => tail.run(global).await,
+            Self::Retry(retry) => retry.run(global).await,
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,

@@ -2,9 +2,12 @@
 //! lives in `migrations/`.
 
 mod claim;
+mod follow;
 mod history;
+mod inspect;
 mod json;
 mod lease;
+mod list;
 mod maintain;
 mod observe;
 mod operate;
@@ -22,9 +25,13 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
-pub use history::{AuditEvent, DeadLetters};
+pub use follow::Event;
+pub(crate) use follow::Seen;
+pub use history::AuditEvent;
+pub use inspect::{Explanation, StoredMessage, TargetState};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
+pub use list::{MessageRow, Page};
 pub(crate) use maintain::FoundCounts;
 pub use maintain::{Maintained, MaintenanceDue};
 pub use observe::{BreakerRow, TargetStats};
