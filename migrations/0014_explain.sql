@@ -214,14 +214,14 @@ begin
     -- Two ranges of the ready index, each read from its beginning.
     select count(*) into v_before from (
         (select from integration.data_staging d
-          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority > m.priority limit v_max)
+          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority > m.priority limit v_max + 1)
         union all
         (select from integration.data_staging d
           where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority = m.priority
-            and (d.created_at, d.id) < (m.created_at, m.id) limit v_max)
-        limit v_max) b;
+            and (d.created_at, d.id) < (m.created_at, m.id) limit v_max + 1)
+        limit v_max + 1) b;
     v_said := case v_before when 0 then 'it is the next' when 1 then 'one message is before it'
-                            when v_max then format('more than %s messages are before it', v_max)
+                            when v_max + 1 then format('more than %s messages are before it', v_max)
                             else format('%s messages are before it', v_before) end;
     select coalesce(sum((c.targets #>> array[m.target_app, 'capacity'])::bigint), 0), coalesce(sum(h.held), 0)
       into v_capacity, v_held

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     error::Result,
-    store::{Event, Seen, Store},
+    store::{Change, Seen, Store},
 };
 
 /// An id can be drawn a moment before its transaction has a number (COPY reserves ids), so no barrier covers that moment.
@@ -56,7 +56,7 @@ impl Follower {
     ///
     /// # Errors
     /// The database's. The next call goes on where the last good one ended.
-    pub async fn events(&mut self) -> Result<Vec<Event>> {
+    pub async fn events(&mut self) -> Result<Vec<Change>> {
         loop {
             let (told, all) = self.look().await?;
             if self.started {
@@ -71,7 +71,7 @@ impl Follower {
     }
 
     /// One look into both tables: what it tells, and whether it went to their ends.
-    async fn look(&mut self) -> Result<(Vec<Event>, bool)> {
+    async fn look(&mut self) -> Result<(Vec<Change>, bool)> {
         let now = Instant::now();
         let head = self.store.head().await?;
         let (mut messages, mut events) = (self.messages.clone(), self.events.clone());
@@ -89,7 +89,7 @@ impl Follower {
         let all = is_all(&published) && is_all(&changed);
         (self.messages, self.events) = (messages, events);
         let told = published.into_iter().chain(changed).filter_map(|seen| seen.event);
-        let mut told: Vec<Event> = told.filter(|event| self.target.is_none() || event.target == self.target).collect();
+        let mut told: Vec<Change> = told.filter(|event| self.target.is_none() || event.target == self.target).collect();
         told.sort_by_key(|event| event.at);
         Ok((told, all))
     }

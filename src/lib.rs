@@ -83,12 +83,13 @@ pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
 pub use store::{
-    AuditEvent, BreakerRow, ConsumerRow, Event, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
+    AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
     StoredMessage, TargetState, TargetStats,
 };
+
 #[cfg(feature = "metrics")]
 pub use telemetry::Metrics;
-pub use telemetry::{Observation, Observer, Propagator};
+pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

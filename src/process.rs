@@ -24,7 +24,7 @@ use crate::{
     message::Found,
     store::{Registration, Store},
     sweep::Sweeper,
-    telemetry::Observation,
+    telemetry::Event,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
     wakeups::Wakeups,
 };
@@ -322,7 +322,7 @@ async fn beat_for_ever(shared: Arc<Shared>) {
             Ok(0) => {}
             Ok(count) => {
                 info!(count, "rescued messages of dead consumers");
-                shared.store.telemetry().tell(Observation::Rescued { messages: count });
+                shared.store.telemetry().tell(Event::Rescued { messages: count });
             }
             Err(error) => debug!(?error, "rescue failed; the next beat tries again"),
         }

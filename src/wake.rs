@@ -32,7 +32,7 @@ use crate::{
     backoff,
     connection::{self, Messages, Settings},
     error::{Error, ErrorKind, Result},
-    telemetry::{Observation, Telemetry},
+    telemetry::{Event, Telemetry},
 };
 
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
@@ -259,14 +259,14 @@ impl Report {
     fn up(&mut self) {
         self.sessions += 1;
         self.state.send_replace(ListenerState::Listening);
-        self.telemetry.tell(Observation::Listening { up: true, sessions: self.sessions });
+        self.telemetry.tell(Event::Listening { up: true, sessions: self.sessions });
     }
 
     /// Returns whether it was up.
     fn down(&self) -> bool {
         let was_up = self.state.send_replace(ListenerState::Down) == ListenerState::Listening;
         if was_up {
-            self.telemetry.tell(Observation::Listening { up: false, sessions: self.sessions });
+            self.telemetry.tell(Event::Listening { up: false, sessions: self.sessions });
         }
         was_up
     }

@@ -43,6 +43,11 @@ impl DatabaseArgs {
         Ok(Broker::with_config(settings, config).await?)
     }
 
+    /// The database that the command line names, and nothing else does.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
     pub(crate) fn kept_options(&self) -> KeptOptions {
         KeptOptions { state_directory: self.state_directory.clone(), ..KeptOptions::default() }
     }

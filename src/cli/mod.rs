@@ -1,5 +1,6 @@
 //! The command line: one file per command, each with its arguments and what it does with them.
 
+mod bench;
 mod demo;
 
 mod down;
@@ -142,9 +143,13 @@ enum Command {
     Consumers(consumers::Consumers),
     Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
+    Bench(bench::Bench),
+    Latency(bench::Latency),
     Completions(completions::Completions),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
+    #[command(hide = true)]
+    BenchConsumer(bench::BenchConsumer),
 }
 
 /// The program.
@@ -155,6 +160,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Consume(_) | Command::Maintain(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
+        // Its own words are enough: fleets come and go.
+        Command::Bench(_) | Command::Latency(_) | Command::BenchConsumer(_) => Level::ERROR,
         _ => Level::WARN,
     };
     logs::start(usual, global.verbose, global.log_format);
@@ -176,6 +183,9 @@ impl Command {
             Self::Consume(consume) => return consume.run(global, signals).await,
             Self::Demo(demo) => return demo.run(global, signals).await,
             Self::DemoConsumer(consumer) => return consumer.run(signals).await,
+            Self::Bench(bench) => return bench.run(global, signals).await,
+            Self::Latency(latency) => return latency.run(global, signals).await,
+            Self::BenchConsumer(consumer) => return consumer.run(signals).await,
             _ => {}
         }
         tokio::select! {
@@ -209,7 +219,12 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Consumers(consumers) => consumers.run(global).await,
             Self::Completions(completions) => completions.run(),
-            Self::Consume(_) | Self::Demo(_) | Self::DemoConsumer(_) => unreachable!("run with their own signals"),
+            Self::Consume(_)
+            | Self::Demo(_)
+            | Self::DemoConsumer(_)
+            | Self::Bench(_)
+            | Self::Latency(_)
+            | Self::BenchConsumer(_) => unreachable!("run with their own signals"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::Event;
+use doorbell::Change;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -72,7 +72,7 @@ impl Tail {
     }
 }
 
-fn print(event: &Event, as_json: bool) -> std::io::Result<()> {
+fn print(event: &Change, as_json: bool) -> std::io::Result<()> {
     let details: Value = event.details.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     if as_json {
         return output::json(&json!({

@@ -36,7 +36,7 @@ const SLACK_SECONDS: f64 = 2.0;
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Event {
+pub struct Change {
     /// When, by the server's clock.
     pub at: SystemTime,
     /// What: published, completed, retried, failed, paused, … as the audit log has it.
@@ -68,7 +68,7 @@ pub struct Event {
 pub(crate) struct Seen {
     pub(crate) id: i64,
     /// `None`: the other table tells the same.
-    pub(crate) event: Option<Event>,
+    pub(crate) event: Option<Change>,
 }
 
 /// Where the tables end, and who still runs.
@@ -106,7 +106,7 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let id = row.try_get("id")?;
-                let event = Event {
+                let event = Change {
                     at: row.try_get("at")?,
                     action: "published".to_owned(),
                     id: Some(id),
@@ -141,7 +141,7 @@ fn changed(row: &Row) -> Result<Seen> {
     if action == "published" {
         return Ok(Seen { id, event: None });
     }
-    let event = Event {
+    let event = Change {
         at: row.try_get("at")?,
         action,
         id: row.try_get("staging_id")?,

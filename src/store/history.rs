@@ -1,4 +1,4 @@
-//! The story of a message; maintenance.
+//! The story of a message.
 
 use std::time::SystemTime;
 

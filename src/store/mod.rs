@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
-pub use follow::Event;
+pub use follow::Change;
 pub(crate) use follow::Seen;
 pub use history::AuditEvent;
 pub use inspect::{Explanation, StoredMessage, TargetState};

@@ -25,7 +25,7 @@ use crate::{
     outcome::Outcome,
 };
 
-pub use observer::{Observation, Observer};
+pub use observer::{Event, Observer};
 #[cfg(feature = "metrics")]
 pub use prometheus::Metrics;
 pub use propagator::Propagator;
@@ -39,9 +39,9 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     /// Tells the observer, if there is one.
-    pub(crate) fn tell(&self, observation: Observation<'_>) {
+    pub(crate) fn tell(&self, event: Event<'_>) {
         if let Some(observer) = &self.observer {
-            observer.observe(&observation);
+            observer.observe(&event);
         }
     }
 
@@ -69,7 +69,7 @@ impl Telemetry {
         spans::ended(&span, messages, claimed.as_ref().err());
         if let Some(started) = started {
             let (took, error) = (started.elapsed(), claimed.as_ref().err());
-            self.tell(Observation::Claimed { target, found, messages, took, error });
+            self.tell(Event::Claimed { target, found, messages, took, error });
         }
         claimed
     }
@@ -103,7 +103,7 @@ impl Telemetry {
         spans::ended(&span, settled, lost.as_ref().err());
         if let Some(started) = started {
             let (took, error) = (started.elapsed(), lost.as_ref().err());
-            self.tell(Observation::Settled { target, messages: settled, took, error });
+            self.tell(Event::Settled { target, messages: settled, took, error });
         }
         if let Ok(lost) = lost {
             self.lease_lost(target, lost);
@@ -114,7 +114,7 @@ impl Telemetry {
     /// So many messages of a target turned out to belong to somebody else.
     pub(crate) fn lease_lost(&self, target: &str, messages: usize) {
         if messages > 0 {
-            self.tell(Observation::LeaseLost { target, messages });
+            self.tell(Event::LeaseLost { target, messages });
         }
     }
 }
@@ -156,7 +156,7 @@ impl<'a> Publishing<'a> {
         if let Some(took) = started.map(|started| started.elapsed()) {
             for (target, count) in by_target(messages) {
                 let messages = if error.is_none() { count } else { 0 };
-                telemetry.tell(Observation::Published { target, messages, took, error });
+                telemetry.tell(Event::Published { target, messages, took, error });
             }
         }
         published
@@ -191,12 +191,12 @@ impl Processing<'_> {
         let Self { telemetry, target, record_type, first_after, span } = self;
         let started = telemetry.now();
         if let Some(age) = first_after {
-            telemetry.tell(Observation::Started { target, record_type, age });
+            telemetry.tell(Event::Started { target, record_type, age });
         }
         let outcome = handling.instrument(span.clone()).await;
         spans::handled(&span, &outcome);
         if let Some(started) = started {
-            telemetry.tell(Observation::Processed { target, record_type, outcome: &outcome, took: started.elapsed() });
+            telemetry.tell(Event::Processed { target, record_type, outcome: &outcome, took: started.elapsed() });
         }
         outcome
     }

@@ -11,14 +11,14 @@ use crate::{error::Error, message::Found, outcome::Outcome};
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use doorbell::{Observation, Observer};
+/// use doorbell::{Event, Observer};
 ///
 /// #[derive(Debug, Default)]
 /// struct Claims(AtomicU64);
 ///
 /// impl Observer for Claims {
-///     fn observe(&self, observation: &Observation<'_>) {
-///         if let Observation::Claimed { messages, .. } = observation {
+///     fn observe(&self, event: &Event<'_>) {
+///         if let Event::Claimed { messages, .. } = event {
 ///             self.0.fetch_add(*messages as u64, Ordering::Relaxed);
 ///         }
 ///     }
@@ -26,13 +26,13 @@ use crate::{error::Error, message::Found, outcome::Outcome};
 /// ```
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Something happened.
-    fn observe(&self, observation: &Observation<'_>);
+    fn observe(&self, event: &Event<'_>);
 }
 
 /// What an [`Observer`] is told. Durations are measured in this process, on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Observation<'a> {
+pub enum Event<'a> {
     /// A publish ended: once for each target of the call. Inside a transaction of the caller's, when its statement ended.
     Published {
         /// For whom.
@@ -71,7 +71,7 @@ pub enum Observation<'a> {
     Processed {
         /// Whose message.
         target: &'a str,
-        /// As in [`Observation::Started`].
+        /// As in [`Event::Started`].
         record_type: &'a str,
         /// What it said; an error, a panic and a timeout are [`Outcome::Retry`].
         outcome: &'a Outcome,

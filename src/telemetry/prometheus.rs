@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Observation, Observer,
+    Event, Observer,
     fleet::Fleet,
     names::metrics::{
         BUILD, CLAIMS, CONSUMED, END_TO_END, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, OPERATION_DURATION,
@@ -188,14 +188,14 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn observe(&self, observation: &Observation<'_>) {
-        match *observation {
-            Observation::Published { target, messages, took, error } => {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::Published { target, messages, took, error } => {
                 let target = self.name(target);
                 self.ended(target.clone(), "send", took, error);
                 self.sent.get_or_create(&Target { target }).inc_by(messages as u64);
             }
-            Observation::Claimed { target, found, messages, took, error } => {
+            Event::Claimed { target, found, messages, took, error } => {
                 let target = self.name(target);
                 self.ended(target.clone(), "receive", took, error);
                 let look = Look { target, found: found.name() };
@@ -206,11 +206,11 @@ impl Observer for Metrics {
                 let _ = self.lease_losses.get_or_create(&labels);
                 self.found.get_or_create(&look).inc_by(messages as u64);
             }
-            Observation::Started { target, age, .. } => {
+            Event::Started { target, age, .. } => {
                 let target = self.name(target);
                 self.end_to_end.get_or_create(&Target { target }).observe(age.as_secs_f64());
             }
-            Observation::Processed { target, record_type, outcome, took } => {
+            Event::Processed { target, record_type, outcome, took } => {
                 let (target, record_type) = (self.name(target), self.name(record_type));
                 let labels = Target { target: target.clone() };
                 self.consumed.get_or_create(&labels).inc();
@@ -220,18 +220,18 @@ impl Observer for Metrics {
                 let run = Run { target, record_type, outcome: outcome.name() };
                 self.process.get_or_create(&run).observe(took.as_secs_f64());
             }
-            Observation::Settled { target, messages, took, error } => {
+            Event::Settled { target, messages, took, error } => {
                 let target = self.name(target);
                 self.ended(target.clone(), "settle", took, error);
                 self.settled.get_or_create(&Target { target }).inc_by(messages as u64);
             }
-            Observation::LeaseLost { target, messages } => {
+            Event::LeaseLost { target, messages } => {
                 self.lease_losses.get_or_create(&Target { target: self.name(target) }).inc_by(messages as u64);
             }
-            Observation::Rescued { messages } => {
+            Event::Rescued { messages } => {
                 self.rescued.inc_by(messages as u64);
             }
-            Observation::Listening { up, sessions } => {
+            Event::Listening { up, sessions } => {
                 self.listener_up.set(i64::from(up));
                 if up && sessions > 1 {
                     self.reconnects.inc();

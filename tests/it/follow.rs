@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use doorbell::{Broker, Event, Follower};
+use doorbell::{Broker, Change, Follower};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::support::{Database, count, message, plain_insert, soon};
@@ -13,7 +13,7 @@ async fn following(broker: &Broker, target: Option<&str>) -> Follower {
     follower
 }
 
-fn told(events: &[Event]) -> Vec<(&str, i64)> {
+fn told(events: &[Change]) -> Vec<(&str, i64)> {
     events.iter().map(|event| (event.action.as_str(), event.id.unwrap_or(0))).collect()
 }
 

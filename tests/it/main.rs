@@ -4,6 +4,8 @@ mod support;
 
 mod bad_data;
 mod bell;
+#[cfg(feature = "cli")]
+mod bench;
 mod breaker;
 mod claim;
 #[cfg(feature = "cli")]

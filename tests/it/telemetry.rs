@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, BrokerConfig, Headers, Message, Observation, Observer, Outcome, Propagator};
+use doorbell::{Broker, BrokerConfig, Event, Headers, Message, Observer, Outcome, Propagator};
 use tracing::Span;
 
 use crate::support::{Database, HOUR, echo, message, plain_insert, seen, until_so, until_status};
@@ -25,26 +25,26 @@ impl Told {
 }
 
 impl Observer for Told {
-    fn observe(&self, observation: &Observation<'_>) {
+    fn observe(&self, event: &Event<'_>) {
         let error = |error: Option<&doorbell::Error>| error.map(doorbell::Error::kind);
-        let line = match *observation {
-            Observation::Published { target, messages, error: e, .. } => {
+        let line = match *event {
+            Event::Published { target, messages, error: e, .. } => {
                 format!("published {messages} for {target}, {:?}", error(e))
             }
-            Observation::Claimed { messages: 0, .. } => return,
-            Observation::Claimed { target, messages, error: e, .. } => {
+            Event::Claimed { messages: 0, .. } => return,
+            Event::Claimed { target, messages, error: e, .. } => {
                 format!("claimed {messages} of {target}, {:?}", error(e))
             }
-            Observation::Started { target, record_type, .. } => format!("started {record_type} of {target}"),
-            Observation::Processed { target, record_type, outcome, .. } => {
+            Event::Started { target, record_type, .. } => format!("started {record_type} of {target}"),
+            Event::Processed { target, record_type, outcome, .. } => {
                 format!("processed {record_type} of {target}: {outcome:?}")
             }
-            Observation::Settled { target, messages, error: e, .. } => {
+            Event::Settled { target, messages, error: e, .. } => {
                 format!("settled {messages} of {target}, {:?}", error(e))
             }
-            Observation::LeaseLost { target, messages } => format!("lost {messages} of {target}"),
-            Observation::Listening { up, sessions } => format!("listening {up}, session {sessions}"),
-            _ => format!("{observation:?}"),
+            Event::LeaseLost { target, messages } => format!("lost {messages} of {target}"),
+            Event::Listening { up, sessions } => format!("listening {up}, session {sessions}"),
+            _ => format!("{event:?}"),
         };
         self.0.lock().unwrap().push(line);
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use doorbell::{Broker, ConsumerRow, Event, Follower, MessageId, Result, TargetState};
+use doorbell::{Broker, Change, ConsumerRow, Follower, MessageId, Result, TargetState};
 use tokio::time::Instant;
 
 /// Messages whose time of publishing is remembered until they complete.
@@ -81,7 +81,7 @@ impl Sampler {
         Ok(Sample { took, counts: std::mem::take(&mut self.counted), latencies, targets, consumers })
     }
 
-    fn count(&mut self, event: &Event) {
+    fn count(&mut self, event: &Change) {
         let Some(target) = &event.target else { return };
         let counts = match self.counted.get_mut(target) {
             Some(counts) => counts,
