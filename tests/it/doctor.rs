@@ -51,13 +51,12 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     let ills: Vec<_> = report.findings.iter().filter(own).collect();
     assert!(ills.is_empty(), "{ills:#?}");
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks =
-        "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck";
+    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
     assert!(finding(&report, "bell", "INSERT and its trigger").what.contains("woke"));
-    for table in ["data_staging", "audit_log", "consumers", "dedup_keys"] {
+    for table in ["data_staging", "audit_log", "consumers", "dedup_keys", "deltas", "stats"] {
         assert_eq!(count(&client, &format!("select count(*) from integration.{table}")).await, 0, "{table}");
     }
 }
@@ -315,6 +314,30 @@ async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_break
     // Paused, so that it waits for a reason that is said.
     assert!(finding(&report, "targets", "busy is paused").evidence.as_deref().unwrap().contains("1 live consumers"));
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_nobody_maintains_and_messages_that_only_sweeps_find_are_named() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    plain_insert(&client, "billing", "1").await;
+    let report = examined(&db).await;
+    assert_eq!(finding(&report, "maintenance", "nobody does the maintenance").level, Level::Warning);
+    client.execute("select integration.lead('somebody', 60000)", &[]).await.unwrap();
+    finding(&examined(&db).await, "maintenance", "somebody does it");
+
+    client
+        .batch_execute("select integration.note_found('{billing, quiet}', '{100, 1}', '{50, 1}', '{50, 8}')")
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    let swept = finding(&report, "wakeups", "25 % of the messages for billing were found by sweeps");
+    assert_eq!(swept.level, Level::Warning);
+    assert_eq!(ills(&report, "wakeups").len(), 1, "{report:#?}");
+    // Where sweeping is meant, it is no ill.
+    let off = "insert into integration.targets (target_app, bell) values ('billing', 'off')";
+    client.batch_execute(off).await.unwrap();
+    assert!(ills(&examined(&db).await, "wakeups").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
