@@ -23,6 +23,11 @@ fn patient() -> Options {
     Options { bell_within: Duration::from_secs(30), ..Options::default() }
 }
 
+/// For bells that will not come; those that do have to come in this time, too.
+fn waiting_in_vain() -> Options {
+    Options { bell_within: Duration::from_secs(5), ..Options::default() }
+}
+
 /// What a check found that is worse than well.
 fn ills<'a>(report: &'a Report, check: &str) -> Vec<&'a Finding> {
     report.findings.iter().filter(|finding| finding.check == check && finding.level > Level::Ok).collect()
@@ -84,8 +89,7 @@ async fn a_dropped_a_disabled_and_a_foreign_trigger_are_found_and_the_fixes_heal
         .await
         .unwrap();
     let broker = db.broker().await;
-    // No bell will come: there is no need to be patient.
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     let dropped = finding(&report, "drift", "trigger data_staging.data_staging_published is missing");
     let audit = finding(&report, "drift", "trigger data_staging.data_staging_changed is missing");
     let disabled = finding(&report, "drift", "trigger data_staging_hand_edit is disabled");
@@ -117,7 +121,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
         .await
         .unwrap();
     let broker = db.broker().await;
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     let ring = finding(&report, "drift", "function ring(p_target text) is altered");
     let clean = finding(&report, "drift", "function clean_text(p_text text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
@@ -405,7 +409,7 @@ async fn settings_that_break_a_promise_are_named() {
     let db = Database::new().await;
     let settings = "-c synchronous_commit=off -c session_replication_role=replica -c integration.notify=off";
     let broker = Broker::connect(&format!("{} options='{settings}'", db.url)).await.unwrap();
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     assert_eq!(finding(&report, "settings", "synchronous_commit is off").level, Level::Warning);
     assert_eq!(finding(&report, "settings", "session_replication_role is replica").level, Level::Problem);
     assert_eq!(finding(&report, "settings", "integration.notify is off").level, Level::Note);
