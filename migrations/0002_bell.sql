@@ -56,8 +56,12 @@ end $$;
 -- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
 -- transaction plus one, which one still running may have. Call it outside a writing transaction.
 create function integration.next_xid() returns bigint
-    language sql volatile
-    return (select pg_snapshot_xmin(s)::text::bigint + age(pg_snapshot_xmin(s)::xid) from pg_current_snapshot() s);
+    language plpgsql volatile as $$
+declare
+    v_oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
+begin
+    return v_oldest::text::bigint + age(v_oldest::xid);
+end $$;
 
 -- The oldest transaction that may still be running.
 create function integration.oldest_xid() returns bigint
