@@ -56,7 +56,7 @@ begin
      where d.status = 'processing' and d.claimed_by = p_incarnation;
     get diagnostics v_count = row_count;
     delete from integration.consumers c where c.incarnation = p_incarnation;
-    update integration.maintenance m set leads_until = null, leader = null where m.leader = p_incarnation;
+    perform integration.resign(p_incarnation);
     return v_count;
 end $$;
 

@@ -119,7 +119,8 @@ create view integration.stats as
                coalesce(sum(t.messages) filter (where t.action = 'completed' and t.minute > integration.clock() - interval '5 min'), 0) as completed,
                coalesce(sum(t.messages) filter (where t.action = 'retried'), 0)::bigint as retried,
                coalesce(sum(t.messages) filter (where t.action = 'rescued'), 0)::bigint as rescued,
-               coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed
+               coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed,
+               round(coalesce(sum(t.messages) filter (where t.action = 'found_sweep'), 0) / sum(t.messages) filter (where t.action like 'found%'), 4) as sweep_share
           from integration.current_traffic t
          where t.minute > integration.clock() - interval '1 hour' group by t.target_app),
     live as (
@@ -140,12 +141,11 @@ create view integration.stats as
            t.paused_at, t.paused_by, t.pause_reason,
            coalesce(b.state, 'closed') as breaker,
            coalesce(l.consumers, 0) as consumers, coalesce(l.capacity, 0) as capacity,
-           w.sweep_share
+           r.sweep_share
       from known k
       left join counts c on c.target_app = k.target_app
       left join recent r on r.target_app = k.target_app
       left join live l on l.target_app = k.target_app
-      left join integration.wakeups w on w.target_app = k.target_app
       left join integration.targets t on t.target_app = k.target_app
       left join integration.breakers b on b.breaker_key = coalesce(t.breaker_key, k.target_app)
       left join lateral integration.front(k.target_app) f on c.pending > 0 or c.scheduled > 0;

@@ -349,4 +349,6 @@ async fn the_database_knows_how_messages_were_found() {
         .unwrap();
     let (bell, all): (i64, i64) = (found.get(0), found.get(1));
     assert!(bell >= 1 && all == 3, "{bell} of {all}");
+    let shares = "select (select sweep_share from integration.stats) is not distinct from (select sweep_share from integration.wakeups)";
+    assert!(client.query_one(shares, &[]).await.unwrap().get::<_, bool>(0));
 }
