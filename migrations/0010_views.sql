@@ -1,6 +1,5 @@
 -- What is there, and since when: from the counters, and for the rest from small partial indexes. None of these reads a
--- message that is neither pending at the front, processing nor failed. Times are compared with "(select clock() - …)",
--- evaluated once: a volatile function in the comparison itself would keep PostgreSQL from the index.
+-- message that is neither pending at the front, processing nor failed.
 
 -- How many messages of a target have a status, now: what was folded and what was not. Exact in every snapshot; targets
 -- whose messages are gone stay, with 0.
@@ -42,6 +41,17 @@ create view integration.current_traffic as
     select k.minute, k.target_app, k.action, k.messages from integration.traffic k
     union all
     select date_trunc('minute', o.at), o.target_app, o.action, o.messages from integration.open_actions o;
+
+-- The traffic of the last p_span. A function, because the planner must know the time to choose the index.
+create function integration.recent_traffic(p_span interval)
+    returns table (minute timestamptz, target_app text, action text, messages bigint)
+    language plpgsql stable rows 10000 set jit = off as $$
+#variable_conflict use_column
+declare
+    v_since timestamptz := integration.clock() - p_span;
+begin
+    return query select t.minute, t.target_app, t.action, t.messages from integration.current_traffic t where t.minute > v_since;
+end $$;
 
 create view integration.pending_by_app as
     select target_app, messages as pending_count from integration.current_counters where status = 'pending' and messages > 0;
@@ -96,8 +106,8 @@ create view integration.wakeups as
                    coalesce(sum(t.messages) filter (where t.action = 'found_bell'), 0) as bell,
                    coalesce(sum(t.messages) filter (where t.action = 'found_drain'), 0) as drain,
                    coalesce(sum(t.messages) filter (where t.action = 'found_sweep'), 0) as sweep
-              from integration.current_traffic t
-             where t.minute > (select integration.clock() - interval '1 hour') and t.action like 'found%'
+              from integration.recent_traffic('1 hour') t
+             where t.action like 'found%'
              group by t.target_app) w;
 
 -- One row per target that has, or ever had, messages, settings or consumers. oldest_age: of the oldest pending message.
@@ -120,8 +130,7 @@ create view integration.stats as
                coalesce(sum(t.messages) filter (where t.action = 'rescued'), 0)::bigint as rescued,
                coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed,
                round(coalesce(sum(t.messages) filter (where t.action = 'found_sweep'), 0) / sum(t.messages) filter (where t.action like 'found%'), 4) as sweep_share
-          from integration.current_traffic t
-         where t.minute > (select integration.clock() - interval '1 hour') group by t.target_app),
+          from integration.recent_traffic('1 hour') t group by t.target_app),
     live as (
         select k.key as target_app, count(*) as consumers, sum((k.value ->> 'capacity')::bigint)::bigint as capacity
           from integration.consumers c cross join lateral jsonb_each(c.targets) k
