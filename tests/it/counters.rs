@@ -152,7 +152,7 @@ async fn every_action_in_the_life_of_messages_has_a_total() {
         select integration.publish('shop', 'billing', 'n', '1', p_delay => '1 h');
         select count(*) from integration.claim('billing', 'me', 7, p_lease => '1 h');
         select integration.complete(1::bigint, 1, 'me');
-        select integration.fail(2, 1, 'me', 'why');
+        select integration.fail(2, 1, 'me', 'why', '1 h');
         select integration.reject(3, 1, 'me', 'why');
         select integration.snooze(4, 1, 'me', '1 h');
         select integration.release(5, 1, 'me');
