@@ -216,3 +216,17 @@ end $$;
 create trigger data_staging_published after insert on integration.data_staging
     referencing new table as published
     for each statement execute function integration.on_published();
+
+-- Proves the way from an INSERT to a listener, for "doorbell doctor": publishes a message and takes it back before anybody
+-- can see it; its bell rings when the transaction commits. Choose a target that nobody else has. Leaves nothing behind but
+-- a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log.
+create function integration.probe_bell(p_target text) returns void
+    language plpgsql as $$
+declare
+    v_id bigint;
+begin
+    insert into integration.data_staging (source_app, target_app, record_type, data)
+    values ('doorbell doctor', p_target, 'probe', 'null') returning id into v_id;
+    delete from integration.data_staging d where d.id = v_id;
+    delete from integration.audit_log a where a.staging_id = v_id;
+end $$;

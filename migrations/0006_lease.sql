@@ -56,7 +56,7 @@ begin
      where d.status = 'processing' and d.claimed_by = p_incarnation;
     get diagnostics v_count = row_count;
     delete from integration.consumers c where c.incarnation = p_incarnation;
-    perform integration.resign(p_incarnation);
+    perform integration.step_down(p_incarnation);
     return v_count;
 end $$;
 
@@ -83,9 +83,9 @@ create function integration.insist_on_leases(p_targets jsonb[], p_for interval d
     language sql security definer set search_path = pg_catalog, pg_temp
     begin atomic
         insert into integration.targets (target_app, leases_until)
-        select distinct e.key, integration.clock() + p_for
-          from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e
-         where e.value ->> 'in_transaction' = 'true'
+        select x.target_app, integration.clock() + p_for
+          from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e
+                 where e.value ->> 'in_transaction' = 'true') x (target_app)
         on conflict (target_app) do update set leases_until = excluded.leases_until;
     end;
 

@@ -69,21 +69,33 @@ create trigger data_staging_hand_edit after update on integration.data_staging
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();
 
+-- Makes messages pending whose status is one of p_from, and returns the ids that were; what redrive and retry share. The
+-- hand-edit trigger does the rest: one rule for these functions and for psql.
+-- Locks: the rows, in id order.
+create function integration.put_back(p_ids bigint[], p_from text[]) returns setof bigint
+    language sql
+    begin atomic
+        update integration.data_staging d set status = 'pending', updated_at = integration.clock()
+         where d.id = any (array(
+            select x.id from integration.data_staging x
+             where x.id = any (p_ids) and x.status = any (p_from)
+             order by x.id for no key update))
+        returning d.id;
+    end;
+
 -- Puts ended messages back (failed, cancelled, completed): pending, with all retries, a higher fence, and a redrive_count
 -- that says so. Returns the ids that were; others are not ended or not there.
 -- Locks: the rows, in id order.
 create function integration.redrive(p_ids bigint[]) returns setof bigint
-    language plpgsql as $$
-begin
-    -- The hand-edit trigger does the rest: one rule for this function and for psql.
-    return query
-        update integration.data_staging d set status = 'pending', updated_at = integration.clock()
-         where d.id = any (array(
-            select x.id from integration.data_staging x
-             where x.id = any (p_ids) and x.status in ('failed', 'cancelled', 'completed')
-             order by x.id for no key update))
-        returning d.id;
-end $$;
+    language sql
+    return integration.put_back(p_ids, array['failed', 'cancelled', 'completed']);
+
+-- Tries messages again now: a scheduled one is pending at once and keeps the retries it has used; a failed one is redriven.
+-- Returns the ids that were; others do not wait, or are not there.
+-- Locks: the rows, in id order.
+create function integration.retry(p_ids bigint[]) returns setof bigint
+    language sql
+    return integration.put_back(p_ids, array['scheduled', 'failed']);
 
 -- Puts one ended message back. SQLSTATEs: MQ004 when there is none, MQ003 when it has not ended.
 create function integration.redrive(p_id bigint) returns void

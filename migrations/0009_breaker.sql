@@ -10,12 +10,12 @@ create function integration.set_breaker(
 declare
     v_target text;
 begin
-    insert into integration.breakers as b (breaker_key, state, reason, retry_at, canaries_left, openings)
-    values (p_key, p_state, integration.clean_text(p_reason), p_retry_at, p_canaries, p_openings)
+    insert into integration.breakers as b (breaker_key, state, reason, retry_at, canaries_left, openings, changed_by)
+    values (p_key, p_state, integration.clean_text(p_reason), p_retry_at, p_canaries, p_openings, integration.actor())
     on conflict (breaker_key) do update
        set state = excluded.state, reason = excluded.reason, retry_at = excluded.retry_at,
            canaries_left = excluded.canaries_left, canaries_passed = 0, openings = excluded.openings,
-           changed_at = integration.clock(), changed_by = integration.actor(),
+           changed_at = integration.clock(), changed_by = excluded.changed_by,
            window_began_at = integration.clock(), window_ok = 0, window_failed = 0;
     insert into integration.audit_log (app_name, action, target_app, new_status, details)
     values (integration.actor(), 'breaker_' || p_state, p_key, p_state,

@@ -164,24 +164,6 @@ create view integration.dead_letters as
            redrive_count, redrive_count > 0 as failed_again, created_at, updated_at as failed_at
       from integration.data_staging where status = 'failed';
 
--- The dead letters that a filter names, oldest failure first: null matches all; p_reason is a LIKE pattern. What
--- "doorbell redrive" with filters, and its --dry-run, take.
-create function integration.dead_letter_ids(
-    p_target text default null, p_type text default null, p_source text default null, p_reason text default null,
-    p_limit integer default null
-) returns setof bigint
-    language sql stable
-    begin atomic
-        select d.id from integration.data_staging d
-         where d.status = 'failed'
-           and (p_target is null or d.target_app = p_target)
-           and (p_type is null or d.record_type = p_type)
-           and (p_source is null or d.source_app = p_source)
-           and (p_reason is null or d.error_message like p_reason)
-         order by d.updated_at, d.id
-         limit p_limit;
-    end;
-
 -- The life of one message as the audit log has it, oldest first; also after it was archived or deleted.
 create function integration.history(p_id bigint) returns table (
     at timestamptz, action text, app_name text, role_name text, incarnation text, attempt integer,

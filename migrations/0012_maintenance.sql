@@ -23,11 +23,12 @@ begin
     return found;
 end $$;
 
--- Hands the maintenance over, if the caller does it.
-create function integration.resign(p_name text) returns void
+-- Leaves the maintenance to whoever asks next, if the caller does it.
+-- Locks: the row of maintenance.
+create function integration.step_down(p_name text) returns void
     language sql security definer set search_path = pg_catalog, pg_temp
     begin atomic
-        update integration.maintenance m set leader = null, leads_until = null where m.leader = p_name;
+        update integration.maintenance m set leads_until = null, leader = null where m.leader = p_name;
     end;
 
 -- How long messages that have ended stay, and what happens then, for every target and status that has any (by the

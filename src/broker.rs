@@ -8,13 +8,14 @@ use tokio_postgres::Transaction;
 use crate::{
     connection::{Pool, PoolConfig, Pooled, Settings},
     consumer::ConsumerBuilder,
+    doctor,
     error::{Error, Result},
     maintenance::{self, Maintenance},
-    message::MessageId,
     migrate,
     process::{self, LeaseConfig, Process},
     producer::Producer,
-    store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, Store, TargetStats},
+    store::{BreakerRow, Maintained, MaintenanceDue, Store, TargetStats},
+    telemetry::{Observer, Propagator, Telemetry},
     wake::PingConfig,
 };
 
@@ -39,6 +40,10 @@ pub struct BrokerConfig {
     /// How long a statement may go unanswered before its connection is closed. Nothing is cancelled: what it did is
     /// unknown then. Longer than any statement on a busy server takes. Default 30 s.
     pub statement_within: Duration,
+    /// Is told what happens, for metrics; see [`Observer`]. Default: nobody.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Carries the context of traces in the headers of messages; see [`Propagator`]. Default: none.
+    pub propagator: Option<Arc<dyn Propagator>>,
 }
 
 impl Default for BrokerConfig {
@@ -52,6 +57,8 @@ impl Default for BrokerConfig {
             ping: Duration::from_secs(10),
             ping_within: Duration::from_secs(5),
             statement_within: Duration::from_secs(30),
+            observer: None,
+            propagator: None,
         }
     }
 }
@@ -119,7 +126,8 @@ impl Broker {
         let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
         let pool = Pool::new(settings.clone(), &limits)?;
         drop(pool.get().await?);
-        let store = Store::new(pool, config.statement_within);
+        let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
+        let store = Store::new(pool, config.statement_within, telemetry);
         Ok(Self(Arc::new(Inner { settings, config, store, process: OnceCell::new() })))
     }
 
@@ -137,6 +145,14 @@ impl Broker {
     /// As [`migrate`](Self::migrate).
     pub async fn migration_status(&self) -> Result<migrate::Status> {
         migrate::status(&self.0.settings).await
+    }
+
+    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a second or two.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); what cannot be looked at is a finding and no error.
+    pub async fn examine(&self, options: &doctor::Options) -> Result<doctor::Report> {
+        doctor::examine(&self.0.settings, options).await
     }
 
     /// A pooled connection for transactions of your own; see [`Client`].
@@ -174,35 +190,36 @@ impl Broker {
         self.0.store.is_drained(target, record_types).await
     }
 
-    /// The registered processes, oldest first.
+    /// The circuit breakers that were ever tripped, by key.
     ///
     /// # Errors
     /// The database's.
-    pub async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
-        self.0.store.consumers().await
+    pub async fn breakers(&self) -> Result<Vec<BreakerRow>> {
+        self.0.store.breakers().await
+    }
+
+    /// Asks the database for an answer, over a pooled connection; it has one only where the schema is. For readiness
+    /// checks, which put a deadline of their own around it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn ping(&self) -> Result<()> {
+        self.0.store.ping().await
+    }
+
+    /// Whether the consumers of a target are meant to sweep: its bell was switched off (`integration.targets.bell`). Where
+    /// it was not, consumers that are not [listening](Self::is_listening) miss something.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn bell_is_off(&self, target: &str) -> Result<bool> {
+        self.0.store.bell_is_off(target).await
     }
 
     /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
     /// then) and before the first consumer started. For readiness checks.
     pub fn is_listening(&self) -> bool {
         self.0.process.get().is_some_and(|process| process.is_listening())
-    }
-
-    /// The life of one message as the audit log has it, oldest first; also after it was archived or deleted. Empty when
-    /// nothing was written about it (the level is `outcomes` by default).
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
-        self.0.store.history(id).await
-    }
-
-    /// The ids of the dead letters that a filter names, oldest failure first: what to [`redrive`](Self::redrive).
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn dead_letter_ids(&self, filter: &DeadLetters) -> Result<Vec<MessageId>> {
-        self.0.store.dead_letter_ids(filter).await
     }
 
     /// All of the maintenance, once and now, whoever else does it: rescues the messages of dead consumers, makes due messages
@@ -227,65 +244,6 @@ impl Broker {
     /// The database's.
     pub async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
         self.0.store.maintenance_due().await
-    }
-
-    /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        self.0.store.redrive(ids).await
-    }
-
-    /// Puts one ended message back inside the caller's transaction, for audited recovery.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such message,
-    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
-    /// rolled back.
-    pub async fn redrive_in(&self, tx: &tokio_postgres::Transaction<'_>, id: MessageId) -> Result<()> {
-        Store::redrive_in(tx, id).await
-    }
-
-    /// Opens a breaker by hand: nothing it guards is claimed, fleet-wide, until canaries come back well after `reopen`, or
-    /// until it is closed by hand where that is `None`. The key is a target's name or the `breaker_key` of its settings.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn open_breaker(&self, key: &str, reason: Option<&str>, reopen: Option<Duration>) -> Result<()> {
-        self.0.store.open_breaker(key, reason, reopen).await
-    }
-
-    /// Closes a breaker by hand; false when it was closed.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
-        self.0.store.close_breaker(key, reason).await
-    }
-
-    /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn cancel(&self, ids: &[MessageId], reason: Option<&str>) -> Result<Vec<MessageId>> {
-        self.0.store.cancel(ids, reason).await
-    }
-
-    /// Stops claiming for a target, fleet-wide and across restarts.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
-        self.0.store.pause(target, reason).await
-    }
-
-    /// Lets a paused target be claimed again; false when it was not paused.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn resume(&self, target: &str) -> Result<bool> {
-        self.0.store.resume(target).await
     }
 
     /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.
@@ -316,7 +274,8 @@ impl Broker {
         let start = async {
             // Handlers that hold every pooled connection must not keep the heartbeat from its own.
             let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
-            let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within);
+            let beats =
+                Store::new(Pool::new(settings.clone(), &one)?, config.statement_within, store.telemetry().clone());
             Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
         };
         Ok(process.get_or_try_init(|| start).await?.clone())

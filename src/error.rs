@@ -51,6 +51,26 @@ pub enum ErrorKind {
     Io,
 }
 
+impl ErrorKind {
+    /// As telemetry names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Config => "config",
+            Self::Connect => "connect",
+            Self::Database => "database",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::LeaseLost => "lease_lost",
+            Self::NotFound => "not_found",
+            Self::IllegalTransition => "illegal_transition",
+            Self::Schema => "schema",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Io => "io",
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
@@ -172,6 +192,11 @@ impl fmt::Debug for Error {
         write!(f, "{:?}: {}", self.0.kind, self.0.message)?;
         let mut cause = self.0.source.as_deref().map(|s| s as &dyn std::error::Error);
         while let Some(error) = cause {
+            // What the server said is in our message already, and its details quote rows: payloads.
+            if let Some(db) = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error)
+            {
+                return write!(f, " (SQLSTATE {})", db.code().code());
+            }
             write!(f, ": {error}")?;
             cause = error.source();
         }

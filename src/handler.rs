@@ -81,6 +81,14 @@ impl Registry {
         self.tx_by_type.get(record_type)
     }
 
+    /// A record type as it may be used for a label: bounded by the handlers there are, whatever is published.
+    pub(crate) fn label(&self, record_type: &str) -> &str {
+        let plain = self.by_type.get_key_value(record_type).map(|(name, _)| name);
+        plain
+            .or_else(|| self.tx_by_type.get_key_value(record_type).map(|(name, _)| name))
+            .map_or("other", String::as_str)
+    }
+
     /// The record types with a transactional handler, of those accepted; `None`: all are.
     pub(crate) fn tx_types(&self, accepted: Option<&[String]>) -> Vec<String> {
         let accepts = |name: &&String| accepted.is_none_or(|accepted| accepted.contains(name));

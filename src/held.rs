@@ -39,7 +39,12 @@ impl Held {
         let mut claimed = claim.await;
         match &mut claimed {
             Ok(looked) => {
+                let before = looked.deliveries.len();
                 self.with(|known| looked.deliveries.retain(|delivery| known.insert((delivery.id, delivery.attempt))));
+                if looked.deliveries.len() < before {
+                    // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
+                    self.doubt.store(true, Ordering::Relaxed);
+                }
             }
             Err(error) if leaves_doubt(error) => return claimed,
             Err(_) => {}
@@ -69,7 +74,7 @@ impl Held {
         let (ids, attempts): (Vec<MessageId>, Vec<i32>) = self.with(|known| known.iter().copied().unzip());
         let count = store.give_back(owner, &ids, &attempts).await?;
         if count > 0 {
-            tracing::info!(count, "gave back messages of a claim whose answer was lost");
+            tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
         }
         Ok(count)
     }

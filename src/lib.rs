@@ -36,15 +36,23 @@
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
 
 mod error;
+mod filter;
 mod message;
 mod outcome;
 
+pub mod doctor;
+
 mod broker;
+mod operations;
 mod producer;
+
+mod follow;
 
 mod consumer;
 mod handler;
 mod shutdown;
+
+mod telemetry;
 
 mod held;
 mod maintenance;
@@ -64,15 +72,24 @@ pub mod server;
 
 pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
 pub use error::{Error, ErrorKind, Result};
+pub use filter::{Filter, Order, Status};
+pub use follow::Follower;
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{AuditEvent, ConsumerRow, DeadLetters, Maintained, MaintenanceDue, TargetStats};
+pub use store::{
+    AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
+    StoredMessage, TargetState, TargetStats,
+};
+
+#[cfg(feature = "metrics")]
+pub use telemetry::Metrics;
+pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

@@ -236,6 +236,17 @@ pub enum Found {
     Sweep,
 }
 
+impl Found {
+    /// As telemetry names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bell => "bell",
+            Self::Drain => "drain",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
 /// A claimed message: what the handler gets. Owned by this consumer until it is settled or the lease is lost.
 #[derive(Clone)]
 pub struct Delivery {
@@ -261,10 +272,14 @@ pub struct Delivery {
     pub ordering_key: Option<String>,
     /// When it was published, by the server's clock.
     pub created_at: std::time::SystemTime,
+    /// How old it was when it was claimed, by the server's reckoning: no clock of this machine is involved.
+    pub age: Duration,
     /// How it was found.
     pub found: Found,
     /// Whether it tests the water for a half-open breaker.
     pub(crate) canary: bool,
+    /// When it arrived in this process.
+    pub(crate) received: tokio::time::Instant,
     /// The incarnation that owns it.
     pub(crate) owner: std::sync::Arc<str>,
     pub(crate) payload: Box<str>,

@@ -45,6 +45,9 @@ pub const MIGRATIONS: &[Migration] = migrations! {
     10 "0010_views"
     11 "0011_counters"
     12 "0012_maintenance"
+    13 "0013_gates"
+    14 "0014_explain"
+    15 "0015_list"
 };
 
 /// Taken for the length of a migration: "door" and 1.
@@ -52,7 +55,17 @@ const LOCK: &str = "select pg_advisory_xact_lock(1685024626, 1)";
 const TABLE: &str = "create schema if not exists integration; \
     create table if not exists integration.migrations ( \
         version integer primary key, name text not null, checksum text not null, \
-        applied_at timestamptz not null default clock_timestamp())";
+        applied_at timestamptz not null default clock_timestamp()); \
+    create table if not exists integration.fingerprints ( \
+        kind text not null, name text not null, hash text not null, server_major integer not null, \
+        primary key (kind, name))";
+
+/// Each part of the schema and a hash of its definition, which the doctor compares with what was recorded after migrating.
+pub(crate) const FINGERPRINTS: &str = include_str!("doctor/fingerprints.sql");
+/// Definitions are written by the server, so those of another major version say nothing.
+pub(crate) const SERVER_MAJOR: &str = "current_setting('server_version_num')::integer / 10000";
+/// What decides how the server writes definitions.
+pub(crate) const CANONICAL: &str = "set local search_path = pg_catalog; set local quote_all_identifiers = off";
 
 /// What [`Broker::migrate`](crate::Broker::migrate) did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,8 +99,18 @@ pub fn script() -> String {
             checksum(migration.sql)
         ));
     }
-    script.push_str("commit;\n");
+    script.push_str(&format!("\n{};\ncommit;\n", record()));
     script
+}
+
+/// Records the fingerprints of the schema as it is.
+fn record() -> String {
+    format!(
+        "{CANONICAL}; delete from integration.fingerprints; \
+         insert into integration.fingerprints (kind, name, hash, server_major) \
+         select f.kind, f.name, f.hash, {SERVER_MAJOR} from ({}) f",
+        FINGERPRINTS.trim_end()
+    )
 }
 
 /// Applies what is missing, in one transaction under one lock: twenty processes that start at once end up with one schema.
@@ -117,6 +140,9 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report> {
         )
         .await?;
         report.applied.push(migration.name);
+    }
+    if !report.applied.is_empty() {
+        tx.batch_execute(&record()).await.map_err(|error| Error::from(error).context("record the schema"))?;
     }
     tx.commit().await?;
     if !report.applied.is_empty() {

@@ -24,6 +24,7 @@ use crate::{
     message::Found,
     store::{Registration, Store},
     sweep::Sweeper,
+    telemetry::Event,
     wake::{Bell, Listener, ListenerState, Parked, PingConfig},
     wakeups::Wakeups,
 };
@@ -110,9 +111,10 @@ impl Process {
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
         tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
+        let telemetry = shared.store.telemetry().clone();
         let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
         Ok(Self {
-            listener: Listener::start(settings, ping, watching),
+            listener: Listener::start(settings, ping, watching, telemetry),
             sweeper,
             started: Instant::now(),
             shared,
@@ -318,7 +320,10 @@ async fn beat_for_ever(shared: Arc<Shared>) {
         let full = asked >= next_full_rescue;
         match shared.beats.rescue(full).await {
             Ok(0) => {}
-            Ok(count) => info!(count, "rescued messages of dead consumers"),
+            Ok(count) => {
+                info!(count, "rescued messages of dead consumers");
+                shared.store.telemetry().tell(Event::Rescued { messages: count });
+            }
             Err(error) => debug!(?error, "rescue failed; the next beat tries again"),
         }
         if full {

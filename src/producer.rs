@@ -41,7 +41,10 @@ impl Producer {
     pub async fn publish(&self, message: &Message) -> Result<MessageId> {
         self.check(message)?;
         let harmless = message.dedup_key.is_some();
-        retried(harmless, || self.broker.store().publish(&self.source, message)).await
+        let publishing = self.broker.store().telemetry().publishing(std::slice::from_ref(message));
+        let traced = publishing.traced();
+        let publish = retried(harmless, || self.broker.store().publish(&self.source, &traced[0]));
+        publishing.run(publish, |id| Some(*id)).await
     }
 
     /// Publishes many, all or nothing, in one statement (COPY for many); ids in the order given. Empty: empty.
@@ -54,7 +57,10 @@ impl Producer {
             return Ok(Vec::new());
         }
         let harmless = messages.iter().all(|message| message.dedup_key.is_some());
-        retried(harmless, || self.broker.store().publish_many(&self.source, messages)).await
+        let publishing = self.broker.store().telemetry().publishing(messages);
+        let traced = publishing.traced();
+        let publish = retried(harmless, || self.broker.store().publish_many(&self.source, &traced));
+        publishing.run(publish, |_| None).await
     }
 
     /// Publishes inside the caller's transaction, in one round trip: the message and the business data appear together or
@@ -64,7 +70,9 @@ impl Producer {
     /// As [`publish`](Self::publish). After a database error the transaction can only be rolled back.
     pub async fn publish_in(&self, tx: &Transaction<'_>, message: &Message) -> Result<MessageId> {
         self.check(message)?;
-        store::publish_in(tx, &self.source, message).await
+        let publishing = self.broker.store().telemetry().publishing(std::slice::from_ref(message));
+        let traced = publishing.traced();
+        publishing.run(store::publish_in(tx, &self.source, &traced[0]), |id| Some(*id)).await
     }
 
     /// [`publish_many`](Self::publish_many) inside the caller's transaction.
@@ -76,7 +84,9 @@ impl Producer {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        store::publish_many_in(tx, &self.source, messages).await
+        let publishing = self.broker.store().telemetry().publishing(messages);
+        let traced = publishing.traced();
+        publishing.run(store::publish_many_in(tx, &self.source, &traced), |_| None).await
     }
 
     /// Whether a message would be accepted, without asking the server: what [`publish`](Self::publish) checks first. For who

@@ -32,6 +32,7 @@ use crate::{
     backoff,
     connection::{self, Messages, Settings},
     error::{Error, ErrorKind, Result},
+    telemetry::{Event, Telemetry},
 };
 
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
@@ -124,12 +125,18 @@ impl Bells {
 impl Listener {
     /// Starts listening in the background. `incarnation` names the session lock to hold; it changes when the process
     /// lost its lease.
-    pub(crate) fn start(settings: Settings, ping: PingConfig, incarnation: watch::Receiver<Arc<str>>) -> Self {
+    pub(crate) fn start(
+        settings: Settings,
+        ping: PingConfig,
+        incarnation: watch::Receiver<Arc<str>>,
+        telemetry: Telemetry,
+    ) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (report, state) = watch::channel(ListenerState::Down);
         let bells = Arc::new(Bells::default());
         let session = Arc::new(AtomicU64::new(0));
         let mut task = tokio::task::JoinSet::new();
+        let report = Report { state: report, telemetry, sessions: 0 };
         task.spawn(listen_for_ever(settings, ping, bells.clone(), inbox, incarnation, report, session.clone()));
         Self { commands, bells, state, session, _task: task }
     }
@@ -190,7 +197,7 @@ async fn listen_for_ever(
     bells: Arc<Bells>,
     mut inbox: mpsc::UnboundedReceiver<Command>,
     incarnation: watch::Receiver<Arc<str>>,
-    report: watch::Sender<ListenerState>,
+    mut report: Report,
     count: Arc<AtomicU64>,
 ) {
     let mut failures = 0u32;
@@ -206,12 +213,12 @@ async fn listen_for_ever(
                     bells: &bells,
                     incarnation: incarnation.clone(),
                     held: None,
-                    report: &report,
+                    report: &mut report,
                 };
                 let error = session.run(messages, &mut inbox).await;
                 // Latches of that session are gone; whoever looks now must not take them for held.
                 count.fetch_add(1, Ordering::AcqRel);
-                if report.send_replace(ListenerState::Down) == ListenerState::Listening {
+                if report.down() {
                     (failures, said) = (0, false);
                 }
                 error
@@ -240,6 +247,31 @@ async fn listen_for_ever(
     }
 }
 
+/// Says what the listener can do: to the process, and to the observer.
+struct Report {
+    state: watch::Sender<ListenerState>,
+    telemetry: Telemetry,
+    /// Sessions that listened.
+    sessions: u64,
+}
+
+impl Report {
+    fn up(&mut self) {
+        self.sessions += 1;
+        self.state.send_replace(ListenerState::Listening);
+        self.telemetry.tell(Event::Listening { up: true, sessions: self.sessions });
+    }
+
+    /// Returns whether it was up.
+    fn down(&self) -> bool {
+        let was_up = self.state.send_replace(ListenerState::Down) == ListenerState::Listening;
+        if was_up {
+            self.telemetry.tell(Event::Listening { up: false, sessions: self.sessions });
+        }
+        was_up
+    }
+}
+
 /// One connection's life.
 struct Session<'a> {
     client: Client,
@@ -249,7 +281,7 @@ struct Session<'a> {
     incarnation: watch::Receiver<Arc<str>>,
     /// The incarnation whose session lock is held.
     held: Option<Arc<str>>,
-    report: &'a watch::Sender<ListenerState>,
+    report: &'a mut Report,
 }
 
 impl Session<'_> {
@@ -295,7 +327,7 @@ impl Session<'_> {
         self.listen(&channels).await?;
         self.hold_session_lock().await?;
         self.ping(ping_channel, pong).await?;
-        self.report.send_replace(ListenerState::Listening);
+        self.report.up();
         self.bells.ring_all();
         info!(channels = channels.len() - 1, "listening");
         let mut next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());

@@ -1,7 +1,7 @@
 //! `doorbell audit`: the life of a message.
 
 use clap::Args;
-use doorbell::MessageId;
+use doorbell::{AuditEvent, MessageId};
 use serde_json::{Value, json};
 
 use super::{
@@ -20,7 +20,10 @@ use super::{
 #[command(after_help = "\
 Examples:
   doorbell audit 42
-  doorbell audit 42 --json | jq -r '.events[].action'")]
+  doorbell audit 42 --json | jq -r '.events[].action'
+
+JSON: {\"id\", \"events\": [{\"at\", \"action\", \"app_name\", \"role_name\", \"incarnation\", \"attempt\", \
+\"old_status\", \"new_status\", \"details\"}]}.")]
 pub(crate) struct Audit {
     /// The message
     #[arg(value_name = "ID")]
@@ -31,38 +34,43 @@ impl Audit {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let events = global.database.broker().await?.history(self.id).await?;
         if global.json {
-            let events: Vec<Value> = events
-                .iter()
-                .map(|event| {
-                    json!({
-                        "at": rfc3339(event.at), "action": event.action, "app_name": event.app_name,
-                        "role_name": event.role_name, "incarnation": event.incarnation, "attempt": event.attempt,
-                        "old_status": event.old_status, "new_status": event.new_status,
-                        "details": event.details.as_deref().and_then(|details| serde_json::from_str::<Value>(details).ok()),
-                    })
-                })
-                .collect();
+            let events: Vec<Value> = events.iter().map(event_json).collect();
             output::json(&json!({ "id": self.id, "events": events }))?;
         } else if events.is_empty() {
             eprintln!("the audit log says nothing about message {}", self.id);
         } else {
-            let rows: Vec<Vec<String>> = events
-                .iter()
-                .map(|event| {
-                    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-                    vec![
-                        rfc3339(event.at),
-                        event.action.clone(),
-                        event.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
-                        format!("{} -> {}", text(&event.old_status), text(&event.new_status)),
-                        format!("{} ({})", event.app_name, event.role_name),
-                        text(&event.incarnation),
-                        text(&event.details),
-                    ]
-                })
-                .collect();
-            output::table(&["AT", "ACTION", "ATTEMPT", "STATUS", "BY", "CONSUMER", "DETAILS"], &rows)?;
+            table(&events)?;
         }
         Ok(if events.is_empty() { Exit::NothingFound } else { Exit::Done })
     }
+}
+
+/// An event as `--json` has it.
+pub(super) fn event_json(event: &AuditEvent) -> Value {
+    json!({
+        "at": rfc3339(event.at), "action": event.action, "app_name": event.app_name,
+        "role_name": event.role_name, "incarnation": event.incarnation, "attempt": event.attempt,
+        "old_status": event.old_status, "new_status": event.new_status,
+        "details": event.details.as_deref().and_then(|details| serde_json::from_str::<Value>(details).ok()),
+    })
+}
+
+/// Events as people read them.
+pub(super) fn table(events: &[AuditEvent]) -> std::io::Result<()> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let rows: Vec<Vec<String>> = events
+        .iter()
+        .map(|event| {
+            vec![
+                rfc3339(event.at),
+                event.action.clone(),
+                event.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
+                format!("{} -> {}", text(&event.old_status), text(&event.new_status)),
+                format!("{} ({})", event.app_name, event.role_name),
+                text(&event.incarnation),
+                text(&event.details),
+            ]
+        })
+        .collect();
+    output::table(&["AT", "ACTION", "ATTEMPT", "STATUS", "BY", "CONSUMER", "DETAILS"], &rows)
 }

@@ -19,7 +19,9 @@ use super::{
 #[command(after_help = "\
 Examples:
   doorbell breaker open billing --reason 'card processor maintenance' --for 10m
-  doorbell breaker close billing")]
+  doorbell breaker close billing
+
+JSON: {\"breaker\", \"state\", \"changed\"}.")]
 pub(crate) struct Breaker {
     #[command(subcommand)]
     action: Action,

@@ -19,6 +19,7 @@ use super::{
     Global, duration,
     exit::{Exit, Failure},
     signals::Signals,
+    watch::{WatchArgs, Watched},
 };
 
 /// How often it is looked whether a target is drained.
@@ -56,6 +57,7 @@ Examples:
   doorbell consume billing --exit-when-empty > backlog.ndjson exit code 3 when there was nothing
   doorbell consume billing --count 1 | jq .data
   doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
+  doorbell consume billing --exec ./charge --metrics 9187     curl localhost:9187/readyz
   doorbell consume billing --shell --exec 'jq .total >> totals.txt' --concurrency 1
 
 Lines: {\"id\", \"attempt\", \"source\", \"target\", \"type\", \"priority\", \"headers\", \"created_at\", \
@@ -99,6 +101,9 @@ pub(crate) struct Consume {
     /// How long to wait for running programs when stopped
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = duration::parse)]
     drain: Duration,
+
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Why it stops.
@@ -115,15 +120,20 @@ impl Consume {
         let program = self.program()?;
         let tally = Arc::new(Tally::default());
         let start = async {
-            let broker = global.database.broker().await?;
+            let watch = self.watch.prepare().await?;
+            let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match program {
                 Some(program) => builder.fallback_handler(Tallied::new(Exec::new(program, tally.clone()), &tally)),
                 None => builder.fallback_handler(Tallied::new(Print::new(tally.clone()), &tally)),
             };
-            Ok::<_, Failure>((builder.start().await?, broker))
+            let consumer = builder.start().await?;
+            let watched = Watched::Consumer { target: self.target.clone(), pulse: consumer.pulse() };
+            // Served until the very end, the draining included.
+            let serving = watch.serve(broker.clone(), watched);
+            Ok::<_, Failure>((consumer, broker, serving))
         };
-        let (consumer, broker) = tokio::select! {
+        let (consumer, broker, _serving) = tokio::select! {
             biased;
             () = signals.next() => return Ok(Exit::Interrupted),
             started = start => started?,

@@ -34,7 +34,18 @@ pub(crate) struct DatabaseArgs {
 impl DatabaseArgs {
     /// Connects.
     pub(crate) async fn broker(&self) -> Result<Broker, Failure> {
-        Ok(Broker::with_config(self.settings().await?, BrokerConfig::default()).await?)
+        self.broker_with(BrokerConfig::default()).await
+    }
+
+    /// Connects with a configuration of its own.
+    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
+        let settings = self.settings().await?.fallback_application_name(actor());
+        Ok(Broker::with_config(settings, config).await?)
+    }
+
+    /// The database that the command line names, and nothing else does.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.database_url.as_deref()
     }
 
     pub(crate) fn kept_options(&self) -> KeptOptions {
@@ -53,5 +64,13 @@ impl DatabaseArgs {
             Some(kept) => Ok(Settings::parse(&kept.connection_string("postgres"))?),
             None => Err(Failure::new(Exit::Unreachable, NOTHING_CHOSEN)),
         }
+    }
+}
+
+/// Who acts, as the audit log and those who ask why a target is paused see it.
+fn actor() -> String {
+    match whoami::username() {
+        Ok(user) => format!("doorbell ({user})"),
+        Err(_) => "doorbell".to_owned(),
     }
 }

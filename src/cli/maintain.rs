@@ -11,6 +11,7 @@ use super::{
     Global,
     exit::{Exit, Failure},
     output,
+    watch::{Rounds, WatchArgs, Watched},
 };
 
 /// Rescue, promote, fold counters, archive and purge what is past retention, keep partitions ahead
@@ -24,6 +25,7 @@ Examples:
   doorbell maintain               where no consumer does it, until Ctrl-C
   doorbell maintain --once        all of it now, from cron
   doorbell maintain --dry-run     what that would do
+  doorbell maintain --metrics 0.0.0.0:9187
 
 JSON: {\"rescued\", \"promoted\", \"folded\", \"archived\", \"purged\", \"expired\", \"partitions_created\", \
 \"partitions_dropped\", \"recounted\", \"partitions_busy\"}, one line for each round that did something; with --dry-run \
@@ -38,6 +40,8 @@ pub(crate) struct Maintain {
     /// Seconds between rounds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     every: f64,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -49,7 +53,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 impl Maintain {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let broker = global.database.broker().await?;
+        let watch = self.watch.prepare().await?;
+        let broker = global.database.broker_with(watch.config()).await?;
         if self.dry_run {
             return due(&broker, global.json).await;
         }
@@ -58,7 +63,10 @@ impl Maintain {
             return Ok(Exit::Done);
         }
         let mut maintenance = broker.maintenance();
-        let mut tick = tokio::time::interval(Duration::from_secs_f64(self.every));
+        let every = Duration::from_secs_f64(self.every);
+        let rounds = Rounds::new(every);
+        let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone()));
+        let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut failing, mut leading) = (false, true);
         loop {
@@ -81,6 +89,7 @@ impl Maintain {
                 }
                 Err(_) => {}
             }
+            rounds.over();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command, each with its arguments and what it does with them.
 
+mod bench;
 mod demo;
 
 mod down;
@@ -10,15 +11,24 @@ mod migrate;
 mod consume;
 mod publish;
 
+mod explain;
+mod list;
+mod show;
+mod stats;
+mod tail;
+mod targets;
+mod top;
+
 mod audit;
 mod breaker;
 mod cancel;
 mod consumers;
+mod doctor;
 mod maintain;
 mod pause;
 mod redrive;
 mod resume;
-mod stats;
+mod retry;
 
 mod completions;
 
@@ -26,10 +36,13 @@ mod consent;
 mod database;
 mod duration;
 mod exit;
+mod filter;
 mod logs;
 mod output;
+mod selection;
 mod signals;
 mod timestamp;
+mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -39,6 +52,7 @@ use tracing::Level;
 use self::{
     database::DatabaseArgs,
     exit::{Exit, Failure},
+    logs::LogFormat,
     signals::Signals,
 };
 
@@ -95,6 +109,10 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
 
+    /// How logs are written on stderr: lines of text or of JSON
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, env = "DOORBELL_LOG_FORMAT")]
+    log_format: LogFormat,
+
     /// Log more on stderr (-vv: still more)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -109,30 +127,44 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Stats(stats::Stats),
+    Top(top::Top),
+    Targets(targets::Targets),
+    List(list::List),
+    Show(show::Show),
+    Explain(explain::Explain),
+    Tail(tail::Tail),
     Audit(audit::Audit),
+    Retry(retry::Retry),
     Redrive(redrive::Redrive),
     Cancel(cancel::Cancel),
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
     Consumers(consumers::Consumers),
+    Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
+    Bench(bench::Bench),
+    Latency(bench::Latency),
     Completions(completions::Completions),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
+    #[command(hide = true)]
+    BenchConsumer(bench::BenchConsumer),
 }
 
 /// The program.
 pub(crate) fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let usual = match command {
-        // A consumer is a service, and its changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) => Level::INFO,
+        // Services, whose changes of state are worth a line; the others speak for themselves.
+        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
+        // Its own words are enough: fleets come and go.
+        Command::Bench(_) | Command::Latency(_) | Command::BenchConsumer(_) => Level::ERROR,
         _ => Level::WARN,
     };
-    logs::start(usual, global.verbose);
+    logs::start(usual, global.verbose, global.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).context("cannot start").report().into(),
@@ -151,6 +183,9 @@ impl Command {
             Self::Consume(consume) => return consume.run(global, signals).await,
             Self::Demo(demo) => return demo.run(global, signals).await,
             Self::DemoConsumer(consumer) => return consumer.run(signals).await,
+            Self::Bench(bench) => return bench.run(global, signals).await,
+            Self::Latency(latency) => return latency.run(global, signals).await,
+            Self::BenchConsumer(consumer) => return consumer.run(signals).await,
             _ => {}
         }
         tokio::select! {
@@ -167,6 +202,13 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
+            Self::Top(top) => top.run(global).await,
+            Self::Targets(targets) => targets.run(global).await,
+            Self::List(list) => list.run(global).await,
+            Self::Show(show) => show.run(global).await,
+            Self::Explain(explain) => explain.run(global).await,
+            Self::Tail(tail) => tail.run(global).await,
+            Self::Retry(retry) => retry.run(global).await,
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,
@@ -174,9 +216,15 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Doctor(doctor) => doctor.run(global).await,
             Self::Consumers(consumers) => consumers.run(global).await,
             Self::Completions(completions) => completions.run(),
-            Self::Consume(_) | Self::Demo(_) | Self::DemoConsumer(_) => unreachable!("run with their own signals"),
+            Self::Consume(_)
+            | Self::Demo(_)
+            | Self::DemoConsumer(_)
+            | Self::Bench(_)
+            | Self::Latency(_)
+            | Self::BenchConsumer(_) => unreachable!("run with their own signals"),
         }
     }
 }

@@ -13,7 +13,12 @@ use super::{
 ///
 /// Messages can still be published and wait; those being handled are finished.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  doorbell pause billing --reason 'ledger maintenance'\n  doorbell resume billing")]
+#[command(after_help = "\
+Examples:
+  doorbell pause billing --reason 'ledger maintenance'
+  doorbell resume billing
+
+JSON: {\"target\", \"paused\": true}.")]
 pub(crate) struct Pause {
     /// The target
     target: String,

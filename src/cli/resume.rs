@@ -13,7 +13,11 @@ use super::{
 ///
 /// Fine when it was not paused.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  doorbell resume billing")]
+#[command(after_help = "\
+Examples:
+  doorbell resume billing
+
+JSON: {\"target\", \"paused\": false, \"was_paused\"}.")]
 pub(crate) struct Resume {
     /// The target
     target: String,

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use doorbell::TargetStats;
+use doorbell::{TargetState, TargetStats};
 use serde::Serialize;
 
 use super::{
@@ -19,7 +19,8 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Show the messages of every target, by status
 ///
-/// OLDEST PENDING is the age of the oldest message that could be handled now: near zero when consumers keep up.
+/// OLDEST PENDING is the age of the oldest message that could be handled now: near zero when consumers keep up. Which targets
+/// are paused, or have an open breaker, and why, is said on stderr; `doorbell targets` has it as data.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -41,16 +42,27 @@ impl Stats {
         let mut tick = tokio::time::interval(EVERY);
         loop {
             tick.tick().await;
-            let stats = broker.stats().await?;
+            let targets = broker.targets().await?;
+            let stats: Vec<TargetStats> = targets.iter().filter_map(|target| target.stats.clone()).collect();
             if self.watch && !global.json && std::io::stdout().is_terminal() {
                 // Home, and clear what is below: redrawn in place without flicker.
                 output::line("\x1b[H\x1b[J")?;
             }
             print(&stats, global.json)?;
+            if !global.json {
+                report_closed(&targets);
+            }
             if !self.watch {
                 return Ok(Exit::Done);
             }
         }
+    }
+}
+
+/// Why some are not handled, for people only.
+fn report_closed(targets: &[TargetState]) {
+    for (_, sentence) in targets.iter().flat_map(|target| &target.closed_gates) {
+        eprintln!("{}", output::printable(sentence));
     }
 }
 

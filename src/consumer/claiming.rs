@@ -119,9 +119,9 @@ impl Loop {
                     self.claim_failures = 0;
                 }
                 let count = looked.deliveries.len();
-                self.context.process.found(&self.context.target, found, count);
                 let others = self.leased == Leased::Others;
                 self.leased(count);
+                self.context.process.found(&self.context.target, found, count);
                 let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
                 let marks = if of_held { &mut self.held_marks } else { &mut self.marks };
                 marks.looked(from, lowest_first, !full, &Sight::of(&looked));
@@ -177,5 +177,5 @@ async fn look(
     if failed {
         held.return_strays(&context.store, request.owner).await?;
     }
-    held.claim(context.store.claim(request, limit, ranges, found)).await
+    context.watching(found, held.claim(context.store.claim(request, limit, ranges, found))).await
 }

@@ -26,6 +26,7 @@ impl Loop {
         suspecting: Option<Task<()>>,
         parking: Option<Task<Option<Parked>>>,
     ) {
+        self.context.pulse.ending();
         let drain_timeout = self.stopping.borrow().unwrap_or(self.context.config.drain_timeout);
         let deadline = Instant::now() + drain_timeout;
         info!(target_app = %self.context.target, running = self.running.len(), "draining");
@@ -63,6 +64,7 @@ impl Loop {
         }
         if !self.running.is_empty() {
             warn!(
+                target_app = %self.context.target,
                 running = self.running.len(),
                 "handlers did not finish in time; they are dropped and their messages given back"
             );

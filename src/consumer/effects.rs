@@ -52,7 +52,8 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
     for delivery in deliveries {
         let Some(handler) = context.registry.tx(&delivery.record_type) else { continue };
         let handler: &Arc<dyn TxHandler> = handler;
-        let outcome = caught(handler.handle(delivery.clone(), &tx), context.config.handler_timeout).await;
+        let handling = caught(handler.handle(delivery.clone(), &tx), context.config.handler_timeout);
+        let outcome = context.processing(delivery).run(handling).await;
         if outcome != Outcome::Done {
             if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
                 client.answered();
@@ -70,7 +71,8 @@ async fn batch(context: &Context, deliveries: &[Delivery]) -> Result<Option<Vec<
         }
         return Ok(None);
     }
-    match context.store.within_deadline("commit", tx.commit()).await {
+    let commit = context.store.within_deadline("commit", tx.commit());
+    match context.committing(deliveries.len(), commit).await {
         Ok(()) => client.answered(),
         Err(error) => {
             // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.

@@ -13,10 +13,12 @@ use super::{
     run::{Context, Key, Loop},
 };
 use crate::{
+    error::Result,
     handler::timeout_reason,
-    message::Delivery,
+    message::{Delivery, Found},
     outcome::Outcome,
-    store::{Settlement, Verdict},
+    store::{Looked, Settlement, Verdict},
+    telemetry::Processing,
 };
 
 /// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
@@ -53,9 +55,40 @@ pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -
     }
     let mut verdicts = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
-        verdicts.push(Verdict::Outcome(context.registry.run(delivery, context.config.handler_timeout).await));
+        let processing = context.processing(&delivery);
+        let handling = context.registry.run(delivery, context.config.handler_timeout);
+        verdicts.push(Verdict::Outcome(processing.run(handling).await));
     }
     verdicts
+}
+
+impl Context {
+    /// Runs a claim, for telemetry.
+    pub(super) async fn watching(&self, found: Found, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
+        self.store.telemetry().claiming(&self.target, found, claim, |looked| looked.deliveries.len()).await
+    }
+
+    /// The same for messages that are locked; `None`: none may be.
+    pub(super) async fn watching_held(
+        &self,
+        found: Found,
+        hold: impl Future<Output = Result<Option<Looked>>>,
+    ) -> Result<Option<Looked>> {
+        let count = |looked: &Option<Looked>| looked.as_ref().map_or(0, |looked| looked.deliveries.len());
+        self.store.telemetry().claiming(&self.target, found, hold, count).await
+    }
+
+    /// Runs the commit that settles messages of transactional handlers, for telemetry.
+    pub(super) async fn committing(&self, messages: usize, commit: impl Future<Output = Result<()>>) -> Result<()> {
+        let settle = async { commit.await.map(|()| 0) };
+        self.store.telemetry().settling(&self.target, messages, settle).await.map(drop)
+    }
+
+    /// Begins to run a handler, for telemetry.
+    pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
+        let record_type = self.registry.label(&delivery.record_type);
+        self.store.telemetry().processing(&self.target, record_type, delivery)
+    }
 }
 
 impl Loop {
@@ -79,6 +112,7 @@ impl Loop {
                 }
                 self.runs.failed += 1;
                 warn!(
+                    target_app = %self.context.target,
                     id = key.0,
                     attempt = key.1,
                     "the handler did not stop at its timeout; is it blocking its thread?"

@@ -184,7 +184,8 @@ async fn batch(
     let claim = context.request(owner);
     let types = context.registry.tx_types(context.config.record_types.as_deref());
     let holding = context.store.hold_in(&tx, &claim, &types, limit, ranges.as_ref(), found, cap);
-    let Some(looked) = context.store.within_deadline("hold messages", holding).await? else {
+    let holding = context.store.within_deadline("hold messages", holding);
+    let Some(looked) = context.watching_held(found, holding).await? else {
         if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
             client.answered();
         }
@@ -201,7 +202,8 @@ async fn batch(
         let Some(left) = cap.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else { break };
         let Some(handler) = context.registry.tx(&delivery.record_type) else { continue };
         let limit = context.config.handler_timeout.map_or(left, |timeout| timeout.min(left));
-        let outcome = caught(handler.handle(delivery.clone(), &tx), Some(limit)).await;
+        let handling = caught(handler.handle(delivery.clone(), &tx), Some(limit));
+        let outcome = context.processing(&delivery).run(handling).await;
         if outcome != Outcome::Done {
             debug!(id = delivery.id, "a batch is rolled back: a handler did not end well");
             if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
@@ -220,7 +222,8 @@ async fn batch(
             return Ok(None);
         }
     }
-    match context.store.within_deadline("commit", tx.commit()).await {
+    let commit = context.store.within_deadline("commit", tx.commit());
+    match context.committing(ids.len(), commit).await {
         Ok(()) => client.answered(),
         Err(error) => {
             // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.

@@ -11,10 +11,13 @@ mod in_transaction;
 mod marks;
 mod parking;
 mod prefetch;
+mod pulse;
 mod runs;
 mod settle;
 mod suspects;
 mod sweeping;
+
+pub use pulse::Pulse;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -237,7 +240,14 @@ impl ConsumerBuilder {
         let (stop, stopping) = watch::channel(None);
         let drain_timeout = self.config.drain_timeout;
         let consumer = run::Loop::join(self.broker, process, self.target, self.config, self.registry, stopping).await?;
-        Ok(Consumer { stop, drain_timeout, task: tokio::spawn(consumer.run()) })
+        let pulse = consumer.context.pulse.clone();
+        let ends = pulse.clone().ends_when_dropped();
+        let task = tokio::spawn(async move {
+            // Moved in here, so that a panic of ours is noticed, too.
+            let _ends = ends;
+            consumer.run().await;
+        });
+        Ok(Consumer { stop, drain_timeout, pulse, task })
     }
 
     /// Starts, runs until `stop` completes (see [`shutdown_signal`](crate::shutdown_signal)), then drains.
@@ -257,10 +267,16 @@ pub struct Consumer {
     /// Set when it is to stop: how long running handlers may take.
     stop: watch::Sender<Option<Duration>>,
     drain_timeout: Duration,
+    pulse: Pulse,
     task: JoinHandle<()>,
 }
 
 impl Consumer {
+    /// Tells whether it still works, for liveness checks; goes on telling while and after it is shut down.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// Stops claiming, gives unstarted messages back at once, waits for running handlers up to
     /// [`ConsumerConfig::drain_timeout`], then drops them and gives their messages back too.
     ///

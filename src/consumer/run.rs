@@ -29,6 +29,7 @@ use super::{
     marks::Marks,
     parking::Parking,
     prefetch::PREFETCH_BELOW,
+    pulse::Pulse,
     runs::Runs,
     settle::settle_until_done,
     suspects,
@@ -61,6 +62,7 @@ pub(super) struct Context {
     pub(super) registry: Registry,
     pub(super) process: Arc<Process>,
     pub(super) allowance: Allowance,
+    pub(super) pulse: Pulse,
 }
 
 impl Context {
@@ -180,7 +182,8 @@ impl Loop {
             Some(_) => Marks::default(),
         };
         let hold_limit = HOLD_FIRST.min(config.tx_batch);
-        let context = Context { store: broker.store().clone(), target, config, registry, process, allowance };
+        let (store, pulse) = (broker.store().clone(), Pulse::new());
+        let context = Context { store, target, config, registry, process, allowance, pulse };
         Ok(Self {
             context: Arc::new(context),
             broker,
@@ -235,6 +238,7 @@ impl Loop {
         watchdog.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
+            self.context.pulse.beat();
             self.start_handlers();
             if settling.is_none() && !self.unsettled.is_empty() {
                 settling = Some(self.settle());
@@ -411,7 +415,8 @@ impl Loop {
         }
         let lost = self.queue.len() + self.running.len() + self.unsettled.len();
         if lost > 0 {
-            warn!(lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
+            warn!(target_app = %self.context.target, lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
+            self.context.store.telemetry().lease_lost(&self.context.target, lost);
         }
         self.running.drain().for_each(|(_, running)| running.abort.abort());
         self.tasks = 0;

@@ -24,7 +24,8 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
     let keys = settlements.iter().map(|settlement| (settlement.id, settlement.attempt)).collect();
     let settling = context.process.held().settling(keys);
     while !settlements.is_empty() {
-        match settle_once(&context.store, &owner, &settlements, unsure).await {
+        let settle = settle_once(&context.store, &owner, &settlements, unsure);
+        match context.store.telemetry().settling(&context.target, settlements.len(), settle).await {
             Ok(lost) => {
                 if lost > 0 {
                     warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::Result,
     handler::timeout_reason,
+    message::Found,
     outcome::Outcome,
     store::{Settlement, Verdict},
 };
@@ -33,7 +34,8 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
             return Ok(());
         }
         let request = context.request(&owner);
-        let claimed = context.process.held().claim(context.store.claim_suspect(&request)).await;
+        let claim = context.process.held().claim(context.store.claim_suspect(&request));
+        let claimed = context.watching(Found::Sweep, claim).await;
         let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
         let Some(delivery) = claimed.deliveries.into_iter().next() else {
             context.allowance.put_back(1);

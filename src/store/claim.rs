@@ -24,7 +24,7 @@ const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.*
     (select integration.may_hold($1) as may, integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $9, true)) x \
     left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
-const CLAIM_SUSPECT: &str = "select * from integration.claim_suspect($1, $2, $3)";
+const CLAIM_SUSPECT: &str = "select integration.clock() as now, c.* from integration.claim_suspect($1, $2, $3) c";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
@@ -244,6 +244,7 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
 fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Delivery> {
     let headers: Option<JsonbString> = row.try_get("headers")?;
     let payload: JsonbString = row.try_get("data")?;
+    let (now, created_at): (SystemTime, SystemTime) = (row.try_get("now")?, row.try_get("created_at")?);
     Ok(Delivery {
         id: row.try_get("id")?,
         attempt: row.try_get("attempt")?,
@@ -255,7 +256,10 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         redrive_count: row.try_get("redrive_count")?,
         headers: headers.map(|json| headers_from(&json.0)).transpose()?.unwrap_or_default(),
         ordering_key: row.try_get("ordering_key")?,
-        created_at: row.try_get("created_at")?,
+        created_at,
+        // Both are the server's: no clock of ours is involved.
+        age: now.duration_since(created_at).unwrap_or_default(),
+        received: tokio::time::Instant::now(),
         found,
         canary: row.try_get("canary")?,
         owner: request.owner.clone(),

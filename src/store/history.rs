@@ -1,4 +1,4 @@
-//! The story of a message, and the dead letters a filter names.
+//! The story of a message.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,6 @@ use super::{Store, json::JsonbString};
 use crate::{error::Result, message::MessageId};
 
 const HISTORY: &str = "select * from integration.history($1)";
-const DEAD_LETTER_IDS: &str = "select * from integration.dead_letter_ids($1, $2, $3, $4, $5)";
 
 /// One line of the audit log about one message.
 #[derive(Clone, Debug)]
@@ -32,21 +31,6 @@ pub struct AuditEvent {
     pub details: Option<String>,
 }
 
-/// Which dead letters; what is `None` matches all.
-#[derive(Clone, Debug, Default)]
-pub struct DeadLetters {
-    /// Of this target.
-    pub target: Option<String>,
-    /// Of this record type.
-    pub record_type: Option<String>,
-    /// From this source.
-    pub source: Option<String>,
-    /// Whose reason matches this LIKE pattern.
-    pub reason: Option<String>,
-    /// At most so many, oldest failure first.
-    pub limit: Option<u32>,
-}
-
 impl Store {
     pub(crate) async fn history(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
         let rows = self.query("read the audit log", HISTORY, &[&id]).await?;
@@ -66,13 +50,5 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    pub(crate) async fn dead_letter_ids(&self, filter: &DeadLetters) -> Result<Vec<MessageId>> {
-        let limit = filter.limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&filter.target, &filter.record_type, &filter.source, &filter.reason, &limit];
-        let rows = self.query("look for dead letters", DEAD_LETTER_IDS, &params).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 }

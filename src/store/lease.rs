@@ -10,8 +10,12 @@ const BEAT: &str = "select integration.beat($1, $2)";
 const RESCUE: &str = "select integration.rescue($1, $2, $3)";
 const DEREGISTER: &str = "select integration.deregister($1)";
 const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
-const CONSUMERS: &str = "select incarnation, host, pid, application, version, targets::text, started_at, beat_at, \
-    lease_until > integration.clock() from integration.consumers order by started_at, incarnation";
+const CONSUMERS: &str = "select c.incarnation, c.host, c.pid, c.application, c.version, c.targets::text, c.started_at, c.beat_at, \
+    c.lease_until > integration.clock(), extract(epoch from integration.clock() - c.beat_at)::float8, coalesce(h.processing, 0) \
+    from integration.consumers c \
+    left join (select d.claimed_by, count(*) as processing from integration.data_staging d \
+         where d.status = 'processing' group by d.claimed_by) h on h.claimed_by = c.incarnation \
+    order by c.started_at, c.incarnation";
 
 /// A process whose session lock is free is declared dead once it has not beaten for this long.
 const RESCUE_GRACE: Duration = Duration::from_millis(1500);
@@ -50,6 +54,19 @@ pub struct ConsumerRow {
     pub beat_at: SystemTime,
     /// Whether its lease still runs.
     pub alive: bool,
+    /// Seconds since its last heartbeat, by the server's clock.
+    pub beat_age_seconds: f64,
+    /// Messages that it holds.
+    pub processing: i64,
+}
+
+impl ConsumerRow {
+    /// The targets it consumes, by name.
+    pub fn target_names(&self) -> Vec<String> {
+        serde_json::from_str::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(&self.targets)
+            .map(|targets| targets.into_keys().collect())
+            .unwrap_or_default()
+    }
 }
 
 impl Store {
@@ -115,6 +132,8 @@ impl Store {
                     started_at: row.try_get(6)?,
                     beat_at: row.try_get(7)?,
                     alive: row.try_get(8)?,
+                    beat_age_seconds: row.try_get(9)?,
+                    processing: row.try_get(10)?,
                 })
             })
             .collect()

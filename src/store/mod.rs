@@ -2,9 +2,12 @@
 //! lives in `migrations/`.
 
 mod claim;
+mod follow;
 mod history;
+mod inspect;
 mod json;
 mod lease;
+mod list;
 mod maintain;
 mod observe;
 mod operate;
@@ -18,15 +21,20 @@ use tokio_postgres::{Row, types::ToSql};
 use crate::{
     connection::{Busy, Pool},
     error::{Error, ErrorKind, Result},
+    telemetry::Telemetry,
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
-pub use history::{AuditEvent, DeadLetters};
+pub use follow::Change;
+pub(crate) use follow::Seen;
+pub use history::AuditEvent;
+pub use inspect::{Explanation, StoredMessage, TargetState};
 pub use lease::ConsumerRow;
 pub(crate) use lease::Registration;
+pub use list::{MessageRow, Page};
 pub(crate) use maintain::FoundCounts;
 pub use maintain::{Maintained, MaintenanceDue};
-pub use observe::TargetStats;
+pub use observe::{BreakerRow, TargetStats};
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
 
@@ -36,11 +44,17 @@ pub(crate) struct Store {
     pool: Pool,
     /// When it passes, the connection is dropped: a statement that may be committing must never be cancelled.
     deadline: Duration,
+    telemetry: Telemetry,
 }
 
 impl Store {
-    pub(crate) fn new(pool: Pool, deadline: Duration) -> Self {
-        Self { pool, deadline }
+    pub(crate) fn new(pool: Pool, deadline: Duration, telemetry: Telemetry) -> Self {
+        Self { pool, deadline, telemetry }
+    }
+
+    /// Whom to tell about what was done with it.
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -10,6 +10,11 @@ use crate::error::Result;
 const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
     extract(epoch from oldest_age)::float8 from integration.stats order by target_app";
 
+const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
+const PING: &str = "select integration.lock_class()";
+const BELL_IS_OFF: &str =
+    "select exists (select from integration.targets t where t.target_app = $1 and t.bell = 'off')";
+
 // Literal statuses, so that the partial indexes serve it.
 const IS_DRAINED: &str = "select not exists (select from integration.data_staging d where d.target_app = $1 \
         and d.status = 'pending' and ($2::text[] is null or d.record_type = any ($2))) \
@@ -48,7 +53,32 @@ impl TargetStats {
     }
 }
 
+/// A circuit breaker that was ever tripped.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct BreakerRow {
+    /// A target, or what several targets name as their `breaker_key`.
+    pub key: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+}
+
 impl Store {
+    pub(crate) async fn breakers(&self) -> Result<Vec<BreakerRow>> {
+        let rows = self.query("list breakers", BREAKERS, &[]).await?;
+        rows.iter().map(|row| Ok(BreakerRow { key: row.try_get(0)?, state: row.try_get(1)? })).collect()
+    }
+
+    /// One round trip, which needs the schema.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        self.query("ping", PING, &[]).await.map(drop)
+    }
+
+    /// Whether consumers of the target are to sweep and never to be rung.
+    pub(crate) async fn bell_is_off(&self, target: &str) -> Result<bool> {
+        Ok(self.query_one("ask for the bell's mode", BELL_IS_OFF, &[&target]).await?.try_get(0)?)
+    }
+
     pub(crate) async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
         let row = self.query_one("look for work", IS_DRAINED, &[&target, &record_types]).await?;
         Ok(row.try_get(0)?)

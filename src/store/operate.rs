@@ -9,6 +9,7 @@ use crate::{error::Result, message::MessageId};
 
 const CANCEL: &str = "select * from integration.cancel($1, $2)";
 const REDRIVE: &str = "select * from integration.redrive($1::bigint[])";
+const RETRY: &str = "select * from integration.retry($1)";
 const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interval(secs => $3))";
 const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";
 const PAUSE: &str = "select integration.pause($1, $2)";
@@ -22,6 +23,11 @@ impl Store {
 
     pub(crate) async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
         let rows = self.query("redrive messages", REDRIVE, &[&ids]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    pub(crate) async fn retry(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        let rows = self.query("retry messages", RETRY, &[&ids]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 

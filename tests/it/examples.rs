@@ -37,6 +37,7 @@ fn features() -> String {
     let all = [
         ("default", cfg!(feature = "default")),
         ("cli", cfg!(feature = "cli")),
+        ("metrics", cfg!(feature = "metrics")),
         ("server", cfg!(feature = "server")),
         ("tls", cfg!(feature = "tls")),
     ];
@@ -145,6 +146,27 @@ async fn two_services_pass_an_order_on() {
     );
     let at = |line: &str| said.iter().position(|said| said == line);
     assert!(at("billing: charged order 1") < at("shipping: shipped order 1"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opentelemetry_trace_goes_through_a_message() {
+    let db = Database::new().await;
+    assert_eq!(
+        run(&db, "tracing_otel", &[]).await,
+        [
+            "the message carries a traceparent: true",
+            "process billing (Consumer) links to publish billing (Producer): true",
+            "  messaging.destination.name = billing",
+            "  messaging.doorbell.attempt = 1",
+            "  messaging.doorbell.outcome = done",
+            "  messaging.doorbell.record_type = order.placed",
+            "  messaging.doorbell.source = shop",
+            "  messaging.message.id = 1",
+            "  messaging.operation.name = process",
+            "  messaging.operation.type = process",
+            "  messaging.system = doorbell",
+        ]
+    );
 }
 
 /// The seed's own Python classes, unchanged, on both ends of the table.

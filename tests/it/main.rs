@@ -4,23 +4,32 @@ mod support;
 
 mod bad_data;
 mod bell;
+#[cfg(feature = "cli")]
+mod bench;
 mod breaker;
 mod claim;
 #[cfg(feature = "cli")]
 mod cli;
 mod counters;
+mod doctor;
 mod effects;
 mod examples;
+mod explain;
+mod follow;
 mod handlers;
 mod house_rules;
 mod in_transaction;
+mod large;
 mod latch;
 mod leases;
 mod lifecycle;
+mod list;
 mod listener;
 mod logs;
 mod maintenance;
 mod marks;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrations;
 mod model;
 #[cfg(feature = "cli")]
@@ -35,5 +44,8 @@ mod seed;
 mod server;
 mod shutdown;
 mod silence;
+mod telemetry;
 mod torture;
 mod unknown;
+#[cfg(feature = "cli")]
+mod watch;

@@ -27,18 +27,18 @@ async fn dead_letters_are_redriven_by_filter_and_say_so_when_they_fail_again() {
         client.execute(fail, &[&id, &reason]).await.unwrap();
         ids.push(id);
     }
-    let filter = ["redrive", "--target", "billing", "--reason", "time%"];
+    let filter = ["redrive", "--target", "billing", "--reason-like", "time%"];
     let dry = doorbell(&db, &[&filter[..], &["--dry-run"]].concat()).await;
     assert_eq!(out(&dry), format!("{}\n", ids[0]));
     assert_eq!(count(&client, "select count(*) from integration.dead_letters").await, 3);
-    let redriven = doorbell(&db, &filter).await;
+    let redriven = doorbell(&db, &[&filter[..], &["--yes"]].concat()).await;
     assert_eq!((out(&redriven), redriven.status.code()), (format!("{}\n", ids[0]).as_str(), Some(0)));
     until_status(&client, ids[0], "pending").await;
     client.execute("update integration.data_staging set status = 'failed' where id = $1", &[&ids[0]]).await.unwrap();
     assert_eq!(count(&client, "select count(*) from integration.dead_letters where failed_again").await, 1);
     // Neither ids nor a filter is a mistake, not "everything".
     assert_eq!(doorbell(&db, &["redrive"]).await.status.code(), Some(2));
-    assert_eq!(out(&doorbell(&db, &["redrive", "--all"]).await).lines().count(), 3);
+    assert_eq!(out(&doorbell(&db, &["redrive", "--all", "--yes"]).await).lines().count(), 3);
     assert_eq!(doorbell(&db, &["redrive", "--target", "nobody"]).await.status.code(), Some(3));
 }
 

@@ -102,6 +102,15 @@ pub(crate) async fn connect(url: &str) -> Client {
     client
 }
 
+/// Stops the clock of this test's database so many seconds after noon, 2026-03-01.
+pub(crate) async fn stop_the_clock(client: &Client, second: u32) {
+    let clock = format!(
+        "create or replace function integration.clock() returns timestamptz language sql volatile parallel safe \
+         return timestamptz '2026-03-01 12:00:00Z' + interval '{second} s'"
+    );
+    client.batch_execute(&clock).await.unwrap();
+}
+
 /// Waits for an event that must come; says which one did not.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(SOON, event).await {

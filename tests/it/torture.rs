@@ -93,6 +93,8 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     let counts = (ledger.count(Outcome::Ack), ledger.count(Outcome::Unknown), ledger.count(Outcome::Refused));
     ledger.load(&mut client).await;
     load_runs(&mut client, &lines).await;
+    let crashes: usize = ["server killed", "server restarted"].iter().filter_map(|fault| nemesis.done.get(fault)).sum();
+    client.execute("update chk.crashes set n = $1", &[&(crashes as i64)]).await.unwrap();
     let said = |text: &str| lines.lines().filter(|line| line.starts_with("log|") && line.contains(text)).count();
     let stale = said("settles came too late");
     let unsure = said("settling failed") + said("asking whether a commit happened");

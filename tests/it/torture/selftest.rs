@@ -84,7 +84,7 @@ const UNLAWFUL: [(&str, &str); 31] = [
     ),
     (
         "S7 attempt reused",
-        "insert into chk.run select staging_id, attempt, op, found, '33' from chk.run where op = 'done'",
+        "insert into chk.run select staging_id, attempt, op, found, '33' from chk.run where op = 'plain'",
     ),
     ("S7 attempt went down", "update integration.audit_log set attempt = 9 where action = 'published'"),
     (

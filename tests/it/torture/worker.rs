@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, BrokerConfig, Consumer, Delivery, HandlerResult, Outcome, Settings};
+use doorbell::{Broker, BrokerConfig, Consumer, ConsumerConfig, Delivery, HandlerResult, Outcome, Settings};
 use futures::FutureExt;
 use nix::{
     sys::signal::{Signal, kill},
@@ -150,7 +150,11 @@ async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
 
 async fn transactional(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
     let log = log.clone();
-    let consumer = broker.consumer("tx").concurrency(4).sweep(Some(Duration::from_secs(1)));
+    // Half of the processes hold messages in transactions, the other half leases them.
+    let in_transaction = (std::process::id() % 2 == 0).then_some(Duration::from_secs(1));
+    let sweep = Some(Duration::from_secs(1));
+    let config = ConsumerConfig { in_transaction, tx_batch: 5, concurrency: 4, sweep, ..Default::default() };
+    let consumer = broker.consumer("tx").config(config);
     let consumer = consumer.on_tx("op", move |body: Body, delivery, tx| {
         let log = log.clone();
         async move {

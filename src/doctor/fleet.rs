@@ -1,0 +1,175 @@
+//! The fleet: who consumes, who stopped, and what waits for nobody.
+
+use super::{
+    Options,
+    finding::{Finding, Level},
+    session::{Session, age},
+};
+use crate::error::Result;
+
+/// Somebody rescues within a beat or two; who is still listed so long after its lease is seen by nobody.
+const UNSEEN_AFTER: f64 = 5.0;
+
+const CONSUMERS: &str = "select c.incarnation, c.host, c.pid, c.application, \
+        extract(epoch from integration.clock() - c.beat_at)::float8, extract(epoch from integration.clock() - c.lease_until)::float8, \
+        c.locked_on is not distinct from pg_postmaster_start_time(), c.version, \
+        (select count(*) from integration.data_staging d where d.status = 'processing' and d.claimed_by = c.incarnation) \
+    from integration.consumers c order by c.started_at, c.incarnation";
+
+pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let (mut alive, mut unlocked, mut others) = (0, Vec::new(), Vec::new());
+    for row in session.rows(CONSUMERS).await? {
+        let (incarnation, host, pid, application): (String, String, i32, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (beat, over, locked, version, held): (f64, f64, bool, String, i64) =
+            (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
+        if over > UNSEEN_AFTER {
+            let level = if held > 0 { Level::Problem } else { Level::Warning };
+            let what = format!("a consumer stopped beating {} ago and nobody rescues from it", age(beat));
+            findings.push(
+                Finding::new("consumers", level, what)
+                    .evidence(format!(
+                        "{incarnation} (pid {pid} on {host}, application {application:?}) holds {held} messages"
+                    ))
+                    .fix("doorbell maintain --once, or start any consumer: each rescues for all"),
+            );
+        } else if over > 0.0 {
+            findings.push(
+                Finding::note(
+                    "consumers",
+                    format!("a consumer stopped beating {} ago; its messages are about to be rescued", age(beat)),
+                )
+                .evidence(format!("{incarnation} holds {held} messages")),
+            );
+        } else {
+            alive += 1;
+            if !locked {
+                unlocked.push(incarnation);
+            }
+            if version != env!("CARGO_PKG_VERSION") {
+                others.push(version);
+            }
+        }
+    }
+    if !unlocked.is_empty() {
+        findings.push(
+            Finding::note(
+                "consumers",
+                format!(
+                    "{} of {alive} processes hold no session lock: a death is noticed by the lease alone",
+                    unlocked.len()
+                ),
+            )
+            .evidence(unlocked.join(", "))
+            .fix(
+                "nothing when they just started or the server just restarted; else they are behind a pooler: see bell",
+            ),
+        );
+    }
+    if !others.is_empty() {
+        findings.push(
+            Finding::note(
+                "consumers",
+                format!("{} processes run another version of Doorbell than this program", others.len()),
+            )
+            .evidence(others.join(", ")),
+        );
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("consumers", format!("{alive} processes consume, all beat")));
+    }
+    Ok(findings)
+}
+
+const TARGETS: &str = "select s.target_app, s.pending, s.failed, coalesce(extract(epoch from s.oldest_age), 0)::float8, \
+        t.paused_at is not null, concat_ws(': ', t.paused_by, t.pause_reason), coalesce(t.bell, 'on_demand'), \
+        coalesce(b.state, 'closed'), coalesce(b.reason, ''), \
+        (select count(*) from integration.consumers c where c.lease_until > integration.clock() and c.targets ? s.target_app) \
+    from integration.stats s \
+    left join integration.targets t on t.target_app = s.target_app \
+    left join integration.breakers b on b.breaker_key = coalesce(t.breaker_key, s.target_app) \
+    order by s.target_app";
+
+pub(super) async fn targets(session: &mut Session, options: &Options) -> Result<Vec<Finding>> {
+    let long = options.waiting_long.as_secs_f64();
+    let mut findings = Vec::new();
+    let mut count = 0;
+    for row in session.rows(TARGETS).await? {
+        count += 1;
+        let (target, pending, failed, oldest): (String, i64, i64, f64) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (paused, by, bell): (bool, String, String) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        let (breaker, reason, live): (String, String, i64) = (row.try_get(7)?, row.try_get(8)?, row.try_get(9)?);
+        let waiting = format!("{pending} pending, the oldest for {}; {live} live consumers", age(oldest));
+        if paused {
+            findings.push(
+                Finding::note("targets", format!("{target} is paused"))
+                    .evidence(format!("by {by}; {waiting}"))
+                    .fix(format!("doorbell resume {}", quoted(&target))),
+            );
+        }
+        if breaker != "closed" {
+            findings.push(
+                Finding::warning("targets", format!("the breaker of {target} is {breaker}"))
+                    .evidence(format!("{reason}; {waiting}"))
+                    .fix(format!("when its dependency is well: doorbell breaker close {}", quoted(&target))),
+            );
+        }
+        if bell == "off" {
+            findings
+                .push(Finding::note("targets", format!("the bell of {target} is switched off: its consumers sweep")));
+        }
+        if pending > 0 && oldest >= long && !paused && breaker == "closed" {
+            findings.push(match live {
+                0 => Finding::warning("targets", format!("messages for {target} wait, and nobody consumes them"))
+                    .evidence(waiting)
+                    .fix("start a consumer; one that claims by plain SQL is not seen here, and may be slow or gone"),
+                _ => Finding::warning("targets", format!("messages for {target} wait although it is consumed"))
+                    .evidence(waiting)
+                    .fix(
+                        "more consumers or concurrency; or nobody accepts their record type: doorbell consumers --json",
+                    ),
+            });
+        }
+        if failed > 0 {
+            findings.push(
+                Finding::note("targets", format!("{target} has {failed} dead letters"))
+                    .fix(format!("doorbell redrive --target {} --dry-run", quoted(&target))),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("targets", format!("{count} targets, none waits for long")));
+    }
+    Ok(findings)
+}
+
+const STUCK: &str = "select count(*), coalesce(string_agg(distinct s.target_app, ', '), '') from integration.stuck s \
+    where s.claimed_by is null or not exists (select from integration.consumers c where c.incarnation = s.claimed_by)";
+
+/// Claims by plain SQL that nobody can watch.
+pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
+    let row = session.row(STUCK).await?;
+    let (count, targets): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(vec![match count {
+        0 => Finding::ok("stuck", "nothing has been processing for an hour without an owner"),
+        _ => Finding::warning(
+            "stuck",
+            format!("{count} messages have been processing for over an hour, and nobody who lives owns them"),
+        )
+        .evidence(format!("targets: {targets}; claimed by plain SQL, so that their consumer's death cannot be seen"))
+        .fix(
+            "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck) \
+             -- and for the future set foreign_lease for the target",
+        ),
+    }])
+}
+
+/// A name as a shell takes it.
+fn quoted(name: &str) -> String {
+    match name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', "'\\''")),
+    }
+}

@@ -1,0 +1,147 @@
+//! The horizon: who keeps dead rows from being removed; and the notification queue, which stands still for the same reasons.
+
+use super::{
+    Options,
+    finding::{Finding, Level},
+    session::{Session, age, identifier},
+};
+use crate::error::Result;
+
+/// Sessions that hold a snapshot or a transaction id here; `ours`: holds a latch or session lock of Doorbell's.
+const SESSIONS: &str = "select a.pid, coalesce(a.usename::text, '?'), a.application_name, coalesce(a.state, a.backend_type), \
+        extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start, a.backend_start))::float8, \
+        greatest(age(a.backend_xid), age(a.backend_xmin)), coalesce(a.wait_event, ''), \
+        exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.classid::bigint \
+                in (integration_lock_class, integration_lock_class + 2)), \
+        coalesce(host(a.client_addr), 'local') \
+    from pg_stat_activity a, (values (1685024626::bigint)) door (integration_lock_class) \
+    where (a.backend_xid is not null or a.backend_xmin is not null) and a.pid <> pg_backend_pid() \
+      and a.datname = current_database() and a.backend_type <> 'walsender' and a.query !~* '^(autovacuum: )?vacuum' \
+    order by 5 desc nulls last limit 3";
+const PREPARED: &str = "select p.gid::text, p.owner::text, extract(epoch from clock_timestamp() - p.prepared)::float8, age(p.transaction) \
+    from pg_prepared_xacts p where p.database = current_database() order by 3 desc limit 3";
+const SLOTS: &str = "select s.slot_name::text, s.active, age(s.xmin), coalesce(s.wal_status, '') \
+    from pg_replication_slots s where s.xmin is not null or not s.active and s.restart_lsn is not null \
+    order by 3 desc nulls last limit 3";
+const FEEDBACK: &str = "select coalesce(nullif(r.application_name, ''), 'a standby'), age(r.backend_xmin) from pg_stat_replication r \
+    where r.backend_xmin is not null order by 2 desc limit 1";
+const MAY_SEE: &str = "select pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
+
+/// A horizon that lies so many transactions back is felt.
+const XIDS_MANY: i32 = 1_000_000;
+const PROBLEM_FACTOR: f64 = 12.0;
+
+pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let old = options.transaction_old.as_secs_f64();
+    let level = |seconds: f64| if seconds >= old * PROBLEM_FACTOR { Level::Problem } else { Level::Warning };
+    let mut oldest = 0.0f64;
+    for row in session.rows(SESSIONS).await? {
+        let (pid, user, application, state): (i32, String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (seconds, xids, waits, ours): (f64, Option<i32>, String, bool) =
+            (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?);
+        let host: String = row.try_get(8)?;
+        oldest = oldest.max(seconds);
+        if seconds < old {
+            continue;
+        }
+        let whose = if ours { "a session of Doorbell's" } else { "a session" };
+        let what =
+            format!("{whose} has kept a transaction open for {}: dead rows stay, claims become slower", age(seconds));
+        let evidence = format!(
+            "pid {pid}, role {user}, application {application:?}, from {host}, {state}, {} transactions behind{}",
+            xids.unwrap_or_default(),
+            if waits.is_empty() { String::new() } else { format!(", waits for {waits}") }
+        );
+        let fix = match ours {
+            // It reads all the time, so it can only have been stopped.
+            true => format!("is its process stopped or frozen? End it, or: select pg_terminate_backend({pid})"),
+            false => format!(
+                "select pg_terminate_backend({pid}); and for the future: alter role {} \
+                 set idle_in_transaction_session_timeout = '1 min'",
+                identifier(&user)
+            ),
+        };
+        findings.push(Finding::new("horizon", level(seconds), what).evidence(evidence).fix(fix));
+    }
+    for row in session.rows(PREPARED).await? {
+        let (gid, owner, seconds, xids): (String, String, f64, i32) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        if seconds >= old {
+            findings.push(
+                Finding::problem(
+                    "horizon",
+                    format!(
+                        "a prepared transaction is {} old, and will stay for ever: dead rows stay with it",
+                        age(seconds)
+                    ),
+                )
+                .evidence(format!("gid {gid:?}, owner {owner}, {xids} transactions behind"))
+                .fix(format!("rollback prepared '{}' -- or commit prepared, as its owner", gid.replace('\'', "''"))),
+            );
+        }
+    }
+    for row in session.rows(SLOTS).await? {
+        let (name, active, xids, wal): (String, bool, Option<i32>, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        if !active || xids.is_some_and(|xids| xids >= XIDS_MANY) {
+            let keeps = if xids.is_some() { "dead rows and WAL" } else { "WAL" };
+            let unused = if active { "" } else { ", and nobody uses it" };
+            let behind = xids.map_or_else(String::new, |xids| format!("{xids} transactions behind, "));
+            findings.push(
+                Finding::warning("horizon", format!("replication slot {name} keeps {keeps}{unused}"))
+                    .evidence(format!("{behind}WAL {wal}"))
+                    .fix(format!("bring its standby back, or: select pg_drop_replication_slot('{name}')")),
+            );
+        }
+    }
+    for row in session.rows(FEEDBACK).await? {
+        let (name, xids): (String, i32) = (row.try_get(0)?, row.try_get(1)?);
+        if xids >= XIDS_MANY {
+            findings.push(
+                Finding::warning("horizon", format!("{name} keeps dead rows by hot_standby_feedback"))
+                    .evidence(format!("{xids} transactions behind"))
+                    .fix("end its long query, or set hot_standby_feedback = off there"),
+            );
+        }
+    }
+    if findings.is_empty() {
+        let all: bool = session.row(MAY_SEE).await?.try_get(0)?;
+        findings.push(match all {
+            true => Finding::ok(
+                "horizon",
+                format!("the oldest transaction is {} old, nothing holds back vacuum", age(oldest)),
+            ),
+            false => Finding::note("horizon", "this role sees its own transactions only, and those are young")
+                .fix("grant pg_monitor to it, or ask as somebody who has that"),
+        });
+    }
+    Ok(findings)
+}
+
+const QUEUE: &str = "select pg_notification_queue_usage(), \
+    (select string_agg(format('pid %s (%s, %s)', a.pid, a.application_name, a.state), ', ') from pg_stat_activity a \
+      where a.wait_event = 'ClientWrite' or (a.state = 'idle in transaction' and a.xact_start < clock_timestamp() - interval '1 min'))";
+const QUEUE_WARNING: f64 = 0.01;
+const QUEUE_PROBLEM: f64 = 0.25;
+
+/// When it is full, every commit that notifies fails.
+pub(super) async fn notify_queue(session: &mut Session) -> Result<Vec<Finding>> {
+    let row = session.row(QUEUE).await?;
+    let (usage, suspects): (f64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let what = format!("the notification queue is {:.1} % full", usage * 100.0);
+    if usage < QUEUE_WARNING {
+        return Ok(vec![Finding::ok("notify_queue", what)]);
+    }
+    let level = if usage < QUEUE_PROBLEM { Level::Warning } else { Level::Problem };
+    Ok(vec![
+        Finding::new(
+            "notify_queue",
+            level,
+            format!("{what}: a listener does not read; when it is full, publishes fail"),
+        )
+        .evidence(suspects.unwrap_or_else(|| "no session stands out".to_owned()))
+        .fix("end that session: select pg_terminate_backend(pid)"),
+    ])
+}

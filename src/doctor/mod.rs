@@ -1,0 +1,106 @@
+//! The doctor: looks at a database, its schema, the way to it and the fleet, and says what is wrong and what to type.
+//!
+//! It changes nothing: every look is a read-only transaction with short limits, but for the bell's test, which publishes a
+//! message and takes it back in the same transaction. What cannot be looked at (a missing right, a lock) is a finding, too.
+
+mod finding;
+
+mod bell;
+mod clock;
+mod drift;
+mod fleet;
+mod horizon;
+mod partitions;
+mod privileges;
+mod server;
+mod session;
+mod tables;
+
+use std::time::Duration;
+
+use self::session::Session;
+use crate::{
+    connection::Settings,
+    error::{Error, ErrorKind, Result},
+    migrate,
+};
+
+pub use finding::{Finding, Level, Report};
+
+/// What the doctor calls old, slow and long.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A transaction open for so long is a warning, for twelve times as long a problem: it keeps dead rows from being
+    /// removed. Default 5 min.
+    pub transaction_old: Duration,
+    /// A target whose oldest pending message waits for so long should have a consumer that takes it. Default 1 min.
+    pub waiting_long: Duration,
+    /// How long a bell may take to arrive. Default 5 s.
+    pub bell_within: Duration,
+    /// How long one check may take. Default 15 s.
+    pub check_within: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            transaction_old: Duration::from_secs(300),
+            waiting_long: Duration::from_secs(60),
+            bell_within: Duration::from_secs(5),
+            check_within: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Examines the database behind the settings.
+pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Report> {
+    let mut session = Session::open(settings).await?;
+    let mut report = Report::default();
+    let within = options.check_within;
+    report.add("server", checked(within, server::check(&mut session)).await);
+    let schema = match migrate::status(settings).await {
+        Ok(status) => drift::version(&status),
+        Err(error) => drift::refused(&error),
+    };
+    let usable = schema.level < Level::Problem;
+    report.findings.push(schema);
+    report.add("horizon", checked(within, horizon::check(&mut session, options)).await);
+    report.add("notify_queue", checked(within, horizon::notify_queue(&mut session)).await);
+    // Without the schema, everything below would say so once more.
+    if usable {
+        report.add("drift", checked(within, drift::check(&mut session)).await);
+        report.add("privileges", checked(within, privileges::check(&mut session)).await);
+        report.add("clock", checked(within, clock::check(&mut session)).await);
+        report
+            .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);
+        report.add("tables", checked(within, tables::check(&mut session)).await);
+        report.add("partitions", checked(within, partitions::check(&mut session)).await);
+        report.add("consumers", checked(within, fleet::consumers(&mut session)).await);
+        report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
+        report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
+    }
+    Ok(report)
+}
+
+/// Runs one check within its time.
+async fn checked(within: Duration, check: impl Future<Output = Result<Vec<Finding>>>) -> Result<Vec<Finding>> {
+    let late = |_| Err(Error::new(ErrorKind::Timeout, "it took too long"));
+    tokio::time::timeout(within, check).await.unwrap_or_else(late)
+}
+
+impl Report {
+    /// What a check found. Its failure is a finding, too.
+    fn add(&mut self, check: &'static str, found: Result<Vec<Finding>>) {
+        match found {
+            Ok(findings) => self.findings.extend(findings),
+            Err(error) => self.findings.push(unseen(check, &error)),
+        }
+    }
+}
+
+fn unseen(check: &'static str, error: &Error) -> Finding {
+    let missing = error.sqlstate() == Some("42501");
+    let level = if missing { Level::Note } else { Level::Warning };
+    let finding = Finding::new(check, level, "could not be looked at").evidence(error.to_string());
+    if missing { finding.fix("ask as the owner of the schema") } else { finding }
+}

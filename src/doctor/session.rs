@@ -1,0 +1,72 @@
+//! The doctor's own connection: one that a pool never sees, in read-only transactions with short limits.
+
+use tokio_postgres::{
+    Client, Row,
+    types::{ToSql, Type},
+};
+
+use crate::{connection::Settings, error::Result, migrate};
+
+/// Whoever holds a lock that even reading waits for is not to be joined by a queue behind us.
+const LIMITS: &str = "set local statement_timeout = '10 s'; set local lock_timeout = '2 s'";
+
+pub(super) struct Session {
+    client: Client,
+    _driver: tokio::task::JoinSet<()>,
+}
+
+impl Session {
+    pub(super) async fn open(settings: &Settings) -> Result<Self> {
+        let (client, messages) = settings.connect().await?;
+        let mut driver = tokio::task::JoinSet::new();
+        driver.spawn(messages.drain());
+        Ok(Self { client, _driver: driver })
+    }
+
+    /// One query in a transaction of its own, without prepared statements, so that it works behind any pooler.
+    pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
+        let tx = self.client.build_transaction().read_only(true).start().await?;
+        tx.batch_execute(&format!("{LIMITS}; {}", migrate::CANONICAL)).await?;
+        let rows = tx.query_typed(sql, &[]).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+
+    pub(super) async fn row(&mut self, sql: &str) -> Result<Row> {
+        let mut rows = self.rows(sql).await?;
+        rows.pop().ok_or_else(|| crate::Error::new(crate::ErrorKind::Schema, "a query of the doctor found no row"))
+    }
+
+    /// One call with one text, in a transaction that may write.
+    pub(super) async fn call(&mut self, sql: &str, text: &str) -> Result<Vec<Row>> {
+        let tx = self.client.transaction().await?;
+        tx.batch_execute(LIMITS).await?;
+        let rows = tx.query_typed(sql, &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+/// A name as SQL takes it.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Seconds, for people.
+pub(super) fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// Bytes, for people.
+pub(super) fn size(bytes: i64) -> String {
+    match bytes as f64 {
+        b if b < 1e6 => format!("{:.0} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} GB", b / 1e9),
+    }
+}

@@ -1,0 +1,103 @@
+//! Which messages: what lists, and the verbs that act on many, go by.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// What is happening to a message, in the words of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// Can be claimed.
+    Pending,
+    /// Waits for its time: delayed, in backoff, or snoozed.
+    Scheduled,
+    /// Claimed and not settled.
+    Processing,
+    /// Handled.
+    Completed,
+    /// The dead letter state.
+    Failed,
+    /// Stopped by an operator.
+    Cancelled,
+}
+
+impl Status {
+    /// Every status, in the order of a message's life.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Scheduled, Self::Processing, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Scheduled => "scheduled",
+            Self::Processing => "processing",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Status {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|status| status.as_str() == word);
+        found.ok_or_else(|| {
+            Error::invalid(format!("{word:?} is no status; they are: {}", Self::ALL.map(Self::as_str).join(", ")))
+        })
+    }
+}
+
+/// Which messages; what is `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// With this status.
+    pub status: Option<Status>,
+    /// For this target.
+    pub target: Option<String>,
+    /// Of this record type.
+    pub record_type: Option<String>,
+    /// From this source.
+    pub source: Option<String>,
+    /// Whose reason (the last error message) matches this LIKE pattern.
+    pub reason: Option<String>,
+    /// Published longer ago than this, by the server's clock.
+    pub older_than: Option<Duration>,
+}
+
+/// In which order messages are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// As they are claimed: by priority, then age. Of pending messages only.
+    Queue,
+    /// Next due first. Of scheduled messages only.
+    Due,
+    /// By id.
+    Oldest,
+    /// By id, backwards.
+    Newest,
+}
+
+impl Order {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Due => "due",
+            Self::Oldest => "oldest",
+            Self::Newest => "newest",
+        }
+    }
+}

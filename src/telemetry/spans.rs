@@ -1,0 +1,116 @@
+//! The spans, with OpenTelemetry's names. Built only when a subscriber wants them: their fields are not even computed
+//! otherwise. The `otel.*` fields are read by tracing-opentelemetry.
+//!
+//! Level INFO, target `doorbell::trace`. What one message has of its own is on its process span; a batch counts.
+
+use tracing::{Span, field::Empty, info_span};
+
+use super::names::{SPANS, SYSTEM};
+use crate::{
+    error::Error,
+    message::{Delivery, Found, Message},
+    outcome::Outcome,
+};
+
+/// `publish billing`: one call, whose context travels with its messages.
+pub(super) fn publish(messages: &[Message]) -> Span {
+    let target = match messages {
+        [first, rest @ ..] if rest.iter().all(|message| message.target == first.target) => first.target.as_str(),
+        _ => "several targets",
+    };
+    info_span!(
+        target: SPANS,
+        "publish",
+        otel.name = format!("publish {target}"),
+        otel.kind = "producer",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.type = "send",
+        messaging.operation.name = "publish",
+        messaging.destination.name = target,
+        messaging.batch.message_count = Empty,
+        messaging.message.id = Empty,
+        error.type = Empty,
+    )
+}
+
+/// `receive billing`: one look into the table.
+pub(super) fn receive(target: &str, found: Found) -> Span {
+    info_span!(
+        target: SPANS,
+        "receive",
+        otel.name = format!("receive {target}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.type = "receive",
+        messaging.operation.name = "receive",
+        messaging.destination.name = target,
+        messaging.batch.message_count = Empty,
+        messaging.doorbell.found = found.name(),
+        error.type = Empty,
+    )
+}
+
+/// `process billing`: one run of a handler.
+pub(super) fn process(delivery: &Delivery) -> Span {
+    info_span!(
+        target: SPANS,
+        "process",
+        otel.name = format!("process {}", delivery.target),
+        otel.kind = "consumer",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.type = "process",
+        messaging.operation.name = "process",
+        messaging.destination.name = delivery.target,
+        messaging.client.id = &*delivery.owner,
+        messaging.message.id = delivery.id,
+        messaging.doorbell.source = delivery.source,
+        messaging.doorbell.record_type = delivery.record_type,
+        messaging.doorbell.attempt = delivery.attempt,
+        messaging.doorbell.outcome = Empty,
+        error.type = Empty,
+    )
+}
+
+/// `settle billing`: what became of a batch.
+pub(super) fn settle(target: &str) -> Span {
+    info_span!(
+        target: SPANS,
+        "settle",
+        otel.name = format!("settle {target}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.type = "settle",
+        messaging.operation.name = "settle",
+        messaging.destination.name = target,
+        messaging.batch.message_count = Empty,
+        error.type = Empty,
+    )
+}
+
+/// How a batch ended.
+pub(super) fn ended(span: &Span, messages: usize, error: Option<&Error>) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("messaging.batch.message_count", messages);
+    if let Some(error) = error {
+        span.record("error.type", error.kind().name());
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// How a run ended. Reasons are the handler's words and stay out of it.
+pub(super) fn handled(span: &Span, outcome: &Outcome) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("messaging.doorbell.outcome", outcome.name());
+    if matches!(outcome, Outcome::Retry { .. } | Outcome::Reject { .. } | Outcome::Unavailable { .. }) {
+        span.record("error.type", outcome.name());
+        span.record("otel.status_code", "ERROR");
+    }
+}

@@ -1,0 +1,436 @@
+//! Why a message is not running: every answer, in the situation it is about.
+
+use doorbell::{ConsumerConfig, Outcome};
+use tokio_postgres::Client;
+
+use crate::support::{Database, connect, count, plain_insert, soon, stop_the_clock as at, until};
+
+/// What `integration.explain` says, in a transaction that may change nothing and lock no row.
+async fn explain(client: &Client, id: i64) -> Vec<(String, String, Option<String>)> {
+    client.batch_execute("begin transaction read only").await.unwrap();
+    let rows = client.query("select code, sentence, fix from integration.explain($1)", &[&id]).await.unwrap();
+    client.batch_execute("commit").await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
+async fn codes(client: &Client, id: i64) -> Vec<String> {
+    explain(client, id).await.into_iter().map(|(code, ..)| code).collect()
+}
+
+/// Checks the cause, its sentence and its fix.
+#[track_caller]
+fn is(causes: &[(String, String, Option<String>)], code: &str, sentence: &str, fix: Option<&str>) {
+    let (is_code, is_sentence, is_fix) = &causes[0];
+    assert_eq!((is_code.as_str(), is_sentence.as_str(), is_fix.as_deref()), (code, sentence, fix));
+}
+
+async fn run(client: &Client, sql: &str) {
+    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// A process that is alive for 15 seconds.
+async fn register(client: &Client, incarnation: &str, targets: &str) {
+    let sql = format!(
+        "select integration.register('{incarnation}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)"
+    );
+    run(client, &sql).await;
+}
+
+const EIGHT: &str = r#"{"billing": {"types": null, "capacity": 8}}"#;
+
+#[tokio::test]
+async fn a_message_that_is_not_there_is_told_apart_from_one_that_was() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    is(&explain(&client, 1).await, "not_found", "there is no such message; the last id given out is 0", None);
+    run(&client, "set application_name = 'anna'").await;
+    at(&client, 0).await;
+    let deleted = plain_insert(&client, "billing", "1").await;
+    let archived = plain_insert(&client, "billing", "1").await;
+    is(&explain(&client, 9).await, "not_found", "there is no such message; the last id given out is 2", None);
+    run(&client, &format!("delete from integration.data_staging where id = {deleted}")).await;
+    let sentence =
+        "it is no longer there; the last that is known: deleted by anna at 2026-03-01 12:00:00Z (it was pending)";
+    is(&explain(&client, deleted).await, "gone", sentence, Some("doorbell audit 1"));
+    run(
+        &client,
+        "select integration.claim('billing', 'me', p_lease => '1 h'); select integration.complete(2, 1, 'me')",
+    )
+    .await;
+    run(
+        &client,
+        "with old as (delete from integration.data_staging where status = 'completed' returning *) \
+         insert into integration.data_staging_archive select * from old",
+    )
+    .await;
+    let sentence = "it was completed at 2026-03-01 12:00:00Z by attempt 1, and is in the archive";
+    is(&explain(&client, archived).await, "archived", sentence, None);
+    // An id was drawn, but nothing is known of it.
+    run(&client, "begin; insert into integration.data_staging (source_app, target_app, record_type, data) values ('a', 'b', 'c', '1'); rollback")
+        .await;
+    let sentence =
+        "there is no such message: its transaction was rolled back or has not committed yet, or it was deleted";
+    is(&explain(&client, 3).await, "not_found", sentence, None);
+}
+
+#[tokio::test]
+async fn what_has_ended_says_how_and_how_to_put_it_back() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    run(&client, "set application_name = 'anna'").await;
+    for _ in 0..3 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(
+        &client,
+        "select integration.claim('billing', 'me', 2, p_lease => '1 h'); select integration.complete(1, 1, 'me'); \
+         select integration.reject(2, 1, 'me', 'no such card'); select integration.cancel('{3}', 'withdrawn')",
+    )
+    .await;
+    is(&explain(&client, 1).await, "completed", "it was completed at 2026-03-01 12:00:00Z by attempt 1", None);
+    let sentence = "it failed for good at 2026-03-01 12:00:00Z, by attempt 1: no such card";
+    is(&explain(&client, 2).await, "failed", sentence, Some("doorbell redrive 2"));
+    let sentence = "it was cancelled at 2026-03-01 12:00:00Z by anna: withdrawn";
+    is(&explain(&client, 3).await, "cancelled", sentence, Some("doorbell redrive 3"));
+}
+
+#[tokio::test]
+async fn a_scheduled_message_says_until_when_and_whether_it_was_delayed_snoozed_or_failed() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    register(&client, "one", EIGHT).await;
+    run(&client, "select integration.publish('shop', 'billing', 'n', '1', p_delay => '5 min')").await;
+    plain_insert(&client, "billing", "1").await;
+    plain_insert(&client, "billing", "1").await;
+    run(
+        &client,
+        "select integration.claim('billing', 'one', 2); select integration.snooze(2, 1, 'one', '1 h'); \
+         select integration.fail(3, 1, 'one', 'connection refused', '42 s')",
+    )
+    .await;
+    let sentence = "it waits until 2026-03-01 12:05:00Z (5 min): it was published with a delay";
+    is(&explain(&client, 1).await, "scheduled", sentence, Some("doorbell retry 1"));
+    let sentence = "it waits until 2026-03-01 13:00:00Z (60 min): its handler snoozed it";
+    is(&explain(&client, 2).await, "scheduled", sentence, Some("doorbell retry 2"));
+    let sentence =
+        "it waits until 2026-03-01 12:00:42Z (42 s): retry 1 of 3, because attempt 1 failed: connection refused";
+    is(&explain(&client, 3).await, "scheduled", sentence, Some("doorbell retry 3"));
+    assert_eq!(codes(&client, 3).await, ["scheduled"]);
+    // Snoozed after a failure: the audit log knows the last word.
+    run(
+        &client,
+        "select integration.retry('{3}'); select integration.claim('billing', 'one'); \
+         select integration.snooze(3, 2, 'one', '1 min')",
+    )
+    .await;
+    let sentence = "it waits until 2026-03-01 12:01:00Z (60 s): its handler snoozed it";
+    is(&explain(&client, 3).await, "scheduled", sentence, Some("doorbell retry 3"));
+    // Its time has come, nobody promotes it, and the consumer is dead by then.
+    at(&client, 62).await;
+    let due = explain(&client, 3).await;
+    let sentence = "it was due 2.0 s ago and is about to be made pending, by a consumer of billing or by maintenance: \
+                    its handler snoozed it";
+    is(&due, "due", sentence, Some("doorbell maintain --once"));
+    assert_eq!(due[1].0, "no_consumer");
+}
+
+#[tokio::test]
+async fn a_message_that_is_being_handled_says_by_whom_and_whether_they_live() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    register(&client, "one", EIGHT).await;
+    for _ in 0..3 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(
+        &client,
+        "select integration.claim('billing', 'one'); select integration.claim('billing', 'me', p_lease => '1 min')",
+    )
+    .await;
+    run(
+        &client,
+        "update integration.data_staging set status = 'processing', updated_at = integration.clock() where id = 3",
+    )
+    .await;
+    at(&client, 3).await;
+    let sentence = "one (host-1, process 4242) has been handling attempt 1 for 3.0 s; its last beat was 3.0 s ago";
+    is(&explain(&client, 1).await, "processing", sentence, None);
+    let sentence = "me has been handling attempt 1 for 3.0 s; its lease runs for 57 s";
+    is(&explain(&client, 2).await, "processing", sentence, None);
+    let sentence = "plain SQL that named no owner has been handling attempt 0 for 3.0 s; if it died, nothing can tell";
+    let fix = "update integration.data_staging set status = 'pending' where id = 3";
+    is(&explain(&client, 3).await, "foreign_claim", sentence, Some(fix));
+    run(&client, "insert into integration.targets (target_app, foreign_lease) values ('billing', '10 min')").await;
+    let sentence =
+        "plain SQL that named no owner has been handling attempt 0 for 3.0 s; it goes back 2026-03-01 12:10:00Z";
+    is(&explain(&client, 3).await, "foreign_claim", sentence, Some(fix));
+
+    let dead = |why: &str, who: &str, seconds: &str| {
+        format!("attempt 1 was claimed {seconds} s ago by {who}, {why}; any consumer process or maintenance returns it")
+    };
+    // Its connection ended with its process: the session lock, taken on this server, is free.
+    run(&client, "update integration.consumers set locked_on = pg_postmaster_start_time()").await;
+    let one = "one (host-1, process 4242)";
+    let sentence = dead("whose connection is gone and whose last beat was 3.0 s ago", one, "3.0");
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    run(&client, "select integration.hold_session_lock('one')").await;
+    assert_eq!(codes(&client, 1).await, ["processing"]);
+    at(&client, 70).await;
+    let sentence = dead("whose lease ran out 55 s ago", one, "70");
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    let sentence = dead("its lease ran out 10 s ago", "me", "70");
+    is(&explain(&client, 2).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    run(&client, "delete from integration.consumers").await;
+    let sentence = dead("which is not registered any more", "one", "70");
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    // And what it says is true.
+    run(&client, "select integration.maintain()").await;
+    assert_eq!(codes(&client, 1).await, ["no_consumer", "suspect"]);
+}
+
+#[tokio::test]
+async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    register(&client, "one", EIGHT).await;
+    let id = plain_insert(&client, "billing", "1").await;
+    run(&client, "set application_name = 'anna'; select integration.pause('billing', 'the ledger is being moved')")
+        .await;
+    at(&client, 5).await;
+    let sentence = "billing was paused by anna 5.0 s ago: the ledger is being moved";
+    is(&explain(&client, id).await, "paused", sentence, Some("doorbell resume billing"));
+    run(
+        &client,
+        "select integration.resume('billing'); select integration.open_breaker('billing', 'cards are down', '30 s')",
+    )
+    .await;
+    at(&client, 10).await;
+    let sentence = "the breaker billing was opened by anna 5.0 s ago: cards are down; canaries go through in 25 s";
+    is(&explain(&client, id).await, "breaker_open", sentence, Some("doorbell breaker close billing"));
+    run(&client, "select integration.open_breaker('billing')").await;
+    let sentence = "the breaker billing was opened by anna 0.0 s ago; it stays open until somebody closes it";
+    is(&explain(&client, id).await, "breaker_open", sentence, Some("doorbell breaker close billing"));
+    // Canaries go through, and are on their way.
+    run(&client, "select integration.open_breaker('billing', 'cards are down', '1 s')").await;
+    at(&client, 12).await;
+    assert_eq!(codes(&client, id).await, ["ready"]);
+    for _ in 0..3 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'one', 100)").await, 3);
+    at(&client, 13).await;
+    let sentence = "the breaker billing has been half-open for 1.0 s (it was opened: cards are down); \
+                    all its canaries are under way, 0 came back well";
+    is(&explain(&client, 4).await, "breaker_half_open", sentence, Some("doorbell breaker close billing"));
+    run(&client, "select integration.close_breaker('billing'); update integration.targets set max_in_flight = 3").await;
+    let sentence = "3 messages of billing are being handled, and max_in_flight is 3";
+    let fix = "update integration.targets set max_in_flight = 6 where target_app = 'billing'";
+    is(&explain(&client, 4).await, "in_flight_limit", sentence, Some(fix));
+    // Several at once: each is told, in the order in which claiming meets them.
+    run(&client, "select integration.pause('billing'); select integration.open_breaker('billing'); delete from integration.consumers")
+        .await;
+    assert_eq!(codes(&client, 4).await, ["paused", "breaker_open", "in_flight_limit", "no_consumer"]);
+}
+
+/// Explaining must not drift from claiming: the same states, asked and tried.
+#[tokio::test]
+async fn gates_are_closed_exactly_when_claiming_is_not_admitted() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 3600).await;
+    plain_insert(&client, "billing", "1").await;
+    plain_insert(&client, "billing", "2").await;
+    run(&client, "select integration.claim('billing', 'me', p_lease => '1 h')").await;
+    let breakers = [
+        "",
+        "('billing', 'closed', null, 0, '0 s')",
+        "('billing', 'open', null, 0, '0 s')",
+        "('billing', 'open', integration.clock() + interval '1 s', 0, '0 s')",
+        "('billing', 'open', integration.clock(), 0, '0 s')",
+        "('billing', 'open', integration.clock() - interval '1 s', 0, '0 s')",
+        "('billing', 'half_open', null, 2, '0 s')",
+        "('billing', 'half_open', null, 0, '0 s')",
+        "('billing', 'half_open', null, 0, '30 s')",
+        "('billing', 'half_open', null, 0, '31 s')",
+        "('other', 'open', null, 0, '0 s')",
+        "('shared', 'open', null, 0, '0 s')",
+    ];
+    let mut admitted = 0;
+    for paused in ["null", "integration.clock()"] {
+        for in_flight in ["null", "1", "2"] {
+            for key in ["null", "'shared'"] {
+                for breaker in breakers {
+                    run(&client, "truncate integration.targets, integration.breakers").await;
+                    let target = format!(
+                        "insert into integration.targets (target_app, paused_at, max_in_flight, breaker_key) \
+                         values ('billing', {paused}, {in_flight}, {key})"
+                    );
+                    run(&client, &target).await;
+                    if !breaker.is_empty() {
+                        let breaker = format!(
+                            "insert into integration.breakers (breaker_key, state, retry_at, canaries_left, changed_at) \
+                             select k, s, r, c, integration.clock() - a::interval \
+                               from (values {breaker}) v (k, s, r, c, a)"
+                        );
+                        run(&client, &breaker.replace("null,", "null::timestamptz,")).await;
+                    }
+                    let gates = "select count(*) from integration.closed_gates('billing')";
+                    let closed = count(&client, gates).await > 0;
+                    run(&client, "begin").await;
+                    let claimed =
+                        count(&client, "select count(*) from integration.claim('billing', 'you', p_lease => '1 h')")
+                            .await;
+                    run(&client, "rollback").await;
+                    let state = format!("paused {paused}, max_in_flight {in_flight}, breaker {key}: {breaker}");
+                    assert_eq!(closed, claimed == 0, "{state}");
+                    admitted += claimed;
+                }
+            }
+        }
+    }
+    assert!(admitted > 10, "some states let messages through");
+}
+
+#[tokio::test]
+async fn without_a_consumer_that_takes_it_a_message_says_which_ones_there_are() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    let id = plain_insert(&client, "billing", "1").await;
+    register(&client, "elsewhere", r#"{"shipping": {"capacity": 8}}"#).await;
+    let sentence = "no live consumer of billing is registered";
+    is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
+    register(&client, "one", r#"{"billing": {"types": ["b", "a"], "capacity": 8}}"#).await;
+    let sentence = "the only live consumer process of billing does not accept n; it accepts: a, b";
+    is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    register(&client, "two", r#"{"billing": {"types": ["c"], "capacity": 8}}"#).await;
+    let sentence = "none of the 2 live consumer processes of billing accepts n; they accept: a, b, c";
+    is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    run(&client, "delete from integration.consumers where incarnation = 'two'").await;
+    at(&client, 20).await;
+    let sentence = "no live consumer of billing is registered; the last one, one, stopped beating 20 s ago";
+    is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
+    // A real consumer, which says of itself what it accepts.
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let id = plain_insert(&client, "it's billing", "1").await;
+    let fix = explain(&client, id).await[0].2.clone();
+    assert_eq!(fix.as_deref(), Some(r"doorbell consume 'it'\''s billing'"));
+    let config = ConsumerConfig { record_types: Some(vec!["other".to_owned()]), ..ConsumerConfig::default() };
+    let consumer = broker.consumer("it's billing").config(config).fallback(|_| async { Ok(Outcome::Done) });
+    let consumer = consumer.start().await.unwrap();
+    until(&client, "it is registered", "select count(*) = 1 from integration.consumers where targets <> '{}'").await;
+    assert_eq!(codes(&client, id).await, ["type_not_accepted"]);
+    consumer.shutdown().await.unwrap();
+    broker.close().await;
+    assert_eq!(codes(&client, id).await, ["no_consumer"]);
+}
+
+#[tokio::test]
+async fn a_message_in_the_queue_says_how_many_are_before_it_and_whether_workers_are_free() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    register(&client, "one", r#"{"billing": {"types": null, "capacity": 2}}"#).await;
+    for _ in 0..4 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(&client, "update integration.data_staging set ordering_key = 'k', priority = (id = 4)::int").await;
+    // The one of higher priority is the next, whatever its age; a key holds nothing back.
+    let sentence = "nothing holds it: it is the next, and 2 of 2 workers of billing are free";
+    is(&explain(&client, 4).await, "ready", sentence, None);
+    let sentence = "one message is before it; 2 of 2 workers of billing are free";
+    is(&explain(&client, 1).await, "queued", sentence, None);
+    let sentence = "3 messages are before it; 2 of 2 workers of billing are free";
+    is(&explain(&client, 3).await, "queued", sentence, None);
+    run(&client, "select integration.claim('billing', 'one', 2)").await;
+    let sentence = "all 2 workers of billing are busy; one message is before it";
+    is(&explain(&client, 3).await, "busy", sentence, None);
+    run(
+        &client,
+        "insert into integration.data_staging (source_app, target_app, record_type, data, priority) \
+                  select 'shop', 'billing', 'n', '1', n % 3 from generate_series(1, 20000) n",
+    )
+    .await;
+    let sentence = "all 2 workers of billing are busy; more than 10000 messages are before it";
+    is(&explain(&client, 3).await, "busy", sentence, None);
+}
+
+#[tokio::test]
+async fn a_suspect_says_that_it_runs_alone() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    for _ in 0..2 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(&client, "select integration.claim('billing', 'dead', 2, p_lease => '-1 s'); select integration.maintain()")
+        .await;
+    register(&client, "one", EIGHT).await;
+    let sentence = "a consumer died while handling it: it is a suspect and runs alone, when a consumer process of \
+                    billing has nothing else in flight; one other is before it";
+    is(&explain(&client, 2).await, "suspect", sentence, None);
+    let claimed = "select count(*) from integration.claim('billing', 'one', 10)";
+    assert_eq!(count(&client, claimed).await, 0, "claim leaves it alone");
+    assert_eq!(count(&client, "select id from integration.claim_suspect('billing', 'one')").await, 1);
+}
+
+#[tokio::test]
+async fn a_row_that_another_transaction_holds_says_whose() {
+    let db = Database::new().await;
+    let (client, holder) = (db.client().await, db.client().await);
+    register(&client, "one", EIGHT).await;
+    let id = plain_insert(&client, "billing", "1").await;
+    run(&holder, "set application_name = 'an editor'; begin; update integration.data_staging set priority = 1").await;
+    let causes = soon("it does not wait", explain(&client, id)).await;
+    assert_eq!(causes[0].0, "locked");
+    assert!(causes[0].1.contains("(an editor), open for"), "{}", causes[0].1);
+    let pid = count(&holder, "select pg_backend_pid()::bigint").await;
+    assert_eq!(causes[0].2, Some(format!("select pg_terminate_backend({pid})")));
+    assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'one')").await, 0);
+    run(&holder, "rollback").await;
+    assert_eq!(codes(&client, id).await, ["ready"]);
+    // A consumer that handles messages in transactions does the same, and is no trouble.
+    register(&client, "one", r#"{"billing": {"types": null, "capacity": 8, "in_transaction": true}}"#).await;
+    run(&holder, "set application_name = 'billing-service'; begin; select integration.hold('billing', 1)").await;
+    let causes = explain(&client, id).await;
+    assert_eq!((causes[0].0.as_str(), &causes[0].2), ("held", &None));
+    assert!(causes[0].1.starts_with("a consumer is handling it in a transaction: session "), "{}", causes[0].1);
+    run(&holder, "rollback").await;
+    assert_eq!(codes(&client, id).await, ["ready"]);
+}
+
+/// What the README grants to a consumer.
+const CONSUMER: &str = "grant usage on schema integration to {role}; \
+    grant select, insert, update on integration.data_staging, integration.breakers to {role}; \
+    grant select, insert, update, delete on integration.consumers to {role}; \
+    grant select on integration.settings, integration.targets, integration.retry_policies, integration.migrations to {role}; \
+    grant insert on integration.audit_log to {role}";
+
+#[tokio::test]
+async fn the_rights_of_a_consumer_are_enough_to_explain_what_is_there() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let role = format!("consumer_{}", db.name());
+    run(&client, &format!("create role {role} login; {}", CONSUMER.replace("{role}", &role))).await;
+    for _ in 0..4 {
+        plain_insert(&client, "billing", "1").await;
+    }
+    run(
+        &client,
+        "select integration.claim('billing', 'me', 3, p_lease => '1 h'); select integration.snooze(1, 1, 'me', '1 h'); \
+         select integration.reject(2, 1, 'me', 'no such card')",
+    )
+    .await;
+    let consumer = connect(&db.url.replace("user=postgres", &format!("user={role}"))).await;
+    for (id, code) in [(1, "scheduled"), (2, "failed"), (3, "processing"), (4, "no_consumer")] {
+        assert_eq!(codes(&consumer, id).await[0], code);
+    }
+    run(&client, "begin; update integration.data_staging set priority = 1 where id = 4").await;
+    let locked = &explain(&consumer, 4).await[0];
+    assert!(locked.0 == "locked" && !locked.1.contains("open for"), "{}", locked.1);
+}
