@@ -36,13 +36,22 @@ create view integration.current_totals as
             select o.target_app, o.action, o.messages from integration.open_actions o) t
      group by t.target_app, t.action;
 
--- The same by the minute, for settings.traffic_retention.
+-- The same by the minute, for settings.traffic_retention; several rows for a minute of which not all is folded.
 create view integration.current_traffic as
-    select t.minute, t.target_app, t.action, sum(t.messages)::bigint as messages
-      from (select k.minute, k.target_app, k.action, k.messages from integration.traffic k
-            union all
-            select date_trunc('minute', o.at), o.target_app, o.action, o.messages from integration.open_actions o) t
-     group by t.minute, t.target_app, t.action;
+    select k.minute, k.target_app, k.action, k.messages from integration.traffic k
+    union all
+    select date_trunc('minute', o.at), o.target_app, o.action, o.messages from integration.open_actions o;
+
+-- The traffic of the last p_span. A function, because the planner must know the time to choose the index.
+create function integration.recent_traffic(p_span interval)
+    returns table (minute timestamptz, target_app text, action text, messages bigint)
+    language plpgsql stable rows 10000 set jit = off as $$
+#variable_conflict use_column
+declare
+    v_since timestamptz := integration.clock() - p_span;
+begin
+    return query select t.minute, t.target_app, t.action, t.messages from integration.current_traffic t where t.minute > v_since;
+end $$;
 
 create view integration.pending_by_app as
     select target_app, messages as pending_count from integration.current_counters where status = 'pending' and messages > 0;
@@ -63,7 +72,7 @@ create view integration.error_rates as
                    case d.action when 'published' then d.messages else 0 end,
                    case when d.action is null then d.messages else coalesce(d.failed, 0) end
               from integration.deltas d where d.source_app is not null) r
-     where r.created_at > integration.clock() - interval '24 hours 10 minutes'
+     where r.created_at > (select integration.clock() - interval '24 hours 10 minutes')
      group by r.source_app, r.target_app
     having sum(r.published) > 0;
 
@@ -97,8 +106,8 @@ create view integration.wakeups as
                    coalesce(sum(t.messages) filter (where t.action = 'found_bell'), 0) as bell,
                    coalesce(sum(t.messages) filter (where t.action = 'found_drain'), 0) as drain,
                    coalesce(sum(t.messages) filter (where t.action = 'found_sweep'), 0) as sweep
-              from integration.current_traffic t
-             where t.minute > integration.clock() - interval '1 hour' and t.action like 'found%'
+              from integration.recent_traffic('1 hour') t
+             where t.action like 'found%'
              group by t.target_app) w;
 
 -- One row per target that has, or ever had, messages, settings or consumers. oldest_age: of the oldest pending message.
@@ -115,13 +124,13 @@ create view integration.stats as
           from integration.current_counters c group by c.target_app),
     recent as (
         select t.target_app,
-               coalesce(sum(t.messages) filter (where t.action = 'published' and t.minute > integration.clock() - interval '5 min'), 0) as published,
-               coalesce(sum(t.messages) filter (where t.action = 'completed' and t.minute > integration.clock() - interval '5 min'), 0) as completed,
+               coalesce(sum(t.messages) filter (where t.action = 'published' and t.minute > (select integration.clock() - interval '5 min')), 0) as published,
+               coalesce(sum(t.messages) filter (where t.action = 'completed' and t.minute > (select integration.clock() - interval '5 min')), 0) as completed,
                coalesce(sum(t.messages) filter (where t.action = 'retried'), 0)::bigint as retried,
                coalesce(sum(t.messages) filter (where t.action = 'rescued'), 0)::bigint as rescued,
-               coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed
-          from integration.current_traffic t
-         where t.minute > integration.clock() - interval '1 hour' group by t.target_app),
+               coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed,
+               round(coalesce(sum(t.messages) filter (where t.action = 'found_sweep'), 0) / sum(t.messages) filter (where t.action like 'found%'), 4) as sweep_share
+          from integration.recent_traffic('1 hour') t group by t.target_app),
     live as (
         select k.key as target_app, count(*) as consumers, sum((k.value ->> 'capacity')::bigint)::bigint as capacity
           from integration.consumers c cross join lateral jsonb_each(c.targets) k
@@ -140,12 +149,11 @@ create view integration.stats as
            t.paused_at, t.paused_by, t.pause_reason,
            coalesce(b.state, 'closed') as breaker,
            coalesce(l.consumers, 0) as consumers, coalesce(l.capacity, 0) as capacity,
-           w.sweep_share
+           r.sweep_share
       from known k
       left join counts c on c.target_app = k.target_app
       left join recent r on r.target_app = k.target_app
       left join live l on l.target_app = k.target_app
-      left join integration.wakeups w on w.target_app = k.target_app
       left join integration.targets t on t.target_app = k.target_app
       left join integration.breakers b on b.breaker_key = coalesce(t.breaker_key, k.target_app)
       left join lateral integration.front(k.target_app) f on c.pending > 0 or c.scheduled > 0;

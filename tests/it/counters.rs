@@ -152,7 +152,7 @@ async fn every_action_in_the_life_of_messages_has_a_total() {
         select integration.publish('shop', 'billing', 'n', '1', p_delay => '1 h');
         select count(*) from integration.claim('billing', 'me', 7, p_lease => '1 h');
         select integration.complete(1::bigint, 1, 'me');
-        select integration.fail(2, 1, 'me', 'why');
+        select integration.fail(2, 1, 'me', 'why', '1 h');
         select integration.reject(3, 1, 'me', 'why');
         select integration.snooze(4, 1, 'me', '1 h');
         select integration.release(5, 1, 'me');
@@ -349,4 +349,6 @@ async fn the_database_knows_how_messages_were_found() {
         .unwrap();
     let (bell, all): (i64, i64) = (found.get(0), found.get(1));
     assert!(bell >= 1 && all == 3, "{bell} of {all}");
+    let shares = "select (select sweep_share from integration.stats) is not distinct from (select sweep_share from integration.wakeups)";
+    assert!(client.query_one(shares, &[]).await.unwrap().get::<_, bool>(0));
 }
