@@ -47,7 +47,9 @@ begin
         return;
     end if;
     select t.bell into v_bell from integration.targets t where t.target_app = p_target;
-    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand') and not integration.somebody_is_parked(p_target) then
+    -- Asked twice, because another publisher that is asking looks like somebody parked.
+    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand')
+            and not (integration.somebody_is_parked(p_target) and integration.somebody_is_parked(p_target)) then
         return;
     end if;
     perform pg_notify(integration.channel(p_target), '');
