@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Batches in flight at a time, each on a connection of its own: one is handled while the next one is fetched.
-const BATCHES_MAX: usize = 2;
+const BATCHES_MAX: usize = 3;
 
 /// A process that has just started uses leases: long enough to have rescued from the one before it, which may have died of
 /// what this one would hold next. Without that, a message could kill one fresh process after the other, and none would live
