@@ -47,7 +47,9 @@ begin
         return;
     end if;
     select t.bell into v_bell from integration.targets t where t.target_app = p_target;
-    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand') and not integration.somebody_is_parked(p_target) then
+    -- Asked twice, because another publisher that is asking looks like somebody parked.
+    if v_bell = 'off' or (v_bell is null or v_bell = 'on_demand')
+            and not (integration.somebody_is_parked(p_target) and integration.somebody_is_parked(p_target)) then
         return;
     end if;
     perform pg_notify(integration.channel(p_target), '');
@@ -56,8 +58,12 @@ end $$;
 -- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
 -- transaction plus one, which one still running may have. Call it outside a writing transaction.
 create function integration.next_xid() returns bigint
-    language sql volatile
-    return (select pg_snapshot_xmin(s)::text::bigint + age(pg_snapshot_xmin(s)::xid) from pg_current_snapshot() s);
+    language plpgsql volatile as $$
+declare
+    v_oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
+begin
+    return v_oldest::text::bigint + age(v_oldest::xid);
+end $$;
 
 -- The oldest transaction that may still be running.
 create function integration.oldest_xid() returns bigint
@@ -219,7 +225,7 @@ create trigger data_staging_published after insert on integration.data_staging
 
 -- Proves the way from an INSERT to a listener, for "doorbell doctor": publishes a message and takes it back before anybody
 -- can see it; its bell rings when the transaction commits. Choose a target that nobody else has. Leaves nothing behind but
--- a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log.
+-- a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log and deltas.
 create function integration.probe_bell(p_target text) returns void
     language plpgsql as $$
 declare
@@ -229,4 +235,6 @@ begin
     values ('doorbell doctor', p_target, 'probe', 'null') returning id into v_id;
     delete from integration.data_staging d where d.id = v_id;
     delete from integration.audit_log a where a.staging_id = v_id;
+    -- Else the target would be counted for ever, with nothing.
+    delete from integration.deltas x where x.target_app = p_target;
 end $$;

@@ -26,7 +26,9 @@ pub(super) async fn run(context: &Context, deliveries: Vec<Delivery>) -> Vec<Ver
         match batch(context, &deliveries).await {
             Ok(Some(verdicts)) => return verdicts,
             Ok(None) => debug!(count = deliveries.len(), "a batch was rolled back; its messages run one by one"),
-            Err(error) => warn!(count = deliveries.len(), ?error, "a batch failed; its messages run one by one"),
+            Err(error) => {
+                warn!(target_app = %context.target, count = deliveries.len(), ?error, "a batch failed; its messages run one by one");
+            }
         }
     }
     let mut verdicts = Vec::with_capacity(deliveries.len());

@@ -15,6 +15,7 @@ mod privileges;
 mod server;
 mod session;
 mod tables;
+mod upkeep;
 
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("consumers", checked(within, fleet::consumers(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
+        report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);
+        report.add("wakeups", checked(within, upkeep::wakeups(&mut session)).await);
     }
     Ok(report)
 }

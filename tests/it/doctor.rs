@@ -23,6 +23,11 @@ fn patient() -> Options {
     Options { bell_within: Duration::from_secs(30), ..Options::default() }
 }
 
+/// For bells that will not come; those that do have to come in this time, too.
+fn waiting_in_vain() -> Options {
+    Options { bell_within: Duration::from_secs(5), ..Options::default() }
+}
+
 /// What a check found that is worse than well.
 fn ills<'a>(report: &'a Report, check: &str) -> Vec<&'a Finding> {
     report.findings.iter().filter(|finding| finding.check == check && finding.level > Level::Ok).collect()
@@ -51,13 +56,12 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     let ills: Vec<_> = report.findings.iter().filter(own).collect();
     assert!(ills.is_empty(), "{ills:#?}");
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks =
-        "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck";
+    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
     assert!(finding(&report, "bell", "INSERT and its trigger").what.contains("woke"));
-    for table in ["data_staging", "audit_log", "consumers", "dedup_keys"] {
+    for table in ["data_staging", "audit_log", "consumers", "dedup_keys", "deltas", "stats"] {
         assert_eq!(count(&client, &format!("select count(*) from integration.{table}")).await, 0, "{table}");
     }
 }
@@ -85,8 +89,7 @@ async fn a_dropped_a_disabled_and_a_foreign_trigger_are_found_and_the_fixes_heal
         .await
         .unwrap();
     let broker = db.broker().await;
-    // No bell will come: there is no need to be patient.
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     let dropped = finding(&report, "drift", "trigger data_staging.data_staging_published is missing");
     let audit = finding(&report, "drift", "trigger data_staging.data_staging_changed is missing");
     let disabled = finding(&report, "drift", "trigger data_staging_hand_edit is disabled");
@@ -118,7 +121,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
         .await
         .unwrap();
     let broker = db.broker().await;
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     let ring = finding(&report, "drift", "function ring(p_target text) is altered");
     let clean = finding(&report, "drift", "function clean_text(p_text text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
@@ -318,6 +321,30 @@ async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_break
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_that_nobody_maintains_and_messages_that_only_sweeps_find_are_named() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    plain_insert(&client, "billing", "1").await;
+    let report = examined(&db).await;
+    assert_eq!(finding(&report, "maintenance", "nobody does the maintenance").level, Level::Warning);
+    client.execute("select integration.lead('somebody', 60000)", &[]).await.unwrap();
+    finding(&examined(&db).await, "maintenance", "somebody does it");
+
+    client
+        .batch_execute("select integration.note_found('{billing, quiet}', '{100, 1}', '{50, 1}', '{50, 8}')")
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    let swept = finding(&report, "wakeups", "25 % of the messages for billing were found by sweeps");
+    assert_eq!(swept.level, Level::Warning);
+    assert_eq!(ills(&report, "wakeups").len(), 1, "{report:#?}");
+    // Where sweeping is meant, it is no ill.
+    let off = "insert into integration.targets (target_app, bell) values ('billing', 'off')";
+    client.batch_execute(off).await.unwrap();
+    assert!(ills(&examined(&db).await, "wakeups").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     let db = Database::new().await;
     let client = db.client().await;
@@ -382,7 +409,7 @@ async fn settings_that_break_a_promise_are_named() {
     let db = Database::new().await;
     let settings = "-c synchronous_commit=off -c session_replication_role=replica -c integration.notify=off";
     let broker = Broker::connect(&format!("{} options='{settings}'", db.url)).await.unwrap();
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report = broker.examine(&waiting_in_vain()).await.unwrap();
     assert_eq!(finding(&report, "settings", "synchronous_commit is off").level, Level::Warning);
     assert_eq!(finding(&report, "settings", "session_replication_role is replica").level, Level::Problem);
     assert_eq!(finding(&report, "settings", "integration.notify is off").level, Level::Note);

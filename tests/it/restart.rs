@@ -1,14 +1,14 @@
 //! The server goes away under load and comes back: nothing is lost, nobody has to be restarted.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use doorbell::{
     Broker, Message, Outcome, Producer,
     server::{EphemeralOptions, Server, Shutdown},
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use crate::support::{HOUR, connect, count, soon, until_count};
+use crate::support::{Database, HOUR, connect, count, plain_insert, seen, soon, until, until_count};
 
 const PRODUCERS: usize = 4;
 const BATCH: usize = 20;
@@ -81,4 +81,34 @@ async fn a_killed_server_that_is_started_again_has_lost_nothing() {
         server.start_again().await.unwrap();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_comes_a_second_time_is_not_run_beside_the_first() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let (gate, (tell, mut told)) = (Arc::new(Semaphore::new(0)), seen());
+    let closed = gate.clone();
+    let consumer = db.broker().await.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+        let _ = tell.send((delivery.id, delivery.attempt));
+        let gate = closed.clone();
+        async move { Ok(gate.acquire().await.map(|_| Outcome::Done)?) }
+    });
+    let consumer = consumer.start().await.unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    assert_eq!(told.next().await, (id, 1));
+    // What a crash of the server leaves of a claim whose commit had not been flushed.
+    let undo = format!(
+        "begin; set local session_replication_role = replica; \
+         update integration.data_staging set status = 'pending', attempt = 0, claimed_by = null, requeued = true where id = {id}; commit"
+    );
+    client.batch_execute(&undo).await.unwrap();
+    let next = plain_insert(&client, "billing", "2").await;
+    let again = format!("select status = 'processing' and attempt = 1 from integration.data_staging where id = {id}");
+    until(&client, "the message was claimed again", &again).await;
+    assert_eq!(told.next().await, (next, 1));
+    gate.add_permits(2);
+    until_count(&client, "completed", 2).await;
+    consumer.shutdown().await.unwrap();
+    assert_eq!(told.rest().count(), 0);
 }

@@ -18,6 +18,11 @@ const SAMPLES: usize = 9;
 pub(crate) const BLOCKS: &str = "select coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)::float8 \
     from pg_statio_user_tables where relid = 'integration.data_staging'::regclass";
 
+/// The ranges that a consumer names when everything completed is behind it; all messages have priority 0.
+const PLACE: &str = "select format(', p_lows => ''{1,0,-2147483648}'', p_highs => ''{2147483647,0,-1}'', \
+    p_after_at => array[null, %L, null]::timestamptz[], p_after_ids => array[0, %s, 0]', max(created_at), max(id)) \
+    from integration.data_staging where status = 'completed'";
+
 /// Samples of one claim.
 #[derive(Debug, Default)]
 pub(crate) struct ClaimCost {
@@ -25,12 +30,25 @@ pub(crate) struct ClaimCost {
     pub(crate) ms: Vec<f64>,
 }
 
+/// Where a claim begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Where a consumer does that has completed what is completed.
+    Place,
+    /// Where the first claim of a target begins, and each sweep.
+    Beginning,
+}
+
 /// Claims a batch again and again and rolls back: `EXPLAIN (ANALYZE, BUFFERS)` of `integration.claim`, plans warm.
-pub(crate) async fn claim(lab: &Lab) -> Result<ClaimCost> {
+pub(crate) async fn claim(lab: &Lab, begin: Begin) -> Result<ClaimCost> {
     let session = connect(&lab.url).await?;
+    let ranges: String = match begin {
+        Begin::Beginning => String::new(),
+        Begin::Place => session.query_one(PLACE, &[]).await?.try_get(0)?,
+    };
     let sql = format!(
         "explain (analyze, buffers, timing off, format json) \
-         select * from integration.claim('{TARGET}', 'bench', {BATCH}, p_lease => interval '1 minute')"
+         select * from integration.claim('{TARGET}', 'bench', {BATCH}, p_lease => interval '1 minute'{ranges})"
     );
     let mut cost = ClaimCost::default();
     for turn in 0..WARM_UP + SAMPLES {

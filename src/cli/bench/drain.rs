@@ -6,7 +6,7 @@ use super::{
     floor::{self, Claimer, Way},
     lab::{Lab, Result},
     measure::{Case, Effort, Scenario, median, number, say},
-    ours::{Handling, Process},
+    ours::{HOLDS_AFTER, Handling, Process},
 };
 
 const SIZES: [(usize, &str); 3] = [(100, "100 B"), (1000, "1 KB"), (10_000, "10 KB")];
@@ -33,7 +33,7 @@ pub(crate) async fn tx_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenar
     let config = Handling::InTransaction.config();
     let settings = json!({
         "messages": effort.messages, "rounds": effort.rounds,
-        "ours": format!("one process, on_tx, concurrency {}, tx_batch {}", config.concurrency, config.tx_batch),
+        "ours": format!("one process, on_tx, in_transaction, concurrency {}, tx_batch {}", config.concurrency, config.tx_batch),
         "floor_batches": BATCHES, "floor_connections": CLAIMERS,
         "before_each": "truncate, fill, vacuum analyze, checkpoint",
     });
@@ -48,6 +48,9 @@ async fn compare(
     sizes: &[(usize, &str)],
 ) -> Result<Vec<Case>> {
     let process = Process::start(lab).await?;
+    if handling == Handling::InTransaction {
+        tokio::time::sleep(HOLDS_AFTER).await;
+    }
     let claimers = [Claimer::open(&lab.url).await?, Claimer::open(&lab.url).await?];
     let mut cases = Vec::new();
     for &(bytes, size) in sizes {

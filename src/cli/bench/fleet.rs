@@ -33,10 +33,12 @@ struct Fleet {
 /// The cost of a message for each size of a fleet beside that of one process.
 pub(crate) async fn fleet(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let sizes: Vec<usize> = SIZES.into_iter().filter(|&size| size <= effort.processes.max(1)).collect();
+    // So many that what a process does once at its start hardly counts.
+    let messages = effort.messages * 3;
     let mut all: Vec<Vec<Fleet>> = sizes.iter().map(|_| Vec::new()).collect();
     for _ in 0..effort.rounds {
         for (at, &size) in sizes.iter().enumerate() {
-            all[at].push(drain(lab, size, effort.messages).await?);
+            all[at].push(drain(lab, size, messages).await?);
         }
     }
     let of = |at: usize, what: fn(&Fleet) -> f64| all[at].iter().map(what).collect::<Vec<f64>>();
@@ -71,7 +73,7 @@ pub(crate) async fn fleet(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>
     }
     lab.restore(lab.audit_level().await?).await?;
     let settings = json!({
-        "messages": effort.messages, "payload_bytes": BYTES, "rounds": effort.rounds,
+        "messages": messages, "payload_bytes": BYTES, "rounds": effort.rounds,
         "process": format!("this program, one consumer, concurrency {CONCURRENCY}"),
         "drain": "from resuming the target to the last handler, as the processes tell every 10 ms; heartbeats and the looks of parked consumers are counted, too",
     });

@@ -17,6 +17,9 @@ use super::lab::{Lab, Result, TARGET, TYPE};
 /// A drain that takes longer has lost messages.
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 
+/// A process holds nothing in transactions before it is that old.
+pub(crate) const HOLDS_AFTER: Duration = Duration::from_secs(3);
+
 /// No sweep within a measurement.
 pub(crate) const NO_SWEEP: Option<Duration> = Some(Duration::from_secs(3600));
 
@@ -34,7 +37,12 @@ impl Handling {
     pub(crate) fn config(self) -> ConsumerConfig {
         match self {
             Self::Leased => ConsumerConfig { concurrency: 1000, ..ConsumerConfig::default() },
-            Self::InTransaction => ConsumerConfig { concurrency: 2, tx_batch: 1000, ..ConsumerConfig::default() },
+            Self::InTransaction => ConsumerConfig {
+                concurrency: 2,
+                tx_batch: 1000,
+                in_transaction: Some(Duration::from_secs(1)),
+                ..ConsumerConfig::default()
+            },
         }
     }
 

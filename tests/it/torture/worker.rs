@@ -151,7 +151,7 @@ async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
 async fn transactional(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
     let log = log.clone();
     // Half of the processes hold messages in transactions, the other half leases them.
-    let in_transaction = (std::process::id() % 2 == 0).then_some(Duration::from_secs(1));
+    let in_transaction = std::process::id().is_multiple_of(2).then_some(Duration::from_secs(1));
     let sweep = Some(Duration::from_secs(1));
     let config = ConsumerConfig { in_transaction, tx_batch: 5, concurrency: 4, sweep, ..Default::default() };
     let consumer = broker.consumer("tx").config(config);
