@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use tokio::{
     sync::{RwLock, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
@@ -60,6 +60,7 @@ pub(crate) struct Process {
     listener: Listener,
     sweeper: Sweeper,
     started: Instant,
+    maintenance: AbortHandle,
     _tasks: JoinSet<()>,
 }
 
@@ -110,13 +111,15 @@ impl Process {
         let mut tasks = JoinSet::new();
         tasks.spawn(beat_for_ever(shared.clone()));
         tasks.spawn(watch_the_clock(shared.clone()));
-        tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), shared.incarnation.subscribe()));
+        let incarnation = shared.incarnation.subscribe();
+        let maintenance = tasks.spawn(maintenance::run(shared.beats.clone(), shared.store.clone(), incarnation));
         let telemetry = shared.store.telemetry().clone();
         let sweeper = Sweeper::start(shared.store.clone(), shared.due.clone());
         Ok(Self {
             listener: Listener::start(settings, ping, watching, telemetry),
             sweeper,
             started: Instant::now(),
+            maintenance,
             shared,
             _tasks: tasks,
         })
@@ -224,6 +227,8 @@ impl Process {
     /// Gives back what is still held and leaves the list of consumers.
     pub(crate) async fn deregister(&self) -> Result<usize> {
         let current = self.shared.incarnation.borrow().clone();
+        // Before it is handed over: the next round would take it back.
+        self.maintenance.abort();
         self.shared.wakeups.flush(&self.shared.store).await;
         self.shared.store.deregister(&current).await
     }

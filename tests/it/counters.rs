@@ -81,7 +81,11 @@ async fn counters_are_exact_in_every_snapshot_of_a_storm_at_every_audit_level() 
     for (seed, level) in [(1, "outcomes"), (2, "all"), (3, "off")] {
         let db = Database::new().await;
         let client = db.client().await;
-        client.batch_execute(&format!("select integration.set_audit_level('{level}')")).await.unwrap();
+        let prepare = format!(
+            "select integration.set_audit_level('{level}'); insert into integration.targets (target_app, on_complete) \
+             values ('shipping', 'delete'), ('other', 'archive')"
+        );
+        client.batch_execute(&prepare).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();
         for worker in 0..4 {
             tasks.spawn(storm(db.client().await, seed * 100 + worker, 60));
