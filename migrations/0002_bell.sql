@@ -142,11 +142,17 @@ begin
     -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement, seeing
     -- that it is nothing once the variables are known.
     if v_status in ('pending', 'scheduled') then
-        v_alike := not exists (
+        v_alike := char_length(v_target) between 1 and 50 and char_length(v_source) between 1 and 50 and not exists (
             select from published p
              where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
                 or (p.dedup_key is null) <> (v_key is null)
-                or p.created_at < v_since or p.created_at >= v_since + interval '10 min');
+                or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
+                or char_length(p.record_type) not between 1 and 50 or char_length(p.ordering_key) not between 1 and 200
+                or char_length(p.dedup_key) not between 1 and 200 or p.max_retries < 0);
+    end if;
+    if not v_alike then
+        perform integration.check_published(to_jsonb(p))
+           from (select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries from published p) p;
     end if;
     v_keys := v_key is not null;
     if not v_alike then
@@ -192,6 +198,30 @@ begin
            from (select p.target_app, min(p.available_at) as due from published p where p.status = 'scheduled' group by p.target_app) s;
     end if;
     return null;
+end $$;
+
+-- What every message must satisfy and no check constraint says, for a reason given in 0001: names of 1 to 50 characters, keys
+-- of 1 to 200, no negative number of retries. SQLSTATEs: 23514 with the column as the constraint's name.
+create function integration.check_published(p_message jsonb) returns void
+    language plpgsql immutable as $$
+declare
+    v_column text;
+    v_most   integer;
+    v_length integer;
+begin
+    for v_column, v_most in values
+        ('source_app', 50), ('target_app', 50), ('record_type', 50), ('ordering_key', 200), ('dedup_key', 200)
+    loop
+        v_length := char_length(p_message ->> v_column);
+        if v_length not between 1 and v_most then
+            raise exception '% has % characters; 1 to % are allowed: "%"', v_column, v_length, v_most, left(p_message ->> v_column, 60)
+                using errcode = 'check_violation', column = v_column, constraint = v_column;
+        end if;
+    end loop;
+    if (p_message ->> 'max_retries')::integer < 0 then
+        raise exception 'max_retries is %; it cannot be negative', p_message ->> 'max_retries'
+            using errcode = 'check_violation', column = 'max_retries', constraint = 'max_retries';
+    end if;
 end $$;
 
 -- Takes the dedup keys of messages that were inserted by plain SQL, all or none.

@@ -49,6 +49,39 @@ async fn payloads_of_a_hundred_megabytes_are_refused_by_the_table_with_the_limit
     assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 0);
 }
 
+#[tokio::test]
+async fn names_and_keys_of_a_wrong_length_are_refused_with_column_value_and_rule_alone_and_among_others() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    for (column, wrong, said) in [
+        ("source_app", "''", "source_app has 0 characters; 1 to 50 are allowed: \"\""),
+        ("target_app", "repeat('y', 51)", "target_app has 51 characters; 1 to 50 are allowed"),
+        ("record_type", "''", "record_type has 0 characters"),
+        ("ordering_key", "repeat('y', 201)", "ordering_key has 201 characters; 1 to 200 are allowed"),
+        ("dedup_key", "''", "dedup_key has 0 characters"),
+        ("max_retries", "-1", "max_retries is -1; it cannot be negative"),
+    ] {
+        let value = |name| match name {
+            name if name == column => wrong,
+            "max_retries" => "1",
+            "dedup_key" => "null",
+            _ => "'x'",
+        };
+        let names = ["source_app", "target_app", "record_type", "ordering_key", "dedup_key", "max_retries"];
+        let values = names.map(value).join(", ");
+        let insert = format!("insert into integration.data_staging (data, {}) select '1', {values}", names.join(", "));
+        let among = format!("{insert} union all select '2', 'x', 'x', 'x', 'x', null, 1");
+        for insert in [insert, among] {
+            let insert = insert.replace("select '1'", "select '1'::jsonb").replace("select '2'", "select '2'::jsonb");
+            let refused = client.batch_execute(&insert).await.unwrap_err();
+            let refused = refused.as_db_error().unwrap_or_else(|| panic!("{insert}"));
+            assert_eq!((refused.code().code(), refused.constraint()), ("23514", Some(column)), "{insert}: {refused:?}");
+            assert!(refused.message().contains(said), "{}", refused.message());
+        }
+    }
+    assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_levels_and_numbers_beyond_a_double_fail_alone_or_are_refused() {
     let db = Database::new().await;
