@@ -219,7 +219,7 @@ create trigger data_staging_published after insert on integration.data_staging
 
 -- Proves the way from an INSERT to a listener, for "doorbell doctor": publishes a message and takes it back before anybody
 -- can see it; its bell rings when the transaction commits. Choose a target that nobody else has. Leaves nothing behind but
--- a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log.
+-- a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log and deltas.
 create function integration.probe_bell(p_target text) returns void
     language plpgsql as $$
 declare
@@ -229,4 +229,6 @@ begin
     values ('doorbell doctor', p_target, 'probe', 'null') returning id into v_id;
     delete from integration.data_staging d where d.id = v_id;
     delete from integration.audit_log a where a.staging_id = v_id;
+    -- Else every probe would be counted, as a target of its own.
+    delete from integration.deltas d where d.target_app = p_target;
 end $$;

@@ -57,7 +57,7 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
     assert!(finding(&report, "bell", "INSERT and its trigger").what.contains("woke"));
-    for table in ["data_staging", "audit_log", "consumers", "dedup_keys"] {
+    for table in ["data_staging", "audit_log", "consumers", "dedup_keys", "deltas"] {
         assert_eq!(count(&client, &format!("select count(*) from integration.{table}")).await, 0, "{table}");
     }
 }
@@ -230,6 +230,27 @@ async fn what_plain_sql_left_behind_and_a_table_without_autovacuum_are_found_and
     assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 1);
     let report = examined(&db).await;
     assert!(ills(&report, "stuck").is_empty() && ills(&report, "tables").is_empty(), "{report:#?}");
+}
+
+/// pg_dump writes functions and views down as the server prints them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_was_dumped_and_restored_has_not_drifted() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "do $$ declare v text; begin \
+                 for v in select pg_get_functiondef(p.oid) from pg_proc p where p.pronamespace = 'integration'::regnamespace \
+                          union all \
+                          select format('create or replace view integration.%I as %s', c.relname, pg_get_viewdef(c.oid)) \
+                            from pg_class c where c.relnamespace = 'integration'::regnamespace and c.relkind = 'v' loop \
+                     execute v; \
+                 end loop; end $$",
+        )
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    assert!(ills(&report, "drift").is_empty(), "{report:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
