@@ -193,7 +193,10 @@ mod tests {
     fn the_statement_that_made_a_thing_is_found_whole() {
         let leaves = original("function", "step_down(p_name text)").expect("there is one");
         assert!(leaves.starts_with("create or replace function integration.step_down(p_name text)"), "{leaves}");
-        assert!(leaves.ends_with("end;") && leaves.contains("leader = null") && !leaves.contains("retention"), "{leaves}");
+        assert!(
+            leaves.ends_with("end;") && leaves.contains("leader = null") && !leaves.contains("retention"),
+            "{leaves}"
+        );
         let channel = original("function", "channel(p_target text)").expect("there is one");
         assert!(channel.ends_with("hashtextextended(p_target, 0));"), "{channel}");
         let park = original("function", "park(p_target text)").expect("there is one");
