@@ -255,10 +255,10 @@ create function integration.maintenance_due() returns table (task text, object t
                        end
                  group by m.target_app
                 union all
-                select 2, 'promote', m.target_app, count(*) from integration.data_staging m
+                select 2, 'promote' as task, m.target_app, count(*) from integration.data_staging m
                  where m.status = 'scheduled' and m.available_at <= integration.clock() group by m.target_app
                 union all
-                select 3, 'fold', 'deltas', count(*) from integration.deltas
+                select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
                 union all
                 select 4, case r.verb when 'archived' then 'archive' else 'purge' end || ' ' || r.status, r.target_app, count(*)
                   from integration.retention r
@@ -268,17 +268,17 @@ create function integration.maintenance_due() returns table (task text, object t
                    and case m.status when 'completed' then coalesce(m.processed_at, m.updated_at) else m.updated_at end <= integration.clock() - r.keep
                  group by r.verb, r.status, r.target_app
                 union all
-                select 5, 'purge', 'dedup_keys', count(*) from integration.dedup_keys k where k.expires_at <= integration.clock()
+                select 5, 'purge' as task, 'dedup_keys' as object, count(*) from integration.dedup_keys k where k.expires_at <= integration.clock()
                 union all
-                select 6, 'purge', 'traffic', count(*)
+                select 6, 'purge' as task, 'traffic' as object, count(*)
                   from integration.traffic t, integration.settings s where t.minute < integration.clock() - s.traffic_retention
                 union all
-                select 6, 'purge', 'outcomes', count(*)
+                select 6, 'purge' as task, 'outcomes' as object, count(*)
                   from integration.outcomes o, integration.settings s where o.created_at < integration.clock() - s.traffic_retention
                 union all
-                select 7, 'drop partition', o.name, 1 from integration.old_partitions o
+                select 7, 'drop partition' as task, o.name, 1 from integration.old_partitions o
                 union all
-                select 8, 'create partition', p.name, 1
+                select 8, 'create partition' as task, p.name, 1
                   from (select x.parent || to_char((date_trunc('month', integration.clock(), 'UTC') + make_interval(months => i)) at time zone 'UTC', '"_"YYYYMM') as name
                           from (values ('audit_log'), ('data_staging_archive')) x (parent), generate_series(0, 3) i) p
                  where to_regclass('integration.' || p.name) is null) d

@@ -27,7 +27,7 @@ create function integration.shell_word(p_text text) returns text
 create function integration.closed_gates(p_target text) returns table (code text, sentence text, fix text, details jsonb)
     language sql stable set jit = off
     begin atomic
-        select 'paused',
+        select 'paused' as code,
                format('%s was paused by %s %s ago%s', p_target, t.paused_by, integration.in_words(integration.clock() - t.paused_at),
                       ': ' || t.pause_reason),
                'doorbell resume ' || integration.shell_word(p_target),
@@ -35,7 +35,7 @@ create function integration.closed_gates(p_target text) returns table (code text
           from integration.targets t
          where t.target_app = p_target and t.paused_at is not null
         union all
-        select 'breaker_open',
+        select 'breaker_open' as code,
                format('the breaker %s was opened by %s %s ago%s; %s', b.breaker_key, b.changed_by,
                       integration.in_words(integration.clock() - b.changed_at), ': ' || b.reason,
                       coalesce('canaries go through in ' || integration.in_words(b.retry_at - integration.clock()),
@@ -48,7 +48,7 @@ create function integration.closed_gates(p_target text) returns table (code text
            -- Once its time has come, the next claim lets the canaries through.
            and (b.retry_at is null or b.retry_at > integration.clock())
         union all
-        select 'breaker_half_open',
+        select 'breaker_half_open' as code,
                format('the breaker %s has been half-open for %s%s; all its canaries are under way, %s came back well',
                       b.breaker_key, integration.in_words(integration.clock() - b.changed_at),
                       ' (it was opened: ' || b.reason || ')', b.canaries_passed),
@@ -59,7 +59,7 @@ create function integration.closed_gates(p_target text) returns table (code text
          where b.breaker_key = integration.breaker_of(p_target) and b.state = 'half_open' and b.canaries_left = 0
            and b.changed_at >= integration.clock() - s.breaker_open_for
         union all
-        select 'in_flight_limit',
+        select 'in_flight_limit' as code,
                format('%s messages of %s are being handled, and max_in_flight is %s', f.count, p_target, t.max_in_flight),
                format('update integration.targets set max_in_flight = %s where target_app = %L', t.max_in_flight * 2, p_target),
                jsonb_build_object('processing', f.count, 'max_in_flight', t.max_in_flight)

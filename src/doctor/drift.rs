@@ -191,9 +191,12 @@ mod tests {
 
     #[test]
     fn the_statement_that_made_a_thing_is_found_whole() {
-        let ring = original("function", "ring(p_target text)").expect("there is one");
-        assert!(ring.starts_with("create or replace function integration.ring(p_target text)"), "{ring}");
-        assert!(ring.ends_with("end;") && ring.contains("pg_notify") && !ring.contains("next_xid"), "{ring}");
+        let leaves = original("function", "step_down(p_name text)").expect("there is one");
+        assert!(leaves.starts_with("create or replace function integration.step_down(p_name text)"), "{leaves}");
+        assert!(
+            leaves.ends_with("end;") && leaves.contains("leader = null") && !leaves.contains("retention"),
+            "{leaves}"
+        );
         let channel = original("function", "channel(p_target text)").expect("there is one");
         assert!(channel.ends_with("hashtextextended(p_target, 0));"), "{channel}");
         let park = original("function", "park(p_target text)").expect("there is one");

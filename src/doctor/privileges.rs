@@ -9,12 +9,11 @@ use super::{
 use crate::error::Result;
 
 /// The rights that a verb needs; the first one tells that a role is meant to use it.
-const NEEDED: [(&str, &str, &str); 24] = [
+const NEEDED: [(&str, &str, &str); 23] = [
     ("publish", "data_staging", "insert"),
     ("publish", "data_staging", "select (id)"),
     ("publish", "data_staging_id_seq", "usage"),
     ("consume", "data_staging", "update"),
-    ("consume", "data_staging", "insert"),
     ("consume", "data_staging", "select"),
     ("consume", "breakers", "select"),
     ("consume", "breakers", "insert"),

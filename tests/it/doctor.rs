@@ -235,6 +235,27 @@ async fn what_plain_sql_left_behind_and_a_table_without_autovacuum_are_found_and
     assert!(ills(&report, "stuck").is_empty() && ills(&report, "tables").is_empty(), "{report:#?}");
 }
 
+/// pg_dump writes functions and views down as the server prints them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_was_dumped_and_restored_has_not_drifted() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "do $$ declare v text; begin \
+                 for v in select pg_get_functiondef(p.oid) from pg_proc p where p.pronamespace = 'integration'::regnamespace \
+                          union all \
+                          select format('create or replace view integration.%I as %s', c.relname, pg_get_viewdef(c.oid)) \
+                            from pg_class c where c.relnamespace = 'integration'::regnamespace and c.relkind = 'v' loop \
+                     execute v; \
+                 end loop; end $$",
+        )
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    assert!(ills(&report, "drift").is_empty(), "{report:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_clock_is_a_problem() {
     let db = Database::new().await;

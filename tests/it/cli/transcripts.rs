@@ -45,17 +45,26 @@ async fn said(db: &Database, command: &str) -> String {
 }
 
 /// To accept a change, run the test with `DOORBELL_ACCEPT=1` and review the difference.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_guide_to_messages_that_do_not_move_is_what_happens() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/messages-do-not-move.md");
-    let page = std::fs::read_to_string(path).unwrap();
+async fn is_what_happens(name: &str) {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(&path).unwrap();
     let real = played(&Database::new().await, &page).await;
     if std::env::var_os("DOORBELL_ACCEPT").is_some() {
         std::fs::write(path, &real).unwrap();
         return;
     }
     for (at, (written, happens)) in page.lines().zip(real.lines()).enumerate() {
-        assert_eq!(written, happens, "line {}; accept with DOORBELL_ACCEPT=1", at + 1);
+        assert_eq!(written, happens, "{name}, line {}; accept with DOORBELL_ACCEPT=1", at + 1);
     }
-    assert_eq!(page.lines().count(), real.lines().count());
+    assert_eq!(page.lines().count(), real.lines().count(), "{name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_to_messages_that_do_not_move_is_what_happens() {
+    is_what_happens("messages-do-not-move.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operations_guide_is_what_happens() {
+    is_what_happens("operations.md").await;
 }
