@@ -22,24 +22,7 @@ begin
         perform set_config('integration.owner', p_owner, true);
     end if;
     if exists (select from integration.targets t where t.on_complete <> 'keep') then
-        perform set_config('integration.verb', 'completed', true);
-        return query
-            with gone as (
-                delete from integration.data_staging d
-                 using unnest(p_ids, p_attempts) s (id, attempt), integration.targets t
-                 where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
-                   and d.claimed_by is not distinct from v_holder and d.status || '' = v_from
-                   and t.target_app = d.target_app and t.on_complete <> 'keep'
-                returning d.*, s.attempt as done_attempt, t.on_complete),
-            archived as (
-                insert into integration.data_staging_archive
-                    (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at,
-                     processed_at, attempt, crash_count, redrive_count, requeued, max_retries, headers, ordering_key, dedup_key)
-                select g.id, g.source_app, g.target_app, g.record_type, g.data, 'completed', g.priority, g.retry_count, g.created_at,
-                       v_now, v_now, g.done_attempt, 0, g.redrive_count, g.requeued, g.max_retries, g.headers, g.ordering_key, g.dedup_key
-                  from gone g where g.on_complete = 'archive')
-            select g.id from gone g;
-        perform set_config('integration.verb', '', true);
+        return query select * from integration.complete_out(v_holder, p_ids, p_attempts, p_held, v_now);
     end if;
     return query
         update integration.data_staging d
@@ -52,6 +35,35 @@ begin
     if p_held then
         perform set_config('integration.owner', '', true);
     end if;
+end $$;
+
+-- For complete: the messages of targets that do not keep what is completed leave the table, archived or deleted. Returns the
+-- ids that did. SECURITY DEFINER, so that consumers need no right to delete; the fence is the same.
+-- Locks: the rows.
+create function integration.complete_out(
+    p_holder text, p_ids bigint[], p_attempts integer[], p_held boolean, p_now timestamptz
+) returns setof bigint
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set jit = off set enable_seqscan = off set enable_nestloop = off as $$
+begin
+    perform set_config('integration.verb', 'completed', true);
+    return query
+        with gone as (
+            delete from integration.data_staging d
+             using unnest(p_ids, p_attempts) s (id, attempt), integration.targets t
+             where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
+               and d.claimed_by is not distinct from p_holder and d.status || '' = case when p_held then 'pending' else 'processing' end
+               and t.target_app = d.target_app and t.on_complete <> 'keep'
+            returning d.*, s.attempt as done_attempt, t.on_complete),
+        archived as (
+            insert into integration.data_staging_archive
+                (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at,
+                 processed_at, attempt, crash_count, redrive_count, requeued, max_retries, headers, ordering_key, dedup_key)
+            select g.id, g.source_app, g.target_app, g.record_type, g.data, 'completed', g.priority, g.retry_count, g.created_at,
+                   p_now, p_now, g.done_attempt, 0, g.redrive_count, g.requeued, g.max_retries, g.headers, g.ordering_key, g.dedup_key
+              from gone g where g.on_complete = 'archive')
+        select g.id from gone g;
+    perform set_config('integration.verb', '', true);
 end $$;
 
 -- Settles messages with any outcome but completion. Returns (id, status): the status each one got.

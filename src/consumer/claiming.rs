@@ -22,7 +22,7 @@ const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// Every so many full batches, one look begins with the lowest priority, so that none starves.
-const LOWEST_FIRST_EVERY: u32 = 16;
+pub(super) const LOWEST_FIRST_EVERY: u32 = 16;
 
 /// One look into the table.
 pub(super) struct Claimed {
@@ -77,8 +77,8 @@ impl Loop {
         }
         self.look = None;
         // Looks for what is usually held go on where those in transactions are.
-        let of_held = matches!(self.leased, Leased::Next(_));
-        let marks = if of_held { &self.held_marks } else { &self.marks };
+        let of_held = matches!(self.hold.leased, Leased::Next(_));
+        let marks = if of_held { &self.hold.marks } else { &self.marks };
         let from = if std::mem::take(&mut self.everywhere) { From::Beginning } else { marks.from() };
         // Every look before parking must see late commits.
         let from = if from == From::Last && self.settles_at().is_some() { From::Marks } else { from };
@@ -86,7 +86,7 @@ impl Loop {
         let ranges = marks.ranges(from, lowest_first);
         let from = if ranges.is_none() { From::Beginning } else { from };
         // What is not held; see `in_transaction`.
-        let except = (self.leased == Leased::Others).then(|| self.context.registry.tx_types(None));
+        let except = (self.hold.leased == Leased::Others).then(|| self.context.registry.tx_types(None));
         let (context, owner, failures) = (self.context.clone(), self.owner.clone(), self.claim_failures);
         Some(
             async move {
@@ -119,11 +119,11 @@ impl Loop {
                     self.claim_failures = 0;
                 }
                 let count = looked.deliveries.len();
-                let others = self.leased == Leased::Others;
+                let others = self.hold.leased == Leased::Others;
                 self.leased(count);
                 self.context.process.found(&self.context.target, found, count);
                 let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
-                let marks = if of_held { &mut self.held_marks } else { &mut self.marks };
+                let marks = if of_held { &mut self.hold.marks } else { &mut self.marks };
                 marks.looked(from, lowest_first, !full, &Sight::of(&looked));
                 if from == From::Beginning {
                     marks.looked_everywhere(took);
@@ -143,7 +143,7 @@ impl Loop {
                     return None;
                 }
                 let dry = Dry { nothing: count == 0, found, from, oldest_xid };
-                let dry = if others { self.held_dry.take().map_or(dry, |held| dry.and(held)) } else { dry };
+                let dry = if others { self.hold.dry.take().map_or(dry, |held| dry.and(held)) } else { dry };
                 (self.look.is_none()).then_some(dry)
             }
             Err(error) => {

@@ -12,9 +12,9 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::{debug, warn};
 
 use super::{
-    claiming::Dry,
+    claiming::{Dry, LOWEST_FIRST_EVERY},
     effects::were_settled,
-    marks::{From, Sight},
+    marks::{From, Marks, Sight},
     run::{Context, Loop, Task},
 };
 use crate::{
@@ -33,6 +33,43 @@ const BATCHES_MAX: usize = 3;
 /// to say so.
 const LEASES_FIRST: Duration = Duration::from_secs(3);
 
+/// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
+const FIRST: usize = 16;
+
+/// The consumer's state for this mode.
+pub(super) struct Hold {
+    /// Where looks in transactions begin; those with leases are for other record types.
+    pub(super) marks: Marks,
+    /// The next one begins at the beginning.
+    pub(super) everywhere: bool,
+    /// Full batches in a row.
+    full_batches: u32,
+    tell: mpsc::UnboundedSender<HeldLook>,
+    pub(super) looks: mpsc::UnboundedReceiver<HeldLook>,
+    /// How many messages the next transaction may hold.
+    limit: usize,
+    /// What the last look says for parking.
+    pub(super) dry: Option<Dry>,
+    /// Whether the next look is one for leases.
+    pub(super) leased: Leased,
+}
+
+impl Hold {
+    pub(super) fn new(tx_batch: usize) -> Self {
+        let (tell, looks) = mpsc::unbounded_channel();
+        Self {
+            marks: Marks::default(),
+            everywhere: false,
+            full_batches: 0,
+            tell,
+            looks,
+            limit: FIRST.min(tx_batch),
+            dry: None,
+            leased: Leased::No,
+        }
+    }
+}
+
 /// What the next look is, where this mode is on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Leased {
@@ -50,6 +87,7 @@ pub(super) struct HeldLook {
     found: Found,
     sight: Sight,
     from: From,
+    lowest_first: bool,
     full: bool,
 }
 
@@ -71,6 +109,7 @@ struct Request {
     found: Found,
     limit: usize,
     from: From,
+    lowest_first: bool,
     ranges: Option<Ranges>,
     cap: Duration,
 }
@@ -79,7 +118,7 @@ impl Loop {
     /// Whether the next look is to be one in a transaction.
     pub(super) fn holds(&self) -> bool {
         self.context.config.in_transaction.is_some()
-            && self.leased == Leased::No
+            && self.hold.leased == Leased::No
             && self.context.process.age() >= LEASES_FIRST
     }
 
@@ -87,17 +126,18 @@ impl Loop {
     pub(super) fn hold(&mut self) -> Option<Task<HeldBatch>> {
         let cap = self.context.config.in_transaction.filter(|_| self.holds())?;
         let found = self.look?;
-        let limit = self.context.allowance.take(self.hold_limit);
+        let limit = self.context.allowance.take(self.hold.limit);
         if limit == 0 {
             return None;
         }
-        let from = if std::mem::take(&mut self.held_everywhere) { From::Beginning } else { self.held_marks.from() };
-        let ranges = self.held_marks.ranges(from, false);
+        let from = if std::mem::take(&mut self.hold.everywhere) { From::Beginning } else { self.hold.marks.from() };
+        let lowest_first = self.hold.full_batches >= LOWEST_FIRST_EVERY;
+        let ranges = self.hold.marks.ranges(from, lowest_first);
         let from = if ranges.is_none() { From::Beginning } else { from };
-        let (context, owner, tell) = (self.context.clone(), self.owner.clone(), self.held_look.clone());
+        let (context, owner, tell) = (self.context.clone(), self.owner.clone(), self.hold.tell.clone());
         // Looked for again when the batch has said what it found.
         self.look = None;
-        let request = Request { found, limit, from, ranges, cap };
+        let request = Request { found, limit, from, lowest_first, ranges, cap };
         Some(async move { run(&context, &owner, request, &tell).await }.boxed())
     }
 
@@ -107,9 +147,10 @@ impl Loop {
 
     /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with leases.
     pub(super) fn held_looked(&mut self, look: HeldLook) {
-        self.held_marks.looked(look.from, false, !look.full, &look.sight);
+        self.hold.marks.looked(look.from, look.lowest_first, !look.full, &look.sight);
+        self.hold.full_batches = if look.full && !look.lowest_first { self.hold.full_batches + 1 } else { 0 };
         let (nothing, oldest_xid) = (look.sight.took() == 0, look.sight.oldest_xid);
-        self.held_dry = Some(Dry { nothing, found: look.found, from: look.from, oldest_xid });
+        self.hold.dry = Some(Dry { nothing, found: look.found, from: look.from, oldest_xid });
         if look.full {
             self.look = Some(Found::Drain);
             self.unpark();
@@ -118,7 +159,7 @@ impl Loop {
 
     /// After a look for leases that took so many.
     pub(super) fn leased(&mut self, took: usize) {
-        self.leased = match self.leased {
+        self.hold.leased = match self.hold.leased {
             Leased::Next(left) if left > took && took > 0 => Leased::Next(left - took),
             _ => Leased::No,
         };
@@ -129,8 +170,8 @@ impl Loop {
         self.runs.ok += batch.completed as i64;
         self.context.process.found(&self.context.target, batch.found, batch.completed);
         if batch.refused {
-            self.hold_limit = (self.hold_limit / 2).max(1);
-            self.leased = Leased::Next(batch.took.max(1));
+            self.hold.limit = (self.hold.limit / 2).max(1);
+            self.hold.leased = Leased::Next(batch.took.max(1));
             self.look = Some(batch.found);
             return;
         }
@@ -139,10 +180,10 @@ impl Loop {
             let cap = self.context.config.in_transaction.unwrap_or_default();
             // Half of the cap, so that a batch of average messages stays below it.
             let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
-            self.hold_limit = (self.hold_limit * 2).min(fits).clamp(1, self.context.config.tx_batch);
+            self.hold.limit = (self.hold.limit * 2).min(fits).clamp(1, self.context.config.tx_batch);
         }
         if batch.took < batch.limit {
-            self.leased = Leased::Others;
+            self.hold.leased = Leased::Others;
             self.look = self.look.or(Some(if batch.took > 0 { Found::Drain } else { batch.found }));
         }
     }
@@ -176,7 +217,7 @@ async fn batch(
     tell: &mpsc::UnboundedSender<HeldLook>,
     took: &mut usize,
 ) -> Result<Option<usize>> {
-    let Request { found, limit, from, ranges, cap } = request;
+    let Request { found, limit, from, lowest_first, ranges, cap } = request;
     let _beside_others = context.process.alone().read_owned().await;
     // Whatever ends this early closes the connection, and with it the transaction.
     let mut client = context.store.busy().await?;
@@ -194,7 +235,7 @@ async fn batch(
     *took = looked.deliveries.len();
     let full = *took >= limit || claim.may_be_cut(&looked.deliveries);
     // The loop is gone only when the process is being torn down.
-    let _ = tell.send(HeldLook { found, sight: Sight::of(&looked), from, full });
+    let _ = tell.send(HeldLook { found, sight: Sight::of(&looked), from, lowest_first, full });
     let began = Instant::now();
     let mut done: Vec<Delivery> = Vec::with_capacity(looked.deliveries.len());
     for delivery in looked.deliveries {

@@ -111,7 +111,7 @@ impl Loop {
     pub(super) fn look_everywhere(&mut self, found: Found) {
         self.look = self.look.or(Some(found));
         self.everywhere = true;
-        self.held_everywhere = true;
+        self.hold.everywhere = true;
         self.look_everywhere_at = None;
     }
 

@@ -23,9 +23,9 @@ use tracing::{info, warn};
 use super::{
     ConsumerConfig,
     allowance::Allowance,
-    claiming::{Claimed, Dry},
+    claiming::Claimed,
     handling::{Handled, handle},
-    in_transaction::{HeldBatch, HeldLook, Leased},
+    in_transaction::{HeldBatch, HeldLook, Hold},
     marks::Marks,
     parking::Parking,
     prefetch::PREFETCH_BELOW,
@@ -48,8 +48,6 @@ pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A message and its attempt: what a verdict is about.
 pub(super) type Key = (MessageId, i32);
 
-/// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
-const HOLD_FIRST: usize = 16;
 const WATCHDOG: Duration = Duration::from_secs(1);
 /// Most messages settled by one statement.
 pub(super) const SETTLE_MAX: usize = 2000;
@@ -107,17 +105,7 @@ pub(super) struct Loop {
     pub(super) limited: bool,
     /// Full batches in a row.
     pub(super) full_batches: u32,
-    /// The same for looks in transactions, which look for other record types.
-    pub(super) held_marks: Marks,
-    pub(super) held_everywhere: bool,
-    pub(super) held_look: mpsc::UnboundedSender<HeldLook>,
-    pub(super) held_looks: mpsc::UnboundedReceiver<HeldLook>,
-    /// How many messages the next transaction may hold.
-    pub(super) hold_limit: usize,
-    /// What the last look in a transaction says for parking.
-    pub(super) held_dry: Option<Dry>,
-    /// Whether the next look is one for leases.
-    pub(super) leased: Leased,
+    pub(super) hold: Hold,
     /// The marks that the database has.
     pub(super) kept: Vec<(i32, SystemTime, MessageId)>,
     pub(super) parking: Parking,
@@ -174,14 +162,13 @@ impl Loop {
         let mut incarnation = process.incarnation();
         let owner = incarnation.borrow_and_update().clone();
         let (handled, verdicts) = mpsc::unbounded_channel();
-        let (held_look, held_looks) = mpsc::unbounded_channel();
         let allowance = Allowance::new(config.messages_max);
         // Of consumers that accept only some record types, each is somewhere else.
         let marks = match config.record_types {
             None => Marks::load(broker.store().marks(&target).await?),
             Some(_) => Marks::default(),
         };
-        let hold_limit = HOLD_FIRST.min(config.tx_batch);
+        let hold = Hold::new(config.tx_batch);
         let (store, pulse) = (broker.store().clone(), Pulse::new());
         let context = Context { store, target, config, registry, process, allowance, pulse };
         Ok(Self {
@@ -208,13 +195,7 @@ impl Loop {
             limited: false,
             full_batches: 0,
             kept: Vec::new(),
-            held_marks: Marks::default(),
-            held_everywhere: false,
-            held_dry: None,
-            held_look,
-            held_looks,
-            hold_limit,
-            leased: Leased::default(),
+            hold,
             parking: Parking::Awake,
             last_bell: None,
             close_bells: 0,
@@ -261,7 +242,7 @@ impl Loop {
                 _ = self.verdicts.recv_many(&mut batch, SETTLE_MAX) => Event::Handled,
                 () = some(&mut settling) => Event::Settled,
                 claimed = some(&mut claiming) => Event::Claimed(claimed),
-                Some(look) = self.held_looks.recv() => Event::HeldLook(look),
+                Some(look) = self.hold.looks.recv() => Event::HeldLook(look),
                 Some(batch) = holding.next() => Event::Held(batch),
                 parked = some(&mut parking) => Event::Parked(parked),
                 () = some(&mut suspecting) => Event::SuspectsDone,
@@ -425,7 +406,7 @@ impl Loop {
         self.unsettled.clear();
         self.owner = owner;
         self.claim_failures = 0;
-        (self.marks, self.held_marks) = Default::default();
+        (self.marks, self.hold.marks) = Default::default();
         self.look = Some(Found::Sweep);
     }
 

@@ -399,6 +399,8 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     assert!(finding(&report, "privileges", "may publish, consume").what.contains(&role));
     // The list of rights is complete: nothing else is needed to do it.
     let worker = Broker::with_config(broker(&role), Default::default()).await.unwrap();
+    let settings = "insert into integration.targets (target_app, on_complete) values ('elsewhere', 'archive')";
+    client.batch_execute(settings).await.unwrap();
     let (consumer, mut told) = echo(&worker, "billing").await;
     let id = worker.producer("shop").publish(&message("billing", 1)).await.unwrap();
     assert_eq!(told.next().await.id, id);
