@@ -17,7 +17,8 @@ use crate::{
 // that is lost in a crash of the server only returns the message.
 const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
-        integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, set_config('synchronous_commit', 'off', true)) x \
+        integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+        set_config('synchronous_commit', 'off', true)) x \
     left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
 // Once they are locked, the server ends a session whose process is frozen.
 const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
