@@ -24,7 +24,7 @@ use super::{
 use crate::{message::Found, wake::Parked};
 
 /// One more look this long after the last success, before parking.
-const LINGER: Duration = Duration::from_millis(1);
+const LINGER: Duration = Duration::from_micros(500);
 /// Bells closer together than this, several times in a row, are work that keeps coming. Further apart, a bell for each message
 /// is cheap for publishers, and finds it sooner than a look now and then.
 const CLOSE_TOGETHER: Duration = Duration::from_millis(1);
