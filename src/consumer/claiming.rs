@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     in_transaction::Leased,
-    marks::{From, Marks, Sight},
+    marks::{From, Sight},
     run::{Context, Loop, Task},
 };
 use crate::{
@@ -109,6 +109,11 @@ impl Loop {
         }
     }
 
+    /// After anything that may have been a failover.
+    pub(super) fn forget_places(&mut self) {
+        (self.marks, self.hold.marks) = Default::default();
+    }
+
     /// Queues what was claimed; answers when that was all there was to find.
     pub(super) fn take_claimed(&mut self, claimed: Claimed) -> Option<Dry> {
         let Claimed { found, limit, from, lowest_first, of_held, took, looked } = claimed;
@@ -156,7 +161,7 @@ impl Loop {
                 self.claim_failures += 1;
                 self.context.allowance.put_back(limit);
                 // It may be another server when it is back, where the same ids mean other messages.
-                self.marks = Marks::default();
+                self.forget_places();
                 self.look = Some(found);
                 None
             }

@@ -173,6 +173,8 @@ impl Loop {
             self.hold.limit = (self.hold.limit / 2).max(1);
             self.hold.leased = Leased::Next(batch.took.max(1));
             self.look = Some(batch.found);
+            // What was held is free again, perhaps behind where looks begin now.
+            self.everywhere |= batch.took > 0;
             return;
         }
         if batch.completed > 0 {
@@ -182,7 +184,11 @@ impl Loop {
             let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
             self.hold.limit = (self.hold.limit * 2).min(fits).clamp(1, self.context.config.tx_batch);
         }
-        if batch.took < batch.limit {
+        if batch.completed < batch.took {
+            // The cap came first: what was not begun is free again, and no bell says so.
+            self.hold.everywhere = true;
+            self.look = Some(Found::Drain);
+        } else if batch.took < batch.limit {
             self.hold.leased = Leased::Others;
             self.look = self.look.or(Some(if batch.took > 0 { Found::Drain } else { batch.found }));
         }

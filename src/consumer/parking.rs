@@ -142,6 +142,7 @@ impl Loop {
         };
         if void {
             self.parking = Parking::Awake;
+            self.forget_places();
         } else if self.close_bells >= CLOSE_BELLS {
             self.unpark();
         }

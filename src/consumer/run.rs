@@ -406,7 +406,7 @@ impl Loop {
         self.unsettled.clear();
         self.owner = owner;
         self.claim_failures = 0;
-        (self.marks, self.hold.marks) = Default::default();
+        self.forget_places();
         self.look = Some(Found::Sweep);
     }
 

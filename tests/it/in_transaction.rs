@@ -187,6 +187,39 @@ async fn a_handler_that_outlasts_the_cap_is_run_again_with_a_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_cap_leaves_unbegun_is_taken_again_without_a_bell_or_a_sweep() {
+    let db = Database::new().await;
+    let client = ledger(&db).await;
+    let broker = db.broker().await;
+    let config = ConsumerConfig {
+        in_transaction: Some(Duration::from_millis(100)),
+        tx_batch: 50,
+        sweep: HOUR,
+        ..Default::default()
+    };
+    let consumer = broker
+        .consumer("billing")
+        .config(config)
+        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
+        .on_tx("n", |_: i64, delivery, tx| {
+            async move {
+                // Some thirty milliseconds of the server's time.
+                tx.batch_execute("select count(*) from generate_series(1, 300000)").await?;
+                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
+                Ok(Outcome::Done)
+            }
+            .boxed()
+        });
+    let consumer = consumer.start().await.unwrap();
+    until_it_holds(&client).await;
+    let messages: Vec<_> = (0..12).map(|n| message("billing", n)).collect();
+    broker.producer("shop").publish_many(&messages).await.unwrap();
+    until_count(&client, "completed", 12).await;
+    consumer.shutdown().await.unwrap();
+    assert_eq!(count(&client, "select count(*) from ledger").await, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_held_is_free_at_once_and_has_cost_nothing() {
     let db = Database::new().await;
     let client = ledger(&db).await;
