@@ -26,7 +26,7 @@ use super::{
     claiming::Claimed,
     handling::{Handled, handle},
     in_transaction::{HeldBatch, HeldLook, Hold},
-    marks::Marks,
+    marks::{From, Marks},
     parking::Parking,
     prefetch::PREFETCH_BELOW,
     pulse::Pulse,
@@ -273,7 +273,9 @@ impl Loop {
                         if parking.is_none() {
                             parking = self.ran_dry(&dry);
                         }
-                        if dry.nothing && dry.found != Found::Drain && suspecting.is_none() {
+                        // Also at the last look before parking: a rescue may have found nobody parked to ring for.
+                        let worth = dry.found != Found::Drain || dry.from == From::Beginning;
+                        if dry.nothing && worth && suspecting.is_none() {
                             suspecting = Some(self.run_suspects());
                         }
                     }
