@@ -1,15 +1,18 @@
 //! This process as the database knows it: its incarnation and lease, its heartbeat, its share of rescue and maintenance,
 //! and the alarm clock for scheduled messages. One per broker, shared by all its consumers.
 
+mod isolation;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use isolation::Isolation;
 use serde_json::json;
 use tokio::{
-    sync::{RwLock, watch},
+    sync::watch,
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
@@ -76,8 +79,7 @@ struct Shared {
     accepts: Mutex<BTreeMap<String, Accepts>>,
     /// Rung when the next scheduled message may be due earlier than the alarm is set for.
     due: Arc<Bell>,
-    /// Every running handler holds it shared; a suspect runs holding it alone.
-    alone: Arc<RwLock<()>>,
+    isolation: Isolation,
     held: Arc<Held>,
     wakeups: Wakeups,
 }
@@ -102,7 +104,7 @@ impl Process {
             incarnation,
             accepts: Mutex::default(),
             due: Arc::default(),
-            alone: Arc::default(),
+            isolation: Isolation::default(),
             held: Arc::default(),
             wakeups: Wakeups::default(),
         });
@@ -160,8 +162,9 @@ impl Process {
         self.shared.incarnation.subscribe()
     }
 
-    pub(crate) fn alone(&self) -> Arc<RwLock<()>> {
-        self.shared.alone.clone()
+    /// Who runs handlers beside others, and who alone.
+    pub(crate) fn isolation(&self) -> &Isolation {
+        &self.shared.isolation
     }
 
     /// What this process holds.

@@ -1,18 +1,25 @@
 //! The consumer of one target: configuration, start and stop. Its loop is in `run`.
 
-mod allowance;
 mod run;
 
+mod allowance;
+mod breaker_report;
+mod holding;
+mod looking;
+mod outbox;
+mod parking;
+mod places;
+mod pulse;
+mod signals;
+mod under_way;
+mod workers;
+
+mod batch;
 mod claiming;
-mod drain;
+mod context;
 mod effects;
 mod handling;
-mod in_transaction;
-mod marks;
-mod parking;
-mod prefetch;
-mod pulse;
-mod runs;
+mod held_batch;
 mod settle;
 mod suspects;
 mod sweeping;
@@ -239,8 +246,9 @@ impl ConsumerBuilder {
         let process = self.broker.process().await?;
         let (stop, stopping) = watch::channel(None);
         let drain_timeout = self.config.drain_timeout;
-        let consumer = run::Loop::join(self.broker, process, self.target, self.config, self.registry, stopping).await?;
-        let pulse = consumer.context.pulse.clone();
+        let store = self.broker.store().clone();
+        let consumer = run::Loop::join(store, process, self.target, self.config, self.registry, stopping).await?;
+        let pulse = consumer.pulse().clone();
         let ends = pulse.clone().ends_when_dropped();
         let task = tokio::spawn(async move {
             // Moved in here, so that a panic of ours is noticed, too.

@@ -4,13 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::warn;
 
-use super::run::Context;
+use super::context::Context;
 use crate::{
     backoff,
     error::{Error, Result},
-    message::MessageId,
     outcome::Outcome,
-    store::{Settlement, Store, Verdict},
+    store::{Claim, Settlement, Store, Verdict},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -21,8 +20,7 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
     let mut failures = 0u32;
     let mut unsure = false;
-    let keys = settlements.iter().map(|settlement| (settlement.id, settlement.attempt)).collect();
-    let settling = context.process.held().settling(keys);
+    let settling = context.process.held().settling(claims(&settlements));
     while !settlements.is_empty() {
         let settle = settle_once(&context.store, &owner, &settlements, unsure);
         match context.store.telemetry().settling(&context.target, settlements.len(), settle).await {
@@ -52,26 +50,17 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
     }
 }
 
-/// One round: completions in one statement, everything else in another. Returns how many had lost their lease.
+/// One round. Returns how many had lost their lease.
 async fn settle_once(store: &Store, owner: &str, settlements: &[Settlement], unsure: bool) -> Result<usize> {
-    let (done, others): (Vec<&Settlement>, Vec<&Settlement>) =
-        settlements.iter().partition(|s| matches!(s.verdict, Verdict::Outcome(Outcome::Done)));
-    let mut settled = 0;
-    if !done.is_empty() {
-        let ids: Vec<MessageId> = done.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = done.iter().map(|s| s.attempt).collect();
-        settled += store.complete(owner, &ids, &attempts).await?.len();
-    }
-    if !others.is_empty() {
-        let others: Vec<Settlement> = others.into_iter().cloned().collect();
-        settled += store.settle(owner, &others).await?.len();
-    }
+    let mut settled = store.settle(owner, settlements).await?;
     if settled < settlements.len() && unsure {
-        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
-        settled = store.was_settled(&ids, &attempts).await?.len();
+        settled = store.were_settled(&claims(settlements)).await?;
     }
     Ok(settlements.len().saturating_sub(settled))
+}
+
+fn claims(settlements: &[Settlement]) -> Vec<Claim> {
+    settlements.iter().map(|settlement| settlement.claim).collect()
 }
 
 fn plain_reasons(settlements: &mut [Settlement], error: &Error) {

@@ -2,6 +2,7 @@
 //! lives in `migrations/`.
 
 mod claim;
+mod fence;
 mod follow;
 mod history;
 mod inspect;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
+pub(crate) use fence::Claim;
 pub use follow::Change;
 pub(crate) use follow::Seen;
 pub use history::AuditEvent;
