@@ -16,6 +16,7 @@ mod effects;
 mod examples;
 mod explain;
 mod follow;
+mod front_door;
 mod handlers;
 mod house_rules;
 mod in_transaction;
