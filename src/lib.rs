@@ -35,6 +35,8 @@
 //!
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
 
+#![warn(clippy::unwrap_used)]
+
 // From the front door down: a module depends on those below it, and a test says so.
 #[cfg(feature = "server")]
 pub mod server;

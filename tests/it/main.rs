@@ -17,6 +17,7 @@ mod effects;
 mod examples;
 mod explain;
 mod follow;
+mod front_door;
 mod handlers;
 mod house_rules;
 mod in_transaction;
