@@ -95,6 +95,12 @@ fn every_page_of_docs_is_in_its_index() {
 }
 
 #[test]
+fn the_readme_can_be_read_in_one_go() {
+    let lines = text(&root().join("README.md")).lines().count();
+    assert!(lines <= 250, "README.md has {lines} lines, and at most 250 are read");
+}
+
+#[test]
 fn the_recipes_of_the_justfile_are_the_checks_of_the_gate() {
     let listed = Command::new(root().join(".ci/run")).arg("--list").output().expect(".ci/run runs");
     let checks = String::from_utf8(listed.stdout).unwrap();

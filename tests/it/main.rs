@@ -42,6 +42,7 @@ mod proxy;
 mod publish;
 mod restart;
 mod retention;
+mod roles;
 mod seed;
 mod server;
 mod shutdown;
