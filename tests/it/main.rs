@@ -2,6 +2,7 @@
 
 mod support;
 
+mod arrows;
 mod bad_data;
 mod bell;
 #[cfg(feature = "cli")]
