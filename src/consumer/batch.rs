@@ -1,7 +1,8 @@
-//! One transaction for a batch of messages with transactional handlers: their effects and their completion commit together.
+//! One transaction for a batch of messages with transactional handlers: their effects and their completion commit
+//! together.
 //!
-//! The completion names id, attempt and owner, so a consumer that lost its lease cannot commit: its effects roll back. A
-//! commit whose answer was lost is asked for before anything is run again.
+//! The completion names id, attempt and owner, so a consumer that lost its lease cannot commit: its effects roll back.
+//! A commit whose answer was lost is asked for before anything is run again.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -9,8 +10,8 @@ use deadpool_postgres::Transaction;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{context::Context, held_batch::Hold};
-use crate::{backoff, error::Result, handler::caught, message::Delivery, outcome::Outcome, store::Claim};
+use super::{context::Context, hold::Hold};
+use crate::{error::Result, handler::caught, message::Delivery, outage::Outage, outcome::Outcome, store::Claim};
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
@@ -31,8 +32,8 @@ pub(super) enum Undone {
     NotOurs,
 }
 
-/// Takes the messages, handles them in their order, completes them, commits; rolls back at the first that does not end well.
-/// Returns how many messages were completed.
+/// Takes the messages, handles them in their order, completes them, commits; rolls back at the first that does not end
+/// well. Returns how many messages were completed.
 ///
 /// # Errors
 /// Nothing was done, as far as the database can say.
@@ -121,16 +122,8 @@ async fn handle(
 
 /// Asks until the database answers; the watchdog of handlers bounds it.
 async fn were_settled(context: &Context, claims: &[Claim]) -> Result<bool> {
-    let mut failures = 0u32;
-    loop {
-        match context.store.were_settled(claims).await {
-            Ok(settled) => return Ok(settled == claims.len()),
-            Err(error) if error.is_transient() => {
-                debug!(?error, "asking whether a commit happened; trying again until the database says");
-                failures += 1;
-                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let outage = Outage::of_one_call("asking whether a commit happened; trying again until the database says");
+    let ask = || context.store.were_settled(claims);
+    let settled = outage.pauses(RETRY_BASE, RETRY_CAP).repeat(|error, _| error.is_transient(), ask).await?;
+    Ok(settled == claims.len())
 }

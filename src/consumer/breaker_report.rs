@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::{context::Context, handling::Ran};
+use super::{context::Context, running::Ran};
 use crate::outcome::Outcome;
 
 /// Successes that are remembered for the window of the next failure.

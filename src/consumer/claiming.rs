@@ -4,15 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{context::Context, holding::NextLook, looking::Look};
+use super::{
+    context::Context,
+    looking::{Look, NextLook},
+};
 use crate::{
-    backoff,
     error::Result,
     store::{ClaimRequest, Looked, Ranges},
 };
-
-const RETRY_BASE: Duration = Duration::from_millis(20);
-const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// What came of it.
 pub(super) struct Claimed {
@@ -22,24 +21,24 @@ pub(super) struct Claimed {
     pub(super) looked: Result<Looked>,
 }
 
-/// Claims up to `limit` messages. After failures it waits, and gives back what a claim took whose answer did not come
+/// Claims up to `limit` messages. After a failure it pauses, and gives back what a claim took whose answer did not come
 /// before it can be claimed.
 pub(super) async fn claim(
     context: Arc<Context>,
     owner: Arc<str>,
     (look, ranges): (Look, Option<Ranges>),
     limit: usize,
-    failures: u32,
+    pause: Option<Duration>,
 ) -> Claimed {
-    if failures > 0 {
-        tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
+    if let Some(pause) = pause {
+        tokio::time::sleep(pause).await;
     }
     // What is not held.
     let except = (look.next() == NextLook::Others).then(|| context.registry.tx_types(None));
     let request = ClaimRequest { except_types: except.as_deref(), ..context.request(&owner) };
-    let (asked, in_hand) = (Instant::now(), context.process.held());
+    let (asked, in_hand) = (Instant::now(), context.process.in_hand());
     let looked = async {
-        if failures > 0 {
+        if pause.is_some() {
             in_hand.return_strays(&context.store, &owner).await?;
         }
         let claim = in_hand.claim(context.store.claim(&request, limit, ranges.as_ref(), look.why()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ConsumerConfig, allowance::Allowance, pulse::Pulse};
+use super::{allowance::Allowance, config::ConsumerConfig, pulse::Pulse};
 use crate::{
     error::Result,
     handler::Registry,

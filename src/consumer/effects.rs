@@ -5,7 +5,7 @@ use tracing::{debug, warn};
 use super::{
     batch::{self, Source, Undone},
     context::Context,
-    handling::Ran,
+    running::Ran,
 };
 use crate::{handler::chain, message::Delivery, outcome::Outcome};
 

@@ -1,30 +1,15 @@
 //! Running the handlers of one task to their ends.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{context::Context, effects, workers::Begun};
-use crate::{handler::timeout_reason, message::Delivery, outcome::Outcome, store::Claim};
-
-/// How the run of a message's handler ended.
-#[derive(Clone, Debug)]
-pub(super) enum Ran {
-    /// To be settled.
-    Outcome(Outcome),
-    /// Completed already, in the transaction of its handler.
-    Completed,
-    /// The transaction of its handler found the lease lost, and was rolled back.
-    LeaseLost,
-}
-
-/// One task's end: what became of its messages.
-#[derive(Debug)]
-pub(super) struct Handled {
-    pub(super) ran: Vec<(Claim, Ran)>,
-    pub(super) canary: bool,
-    pub(super) took: Duration,
-}
+use super::{
+    context::Context,
+    effects,
+    running::{Begun, Handled, Ran},
+};
+use crate::{message::Delivery, store::Claim};
 
 /// Runs the handlers of one task. While a suspect runs alone in this process, it waits.
 pub(super) async fn handle(
@@ -55,9 +40,4 @@ pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -
         ran.push(Ran::Outcome(processing.run(handling).await));
     }
     ran
-}
-
-/// What becomes of a message whose handler its timeout did not stop.
-pub(super) fn did_not_stop(limit: Duration) -> Outcome {
-    Outcome::retry(timeout_reason(limit) + " and did not stop")
 }

@@ -1,40 +1,27 @@
 //! Whether the next messages are held or leased, and how many one transaction may hold.
 //!
-//! Where messages are held, those of other record types are leased: looked for whenever nothing is left to hold. What could
-//! not be held is leased next, which is where failures are counted.
+//! Where messages are held, those of other record types are leased: looked for whenever nothing is left to hold. What
+//! could not be held is leased next, which is where failures are counted.
 
 use std::time::Duration;
 
 use super::{
-    ConsumerConfig,
+    config::ConsumerConfig,
     held_batch::HeldBatch,
-    looking::{Exhausted, Look},
+    looking::{Exhausted, Look, NextLook},
 };
 use crate::message::Found;
 
 /// Batches in flight at a time, each on a connection of its own: one is handled while the next one is fetched.
 const BATCHES_MAX: usize = 3;
 
-/// A process that has just started uses leases: long enough to have rescued from the one before it, which may have died of
-/// what this one would hold next. Without that, a message could kill one fresh process after the other, and none would live
-/// to say so.
+/// A process that has just started uses leases: long enough to have rescued from the one before it, which may have died
+/// of what this one would hold next. Without that, a message could kill one fresh process after the other, and none
+/// would live to say so.
 const LEASES_FIRST: Duration = Duration::from_secs(3);
 
 /// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
 const FIRST: usize = 16;
-
-/// What the next look is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NextLook {
-    /// Any message, to be leased: the mode is off, or not on yet.
-    Leased,
-    /// Messages to be held.
-    Held,
-    /// Messages that are not held, to be leased: other record types.
-    Others,
-    /// Any message, to be leased, so many: the target does not allow to hold, or a batch was rolled back and had so many.
-    Refused(usize),
-}
 
 #[derive(Debug)]
 pub(super) struct Holding {

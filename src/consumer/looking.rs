@@ -1,20 +1,22 @@
 //! Why, where and when to look into the table.
 //!
-//! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all others.
-//! What could not be held is leased once, and is looked for where the held ones are.
+//! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all
+//! others. What could not be held is leased once, and is looked for where the held ones are.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{
-    holding::NextLook,
-    places::{Observed, Places, Start},
-};
+use super::places::{Observed, Places, Start};
 use crate::{
+    error::Error,
     message::{Found, MessageId},
+    outage::Outage,
     store::Ranges,
 };
+
+const RETRY_BASE: Duration = Duration::from_millis(20);
+const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// Every so many full batches, one look begins with the lowest priority, so that none starves.
 const LOWEST_FIRST_EVERY: u32 = 16;
@@ -28,8 +30,9 @@ pub(super) struct Looking {
     everywhere_at: Option<Instant>,
     /// The target had a limit of messages in flight at the last look.
     limited: bool,
-    /// Looks that failed in a row.
-    failures: u32,
+    outage: Outage,
+    /// How long the next look waits, after one that failed.
+    pause: Option<Duration>,
     leased: Way,
     held: Way,
     /// The places that the database has.
@@ -44,6 +47,20 @@ struct Way {
     everywhere: bool,
     /// Full batches in a row.
     full_batches: u32,
+}
+
+/// What the next look is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextLook {
+    /// Any message, to be leased: the mode is off, or not on yet.
+    Leased,
+    /// Messages to be held.
+    Held,
+    /// Messages that are not held, to be leased: other record types.
+    Others,
+    /// Any message, to be leased, so many: the target does not allow to hold, or a batch was rolled back and had so
+    /// many.
+    Refused(usize),
 }
 
 /// One look. It comes back with what it found.
@@ -104,22 +121,24 @@ impl Exhausted {
         }
     }
 
-    /// Whether suspects are worth a look now. Also at the last one before parking: a rescue may have found nobody parked to
-    /// ring for.
+    /// Whether suspects are worth a look now. Also at the last one before parking: a rescue may have found nobody
+    /// parked to ring for.
     pub(super) fn suspects_may_wait(&self) -> bool {
         self.nothing && (self.why != Found::Drain || self.everywhere)
     }
 }
 
 impl Looking {
-    /// Begins with the places that another consumer has kept.
-    pub(super) fn new(places: Places) -> Self {
+    /// Begins with the places that another consumer of the target has kept.
+    pub(super) fn new(target: &str, places: Places) -> Self {
+        let outage = Outage::new("claiming failed; trying again until it works", "claiming again");
         Self {
             // Register before looking, then look: what was there before the bell hung must be found.
             why: Some(Found::Sweep),
             everywhere_at: None,
             limited: false,
-            failures: 0,
+            outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
+            pause: None,
             leased: Way { places, ..Way::default() },
             held: Way::default(),
             kept: Vec::new(),
@@ -168,7 +187,7 @@ impl Looking {
 
     /// Under a new owner.
     pub(super) fn start_over(&mut self) {
-        self.failures = 0;
+        self.pause = None;
         self.forget_places();
         self.look(Found::Sweep);
     }
@@ -187,13 +206,13 @@ impl Looking {
         self.leased.places.full_in()
     }
 
-    /// Looks that failed in a row.
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
+    /// How long the look that has begun is to wait.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        self.pause.take()
     }
 
-    /// Begins a look, where there is a reason, and says where: `None`, everything, in the usual order. `settling`: it must
-    /// not miss late commits.
+    /// Begins a look, where there is a reason, and says where: `None`, everything, in the usual order. `settling`: it
+    /// must not miss late commits.
     pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
         let why = self.why.take()?;
         let way = self.way(next);
@@ -210,6 +229,7 @@ impl Looking {
 
     /// Learns what a look saw. `full`: there may be more, and it is looked for.
     pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
+        self.outage.over();
         self.limited = observed.is_limited();
         let way = self.way(look.next);
         way.places.looked(look.start, look.lowest_first, !full, observed);
@@ -223,20 +243,15 @@ impl Looking {
     }
 
     /// A look failed: once more.
-    pub(super) fn failed(&mut self, look: &Look) {
-        self.failures += 1;
+    pub(super) fn failed(&mut self, look: &Look, error: &Error) {
+        self.pause = Some(self.outage.failed(error));
         // It may be another server when it is back.
         self.forget_places();
         self.look(look.why);
     }
 
-    /// A look did not fail. Whether the one before did.
-    pub(super) fn recovered(&mut self) -> bool {
-        std::mem::take(&mut self.failures) > 0
-    }
-
     /// The places that the next consumer is to begin with, where they are not what the database has already.
-    pub(super) fn to_keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
+    pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
         let places = self.leased.places.kept();
         if places.is_empty() || places == self.kept {
             return None;
@@ -256,9 +271,10 @@ impl Looking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn looking() -> Looking {
-        Looking::new(Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
+        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -292,7 +308,7 @@ mod tests {
 
     #[test]
     fn looking_everywhere_means_both_ways_once_each() {
-        let mut looking = Looking::new(Places::load([(0, SystemTime::UNIX_EPOCH, 7)]));
+        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]));
         looking.held.places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
         looking.look_everywhere(Found::Sweep);
         for (next, everywhere) in
@@ -341,16 +357,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_look_is_made_again_from_the_beginning_for_the_same_reason() {
+    fn a_failed_look_is_made_again_after_a_pause_from_the_beginning_for_the_same_reason() {
         let mut looking = looking();
         let look = begin(&mut looking, NextLook::Leased);
-        looking.failed(&look);
-        assert_eq!(looking.failures(), 1);
+        looking.failed(&look, &Error::new(ErrorKind::Connect, "no server"));
         let again = begin(&mut looking, NextLook::Leased);
         assert!(again.is_everywhere());
         assert_eq!(again.why(), look.why());
-        assert!(looking.recovered());
-        assert!(!looking.recovered());
+        assert!(looking.pause().is_some_and(|pause| pause <= RETRY_BASE));
+        assert_eq!(looking.pause(), None);
     }
 
     #[test]
@@ -367,10 +382,10 @@ mod tests {
     #[test]
     fn places_are_kept_when_they_are_others_than_before() {
         let mut looking = looking();
-        assert_eq!(looking.to_keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
-        assert_eq!(looking.to_keep(), None);
+        assert_eq!(looking.keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
+        assert_eq!(looking.keep(), None);
         looking.forget_places();
-        assert_eq!(looking.to_keep(), None);
+        assert_eq!(looking.keep(), None);
     }
 
     #[test]

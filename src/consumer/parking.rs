@@ -16,12 +16,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::looking::Exhausted;
-use crate::{message::Found, wake::Parked};
+use crate::{message::Found, process::Parked};
 
 /// One more look this long after the last success, before parking.
 const LINGER: Duration = Duration::from_micros(500);
-/// Bells closer together than this, several times in a row, are work that keeps coming. Further apart, a bell for each message
-/// is cheap for publishers, and finds it sooner than a look now and then.
+/// Bells closer together than this, several times in a row, are work that keeps coming. Further apart, a bell for each
+/// message is cheap for publishers, and finds it sooner than a look now and then.
 const CLOSE_TOGETHER: Duration = Duration::from_millis(1);
 const CLOSE_BELLS: u32 = 3;
 /// Looks while a transaction older than the latch is running: at first often, then a tenth of a second, then a second.

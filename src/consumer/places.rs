@@ -1,13 +1,14 @@
 //! Where the next look into the queue begins.
 //!
 //! Dead index entries pile up at the front of a queue while anything holds back the vacuum horizon, and a look from the
-//! beginning walks over all of them. So a consumer remembers, for each priority it has seen, a place behind which it has
-//! taken everything. A message published before the place was reached may still appear behind it when its transaction
-//! commits late; the place therefore only moves on to where a look ended once every transaction that was running then has
-//! ended, as the ids of transactions tell: the same barrier as for parking.
+//! beginning walks over all of them. So a consumer remembers, for each priority it has seen, a place behind which it
+//! has taken everything. A message published before the place was reached may still appear behind it when its
+//! transaction commits late; the place therefore only moves on to where a look ended once every transaction that was
+//! running then has ended, as the ids of transactions tell: the same barrier as for parking.
 //!
-//! What a place cannot know (a `created_at` set by hand) is found by looks from the beginning: each sweep, the last look
-//! before parking, and after a bell for which nothing was found. What became pending again has an index of its own.
+//! What a place cannot know (a `created_at` set by hand) is found by looks from the beginning: each sweep, the last
+//! look before parking, and after a bell for which nothing was found. What became pending again has an index of its
+//! own.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +22,8 @@ use crate::{
 
 /// Priorities that are remembered; of more, those that messages came from last.
 const PRIORITIES_MAX: usize = 8;
-/// Messages taken since the places moved. Beyond that a transaction has been running for long, and walking over what was
-/// taken since would cost more than looking for late commits now and then.
+/// Messages taken since the places moved. Beyond that a transaction has been running for long, and walking over what
+/// was taken since would cost more than looking for late commits now and then.
 const LAG_MAX: usize = 5_000;
 /// A look from the beginning may take this part of the time, where it is not due by the clock.
 const FULL_SHARE: u32 = 50;

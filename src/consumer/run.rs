@@ -1,8 +1,8 @@
 //! The consumer's loop: wait, claim, start handlers, settle.
 //!
-//! One task owns all state. Each part decides for itself and does nothing; here what one says is handed to the others, and
-//! becomes a task. Tasks are futures that the loop polls beside everything else, so a claim, a settle and handlers go on at
-//! the same time.
+//! One task owns all state. Each part decides for itself and does nothing; here what one says is handed to the others,
+//! and becomes a task. Tasks are futures that the loop polls beside everything else, so a claim, a settle and handlers
+//! go on at the same time.
 
 mod drain;
 mod events;
@@ -14,32 +14,32 @@ use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
 use super::{
-    ConsumerConfig,
     allowance::Allowance,
     breaker_report::BreakerReport,
     claiming::claim,
+    config::ConsumerConfig,
     context::Context,
     handling::handle,
     held_batch,
-    holding::{Holding, NextLook},
-    looking::Looking,
+    holding::Holding,
+    looking::{Looking, NextLook},
     outbox::Outbox,
     parking::{self, Action, Parking},
     places::Places,
     pulse::Pulse,
+    running::Begun,
     settle::settle_until_done,
     signals::{Signal, Signals},
     suspects,
     under_way::{Ended, Kind, UnderWay},
-    workers::{Begun, Workers},
+    workers::Workers,
 };
 use crate::{
     error::Result,
     handler::Registry,
     message::Found,
-    process::Process,
+    process::{Bell, Process},
     store::{Claim, Store},
-    wake::Bell,
 };
 
 pub(super) struct Loop {
@@ -81,6 +81,7 @@ impl Loop {
             None => Places::load(store.places(&target).await?),
             Some(_) => Places::default(),
         };
+        let looking = Looking::new(&target, places);
         let allowance = Allowance::new(config.messages_max);
         let (workers, holding) = (Workers::new(&config), Holding::new(&config));
         let context = Context { store, target, config, registry, process, allowance, pulse: Pulse::new() };
@@ -88,7 +89,7 @@ impl Loop {
             context: Arc::new(context),
             owner: signals.owner(),
             signals,
-            looking: Looking::new(places),
+            looking,
             holding,
             parking: Parking::new(),
             workers,
@@ -195,7 +196,7 @@ impl Loop {
             return;
         }
         let Some(look) = self.looking.begin(self.next_look(), self.parking.is_settling()) else { return };
-        let claim = claim(self.context.clone(), self.owner.clone(), look, limit, self.looking.failures());
+        let claim = claim(self.context.clone(), self.owner.clone(), look, limit, self.looking.pause());
         self.under_way.begin(Kind::Claim, claim.map(Ended::Claimed));
     }
 

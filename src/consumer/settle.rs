@@ -6,8 +6,8 @@ use tracing::warn;
 
 use super::context::Context;
 use crate::{
-    backoff,
     error::{Error, Result},
+    outage::Outage,
     outcome::Outcome,
     store::{Claim, Settlement, Store, Verdict},
 };
@@ -18,30 +18,29 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
 /// asked for: the settle may have happened.
 pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
-    let mut failures = 0u32;
-    let mut unsure = false;
-    let settling = context.process.held().settling(claims(&settlements));
+    let mut outage = Outage::new("settling failed; trying again until it works", "settling again")
+        .for_target(&context.target)
+        .pauses(RETRY_BASE, RETRY_CAP);
+    let settling = context.process.in_hand().settling(claims(&settlements));
     while !settlements.is_empty() {
-        let settle = settle_once(&context.store, &owner, &settlements, unsure);
+        let settle = settle_once(&context.store, &owner, &settlements, outage.failures() > 0);
         match context.store.telemetry().settling(&context.target, settlements.len(), settle).await {
             Ok(lost) => {
                 if lost > 0 {
                     warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");
                 }
+                outage.over();
                 settling.done();
                 return;
             }
             Err(error) => {
-                if failures == 0 {
-                    warn!(target_app = %context.target, count = settlements.len(), ?error, "settling failed; trying again until it works");
-                }
-                failures += 1;
-                unsure = true;
-                if failures > 3 && !error.is_transient() {
-                    // Something about the outcomes themselves: keep the messages moving with a reason that can be stored.
+                let pause = outage.failed(&error);
+                if outage.failures() > 3 && !error.is_transient() {
+                    // Something about the outcomes themselves: keep the messages moving with a reason that can be
+                    // stored.
                     plain_reasons(&mut settlements, &error);
                 }
-                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
+                tokio::time::sleep(pause).await;
                 if *context.process.incarnation().borrow() != owner {
                     return;
                 }

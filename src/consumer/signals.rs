@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::wake::Bell;
+use crate::process::Bell;
 
 const WATCHDOG: Duration = Duration::from_secs(1);
 
@@ -83,5 +83,37 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_signal_comes_once_the_most_urgent_first() {
+        let (stop, stopping) = watch::channel(None);
+        let (incarnation, owners) = watch::channel(Arc::<str>::from("first"));
+        let bell = Arc::new(Bell::default());
+        let mut signals = Signals::new(bell.clone(), stopping, owners);
+        let past = Some(Instant::now());
+        signals.sweep_at(past);
+        bell.ring();
+        bell.ring();
+        incarnation.send_replace("second".into());
+        assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
+        assert_eq!(&*signals.owner(), "second");
+        assert_eq!(signals.next(past, past).await, Signal::Rung);
+        assert_eq!(signals.next(past, past).await, Signal::LookAgain);
+        assert_eq!(signals.next(None, past).await, Signal::LookEverywhere);
+        assert_eq!(signals.next(None, None).await, Signal::Sweep);
+        signals.sweep_at(None);
+        assert_eq!(signals.next(None, None).await, Signal::Watchdog);
+        assert!(signals.next(None, None).now_or_never().is_none());
+        stop.send_replace(Some(Duration::ZERO));
+        bell.ring();
+        assert_eq!(signals.next(None, None).await, Signal::Stop);
     }
 }

@@ -8,9 +8,9 @@ use tracing::{debug, info};
 
 use super::{
     context::Context,
-    handling::{Ran, did_not_stop, run_handlers},
+    handling::run_handlers,
+    running::{GRACE, Ran, did_not_stop},
     settle::settle_until_done,
-    workers::GRACE,
 };
 use crate::{
     error::Result,
@@ -33,7 +33,7 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
             return Ok(());
         }
         let request = context.request(&owner);
-        let claim = context.process.held().claim(context.store.claim_suspect(&request));
+        let claim = context.process.in_hand().claim(context.store.claim_suspect(&request));
         let claimed = context.claiming(Found::Sweep, claim, Vec::len).await;
         let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
         let Some(delivery) = claimed.into_iter().next() else {
@@ -41,12 +41,12 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
             return Ok(());
         };
         let claim = Claim::of(&delivery);
-        let settling = context.process.held().settling(vec![claim]);
+        let settling = context.process.in_hand().settling(vec![claim]);
         let (id, attempt) = (claim.id(), claim.attempt());
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
-        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout, the
-        // other handlers of the process.
+        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
+        // the other handlers of the process.
         let mut handler = JoinSet::new();
         handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
         let ran = match context.config.handler_timeout {

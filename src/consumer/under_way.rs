@@ -1,7 +1,7 @@
 //! The tasks of one consumer that are under way.
 //!
-//! Its loop polls them beside everything else and starts, of most kinds, one at a time. What has begun here ends here: the
-//! drain goes on with the same tasks.
+//! Its loop polls them beside everything else and starts, of most kinds, one at a time. What has begun here ends here:
+//! the drain goes on with the same tasks.
 
 use std::{
     future::Future,
@@ -15,13 +15,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{
-    claiming::Claimed,
-    handling::Handled,
-    held_batch::{HeldBatch, HeldLook},
-    outbox::SETTLE_MAX,
-};
-use crate::wake::Parked;
+use super::{claiming::Claimed, held_batch::HeldBatch, hold::HeldLook, outbox::SETTLE_MAX, running::Handled};
+use crate::process::Parked;
 
 /// What there is one of at a time, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +102,8 @@ impl UnderWay {
         self.held.len()
     }
 
-    /// Begins a task of handlers, which tells of its end. It runs beside the loop, whatever a handler does to its thread.
+    /// Begins a task of handlers, which tells of its end. It runs beside the loop, whatever a handler does to its
+    /// thread.
     pub(super) fn begin_handlers<F>(&mut self, handle: impl FnOnce(mpsc::UnboundedSender<Handled>) -> F) -> AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,

@@ -2,22 +2,21 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{ConsumerConfig, handling::Ran};
+use super::{
+    config::ConsumerConfig,
+    running::{Begun, GRACE, Ran},
+};
 use crate::{message::Delivery, store::Claim};
 
 /// Handlers faster than this on average are worth claiming ahead for: as many as they handle in so long, within limits.
 const PREFETCH_BELOW: Duration = Duration::from_millis(50);
 const PREFETCH_WORTH: Duration = Duration::from_millis(20);
 const PREFETCH_MAX: usize = 1000;
-
-/// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -41,20 +40,6 @@ struct Running {
     together: usize,
 }
 
-/// When a task began; unset while it waits for a suspect that runs alone in this process.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Begun(Arc<OnceLock<Instant>>);
-
-impl Begun {
-    pub(super) fn now(&self) -> Instant {
-        *self.0.get_or_init(Instant::now)
-    }
-
-    fn at(&self) -> Option<Instant> {
-        self.0.get().copied()
-    }
-}
-
 impl Workers {
     pub(super) fn new(config: &ConsumerConfig) -> Self {
         Self {
@@ -68,8 +53,8 @@ impl Workers {
         }
     }
 
-    /// How many messages to claim, beside so many that are not settled yet. `None`: no batch is worthwhile, for lack of free
-    /// handlers or of half the capacity.
+    /// How many messages to claim, beside so many that are not settled yet. `None`: no batch is worthwhile, for lack of
+    /// free handlers or of half the capacity.
     pub(super) fn room(&self, unsettled: usize) -> Option<usize> {
         let mine = self.queue.len() + self.running.len() + unsettled;
         let capacity = self.capacity();
@@ -155,7 +140,7 @@ impl Workers {
             if let Some(running) = self.running.remove(claim) {
                 running.abort.abort();
                 // The last message of a task frees its place.
-                if !self.running.values().any(|other| Arc::ptr_eq(&other.begun.0, &running.begun.0)) {
+                if !self.running.values().any(|other| other.begun.is(&running.begun)) {
                     self.tasks -= 1;
                 }
             }

@@ -12,8 +12,8 @@ use super::{
 use crate::{error::Result, message::storable_ms, outcome::Outcome};
 
 const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
-// From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went silent)
-// must not hold them until TCP gives up after hours.
+// From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went
+// silent) must not hold them until TCP gives up after hours.
 const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[]) c, \
     set_config('idle_in_transaction_session_timeout', $4, true)";
 const COMPLETE_HELD: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], true)";

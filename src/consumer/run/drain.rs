@@ -25,7 +25,8 @@ impl Loop {
         let deadline = Instant::now() + drain_timeout;
         info!(target_app = %self.context.target, running = self.workers.running(), "draining");
         self.outbox.release(self.workers.take_unstarted());
-        // A claim under way must come back, or its messages would wait for a rescue; held batches are short by their cap.
+        // A claim under way must come back, or its messages would wait for a rescue; held batches are short by their
+        // cap.
         self.go_on(None, |this| this.under_way.has(Kind::Claim) || this.under_way.held() > 0).await;
         self.go_on(Some(deadline), |this| {
             this.workers.running() > 0

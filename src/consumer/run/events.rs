@@ -1,18 +1,19 @@
 //! What the loop does about each event.
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use super::Loop;
 use crate::{
     consumer::{
         claiming::Claimed,
-        handling::{Handled, Ran, did_not_stop},
-        held_batch::{HeldBatch, HeldLook},
+        held_batch::HeldBatch,
+        hold::HeldLook,
         holding::Then,
         looking::Exhausted,
         parking,
         places::Observed,
+        running::{Handled, Ran, did_not_stop},
         signals::Signal,
         sweeping,
         under_way::{Ended, Kind},
@@ -72,7 +73,7 @@ impl Loop {
                 match ran {
                     Ran::Outcome(outcome) => self.outbox.put(claim, Verdict::Outcome(outcome)),
                     Ran::Completed | Ran::LeaseLost => {
-                        self.context.process.held().forget([claim]);
+                        self.context.process.in_hand().forget([claim]);
                         self.looking.room_again();
                     }
                 }
@@ -85,19 +86,10 @@ impl Loop {
         let looked = match looked {
             Ok(looked) => looked,
             Err(error) => {
-                if error.is_lease_lost() {
-                    // Until the heartbeat notices, every claim is refused: never as fast as the server can say so.
-                    debug!(?error, "claimed under an incarnation that was rescued");
-                } else if self.looking.failures() == 0 {
-                    warn!(target_app = %self.context.target, ?error, "claiming failed; trying again until it works");
-                }
                 self.context.allowance.put_back(limit);
-                return self.looking.failed(&look);
+                return self.looking.failed(&look, &error);
             }
         };
-        if self.looking.recovered() {
-            info!(target_app = %self.context.target, "claiming again");
-        }
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
         let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
         self.context.process.found(&self.context.target, look.why(), count);
@@ -120,15 +112,17 @@ impl Loop {
         }
     }
 
-    /// Without what came with a claim that was under way while the lease was lost: rescued already, or found as a stray soon.
+    /// Without what came with a claim that was under way while the lease was lost: rescued already, or found as a stray
+    /// soon.
     pub(super) fn mine(&self, looked: Looked) -> Vec<Delivery> {
         let deliveries = looked.deliveries.into_iter();
         let (mine, lost): (Vec<_>, Vec<_>) = deliveries.partition(|delivery| delivery.owner == self.owner);
-        self.context.process.held().forget(lost.iter().map(Claim::of));
+        self.context.process.in_hand().forget(lost.iter().map(Claim::of));
         mine
     }
 
-    /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with leases.
+    /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with
+    /// leases.
     fn held_looked(&mut self, held: &HeldLook) {
         let HeldLook { look, observed, full, took } = held;
         self.looking.looked(look, observed, *full, *took);
@@ -154,7 +148,7 @@ impl Loop {
         // Of consumers that accept only some record types, each is somewhere else.
         if !self.under_way.has(Kind::Keep)
             && self.context.config.record_types.is_none()
-            && let Some(places) = self.looking.to_keep()
+            && let Some(places) = self.looking.keep()
         {
             let context = self.context.clone();
             self.under_way.begin(Kind::Keep, async {
@@ -181,7 +175,8 @@ impl Loop {
         self.begin_report();
     }
 
-    /// Fails messages whose handlers their timeout did not stop because they never yield. Nothing renews a lease for them.
+    /// Fails messages whose handlers their timeout did not stop because they never yield. Nothing renews a lease for
+    /// them.
     fn give_up_overdue(&mut self) {
         let Some(limit) = self.context.config.handler_timeout else { return };
         for claim in self.workers.overdue(limit, Instant::now()) {
