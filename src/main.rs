@@ -1,7 +1,0 @@
-//! The program `doorbell`: the library on the command line. Everything is in [`cli`].
-
-mod cli;
-
-fn main() -> std::process::ExitCode {
-    cli::main()
-}
