@@ -67,9 +67,6 @@ mod store;
 mod backoff;
 mod connection;
 
-#[cfg(feature = "server")]
-pub mod server;
-
 pub use broker::{Broker, BrokerConfig, Client};
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};

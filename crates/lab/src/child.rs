@@ -1,6 +1,7 @@
-//! This program once more, as a consumer process of its own: `doorbell bench-consumer`, hidden.
+//! The measuring program once more, as a consumer process of its own.
 
 use std::{
+    io::{Write, stdout},
     process::Stdio,
     sync::{
         Arc,
@@ -9,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
 use doorbell::{Broker, BrokerConfig, ConsumerConfig, Settings};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -18,24 +18,19 @@ use tokio::{
     time::sleep,
 };
 
-use super::{
-    lab::{Lab, Result, TARGET},
-    ours::Handling,
-};
-use crate::cli::{
-    exit::{Exit, Failure},
-    output,
-    signals::Signals,
-};
+use crate::{Lab, Result, TARGET, ours::Handling};
+
+/// The hidden command by which the measuring program is started once more; its answer must be [`consume`].
+pub const COMMAND: &str = "bench-consumer";
 
 /// Not an argument: other users of the machine can see command lines.
-const DATABASE_VARIABLE: &str = "DOORBELL_DATABASE_URL";
+pub const DATABASE_VARIABLE: &str = "DOORBELL_DATABASE_URL";
 
 /// Enough to claim, settle and park at once.
 const CONNECTIONS_MAX: usize = 3;
 
 /// Handlers of one process of a fleet.
-pub(super) const CONCURRENCY: usize = 100;
+pub const CONCURRENCY: usize = 100;
 
 /// How often a process looks whether it has something to say.
 const LOOK: Duration = Duration::from_millis(10);
@@ -44,14 +39,14 @@ const CLOCK_TICKS: f64 = 100.0;
 
 /// What a process says of itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(super) struct SelfReport {
+pub struct SelfReport {
     /// Memory that is in use, before and after its consumers started.
-    pub(super) bytes_before: f64,
-    pub(super) bytes: f64,
+    pub bytes_before: f64,
+    pub bytes: f64,
     /// Processor time so far.
-    pub(super) cpu_s: f64,
+    pub cpu_s: f64,
     /// Messages so far.
-    pub(super) handled: u64,
+    pub handled: u64,
 }
 
 impl SelfReport {
@@ -70,16 +65,16 @@ impl SelfReport {
 }
 
 /// A consumer process, as its parent has it. It ends when this is dropped.
-pub(super) struct ConsumerProcess {
+pub struct ConsumerProcess {
     child: Child,
     says: Lines<BufReader<ChildStdout>>,
 }
 
 impl ConsumerProcess {
     /// Starts so many consumers in a process; returns when they wait for messages, with what the process says of itself.
-    pub(super) async fn start(lab: &Lab, consumers: usize) -> Result<(Self, SelfReport)> {
+    pub async fn start(lab: &Lab, consumers: usize) -> Result<(Self, SelfReport)> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("bench-consumer")
+            .arg(COMMAND)
             .arg(consumers.to_string())
             .env(DATABASE_VARIABLE, &lab.url)
             // Its lifeline: it ends when we do, however we end.
@@ -94,7 +89,7 @@ impl ConsumerProcess {
     }
 
     /// What it says next: when it is ready, whenever it has handled more, and once a second.
-    pub(super) async fn report(&mut self) -> Result<SelfReport> {
+    pub async fn report(&mut self) -> Result<SelfReport> {
         match self.says.next_line().await? {
             Some(line) => Ok(serde_json::from_str(&line)?),
             None => Err(format!("a consumer process ended with {}", self.child.wait().await?).into()),
@@ -102,7 +97,7 @@ impl ConsumerProcess {
     }
 
     /// Ends it in an orderly way and waits for it.
-    pub(super) async fn stop(mut self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         drop(self.child.stdin.take());
         while self.says.next_line().await?.is_some() {}
         self.child.wait().await?;
@@ -110,51 +105,45 @@ impl ConsumerProcess {
     }
 }
 
-/// The other side.
-#[derive(Args, Debug)]
-pub(crate) struct BenchConsumer {
-    /// 1: a consumer of the benchmark's target; more: as many idle ones, each with a target of its own.
-    consumers: usize,
-}
-
-impl BenchConsumer {
-    /// Consumes until it is told to stop, or its parent is gone.
-    pub(crate) async fn run(self, mut signals: Signals) -> std::result::Result<Exit, Failure> {
-        let url = std::env::var(DATABASE_VARIABLE).map_err(|_| {
-            Failure::new(Exit::Usage, format!("{DATABASE_VARIABLE} is not set; this is a part of `doorbell bench`"))
-        })?;
-        let config = BrokerConfig { connections_max: CONNECTIONS_MAX, ..BrokerConfig::default() };
-        let broker = Broker::with_config(Settings::parse(&url)?, config).await?;
-        let before = SelfReport::now(0.0, 0).bytes;
-        let mut consumers = Vec::new();
-        let handled = Arc::new(AtomicU64::new(0));
-        if self.consumers == 1 {
-            let handled = handled.clone();
-            let config = ConsumerConfig { concurrency: CONCURRENCY, ..Handling::Leased.config() };
-            let consumer = Handling::Leased.no_op(broker.consumer(TARGET).config(config), move || {
-                handled.fetch_add(1, Ordering::Relaxed);
-            });
-            consumers.push(consumer.start().await?);
-        } else {
-            for n in 0..self.consumers {
-                let consumer = Handling::Leased.no_op(broker.consumer(format!("idle_{n}")), || ());
-                consumers.push(consumer.start().await?);
-            }
+/// The other side: consumes in this process and says how it goes, a line of JSON at a time, until `told_to_stop` or the
+/// parent is gone.
+///
+/// One consumer is a consumer of the benchmarks' target; more are as many idle ones, each with a target of its own.
+///
+/// # Errors
+/// Those of connecting and consuming, and that stdout is closed.
+pub async fn consume(url: &str, consumers: usize, told_to_stop: impl Future<Output = ()>) -> Result<()> {
+    let config = BrokerConfig { connections_max: CONNECTIONS_MAX, ..BrokerConfig::default() };
+    let broker = Broker::with_config(Settings::parse(url)?, config).await?;
+    let before = SelfReport::now(0.0, 0).bytes;
+    let mut started = Vec::new();
+    let handled = Arc::new(AtomicU64::new(0));
+    if consumers == 1 {
+        let handled = handled.clone();
+        let config = ConsumerConfig { concurrency: CONCURRENCY, ..Handling::Leased.config() };
+        let consumer = Handling::Leased.no_op(broker.consumer(TARGET).config(config), move || {
+            handled.fetch_add(1, Ordering::Relaxed);
+        });
+        started.push(consumer.start().await?);
+    } else {
+        for n in 0..consumers {
+            let consumer = Handling::Leased.no_op(broker.consumer(format!("idle_{n}")), || ());
+            started.push(consumer.start().await?);
         }
-        let mut lifeline = [0; 1];
-        tokio::select! {
-            () = signals.next() => {}
-            // At its end: the parent is gone.
-            _ = async { stdin().read(&mut lifeline).await } => {}
-            failed = tell(before, &handled) => failed?,
-        }
-        futures::future::try_join_all(consumers.into_iter().map(doorbell::Consumer::shutdown)).await?;
-        broker.close().await;
-        Ok(Exit::Done)
     }
+    let mut lifeline = [0; 1];
+    tokio::select! {
+        () = told_to_stop => {}
+        // At its end: the parent is gone.
+        _ = async { stdin().read(&mut lifeline).await } => {}
+        failed = tell(before, &handled) => failed?,
+    }
+    futures::future::try_join_all(started.into_iter().map(doorbell::Consumer::shutdown)).await?;
+    broker.close().await;
+    Ok(())
 }
 
-async fn tell(bytes_before: f64, handled: &AtomicU64) -> std::result::Result<(), Failure> {
+async fn tell(bytes_before: f64, handled: &AtomicU64) -> Result<()> {
     let mut told = u64::MAX;
     loop {
         let last = Instant::now();
@@ -162,7 +151,7 @@ async fn tell(bytes_before: f64, handled: &AtomicU64) -> std::result::Result<(),
             sleep(LOOK).await;
         }
         told = handled.load(Ordering::Relaxed);
-        output::json(&SelfReport::now(bytes_before, told))?;
+        writeln!(stdout().lock(), "{}", serde_json::to_string(&SelfReport::now(bytes_before, told))?)?;
         sleep(LOOK).await;
     }
 }

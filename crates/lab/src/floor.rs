@@ -16,7 +16,7 @@ use tokio_postgres::{
     types::{FromSql, Json, Type},
 };
 
-use super::lab::{Result, SOURCE, TARGET, TYPE, connect, raw};
+use crate::{Result, SOURCE, TARGET, TYPE, connect, raw};
 
 const INSERT: &str = "insert into integration.data_staging \
     (source_app, target_app, record_type, data, priority, headers, ordering_key, max_retries) \
@@ -38,7 +38,7 @@ const COMPLETE_LOCKED: &str = "update integration.data_staging set status = 'com
     processed_at = clock_timestamp(), updated_at = clock_timestamp() where id = any ($1)";
 
 /// One connection that inserts.
-pub(crate) struct Inserter {
+pub struct Inserter {
     client: Client,
     insert: Statement,
     payload: Box<RawValue>,
@@ -46,12 +46,12 @@ pub(crate) struct Inserter {
 }
 
 impl Inserter {
-    pub(crate) async fn open(url: &str, payload: String) -> Result<Self> {
+    pub async fn open(url: &str, payload: String) -> Result<Self> {
         Self::over(raw(url).await?, payload).await
     }
 
     /// The same in a session where triggers fire: not a floor, but what plain SQL does.
-    pub(crate) async fn ringing(url: &str, payload: String) -> Result<Self> {
+    pub async fn ringing(url: &str, payload: String) -> Result<Self> {
         Self::over(connect(url).await?, payload).await
     }
 
@@ -65,7 +65,7 @@ impl Inserter {
     }
 
     /// One row, one commit.
-    pub(crate) async fn insert(&self, target: &str) -> Result<i64> {
+    pub async fn insert(&self, target: &str) -> Result<i64> {
         let none: (Option<Json<()>>, Option<&str>, Option<i32>) = (None, None, None);
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
             [&SOURCE, &target, &TYPE, &Json(&self.payload), &0, &none.0, &none.1, &none.2];
@@ -73,7 +73,7 @@ impl Inserter {
     }
 
     /// Many rows by binary COPY, ids counted here.
-    pub(crate) async fn copy(&mut self, rows: usize) -> Result<()> {
+    pub async fn copy(&mut self, rows: usize) -> Result<()> {
         let sink = self.client.copy_in::<_, Bytes>(COPY).await?;
         let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &COPY_TYPES));
         let none: (Option<Json<()>>, Option<&str>, Option<i32>) = (None, None, None);
@@ -92,7 +92,7 @@ impl Inserter {
 
 /// One connection that claims and completes. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Claimer(Arc<Statements>);
+pub struct Claimer(Arc<Statements>);
 
 struct Statements {
     client: Client,
@@ -103,7 +103,7 @@ struct Statements {
 }
 
 impl Claimer {
-    pub(crate) async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: &str) -> Result<Self> {
         let client = raw(url).await?;
         // At their best: never the plan that was right while the table was empty.
         client.batch_execute("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off").await?;
@@ -121,16 +121,16 @@ impl Claimer {
         })))
     }
 
-    pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
+    pub async fn execute(&self, sql: &str) -> Result<()> {
         Ok(self.0.client.batch_execute(sql).await?)
     }
 
     /// Up to a batch of messages of a target, processing from now on.
-    pub(crate) async fn claim(&self, target: &str, batch: i64) -> Result<Vec<i64>> {
+    pub async fn claim(&self, target: &str, batch: i64) -> Result<Vec<i64>> {
         decoded(&self.0.client.query(&self.0.claim, &[&target, &batch]).await?)
     }
 
-    pub(crate) async fn complete(&self, ids: &[i64]) -> Result<()> {
+    pub async fn complete(&self, ids: &[i64]) -> Result<()> {
         self.0.client.execute(&self.0.complete, &[&ids]).await?;
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Claimer {
 
 /// How a floor drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     /// A claim and a completion, each committed.
     Leased,
     /// Row locks held from the look to the completion, one commit.
@@ -176,7 +176,7 @@ pub(crate) enum Way {
 }
 
 /// Drains with so many claimers at once.
-pub(crate) async fn drain(claimers: &[Claimer], way: Way, batch: i64) -> Result<Duration> {
+pub async fn drain(claimers: &[Claimer], way: Way, batch: i64) -> Result<Duration> {
     let began = Instant::now();
     let tasks = claimers.iter().cloned().map(|claimer| {
         tokio::spawn(async move {

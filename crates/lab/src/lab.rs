@@ -8,17 +8,17 @@ use serde_json::{json, value::RawValue};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 
 /// What goes wrong in a benchmark ends it, whatever it was.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Nobody's application: in a database that was named, settings of targets are somebody's.
-pub(crate) const SOURCE: &str = "doorbell_bench";
-pub(crate) const TARGET: &str = "doorbell_bench";
-pub(crate) const TYPE: &str = "order.placed";
+pub const SOURCE: &str = "doorbell_bench";
+pub const TARGET: &str = "doorbell_bench";
+pub const TYPE: &str = "order.placed";
 
 /// Bytes of a payload beside its padding.
 const FRAME: usize = 20;
 
-pub(crate) const AUDIT_LEVELS: [&str; 3] = ["all", "outcomes", "off"];
+pub const AUDIT_LEVELS: [&str; 3] = ["all", "outcomes", "off"];
 /// The argument of the trigger that writes the log.
 const AUDIT_LEVEL: &str = "select coalesce(max(encode(tgargs, 'escape')), 'outcomes') from pg_trigger \
     where tgrelid = 'integration.data_staging'::regclass and tgname = 'data_staging_changed'";
@@ -39,92 +39,92 @@ const EVERY: Duration = Duration::from_millis(5);
 
 /// A session of the experimenter in one database, in which no trigger fires. Cheap statements of any kind.
 #[derive(Debug)]
-pub(crate) struct Lab {
-    pub(crate) url: String,
+pub struct Lab {
+    pub url: String,
     client: Client,
     pad: String,
 }
 
 impl Lab {
-    pub(crate) async fn open(url: &str) -> Result<Self> {
+    pub async fn open(url: &str) -> Result<Self> {
         let client = raw(url).await?;
         Ok(Self { url: url.to_owned(), client, pad: padding(64 << 10) })
     }
 
-    pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
+    pub async fn execute(&self, sql: &str) -> Result<()> {
         Ok(self.client.batch_execute(sql).await?)
     }
 
     /// The one number (double precision) that a query asks for.
-    pub(crate) async fn number(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<f64> {
+    pub async fn number(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<f64> {
         Ok(self.client.query_one(sql, params).await?.try_get(0)?)
     }
 
     /// The one row of a query.
-    pub(crate) async fn row(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
+    pub async fn row(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         Ok(self.client.query_one(sql, params).await?)
     }
 
-    pub(crate) async fn text(&self, sql: &str) -> Result<String> {
+    pub async fn text(&self, sql: &str) -> Result<String> {
         Ok(self.client.query_one(sql, &[]).await?.try_get(0)?)
     }
 
     /// Puts the audit level back and leaves no settings of ours.
-    pub(crate) async fn restore(&self, audit_level: &str) -> Result<()> {
+    pub async fn restore(&self, audit_level: &str) -> Result<()> {
         self.execute(&format!("select integration.set_audit_level('{audit_level}')")).await?;
         self.execute(&format!("delete from integration.targets where target_app = '{TARGET}'")).await?;
         self.clear().await
     }
 
     /// The audit level as it is now.
-    pub(crate) async fn audit_level(&self) -> Result<&'static str> {
+    pub async fn audit_level(&self) -> Result<&'static str> {
         let level = self.text(AUDIT_LEVEL).await?;
         Ok(AUDIT_LEVELS.into_iter().find(|known| level.starts_with(known)).unwrap_or("outcomes"))
     }
 
-    pub(crate) async fn clear(&self) -> Result<()> {
+    pub async fn clear(&self) -> Result<()> {
         self.execute(CLEAR).await
     }
 
     /// More messages for a target: payloads of about so many bytes of JSON that do not compress.
-    pub(crate) async fn add(&self, target: &str, status: &str, messages: u64, bytes: usize) -> Result<()> {
+    pub async fn add(&self, target: &str, status: &str, messages: u64, bytes: usize) -> Result<()> {
         let pad = &self.pad[..bytes.saturating_sub(FRAME).min(self.pad.len())];
         self.client.execute(FILL, &[&target, &pad, &status, &(messages as i64)]).await?;
         Ok(())
     }
 
     /// Nothing but so many pending messages; everything written, and the planner knows.
-    pub(crate) async fn fill(&self, messages: u64, bytes: usize) -> Result<()> {
+    pub async fn fill(&self, messages: u64, bytes: usize) -> Result<()> {
         self.clear().await?;
         self.add(TARGET, "pending", messages, bytes).await?;
         self.settle_down().await
     }
 
     /// Vacuum, statistics, checkpoint: every measurement begins alike.
-    pub(crate) async fn settle_down(&self) -> Result<()> {
+    pub async fn settle_down(&self) -> Result<()> {
         self.execute("vacuum analyze integration.data_staging").await?;
         self.execute("checkpoint").await
     }
 
     /// A payload as [`fill`](Self::fill) makes them.
-    pub(crate) fn payload(&self, bytes: usize) -> String {
+    pub fn payload(&self, bytes: usize) -> String {
         let pad = &self.pad[..bytes.saturating_sub(FRAME).min(self.pad.len())];
         json!({ "n": 1, "pad": pad }).to_string()
     }
 
     /// A message with such a payload.
-    pub(crate) fn message(&self, bytes: usize) -> Result<Message> {
+    pub fn message(&self, bytes: usize) -> Result<Message> {
         Ok(Message::from_raw(TARGET, TYPE, RawValue::from_string(self.payload(bytes))?))
     }
 
     /// A process's handle of its own.
-    pub(crate) async fn broker(&self, connections_max: usize) -> Result<Broker> {
+    pub async fn broker(&self, connections_max: usize) -> Result<Broker> {
         let config = BrokerConfig { connections_max, ..BrokerConfig::default() };
         Ok(Broker::with_config(Settings::parse(&self.url)?, config).await?)
     }
 
     /// Waits until a condition in SQL holds; returns how often it was looked at.
-    pub(crate) async fn until(&self, condition: &str) -> Result<usize> {
+    pub async fn until(&self, condition: &str) -> Result<usize> {
         let sql = format!("select ({condition})::integer::float8");
         let mut looks = 1;
         while self.number(&sql, &[]).await? == 0.0 {
@@ -136,20 +136,20 @@ impl Lab {
 
     /// Waits until nothing is left that could be handled now; returns how often it was looked at. Each look asks a small
     /// partial index.
-    pub(crate) async fn drained(&self) -> Result<usize> {
+    pub async fn drained(&self) -> Result<usize> {
         let none =
             |status: &str| format!("not exists (select from integration.data_staging where status = '{status}')");
         Ok(self.until(&none("pending")).await? + self.until(&none("processing")).await?)
     }
 
     /// Brings what this session did into the statistics.
-    pub(crate) async fn flushed(&self) -> Result<()> {
+    pub async fn flushed(&self) -> Result<()> {
         self.execute("select pg_stat_force_next_flush()").await?;
         self.execute("select pg_stat_clear_snapshot()").await
     }
 
     /// Waits until the processes of ours have closed their connections, so that their statistics are complete.
-    pub(crate) async fn alone(&self) -> Result<()> {
+    pub async fn alone(&self) -> Result<()> {
         while self.number(OTHERS, &[]).await? > 0.0 {
             tokio::time::sleep(EVERY).await;
         }
@@ -158,14 +158,14 @@ impl Lab {
 }
 
 /// A session for floors: no trigger of ours fires in it, which takes a superuser.
-pub(crate) async fn raw(url: &str) -> Result<Client> {
+pub async fn raw(url: &str) -> Result<Client> {
     let client = connect(url).await?;
     client.batch_execute("set session_replication_role = replica; set application_name = 'floor'").await?;
     Ok(client)
 }
 
 /// A plain session.
-pub(crate) async fn connect(url: &str) -> Result<Client> {
+pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     // Ends with its client.
     tokio::spawn(connection);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// Which way is good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Better {
+pub enum Better {
     #[default]
     Higher,
     Lower,
@@ -19,38 +19,38 @@ pub(crate) enum Better {
 
 /// One figure beside its floor.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Case {
-    pub(crate) case: String,
+pub struct Case {
+    pub case: String,
     /// The median of ours.
-    pub(crate) figure: f64,
+    pub figure: f64,
     /// The median of the floor, or of what else it is compared with.
-    pub(crate) floor: f64,
+    pub floor: f64,
     /// `figure / floor`.
-    pub(crate) ratio: f64,
-    pub(crate) unit: &'static str,
-    pub(crate) better: Better,
+    pub ratio: f64,
+    pub unit: &'static str,
+    pub better: Better,
     /// What the floor is.
-    pub(crate) floor_is: String,
-    pub(crate) samples: usize,
+    pub floor_is: String,
+    pub samples: usize,
     /// Least and greatest.
-    pub(crate) figure_range: [f64; 2],
-    pub(crate) floor_range: [f64; 2],
+    pub figure_range: [f64; 2],
+    pub floor_range: [f64; 2],
     /// What the design promises of the ratio.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) target: Option<f64>,
+    pub target: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reached: Option<bool>,
+    pub reached: Option<bool>,
     /// What else was seen, each with its unit in the name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) also: BTreeMap<String, f64>,
+    pub also: BTreeMap<String, f64>,
     /// Points to plot.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) series: BTreeMap<String, Vec<f64>>,
+    pub series: BTreeMap<String, Vec<f64>>,
 }
 
 impl Case {
     /// From the samples of both sides.
-    pub(crate) fn new(case: impl Into<String>, unit: &'static str, ours: &[f64], floor: &[f64]) -> Self {
+    pub fn new(case: impl Into<String>, unit: &'static str, ours: &[f64], floor: &[f64]) -> Self {
         let (figure, floor_median) = (median(ours), median(floor));
         Self {
             case: case.into(),
@@ -65,19 +65,19 @@ impl Case {
         }
     }
 
-    pub(crate) fn against(mut self, floor_is: impl Into<String>) -> Self {
+    pub fn against(mut self, floor_is: impl Into<String>) -> Self {
         self.floor_is = floor_is.into();
         self
     }
 
     /// Less is better from here on.
-    pub(crate) fn lower(mut self) -> Self {
+    pub fn lower(mut self) -> Self {
         self.better = Better::Lower;
         self
     }
 
     /// What the ratio is to be: at least, or at most where lower is better.
-    pub(crate) fn target(mut self, target: f64) -> Self {
+    pub fn target(mut self, target: f64) -> Self {
         self.target = Some(target);
         self.reached = Some(match self.better {
             Better::Higher => self.ratio >= target,
@@ -87,12 +87,12 @@ impl Case {
         self
     }
 
-    pub(crate) fn also(mut self, name: impl Into<String>, value: f64) -> Self {
+    pub fn also(mut self, name: impl Into<String>, value: f64) -> Self {
         self.also.insert(name.into(), value);
         self
     }
 
-    pub(crate) fn series(mut self, name: impl Into<String>, points: Vec<f64>) -> Self {
+    pub fn series(mut self, name: impl Into<String>, points: Vec<f64>) -> Self {
         self.series.insert(name.into(), points);
         self
     }
@@ -100,17 +100,17 @@ impl Case {
 
 /// One scenario: its headline is the case that the design has a target for.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Scenario {
-    pub(crate) scenario: &'static str,
+pub struct Scenario {
+    pub scenario: &'static str,
     #[serde(flatten)]
-    pub(crate) headline: Case,
-    pub(crate) settings: Map<String, Value>,
-    pub(crate) cases: Vec<Case>,
+    pub headline: Case,
+    pub settings: Map<String, Value>,
+    pub cases: Vec<Case>,
 }
 
 impl Scenario {
     /// The headline is the first of the cases with a target, else the first.
-    pub(crate) fn new(scenario: &'static str, settings: Value, cases: Vec<Case>) -> Option<Self> {
+    pub fn new(scenario: &'static str, settings: Value, cases: Vec<Case>) -> Option<Self> {
         let headline = cases.iter().find(|case| case.target.is_some()).or(cases.first())?.clone();
         let headline = Case { series: BTreeMap::new(), ..headline };
         let settings = match settings {
@@ -123,34 +123,34 @@ impl Scenario {
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub struct Effort {
     /// How long one sample of a rate takes.
-    pub(crate) window: Duration,
+    pub window: Duration,
     /// How long samples of a latency are taken.
-    pub(crate) latencies: Duration,
+    pub latencies: Duration,
     /// How often floor and figure take turns.
-    pub(crate) rounds: usize,
+    pub rounds: usize,
     /// How many messages a backlog to drain has.
-    pub(crate) messages: u64,
+    pub messages: u64,
     /// How many a deep backlog has.
-    pub(crate) deep: u64,
+    pub deep: u64,
     /// How many consumer processes at most.
-    pub(crate) processes: usize,
+    pub processes: usize,
     /// How many consumers in one process.
-    pub(crate) consumers: usize,
+    pub consumers: usize,
 }
 
 /// A line of progress.
-pub(crate) fn say(words: impl std::fmt::Display) {
+pub fn say(words: impl std::fmt::Display) {
     eprintln!("  {words}");
 }
 
-pub(crate) fn median(samples: &[f64]) -> f64 {
+pub fn median(samples: &[f64]) -> f64 {
     quantile(samples, 0.5)
 }
 
 /// Linear between the two samples next to it; not a number without samples.
-pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
+pub fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
@@ -159,17 +159,17 @@ pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
     low + (high - low) * at.fract()
 }
 
-pub(crate) fn range(samples: &[f64]) -> [f64; 2] {
+pub fn range(samples: &[f64]) -> [f64; 2] {
     let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
     [least, samples.iter().copied().fold(f64::NEG_INFINITY, f64::max)]
 }
 
-pub(crate) fn ms_since(began: Instant) -> f64 {
+pub fn ms_since(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1000.0
 }
 
 /// 12,345 or 12.3 or 0.123: three digits and more where they are whole.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "-".to_owned();
     }

@@ -12,20 +12,20 @@ use doorbell::{Broker, Consumer, ConsumerBuilder, ConsumerConfig, Outcome};
 use serde::de::IgnoredAny;
 use tokio::{sync::Notify, time::timeout};
 
-use super::lab::{Lab, Result, TARGET, TYPE};
+use crate::{Lab, Result, TARGET, TYPE};
 
 /// A drain that takes longer has lost messages.
 const DRAIN_MAX: Duration = Duration::from_secs(300);
 
 /// A process holds nothing in transactions before it is that old.
-pub(crate) const HOLDS_AFTER: Duration = Duration::from_secs(3);
+pub const HOLDS_AFTER: Duration = Duration::from_secs(3);
 
 /// No sweep within a measurement.
-pub(crate) const NO_SWEEP: Option<Duration> = Some(Duration::from_secs(3600));
+pub const NO_SWEEP: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// How messages are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handling {
+pub enum Handling {
     /// Claimed with a lease, settled after the handler.
     Leased,
     /// In the transaction that completes the message.
@@ -34,7 +34,7 @@ pub(crate) enum Handling {
 
 impl Handling {
     /// The consumer's settings for a drain.
-    pub(crate) fn config(self) -> ConsumerConfig {
+    pub fn config(self) -> ConsumerConfig {
         match self {
             Self::Leased => ConsumerConfig { concurrency: 1000, ..ConsumerConfig::default() },
             Self::InTransaction => ConsumerConfig {
@@ -47,7 +47,7 @@ impl Handling {
     }
 
     /// A handler that does nothing, after it has called.
-    pub(crate) fn no_op(self, consumer: ConsumerBuilder, call: impl Fn() + Send + Sync + 'static) -> ConsumerBuilder {
+    pub fn no_op(self, consumer: ConsumerBuilder, call: impl Fn() + Send + Sync + 'static) -> ConsumerBuilder {
         match self {
             Self::Leased => consumer.fallback(move |_| {
                 call();
@@ -62,29 +62,24 @@ impl Handling {
 }
 
 /// One process of ours, its connections, plans and listener warm.
-pub(crate) struct Process {
-    pub(crate) broker: Broker,
+pub struct Process {
+    pub broker: Broker,
     warm: Consumer,
 }
 
 impl Process {
-    pub(crate) async fn start(lab: &Lab) -> Result<Self> {
+    pub async fn start(lab: &Lab) -> Result<Self> {
         let broker = lab.broker(10).await?;
         let warm = Handling::Leased.no_op(broker.consumer("warm"), || ()).sweep(NO_SWEEP).start().await?;
         Ok(Self { broker, warm })
     }
 
     /// Drains what is pending, from the start of a consumer to the last settle; `marks`: when each tenth was handled.
-    pub(crate) async fn drain(&self, handling: Handling, messages: u64) -> Result<Drained> {
+    pub async fn drain(&self, handling: Handling, messages: u64) -> Result<Drained> {
         self.drain_with(handling, handling.config(), messages).await
     }
 
-    pub(crate) async fn drain_with(
-        &self,
-        handling: Handling,
-        config: ConsumerConfig,
-        messages: u64,
-    ) -> Result<Drained> {
+    pub async fn drain_with(&self, handling: Handling, config: ConsumerConfig, messages: u64) -> Result<Drained> {
         let state = Arc::new((AtomicU64::new(0), Notify::new(), std::sync::Mutex::new(Vec::with_capacity(10))));
         let told = state.clone();
         let tenth = (messages / 10).max(1);
@@ -110,7 +105,7 @@ impl Process {
         Ok(Drained { took, messages, marks })
     }
 
-    pub(crate) async fn close(self) -> Result<()> {
+    pub async fn close(self) -> Result<()> {
         self.warm.shutdown().await?;
         self.broker.close().await;
         Ok(())
@@ -119,19 +114,19 @@ impl Process {
 
 /// One drain.
 #[derive(Debug)]
-pub(crate) struct Drained {
-    pub(crate) took: Duration,
+pub struct Drained {
+    pub took: Duration,
     messages: u64,
     marks: Vec<f64>,
 }
 
 impl Drained {
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.messages as f64 / self.took.as_secs_f64()
     }
 
     /// Messages a second, tenth by tenth.
-    pub(crate) fn rates(&self) -> Vec<f64> {
+    pub fn rates(&self) -> Vec<f64> {
         let tenth = (self.messages / 10).max(1) as f64;
         let begins = std::iter::once(0.0).chain(self.marks.iter().copied());
         begins.zip(&self.marks).map(|(from, to)| tenth / (to - from).max(1e-9)).collect()

@@ -4,7 +4,7 @@ use clap::Args;
 use doorbell::{AuditEvent, MessageId};
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,
@@ -46,7 +46,7 @@ impl Audit {
 }
 
 /// An event as `--json` has it.
-pub(super) fn event_json(event: &AuditEvent) -> Value {
+pub(crate) fn event_json(event: &AuditEvent) -> Value {
     json!({
         "at": rfc3339(event.at), "action": event.action, "app_name": event.app_name,
         "role_name": event.role_name, "incarnation": event.incarnation, "attempt": event.attempt,
@@ -56,7 +56,7 @@ pub(super) fn event_json(event: &AuditEvent) -> Value {
 }
 
 /// Events as people read them.
-pub(super) fn table(events: &[AuditEvent]) -> std::io::Result<()> {
+pub(crate) fn table(events: &[AuditEvent]) -> std::io::Result<()> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let rows: Vec<Vec<String>> = events
         .iter()

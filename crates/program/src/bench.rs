@@ -3,39 +3,28 @@
 //! Every figure has its floor from the same run on the same server, taken in turns: floor, ours, floor, ours. Medians and
 //! ranges of the turns are kept, and the ratio is what counts: absolute figures say more of the machine.
 
-mod backlog;
-mod child;
-mod cost;
-mod drain;
-mod fleet;
-mod floor;
-mod lab;
-mod load;
-mod measure;
-mod ours;
+mod consumer;
 mod place;
-mod publish;
 mod report;
-mod schema;
 mod show;
-mod wake;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-
-use self::{
-    lab::Lab,
+use doorbell_lab::{
+    Lab,
     measure::{Effort, Scenario},
-    place::{Place, PlaceArgs},
+    scenario,
 };
-use super::{
+
+use self::place::{Place, PlaceArgs};
+use crate::{
     Global,
     exit::{Exit, Failure},
     signals::Signals,
 };
 
-pub(crate) use child::BenchConsumer;
+pub(crate) use consumer::BenchConsumer;
 
 /// Measure how fast it is on this machine, beside floors of the same run
 ///
@@ -122,19 +111,19 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    async fn run(self, lab: &Lab, effort: &Effort) -> lab::Result<Option<Scenario>> {
+    async fn run(self, lab: &Lab, effort: &Effort) -> doorbell_lab::Result<Option<Scenario>> {
         match self {
-            Self::Publish => publish::publish(lab, effort).await,
-            Self::Bulk => publish::bulk(lab, effort).await,
-            Self::Drain => drain::drain(lab, effort).await,
-            Self::TxDrain => drain::tx_drain(lab, effort).await,
-            Self::Backlog => backlog::backlog(lab, effort).await,
-            Self::Pinned => backlog::pinned(lab, effort).await,
-            Self::Fleet => fleet::fleet(lab, effort).await,
-            Self::Wake => wake::wake(lab, effort).await,
-            Self::Idle => fleet::idle(lab, effort).await,
-            Self::Schema => schema::schema(lab, effort).await,
-            Self::Latency => load::latency(lab, effort).await,
+            Self::Publish => scenario::publish(lab, effort).await,
+            Self::Bulk => scenario::bulk(lab, effort).await,
+            Self::Drain => scenario::drain(lab, effort).await,
+            Self::TxDrain => scenario::tx_drain(lab, effort).await,
+            Self::Backlog => scenario::backlog(lab, effort).await,
+            Self::Pinned => scenario::pinned(lab, effort).await,
+            Self::Fleet => scenario::fleet(lab, effort).await,
+            Self::Wake => scenario::wake(lab, effort).await,
+            Self::Idle => scenario::idle(lab, effort).await,
+            Self::Schema => scenario::schema(lab, effort).await,
+            Self::Latency => scenario::latency(lab, effort).await,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,

@@ -3,7 +3,7 @@
 use clap::Args;
 use doorbell::Status;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     selection::{Selection, Verb},

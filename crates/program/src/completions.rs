@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{
+use crate::{
     Cli,
     exit::{Exit, Failure},
     output,

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr, stdin};
 
-use doorbell::server::Consent;
+use doorbell_server::Consent;
 
 /// Whether a PostgreSQL may be fetched where none is installed. Yes by option; asked on a terminal; else only the environment can say yes (`DOORBELL_FETCH_PG=1`).
 pub(crate) fn consent(yes: bool) -> Consent {

@@ -15,7 +15,7 @@ use self::{
     print::Print,
     tally::{Tallied, Tally},
 };
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     signals::Signals,

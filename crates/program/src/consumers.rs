@@ -6,7 +6,7 @@ use clap::Args;
 use doorbell::ConsumerRow;
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,
@@ -49,7 +49,7 @@ impl Consumers {
 }
 
 /// A consumer as `--json` has it.
-pub(super) fn consumer_json(consumer: &ConsumerRow) -> Value {
+pub(crate) fn consumer_json(consumer: &ConsumerRow) -> Value {
     json!({
         "incarnation": consumer.incarnation, "host": consumer.host, "pid": consumer.pid,
         "application": consumer.application, "version": consumer.version, "targets": targets(&consumer.targets),
@@ -72,12 +72,12 @@ fn cells(consumer: &ConsumerRow) -> Vec<String> {
 }
 
 /// How long ago its last beat was.
-pub(super) fn beat_age(consumer: &ConsumerRow) -> String {
+pub(crate) fn beat_age(consumer: &ConsumerRow) -> String {
     duration::coarse(Duration::try_from_secs_f64(consumer.beat_age_seconds).unwrap_or_default())
 }
 
 /// What it handles: `billing (8), mail (2: order.placed, order.paid)`.
-pub(super) fn accepted(consumer: &ConsumerRow) -> String {
+pub(crate) fn accepted(consumer: &ConsumerRow) -> String {
     let Value::Object(targets) = targets(&consumer.targets) else { return String::new() };
     let one = |(target, accepts): (&String, &Value)| {
         let types = accepts["types"].as_array().map(|types| types.iter().filter_map(Value::as_str).collect::<Vec<_>>());

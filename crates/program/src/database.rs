@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use doorbell::{
-    Broker, BrokerConfig, Settings,
-    server::kept::{self, KeptOptions},
-};
+use doorbell::{Broker, BrokerConfig, Settings};
+use doorbell_server::kept::{self, KeptOptions};
 
-use super::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// Any of these chooses a server or database. Others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
 const PG_CHOOSING: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"];

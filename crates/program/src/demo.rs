@@ -15,15 +15,13 @@ mod wake;
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::{
-    Broker, Consumer, MessageId, Producer,
-    server::{EphemeralOptions, Server},
-};
+use doorbell::{Broker, Consumer, MessageId, Producer};
+use doorbell_server::{EphemeralOptions, Server};
 use futures::future::try_join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::{ledger::Ledger, orders::Order, summary::Summary, victim::Victim, view::View};
-use super::{
+use crate::{
     Global,
     consent::consent,
     exit::{Exit, Failure},
@@ -71,7 +69,7 @@ impl Demo {
         let server = tokio::select! {
             biased;
             () = signals.next() => return Ok(Exit::Interrupted),
-            server = Server::ephemeral(options) => server.map_err(Failure::server)?,
+            server = Server::ephemeral(options) => server?,
         };
         view.say(format_args!(
             "PostgreSQL {}, a private server (not durable: it is a demo), ready in {:.1} s",

@@ -6,7 +6,7 @@ use clap::Args;
 use doorbell::doctor::{Finding, Level, Options, Report};
 use serde_json::json;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

@@ -1,10 +1,10 @@
 //! `doorbell down`: the end of `doorbell up`.
 
 use clap::Args;
-use doorbell::server::kept;
+use doorbell_server::kept;
 use serde_json::json;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,
@@ -19,7 +19,7 @@ pub(crate) struct Down {}
 
 impl Down {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let stopped = kept::down(&global.database.kept_options()).await.map_err(Failure::server)?;
+        let stopped = kept::down(&global.database.kept_options()).await?;
         if global.json {
             output::json(&json!({ "stopped": stopped }))?;
         } else if stopped {

@@ -1,6 +1,6 @@
 //! How the program ends: its exit codes, and failures on their way to one.
 
-use std::{error::Error as _, fmt, io, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 use doorbell::ErrorKind;
 
@@ -45,13 +45,6 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), quiet: false }
-    }
-
-    /// A failure of a private server: that no PostgreSQL is installed means that there is no database.
-    pub(crate) fn server(error: doorbell::Error) -> Self {
-        let exit = (error.kind() == ErrorKind::NotFound).then_some(Exit::Unreachable);
-        let failure = Self::from(error);
-        Self { exit: exit.unwrap_or(failure.exit), ..failure }
     }
 
     /// Puts what was being done in front.
@@ -99,6 +92,19 @@ impl From<doorbell::Error> for Failure {
     }
 }
 
+/// That no PostgreSQL is installed means that there is no database.
+impl From<doorbell_server::Error> for Failure {
+    fn from(error: doorbell_server::Error) -> Self {
+        let exit = match error.kind() {
+            doorbell_server::ErrorKind::Config => Exit::Usage,
+            doorbell_server::ErrorKind::NotFound => Exit::Unreachable,
+            doorbell_server::ErrorKind::Timeout => Exit::Temporary,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, chain(&error))
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let quiet = error.kind() == io::ErrorKind::BrokenPipe;
@@ -108,7 +114,7 @@ impl From<io::Error> for Failure {
 
 /// An error and its causes, each said once. What the server itself says is in the library's words already, and its
 /// details quote rows, so it is left out.
-fn chain(error: &doorbell::Error) -> String {
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,7 +4,7 @@ use clap::Args;
 use doorbell::{Explanation, MessageId};
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

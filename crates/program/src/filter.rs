@@ -8,7 +8,7 @@ use clap::{
 };
 use doorbell::{Filter, Status};
 
-use super::duration;
+use crate::duration;
 
 /// Which messages; what is not given matches all.
 #[derive(Args, Debug)]

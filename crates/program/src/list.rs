@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use doorbell::{MessageId, MessageRow, Order, Status};
 use serde::Serialize;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     filter::FilterArgs,
@@ -119,7 +119,7 @@ struct PageJson<'a> {
 
 /// A message as `--json` has it.
 #[derive(Serialize)]
-pub(super) struct MessageJson<'a> {
+pub(crate) struct MessageJson<'a> {
     id: MessageId,
     source: &'a str,
     target: &'a str,

@@ -1,4 +1,5 @@
-//! The command line: one file per command, each with its arguments and what it does with them.
+//! The program `doorbell`: the library on the command line. One file per command, each with its arguments and what it does
+//! with them.
 
 mod bench;
 mod demo;
@@ -152,8 +153,7 @@ enum Command {
     BenchConsumer(bench::BenchConsumer),
 }
 
-/// The program.
-pub(crate) fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     let usual = match command {
         // Services, whose changes of state are worth a line; the others speak for themselves.

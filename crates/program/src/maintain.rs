@@ -7,7 +7,7 @@ use doorbell::{Broker, Maintained};
 use serde_json::json;
 use tracing::warn;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

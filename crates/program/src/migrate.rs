@@ -4,7 +4,7 @@ use clap::Args;
 use doorbell::migrate;
 use serde_json::json;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

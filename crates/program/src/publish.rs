@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use self::ids::Ids;
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,

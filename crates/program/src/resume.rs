@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

@@ -7,7 +7,7 @@ use doorbell::{Broker, Filter, MessageId, Status};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{
+use crate::{
     Global, consent,
     exit::{Exit, Failure},
     filter::FilterArgs,

@@ -5,7 +5,7 @@ use doorbell::{AuditEvent, MessageId, StoredMessage};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{
+use crate::{
     Global, audit,
     exit::{Exit, Failure},
     list::MessageJson,

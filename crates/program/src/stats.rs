@@ -6,7 +6,7 @@ use clap::Args;
 use doorbell::{TargetState, TargetStats};
 use serde::Serialize;
 
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,

@@ -7,7 +7,7 @@ use doorbell::Change;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,

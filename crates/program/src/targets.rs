@@ -4,7 +4,7 @@ use clap::Args;
 use doorbell::TargetState;
 use serde_json::{Value, json};
 
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
     output,
@@ -61,7 +61,7 @@ fn cells(target: &TargetState) -> Vec<String> {
 }
 
 /// What keeps the target's messages from being handled, in words.
-pub(super) fn state(target: &TargetState) -> String {
+pub(crate) fn state(target: &TargetState) -> String {
     match &target.closed_gates[..] {
         [] if is_abandoned(target) => "open, but no live consumer".to_owned(),
         [] => "open".to_owned(),
@@ -70,11 +70,11 @@ pub(super) fn state(target: &TargetState) -> String {
 }
 
 /// Whether messages wait and nobody is registered who would take them.
-pub(super) fn is_abandoned(target: &TargetState) -> bool {
+pub(crate) fn is_abandoned(target: &TargetState) -> bool {
     target.consumers == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
 }
 
-pub(super) fn target_json(target: &TargetState) -> Value {
+pub(crate) fn target_json(target: &TargetState) -> Value {
     let gates: Vec<Value> =
         target.closed_gates.iter().map(|(code, sentence)| json!({ "code": code, "sentence": sentence })).collect();
     json!({

@@ -20,7 +20,7 @@ use self::{
     sample::Sampler,
     screen::{Key, Screen},
 };
-use super::{
+use crate::{
     Global, duration,
     exit::{Exit, Failure},
 };

@@ -1,10 +1,11 @@
 //! `doorbell up`: a server to develop against.
 
 use clap::Args;
-use doorbell::{Broker, server::kept};
+use doorbell::Broker;
+use doorbell_server::kept;
 use serde_json::json;
 
-use super::{
+use crate::{
     Global,
     consent::consent,
     exit::{Exit, Failure},
@@ -30,7 +31,7 @@ pub(crate) struct Up {
 impl Up {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let options = kept::KeptOptions { consent: consent(self.yes), ..global.database.kept_options() };
-        let kept = kept::up(&options).await.map_err(Failure::server)?;
+        let kept = kept::up(&options).await?;
         let connection_string = kept.connection_string("postgres");
         let broker = Broker::connect(&connection_string).await?;
         let schema_version = broker.migrate().await?.version;

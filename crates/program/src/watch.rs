@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// Probes give up after a second by default; most answer much faster.
 const READY_WITHIN: Duration = Duration::from_secs(2);

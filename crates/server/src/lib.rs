@@ -10,6 +10,7 @@
 mod account;
 mod directory;
 mod ephemeral;
+mod error;
 mod fetch;
 mod installation;
 pub mod kept;
@@ -21,6 +22,7 @@ mod watchdog;
 use std::path::Path;
 
 pub use ephemeral::{EphemeralOptions, Server, Shutdown};
+pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Consent, FetchOptions};
 pub use installation::{Installation, MAJOR_MIN};
 

@@ -9,9 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use doorbell::ErrorKind;
-use doorbell::server::kept::{self, KeptOptions};
-use doorbell::server::{EphemeralOptions, Server, Shutdown};
+use doorbell_server::kept::{self, KeptOptions};
+use doorbell_server::{EphemeralOptions, ErrorKind, Server, Shutdown};
 use tokio::signal::unix::{self, SignalKind};
 use tokio_postgres::{Client, NoTls};
 
@@ -77,7 +76,7 @@ fn hold_a_server(role: &str, uid: Option<u32>) -> Holder {
     } else {
         command = Command::new(&program);
     }
-    command.args(["--exact", "server::child", "--nocapture"]).env(ROLE, role).process_group(0);
+    command.args(["--exact", "child", "--nocapture"]).env(ROLE, role).process_group(0);
     let mut process = command.stdout(Stdio::piped()).spawn().expect("the program starts again");
     let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let line = lines.by_ref().find_map(|line| line.split_once("holding ").map(|(_, rest)| rest.to_owned()));

@@ -1,4 +1,14 @@
-//! One private server for the whole test binary, one database per test, cloned from a migrated template.
+//! What the tests of this workspace share: one private server for the whole test binary, one database per test, cloned
+//! from a migrated template; and ways to wait for events.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "for this workspace only: what a name does not say is said"
+)]
+
+pub mod logs;
+pub mod proxy;
 
 use std::{
     sync::{
@@ -8,18 +18,16 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{
-    Broker, BrokerConfig, Consumer, Delivery, Message, MessageId, Outcome, Settings,
-    server::{EphemeralOptions, Server},
-};
+use doorbell::{Broker, BrokerConfig, Consumer, Delivery, Message, MessageId, Outcome, Settings};
+use doorbell_server::{EphemeralOptions, Server};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// How long a test waits for an event that must come. Not an assertion about speed: a lost event would take for ever.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// The sweep of a consumer that is to be woken by the bell: nothing but a notification explains that it wakes.
-pub(crate) const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+pub const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
 /// Its own runtime and thread, because every test has a runtime of its own that ends with it.
 static SERVER: LazyLock<String> = LazyLock::new(|| {
@@ -53,18 +61,18 @@ async fn seal(admin: &Client, database: &str) {
 }
 
 /// A database of its own.
-pub(crate) struct Database {
-    pub(crate) url: String,
+pub struct Database {
+    pub url: String,
 }
 
 impl Database {
     /// With the schema.
-    pub(crate) async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::create("template template_doorbell").await
     }
 
     /// Without it.
-    pub(crate) async fn empty() -> Self {
+    pub async fn empty() -> Self {
         Self::create("template template0").await
     }
 
@@ -79,31 +87,31 @@ impl Database {
     }
 
     /// A name that no other database of this server has.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.url.rsplit_once("dbname=").unwrap().1
     }
 
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         connect(&self.url).await
     }
 
-    pub(crate) async fn broker(&self) -> Broker {
+    pub async fn broker(&self) -> Broker {
         Broker::connect(&self.url).await.unwrap()
     }
 
-    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Broker {
+    pub async fn broker_with(&self, config: BrokerConfig) -> Broker {
         Broker::with_config(Settings::parse(&self.url).unwrap(), config).await.unwrap()
     }
 }
 
-pub(crate) async fn connect(url: &str) -> Client {
+pub async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
 /// Stops the clock of this test's database so many seconds after noon, 2026-03-01.
-pub(crate) async fn stop_the_clock(client: &Client, second: u32) {
+pub async fn stop_the_clock(client: &Client, second: u32) {
     let clock = format!(
         "create or replace function integration.clock() returns timestamptz language sql volatile parallel safe \
          return timestamptz '2026-03-01 12:00:00Z' + interval '{second} s'"
@@ -112,7 +120,7 @@ pub(crate) async fn stop_the_clock(client: &Client, second: u32) {
 }
 
 /// Waits for an event that must come; says which one did not.
-pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(SOON, event).await {
         Ok(value) => value,
         Err(_) => panic!("did not happen: {what}"),
@@ -121,7 +129,7 @@ pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 
 /// Asks the database until a boolean query is true. The only place that looks again and again: for states that nothing
 /// announces.
-pub(crate) async fn until(client: &Client, what: &str, query: &str) {
+pub async fn until(client: &Client, what: &str, query: &str) {
     soon(what, async {
         while !client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get::<_, bool>(0) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -131,7 +139,7 @@ pub(crate) async fn until(client: &Client, what: &str, query: &str) {
 }
 
 /// The same for what this process can tell.
-pub(crate) async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
     soon(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -140,24 +148,24 @@ pub(crate) async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-pub(crate) async fn count(client: &Client, query: &str) -> i64 {
+pub async fn count(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get(0)
 }
 
 /// A handler's side of a channel: what it handled, in order.
-pub(crate) fn seen<T>() -> (tokio::sync::mpsc::UnboundedSender<T>, Seen<T>) {
+pub fn seen<T>() -> (tokio::sync::mpsc::UnboundedSender<T>, Seen<T>) {
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     (tell, Seen(told))
 }
 
-pub(crate) struct Seen<T>(tokio::sync::mpsc::UnboundedReceiver<T>);
+pub struct Seen<T>(tokio::sync::mpsc::UnboundedReceiver<T>);
 
 impl<T> Seen<T> {
-    pub(crate) async fn next(&mut self) -> T {
+    pub async fn next(&mut self) -> T {
         soon("a message is handled", self.0.recv()).await.expect("the consumer is still there")
     }
 
-    pub(crate) async fn take(&mut self, count: usize) -> Vec<T> {
+    pub async fn take(&mut self, count: usize) -> Vec<T> {
         let mut all = Vec::with_capacity(count);
         while all.len() < count {
             all.push(self.next().await);
@@ -166,13 +174,13 @@ impl<T> Seen<T> {
     }
 
     /// What has been seen and not been taken.
-    pub(crate) fn rest(&mut self) -> impl Iterator<Item = T> {
+    pub fn rest(&mut self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.0.try_recv().ok())
     }
 }
 
 /// A consumer that completes everything, and tells what it handled. It sweeps once an hour.
-pub(crate) async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Delivery>) {
+pub async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Delivery>) {
     let (tell, told) = seen();
     let consumer = broker.consumer(target).sweep(HOUR).fallback(move |delivery| {
         let _ = tell.send(delivery);
@@ -181,12 +189,12 @@ pub(crate) async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Deliv
     (consumer.start().await.unwrap(), told)
 }
 
-pub(crate) fn message(target: &str, n: i64) -> Message {
+pub fn message(target: &str, n: i64) -> Message {
     Message::new(target, "n", &n).unwrap()
 }
 
 /// What an application without our library does.
-pub(crate) async fn plain_insert(client: &Client, target: &str, data: &str) -> MessageId {
+pub async fn plain_insert(client: &Client, target: &str, data: &str) -> MessageId {
     let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
         values ('psql', $1, 'n', $2::text::jsonb) returning id";
     client.query_one(sql, &[&target, &data]).await.unwrap().get(0)
@@ -194,25 +202,25 @@ pub(crate) async fn plain_insert(client: &Client, target: &str, data: &str) -> M
 
 /// A message as the table has it.
 #[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) status: String,
-    pub(crate) attempt: i32,
-    pub(crate) retry_count: i32,
-    pub(crate) crash_count: i32,
-    pub(crate) redrive_count: i32,
-    pub(crate) error: Option<String>,
-    pub(crate) claimed_by: Option<String>,
+pub struct Row {
+    pub status: String,
+    pub attempt: i32,
+    pub retry_count: i32,
+    pub crash_count: i32,
+    pub redrive_count: i32,
+    pub error: Option<String>,
+    pub claimed_by: Option<String>,
     /// Seconds from the last change until it becomes pending.
-    pub(crate) scheduled_in: Option<f64>,
+    pub scheduled_in: Option<f64>,
 }
 
 impl Row {
-    pub(crate) fn reason(&self) -> &str {
+    pub fn reason(&self) -> &str {
         self.error.as_deref().unwrap_or_else(|| panic!("there is no reason: {self:?}"))
     }
 }
 
-pub(crate) async fn row(client: &Client, id: MessageId) -> Row {
+pub async fn row(client: &Client, id: MessageId) -> Row {
     let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, claimed_by, \
         extract(epoch from available_at - updated_at)::float8 from integration.data_staging where id = $1";
     let row = client.query_one(sql, &[&id]).await.unwrap();
@@ -229,34 +237,34 @@ pub(crate) async fn row(client: &Client, id: MessageId) -> Row {
 }
 
 /// Waits until a message has the status.
-pub(crate) async fn until_status(client: &Client, id: MessageId, status: &str) -> Row {
+pub async fn until_status(client: &Client, id: MessageId, status: &str) -> Row {
     let query = format!("select status = '{status}' from integration.data_staging where id = {id}");
     until(client, &format!("message {id} is {status}"), &query).await;
     row(client, id).await
 }
 
 /// Waits until so many messages have the status.
-pub(crate) async fn until_count(client: &Client, status: &str, count: usize) {
+pub async fn until_count(client: &Client, status: &str, count: usize) {
     let query = format!("select count(*) = {count} from integration.data_staging where status = '{status}'");
     until(client, &format!("{count} messages are {status}"), &query).await;
 }
 
 /// The backends that listen for processes with consumers of this database: they hold the processes' session locks.
-pub(crate) const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
+pub const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
     where l.locktype = 'advisory' and l.classid = integration.lock_class() and l.objid <> 0 and d.datname = current_database()";
 
-pub(crate) async fn listeners(client: &Client) -> Vec<i32> {
+pub async fn listeners(client: &Client) -> Vec<i32> {
     client.query(LISTENERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// A session of its own that listens to the bells of targets, parked for them: publishers ring.
-pub(crate) struct Ear {
+pub struct Ear {
     client: Client,
     heard: mpsc::UnboundedReceiver<String>,
 }
 
 impl Ear {
-    pub(crate) async fn on(db: &Database, targets: &[&str]) -> Self {
+    pub async fn on(db: &Database, targets: &[&str]) -> Self {
         let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
         let (tell, heard) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -278,7 +286,7 @@ impl Ear {
 
     /// The channels that rang for what was committed until now: notifications come in the order of the commits, so our
     /// own is the last.
-    pub(crate) async fn heard(&mut self) -> Vec<String> {
+    pub async fn heard(&mut self) -> Vec<String> {
         self.client.batch_execute("notify heard_all").await.unwrap();
         let mut all = Vec::new();
         loop {
@@ -291,6 +299,6 @@ impl Ear {
 }
 
 /// The channel of a target's bell.
-pub(crate) async fn channel(client: &Client, target: &str) -> String {
+pub async fn channel(client: &Client, target: &str) -> String {
     client.query_one("select integration.channel($1)", &[&target]).await.unwrap().get(0)
 }

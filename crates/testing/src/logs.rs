@@ -12,26 +12,26 @@ use tracing::{
 };
 
 /// Collects the lines of this thread until it is dropped: for tests on a runtime of one thread.
-pub(crate) struct Logs {
+pub struct Logs {
     lines: Arc<Mutex<Vec<String>>>,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
 impl Logs {
-    pub(crate) fn capture() -> Self {
+    pub fn capture() -> Self {
         let lines = Arc::<Mutex<Vec<String>>>::default();
         let kept = lines.clone();
         let keep = move |line| kept.lock().expect("no panic holds it").push(line);
         Self { lines, _guard: tracing::subscriber::set_default(Teller(keep)) }
     }
 
-    pub(crate) fn has(&self, text: &str) -> bool {
+    pub fn has(&self, text: &str) -> bool {
         self.lines.lock().expect("no panic holds it").iter().any(|line| line.contains(text))
     }
 }
 
 /// Hands every line of this whole process to `tell`.
-pub(crate) fn everywhere(tell: impl Fn(String) + Send + Sync + 'static) {
+pub fn everywhere(tell: impl Fn(String) + Send + Sync + 'static) {
     tracing::subscriber::set_global_default(Teller(tell)).expect("nobody else collects in this process");
 }
 

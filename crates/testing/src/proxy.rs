@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::cut::{Cut, Said};
+pub use self::cut::{Cut, Said};
 
 /// The codes of untyped messages that ask for TLS, for GSSAPI, for a cancellation.
 const ENCRYPTION: [u32; 2] = [80877103, 80877104];
@@ -29,26 +29,26 @@ const CANCEL: u32 = 80877102;
 
 /// What is wrong with every connection at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Weather {
+pub struct Weather {
     /// Nothing flows from the client to the server; the sockets stay open.
-    pub(crate) stall_up: bool,
+    pub stall_up: bool,
     /// Nothing flows from the server to the client.
-    pub(crate) stall_down: bool,
+    pub stall_down: bool,
     /// Notifications never arrive; everything else does.
-    pub(crate) deaf: bool,
+    pub deaf: bool,
     /// Each message of the server comes so much later.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
 }
 
 impl Weather {
-    pub(crate) const STALLED: Self = Self { stall_up: true, stall_down: true, deaf: false, delay: Duration::ZERO };
-    pub(crate) const DEAF: Self = Self { stall_up: false, stall_down: false, deaf: true, delay: Duration::ZERO };
+    pub const STALLED: Self = Self { stall_up: true, stall_down: true, deaf: false, delay: Duration::ZERO };
+    pub const DEAF: Self = Self { stall_up: false, stall_down: false, deaf: true, delay: Duration::ZERO };
 }
 
 /// The proxy; dropping it closes every connection.
-pub(crate) struct Proxy {
+pub struct Proxy {
     /// The way through the proxy to the database that was given.
-    pub(crate) url: String,
+    pub url: String,
     shared: Arc<Shared>,
     _accepting: JoinSet<()>,
 }
@@ -69,7 +69,7 @@ struct Shared {
 
 impl Proxy {
     /// A proxy in front of the server of a `host=<directory> port=<port> …` connection string.
-    pub(crate) async fn to(url: &str) -> Self {
+    pub async fn to(url: &str) -> Self {
         let value = |key: &str| {
             let start = url.find(&format!("{key}=")).expect("the key is there") + key.len() + 1;
             url[start..].split(' ').next().expect("split yields one").to_owned()
@@ -94,46 +94,46 @@ impl Proxy {
         Self { url, shared, _accepting: accepting }
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
+    pub fn set(&self, weather: Weather) {
         self.shared.weather.send_replace(weather);
     }
 
     /// Has the present connections carry nothing any more, for ever; new ones work.
-    pub(crate) fn silence(&self) {
+    pub fn silence(&self) {
         self.shared.silence.send_modify(|count| *count += 1);
     }
 
     /// Resets every open connection.
-    pub(crate) fn reset(&self) {
+    pub fn reset(&self) {
         self.shared.reset.send_modify(|count| *count += 1);
     }
 
     /// Resets the next `count` connections as soon as they are made.
-    pub(crate) fn refuse(&self, count: usize) {
+    pub fn refuse(&self, count: usize) {
         self.shared.refuse.store(count, Ordering::SeqCst);
     }
 
-    pub(crate) fn cut(&self, cut: Cut) {
+    pub fn cut(&self, cut: Cut) {
         *self.shared.cut.lock().expect("no panic holds it") = Some(cut);
     }
 
     /// Takes back a cut that has not happened; false: it has.
-    pub(crate) fn mend(&self) -> bool {
+    pub fn mend(&self) -> bool {
         self.shared.cut.lock().expect("no panic holds it").take().is_some()
     }
 
     /// Completes when a cut has happened since the last call.
-    pub(crate) async fn was_cut(&self) {
-        crate::support::soon("the connection is cut", self.shared.fired.notified()).await;
+    pub async fn was_cut(&self) {
+        crate::soon("the connection is cut", self.shared.fired.notified()).await;
     }
 
     /// Connections that were made, refused ones included.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// Cancel requests that were sent.
-    pub(crate) fn cancels(&self) -> usize {
+    pub fn cancels(&self) -> usize {
         self.shared.cancels.load(Ordering::SeqCst)
     }
 }

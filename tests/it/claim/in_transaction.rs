@@ -26,7 +26,7 @@ const CHILD: &str = "DOORBELL_TEST_HOLDER";
 
 fn holder_process(db: &Database) -> process::Child {
     let mut command = process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "in_transaction::child"]).env(CHILD, &db.url);
+    command.args(["--exact", "claim::in_transaction::child"]).env(CHILD, &db.url);
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
 }
 

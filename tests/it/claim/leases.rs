@@ -15,7 +15,7 @@ const CHILD: &str = "DOORBELL_TEST_CONSUMER";
 /// Starts this program again as a consumer of `billing`; it is killed when this is dropped.
 fn consumer_process(db: &Database) -> process::Child {
     let mut command = process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "leases::child"]).env(CHILD, &db.url);
+    command.args(["--exact", "claim::leases::child"]).env(CHILD, &db.url);
     command.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
 }
 

@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use doorbell::{
-    Broker, Message, Outcome, Producer,
-    server::{EphemeralOptions, Server, Shutdown},
-};
+use doorbell::{Broker, Message, Outcome, Producer};
+use doorbell_server::{EphemeralOptions, Server, Shutdown};
 use tokio::sync::{Semaphore, watch};
 
 use crate::support::{Database, HOUR, connect, count, plain_insert, seen, soon, until, until_count};

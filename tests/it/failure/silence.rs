@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{
-    Broker, BrokerConfig, Consumer, Message, Outcome, Settings,
-    server::{EphemeralOptions, Server, Shutdown},
-};
+use doorbell::{Broker, BrokerConfig, Consumer, Message, Outcome, Settings};
+use doorbell_server::{EphemeralOptions, Server, Shutdown};
 
 use crate::{
     proxy::{Proxy, Weather},

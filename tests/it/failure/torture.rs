@@ -19,10 +19,8 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{
-    Broker,
-    server::{EphemeralOptions, Server},
-};
+use doorbell::Broker;
+use doorbell_server::{EphemeralOptions, Server};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio_postgres::Client;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use doorbell::{
     Broker, Settings,
     doctor::{Finding, Level, Options, Report},
-    server::{EphemeralOptions, Server},
 };
+use doorbell_server::{EphemeralOptions, Server};
 use tokio_postgres::Client;
 
 use crate::{

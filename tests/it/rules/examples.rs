@@ -1,11 +1,6 @@
 //! Every example is run as its reader would run it, and says what its comments promise.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::LazyLock,
-};
+use std::{env, path::PathBuf, process::Stdio, sync::LazyLock};
 
 use tokio::process::Command;
 
@@ -14,11 +9,12 @@ use crate::support::{Database, SOON, count, soon};
 /// Where cargo puts the examples, and whether they are up to date: `cargo test` builds them by itself, `cargo test
 /// --test it` does not, and an old example would refuse the schema of a newer library.
 static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
-    let profile = Path::new(env!("CARGO_BIN_EXE_doorbell")).parent().expect("the program lies in a directory");
+    let this = env::current_exe().expect("this program has a path");
+    let profile = this.ancestors().nth(2).expect("it lies in a profile's deps");
     if let Some(cargo) = env::var_os("CARGO") {
         let name = profile.file_name().and_then(|name| name.to_str()).expect("debug, release or a profile's name");
         let mut build = std::process::Command::new(cargo);
-        build.args(["build", "--quiet", "--examples", "--no-default-features", "--features", &features()]);
+        build.args(["build", "--quiet", "--examples"]);
         build.args(["--profile", if name == "debug" { "dev" } else { name }]);
         // Of what cargo tells a test about its package, some build scripts would believe that it changed.
         for (name, _) in env::vars_os() {
@@ -31,18 +27,6 @@ static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     }
     profile.join("examples")
 });
-
-/// What this test was built with: with anything else, the build above would build the library once more.
-fn features() -> String {
-    let all = [
-        ("default", cfg!(feature = "default")),
-        ("cli", cfg!(feature = "cli")),
-        ("metrics", cfg!(feature = "metrics")),
-        ("server", cfg!(feature = "server")),
-        ("tls", cfg!(feature = "tls")),
-    ];
-    all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
-}
 
 /// Runs an example to its end and returns the lines it printed.
 async fn run(db: &Database, name: &str, arguments: &[&str]) -> Vec<String> {

@@ -73,7 +73,7 @@ async fn migrating_again_and_the_script_give_the_same_schema() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schema_is_the_one_that_is_checked_in() {
     let client = Database::new().await.client().await;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/catalog.txt");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/schema/catalog.txt");
     let now = catalog(&client).await;
     if std::env::var_os("DOORBELL_ACCEPT").is_some() {
         std::fs::write(path, &now).unwrap();

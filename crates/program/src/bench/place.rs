@@ -3,11 +3,12 @@
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
-use doorbell::server::{EphemeralOptions, Server};
+use doorbell_lab::Lab;
+use doorbell_server::{EphemeralOptions, Server};
 use serde::Serialize;
 
-use super::{failure, lab::Lab};
-use crate::cli::{
+use super::failure;
+use crate::{
     Global,
     consent::consent,
     exit::{Exit, Failure},
@@ -93,7 +94,7 @@ impl Place {
             consent: consent(args.yes),
             ..EphemeralOptions::default()
         };
-        let own = Server::ephemeral(options).await.map_err(Failure::server)?;
+        let own = Server::ephemeral(options).await?;
         let url = own.connection_string("postgres");
         doorbell::Broker::connect(&url).await?.migrate().await?;
         let lab = Lab::open(&url).await.map_err(failure)?;
@@ -106,7 +107,7 @@ impl Place {
         let broker = doorbell::Broker::connect(url).await?;
         broker.migrate().await?;
         broker.close().await;
-        let plain = super::lab::connect(url).await.map_err(|error| {
+        let plain = doorbell_lab::connect(url).await.map_err(|error| {
             failure(error).context("benchmarks connect without TLS and by a connection string that names the host")
         })?;
         let number = async |sql: &str| -> Result<f64, Failure> {
@@ -127,7 +128,7 @@ impl Place {
         Self::with(lab, None).await.map_err(failure)
     }
 
-    async fn with(lab: Lab, own: Option<Server>) -> super::lab::Result<Self> {
+    async fn with(lab: Lab, own: Option<Server>) -> doorbell_lab::Result<Self> {
         let (server, audit_level) = (facts(&lab, own.is_some()).await?, lab.audit_level().await?);
         Ok(Self { lab, server, own, audit_level })
     }
@@ -142,7 +143,7 @@ impl Place {
     }
 }
 
-async fn facts(lab: &Lab, private: bool) -> super::lab::Result<ServerFacts> {
+async fn facts(lab: &Lab, private: bool) -> doorbell_lab::Result<ServerFacts> {
     let mut settings = Vec::new();
     for name in SHOWN {
         settings.push((name.to_owned(), lab.text(&format!("show {name}")).await?));

@@ -11,14 +11,14 @@ use std::{
 };
 
 use clap::Args;
+use doorbell_lab::measure::Scenario;
 
 use self::machine::Machine;
 use super::{
     EffortArgs, Name, measure,
-    measure::Scenario,
     place::{Place, PlaceArgs, ServerFacts},
 };
-use crate::cli::{
+use crate::{
     Global,
     exit::{Exit, Failure},
     output,

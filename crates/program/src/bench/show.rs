@@ -2,13 +2,11 @@
 
 use std::io;
 
+use doorbell_lab::measure::{Better, Case, Scenario, number};
 use serde_json::json;
 
-use super::{
-    measure::{Better, Case, Scenario, number},
-    place::ServerFacts,
-};
-use crate::cli::output;
+use super::place::ServerFacts;
+use crate::output;
 
 pub(super) fn json(scenario: &Scenario, server: &ServerFacts) -> io::Result<()> {
     let mut object = serde_json::to_value(scenario)?;

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::tally::Tally;
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// How much of the end of stderr is kept as the reason of a failure.
 const TAIL_BYTES: usize = 4096;

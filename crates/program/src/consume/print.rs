@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::tally::Tally;
-use crate::cli::{exit::Failure, timestamp::rfc3339};
+use crate::{exit::Failure, timestamp::rfc3339};
 
 /// Completes a message when its line is written.
 pub(super) struct Print {

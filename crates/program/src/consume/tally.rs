@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use doorbell::{Delivery, Handler, HandlerResult};
 use tokio::sync::{Notify, watch};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// How many messages were handled, and whether handling can go on.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use doorbell::{Error, MessageId};
 use tokio::{task::JoinSet, time::interval};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// A message that fails is retried at once, for the sake of those who watch.
 const SCHEMA: &str = "\

@@ -4,7 +4,7 @@ use doorbell::Message;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// One message a line: source, target, type and payload.
 const ORDERS: &str = include_str!("orders.ndjson");

@@ -4,7 +4,7 @@ use doorbell::{Error, MessageId};
 use serde::Serialize;
 
 use super::{ledger::Ledger, victim::Killed, wake::WakeUps};
-use crate::cli::{exit::Failure, output};
+use crate::{exit::Failure, output};
 
 // Asked about the ids that publishers hold, so that a message which vanished is missed.
 const ENDED: &str = "select count(*) from unnest($1::bigint[]) p (id) \

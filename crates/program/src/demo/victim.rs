@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{handlers, ledger::Ledger, orders, view::View};
-use crate::cli::{
+use crate::{
     exit::{Exit, Failure},
     signals::Signals,
 };

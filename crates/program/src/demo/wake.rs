@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{ledger::Ledger, view::View};
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 const TARGET: &str = "doorman";
 const MESSAGES: u32 = 200;

@@ -14,7 +14,7 @@ use super::{
     ids::Ids,
     lines::{Line, Lines},
 };
-use crate::cli::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure};
 
 /// What travels in one statement; bounds the memory as well.
 const CHUNK_MESSAGES: usize = 2000;

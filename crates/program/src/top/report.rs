@@ -5,7 +5,7 @@ use std::{io::Result, time::Duration};
 use serde_json::{Value, json};
 
 use super::sample::Sample;
-use crate::cli::{consumers, duration, output, targets};
+use crate::{consumers, duration, output, targets};
 
 const TARGETS: [&str; 11] = [
     "TARGET",

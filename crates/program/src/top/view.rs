@@ -11,7 +11,7 @@ use ratatui::{
 };
 
 use super::{history::History, report, sample::Sample};
-use crate::cli::{
+use crate::{
     consumers::{accepted, beat_age},
     duration, output,
     targets::is_abandoned,

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
-use crate::support::{Database, count, plain_insert};
+use doorbell_testing::{Database, count, plain_insert};
 
 /// Two seconds' work, which shares the machine with all other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);

@@ -1,6 +1,6 @@
 //! `doorbell consume` without a program: lines of JSON.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consume_prints_each_message_once_and_completes_it() {

@@ -1,6 +1,6 @@
 //! Which database, and its schema: `doorbell migrate`, `up` and `down`.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrate_brings_an_empty_database_up_and_its_check_says_by_exit_code_whether_it_is() {

@@ -1,6 +1,6 @@
 //! `doorbell demo`.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_loses_nothing_and_says_so_in_one_line_of_json() {

@@ -1,6 +1,6 @@
 //! `doorbell consume --exec`: a program per message.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_settles_its_message_by_its_exit_code() {

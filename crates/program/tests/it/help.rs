@@ -1,6 +1,6 @@
 //! `doorbell --help` and `completions`.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn help_teaches_and_completions_complete() {

@@ -1,11 +1,9 @@
 //! What operators ask of a large table is answered from its indexes.
 
-#![cfg(feature = "cli")]
-
 use tokio::process::Command;
 use tokio_postgres::Client;
 
-use crate::support::{Database, count, soon, until};
+use doorbell_testing::{Database, count, soon, until};
 
 /// Triggers as they are. Every hundredth failed; few are being handled.
 const MANY: &str = "insert into integration.data_staging \

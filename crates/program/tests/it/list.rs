@@ -1,7 +1,7 @@
 //! `doorbell list`, `show` and `explain`: one message, or many.
 
-use super::*;
-use crate::support::stop_the_clock;
+use crate::program::*;
+use doorbell_testing::stop_the_clock;
 
 const NOON: &str = "2026-03-01T12:00:00.000000Z";
 

@@ -1,6 +1,6 @@
 //! `doorbell tail` and `top`: what happens, while it happens.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_tells_new_messages_and_what_becomes_of_them_also_what_commits_late() {
@@ -10,7 +10,7 @@ async fn tail_tells_new_messages_and_what_becomes_of_them_also_what_commits_late
     tail.logs("following billing").await;
     let late = db.client().await;
     late.batch_execute("begin").await.unwrap();
-    let id = crate::support::plain_insert(&late, "billing", "1").await;
+    let id = doorbell_testing::plain_insert(&late, "billing", "1").await;
     publish(&db, "2\n").await;
     let told: Value = serde_json::from_str(&tail.line().await).unwrap();
     assert_eq!((&told["action"], &told["id"], &told["source"]), (&json!("published"), &json!(id + 1), &json!("shop")));
@@ -49,7 +49,7 @@ async fn tail_goes_on_where_it_stopped_when_its_connection_was_lost() {
 async fn tail_prints_a_line_of_words_without_json() {
     let db = Database::new().await;
     let client = db.client().await;
-    crate::support::stop_the_clock(&client, 0).await;
+    doorbell_testing::stop_the_clock(&client, 0).await;
     let mut tail = Running::start(doorbell(&db, &["tail", "--every", "20ms"]));
     tail.logs("following all targets").await;
     let sql = "set application_name = 'anna'; select integration.publish('shop', 'billing', E'a\tb', '1'); \
@@ -72,7 +72,7 @@ async fn top_without_a_terminal_measures_once_and_ends() {
     // It is connected from its first look on: what is published now is in its measurement.
     let looks = "select count(*) > 0 from pg_stat_activity where datname = current_database() and query like '%integration.audit_log a%' \
                  and pid <> pg_backend_pid()";
-    crate::support::until(&client, "it has looked once", looks).await;
+    doorbell_testing::until(&client, "it has looked once", looks).await;
     publish(&db, &"1\n".repeat(10)).await;
     for _ in 0..10 {
         consumer.line().await;

@@ -1,6 +1,6 @@
 //! `doorbell cancel`, `retry` and `redrive` by filter: what they mean, that they ask, and that they go batch by batch.
 
-use super::*;
+use crate::program::*;
 
 async fn counts(db: &Database, status: &str) -> i64 {
     let query = format!("select count(*) from integration.data_staging where status = '{status}'");

@@ -1,6 +1,6 @@
 //! `doorbell pause`, `resume`, `redrive`, `retry` and `cancel`.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_cancel_redrive_pause_and_resume() {

@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 
 use tokio::process::Command;
 
-use crate::support::{Database, count, plain_insert, soon, until_status};
+use doorbell_testing::{Database, count, plain_insert, soon, until_status};
 
 async fn doorbell(db: &Database, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));

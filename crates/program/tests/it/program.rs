@@ -1,40 +1,28 @@
 //! The program, as scripts and people use it: what it prints, how it ends, and what it leaves in the database.
 
-mod consume;
-mod database;
-mod demo;
-mod exec;
-mod help;
-mod list;
-mod live;
-mod many;
-mod operate;
-mod publish;
-mod stats;
-mod terminal;
-mod transcripts;
+use std::process::{Output, Stdio};
 
-use std::{
-    path::PathBuf,
-    process::{Output, Stdio},
-    time::Duration,
-};
-
-use nix::{
-    sys::{signal::Signal, stat::Mode},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
+use nix::unistd::Pid;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStderr, ChildStdout, Command},
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout},
 };
 
-use self::terminal::Terminal;
-use crate::support::{Database, count, soon};
+// What nearly every test of the program needs.
+pub(crate) use std::{path::PathBuf, time::Duration};
+
+pub(crate) use doorbell_testing::{Database, count, soon};
+pub(crate) use nix::sys::{signal::Signal, stat::Mode};
+pub(crate) use serde_json::{Value, json};
+pub(crate) use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
+
+pub(crate) use crate::terminal::Terminal;
 
 /// The demo takes about ten seconds by design, and shares the machine with all other tests.
-const DEMO_MAX: Duration = Duration::from_secs(120);
+pub(crate) const DEMO_MAX: Duration = Duration::from_secs(120);
 
 /// The program with this test's database and nothing else of the environment that it would heed.
 pub(crate) fn doorbell(db: &Database, arguments: &[&str]) -> Command {
@@ -43,7 +31,7 @@ pub(crate) fn doorbell(db: &Database, arguments: &[&str]) -> Command {
     command
 }
 
-fn bare(arguments: &[&str]) -> Command {
+pub(crate) fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     for (name, _) in std::env::vars_os() {
         let bytes = name.as_encoded_bytes();
@@ -61,7 +49,7 @@ pub(crate) async fn ended(mut command: Command) -> Output {
     soon("the program ends", command.output()).await.unwrap()
 }
 
-async fn fed(mut command: Command, input: &str) -> Output {
+pub(crate) async fn fed(mut command: Command, input: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A program that found a bad line does not read on.
@@ -88,13 +76,13 @@ pub(crate) fn json_of(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", out(output)))
 }
 
-fn lines_of(output: &Output) -> Vec<Value> {
+pub(crate) fn lines_of(output: &Output) -> Vec<Value> {
     out(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-const PUBLISH: [&str; 6] = ["publish", "billing", "--source", "shop", "--type", "n"];
+pub(crate) const PUBLISH: [&str; 6] = ["publish", "billing", "--source", "shop", "--type", "n"];
 
-async fn publish(db: &Database, payloads: &str) -> Output {
+pub(crate) async fn publish(db: &Database, payloads: &str) -> Output {
     let output = fed(doorbell(db, &[&PUBLISH[..], &["-"]].concat()), payloads).await;
     ends_with(&output, 0);
     output
@@ -102,9 +90,9 @@ async fn publish(db: &Database, payloads: &str) -> Output {
 
 /// A program that runs, and what it says.
 pub(crate) struct Running {
-    child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
-    stderr: Lines<BufReader<ChildStderr>>,
+    pub(crate) child: Child,
+    pub(crate) stdout: Lines<BufReader<ChildStdout>>,
+    pub(crate) stderr: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
@@ -115,11 +103,11 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         soon("a line on stdout", self.stdout.next_line()).await.unwrap().expect("stdout is open")
     }
 
-    async fn logs(&mut self, what: &str) {
+    pub(crate) async fn logs(&mut self, what: &str) {
         self.log_line(what).await;
     }
 
@@ -148,10 +136,10 @@ impl Running {
 }
 
 /// A directory of this test that any account may enter.
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let path = std::env::temp_dir().join(format!("doorbell-cli-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -159,7 +147,7 @@ impl Directory {
         Self(path)
     }
 
-    fn join(&self, name: &str) -> String {
+    pub(crate) fn join(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 }

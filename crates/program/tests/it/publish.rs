@@ -1,6 +1,6 @@
 //! `doorbell publish`.
 
-use super::*;
+use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publish_prints_the_id_of_a_message_that_is_as_it_was_asked_for() {

@@ -1,7 +1,7 @@
 //! `doorbell stats`, `targets`, `consumers` and `top`: how things stand.
 
-use super::*;
-use crate::support::stop_the_clock;
+use crate::program::*;
+use doorbell_testing::stop_the_clock;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stats_count_the_messages_of_every_target() {

@@ -15,9 +15,9 @@ use nix::{
 };
 use tokio::process::{Child, Command};
 
-use crate::support::{soon, until_so};
+use doorbell_testing::{soon, until_so};
 
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keyboard: File,
     screen: Arc<Mutex<String>>,
@@ -25,7 +25,7 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let size = Winsize { ws_row: 30, ws_col: 150, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
@@ -49,21 +49,21 @@ impl Terminal {
     }
 
     /// Waits until this was drawn.
-    pub(super) async fn shows(&mut self, text: &str) {
+    pub(crate) async fn shows(&mut self, text: &str) {
         let screen = self.screen.clone();
         until_so(&format!("{text:?} is shown"), || screen.lock().unwrap().contains(text)).await;
     }
 
-    pub(super) fn types(&mut self, keys: &str) {
+    pub(crate) fn types(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.child.id().unwrap() as i32), signal).unwrap();
     }
 
     /// Waits for its end; everything that it showed.
-    pub(super) async fn all(mut self) -> String {
+    pub(crate) async fn all(mut self) -> String {
         soon("the program ends", self.child.wait()).await.unwrap();
         let reader = self.reader;
         soon("all is read", tokio::task::spawn_blocking(|| reader.join().unwrap())).await.unwrap();
@@ -71,7 +71,7 @@ impl Terminal {
         screen.clone()
     }
 
-    pub(super) async fn ended(mut self) -> i32 {
+    pub(crate) async fn ended(mut self) -> i32 {
         soon("the program ends", self.child.wait()).await.unwrap().code().expect("no signal ended it")
     }
 }

@@ -1,7 +1,7 @@
 //! The transcripts in the guide are what the program prints.
 
-use super::*;
-use crate::support::stop_the_clock;
+use crate::program::*;
+use doorbell_testing::stop_the_clock;
 
 /// Runs a page: its commands on a terminal, one after the other, and between them what its comments prepare. Returns the page
 /// as it should be.
@@ -46,7 +46,7 @@ async fn said(db: &Database, command: &str) -> String {
 
 /// To accept a change, run the test with `DOORBELL_ACCEPT=1` and review the difference.
 async fn is_what_happens(name: &str) {
-    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(&path).unwrap();
     let real = played(&Database::new().await, &page).await;
     if std::env::var_os("DOORBELL_ACCEPT").is_some() {

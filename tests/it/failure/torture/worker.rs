@@ -35,7 +35,10 @@ impl Worker {
     /// `log` gets a line for each run, and for each warning.
     pub(super) fn start(url: &str, log: &PathBuf) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-        command.args(["--exact", "torture::worker::consumer_process", "--nocapture"]).env(URL, url).env(LOG, log);
+        command
+            .args(["--exact", "failure::torture::worker::consumer_process", "--nocapture"])
+            .env(URL, url)
+            .env(LOG, log);
         let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the program starts again");
         Self { process, stopped: false }
     }

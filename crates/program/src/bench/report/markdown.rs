@@ -2,11 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use doorbell_lab::measure::{Case, Scenario, number};
+
 use super::{Results, Run, peers, plots};
-use crate::cli::bench::{
-    measure::{Case, Scenario, number},
-    show::{ratio, span, target},
-};
+use crate::bench::show::{ratio, span, target};
 
 const INTRODUCTION: &str = "\
 Every figure stands beside its floor: the same work by raw prepared statements on the same table, in sessions without \
@@ -149,7 +148,7 @@ fn table(out: &mut String, headings: &[&str], rows: impl Iterator<Item = Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::{
+    use crate::bench::{
         place::ServerFacts,
         report::{machine::Machine, plots},
     };

@@ -1,12 +1,12 @@
 //! The plots, as SVG.
 
+use doorbell_lab::measure::{Case, Scenario, number};
 use plotters::{
     coord::{combinators::IntoLogRange, ranged1d::Ranged},
     prelude::*,
 };
 
 use super::Run;
-use crate::cli::bench::measure::{Case, Scenario, number};
 
 const SIZE: (u32, u32) = (860, 420);
 const COLORS: [RGBColor; 5] = [

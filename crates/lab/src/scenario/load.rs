@@ -10,10 +10,10 @@ use doorbell::{Broker, MessageId, Outcome, Producer};
 use futures::future::try_join_all;
 use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{
-    lab::{Lab, Result, SOURCE, TARGET},
+use super::wake;
+use crate::{
+    Lab, Result, SOURCE, TARGET,
     measure::{Case, Effort, Scenario, median, number, quantile, say},
-    wake,
 };
 
 const BYTES: usize = 100;
@@ -22,7 +22,7 @@ const CONCURRENCY: usize = 100;
 const LOADS: [u32; 3] = [10, 50, 90];
 
 /// Idle and under load, against the same floor: a NOTIFY and a raw claim while nothing else happens.
-pub(crate) async fn latency(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn latency(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     lab.clear().await?;
     lab.settle_down().await?;
     let idle = wake::sample(lab, effort.latencies, true).await?;

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{
+use crate::{
+    AUDIT_LEVELS, Lab, Result, SOURCE, TARGET,
     floor::{self, Claimer, Inserter, Way},
-    lab::{AUDIT_LEVELS, Lab, Result, SOURCE, TARGET},
     measure::{Case, Effort, Scenario, number, say},
     ours::{Handling, Process},
 };
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(crate) async fn schema(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn schema(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let messages = (effort.messages / 10).max(1);
     let level = lab.audit_level().await?;
     let cases = compare(lab, messages).await?;

@@ -7,9 +7,9 @@ use futures::{StreamExt, future::try_join_all};
 use serde_json::json;
 use tokio_postgres::AsyncMessage;
 
-use super::{
+use crate::{
+    Lab, Result, SOURCE, TARGET,
     floor::Inserter,
-    lab::{Lab, Result, SOURCE, TARGET},
     measure::{Case, Effort, Scenario, median, number, say},
     ours::{Handling, NO_SWEEP},
 };
@@ -33,7 +33,7 @@ enum Consumers {
 }
 
 /// Single rows, a commit each.
-pub(crate) async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let mut cases = Vec::new();
     for consumers in [Consumers::Busy, Consumers::Idle] {
         for producers in PRODUCERS {
@@ -173,7 +173,7 @@ impl Bells {
 }
 
 /// Many in one call.
-pub(crate) async fn bulk(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn bulk(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let mut cases = Vec::new();
     let many = vec![lab.message(BYTES)?; MANY];
     for producers in BULK_PRODUCERS {

@@ -9,10 +9,10 @@ use doorbell::{BrokerConfig, ConsumerConfig};
 use futures::future::select_all;
 use serde_json::json;
 
-use super::{
+use super::cost;
+use crate::{
+    Lab, Result, TARGET,
     child::{CONCURRENCY, ConsumerProcess},
-    cost,
-    lab::{Lab, Result, TARGET},
     measure::{Case, Effort, Scenario, number, say},
 };
 
@@ -31,7 +31,7 @@ struct Fleet {
 }
 
 /// The cost of a message for each size of a fleet beside that of one process.
-pub(crate) async fn fleet(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn fleet(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let sizes: Vec<usize> = SIZES.into_iter().filter(|&size| size <= effort.processes.max(1)).collect();
     // So many that what a process does once at its start hardly counts.
     let messages = effort.messages * 3;
@@ -132,7 +132,7 @@ async fn commits(lab: &Lab) -> Result<f64> {
 }
 
 /// What consumers cost that have nothing to do.
-pub(crate) async fn idle(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn idle(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     lab.clear().await?;
     lab.settle_down().await?;
     let (mut process, mut report) = ConsumerProcess::start(lab, effort.consumers).await?;

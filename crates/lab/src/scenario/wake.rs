@@ -8,11 +8,12 @@ use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use super::{
+use crate::{
+    Lab, Result, SOURCE, TARGET,
     floor::{Claimer, Inserter},
-    lab::{Lab, Result, SOURCE, TARGET, raw},
     measure::{Case, Effort, Scenario, median, ms_since, number, quantile, say},
     ours::NO_SWEEP,
+    raw,
 };
 
 const BYTES: usize = 100;
@@ -29,9 +30,9 @@ const WARM_UP: usize = 10;
 
 /// All in milliseconds, sample by sample.
 #[derive(Debug, Default)]
-pub(crate) struct Wakes {
+pub(super) struct Wakes {
     /// From the publisher's acknowledgement to the handler, and from before publishing.
-    pub(crate) acknowledged: Vec<f64>,
+    pub(super) acknowledged: Vec<f64>,
     sent: Vec<f64>,
     /// How many the bell found.
     rung: usize,
@@ -46,14 +47,14 @@ pub(crate) struct Wakes {
     raw_async: Vec<f64>,
 }
 
-pub(crate) async fn wake(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn wake(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     lab.clear().await?;
     lab.settle_down().await?;
     let wakes = sample(lab, effort.latencies, true).await?;
     Ok(Scenario::new("wake", settings(effort), wakes.cases()))
 }
 
-pub(crate) fn settings(effort: &Effort) -> serde_json::Value {
+pub(super) fn settings(effort: &Effort) -> serde_json::Value {
     json!({
         "payload_bytes": BYTES, "seconds": effort.latencies.as_secs_f64(), "idle_ms_before_each": IDLE.as_millis() as u64,
         "acknowledged": "below zero where the handler was entered before the publisher was answered", "sweep": "none: only a bell can wake", "turns": "NOTIFY, raw claims, raw paths and ours, one of each in turn",
@@ -62,7 +63,7 @@ pub(crate) fn settings(effort: &Effort) -> serde_json::Value {
 
 impl Wakes {
     /// The headline is the strict one: what a listener waits for after the sender was answered, and a flushed claim.
-    pub(crate) fn cases(&self) -> Vec<Case> {
+    pub(super) fn cases(&self) -> Vec<Case> {
         let sum = |a: &[f64], b: &[f64]| vec![median(a) + median(b)];
         let of = |name: &str, ours: &[f64], floor: &[f64]| {
             let mut case = Case::new(name, "ms", ours, floor).lower();
@@ -102,7 +103,7 @@ impl Wakes {
 }
 
 /// Measures for so long, everything in turns; without floors: ours alone.
-pub(crate) async fn sample(lab: &Lab, duration: Duration, floors: bool) -> Result<Wakes> {
+pub(super) async fn sample(lab: &Lab, duration: Duration, floors: bool) -> Result<Wakes> {
     let broker = lab.broker(10).await?;
     let (entered, mut entries) = mpsc::unbounded_channel();
     let consumer = broker.consumer(TARGET).sweep(NO_SWEEP).fallback(move |delivery| {

@@ -9,10 +9,13 @@ use tokio_postgres::Client;
 
 use super::{
     cost::{self, BATCH, Begin, ClaimCost},
-    lab::{Lab, Result, TARGET, connect, raw},
+    wake,
+};
+use crate::{
+    Lab, Result, TARGET, connect,
     measure::{Case, Effort, Scenario, median, number, say},
     ours::Handling,
-    wake,
+    raw,
 };
 
 const BYTES: usize = 100;
@@ -21,7 +24,7 @@ const SHALLOW: u64 = 1000;
 /// Claims are small, so that each of them has to find its beginning: large ones would hide what that costs.
 const CONCURRENCY: usize = 50;
 
-pub(crate) async fn backlog(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn backlog(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let mut cases = Vec::new();
     lab.fill(SHALLOW, BYTES).await?;
     let shallow = cost::claim(lab, Begin::Beginning).await?;
@@ -105,7 +108,7 @@ impl Pin {
     }
 }
 
-pub(crate) async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let behind = effort.deep / 5;
     let mut cases = Vec::new();
     let (free, free_sweep, free_wake) = behind_completed(lab, effort, behind, false).await?;

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{
+use crate::{
+    Lab, Result,
     floor::{self, Claimer, Way},
-    lab::{Lab, Result},
     measure::{Case, Effort, Scenario, median, number, say},
     ours::{HOLDS_AFTER, Handling, Process},
 };
@@ -17,7 +17,7 @@ const CLAIMERS: [usize; 2] = [1, 2];
 /// Ten times the bytes, a quarter of the messages: filling must not take longer than draining.
 const LARGE: usize = 10_000;
 
-pub(crate) async fn drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let cases = compare(lab, effort, Handling::Leased, Way::Leased, &SIZES).await?;
     let settings = json!({
         "messages": effort.messages, "messages_10_kb": effort.messages / 4, "rounds": effort.rounds,
@@ -28,7 +28,7 @@ pub(crate) async fn drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>
     Ok(Scenario::new("drain", settings, cases))
 }
 
-pub(crate) async fn tx_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+pub async fn tx_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let cases = compare(lab, effort, Handling::InTransaction, Way::Locked, &TX_SIZES).await?;
     let config = Handling::InTransaction.config();
     let settings = json!({

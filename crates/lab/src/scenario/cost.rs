@@ -3,19 +3,19 @@
 use doorbell::ConsumerConfig;
 use serde_json::Value;
 
-use super::{
-    lab::{Lab, Result, TARGET, connect},
+use crate::{
+    Lab, Result, TARGET, connect,
     ours::{Drained, Handling, Process},
 };
 
 /// The batch that is looked at.
-pub(crate) const BATCH: u64 = 100;
+pub(super) const BATCH: u64 = 100;
 
 /// The server makes a lasting plan after five executions.
 const WARM_UP: usize = 6;
 const SAMPLES: usize = 9;
 
-pub(crate) const BLOCKS: &str = "select coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)::float8 \
+pub(super) const BLOCKS: &str = "select coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)::float8 \
     from pg_statio_user_tables where relid = 'integration.data_staging'::regclass";
 
 /// The ranges that a consumer names when everything completed is behind it; all messages have priority 0.
@@ -25,14 +25,14 @@ const PLACE: &str = "select format(', p_lows => ''{1,0,-2147483648}'', p_highs =
 
 /// Samples of one claim.
 #[derive(Debug, Default)]
-pub(crate) struct ClaimCost {
-    pub(crate) buffers: Vec<f64>,
-    pub(crate) ms: Vec<f64>,
+pub(super) struct ClaimCost {
+    pub(super) buffers: Vec<f64>,
+    pub(super) ms: Vec<f64>,
 }
 
 /// Where a claim begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begin {
+pub(super) enum Begin {
     /// Where a consumer does that has completed what is completed.
     Place,
     /// Where the first claim of a target begins, and each sweep.
@@ -40,7 +40,7 @@ pub(crate) enum Begin {
 }
 
 /// Claims a batch again and again and rolls back: `EXPLAIN (ANALYZE, BUFFERS)` of `integration.claim`, plans warm.
-pub(crate) async fn claim(lab: &Lab, begin: Begin) -> Result<ClaimCost> {
+pub(super) async fn claim(lab: &Lab, begin: Begin) -> Result<ClaimCost> {
     let session = connect(&lab.url).await?;
     let ranges: String = match begin {
         Begin::Beginning => String::new(),
@@ -67,7 +67,7 @@ pub(crate) async fn claim(lab: &Lab, begin: Begin) -> Result<ClaimCost> {
 
 /// Drains with a process of its own; and the blocks of the table and its indexes that were looked at, per message: what
 /// claiming and settling really cost, in whatever way the consumer does it.
-pub(crate) async fn drain(lab: &Lab, config: ConsumerConfig, messages: u64) -> Result<(Drained, f64)> {
+pub(super) async fn drain(lab: &Lab, config: ConsumerConfig, messages: u64) -> Result<(Drained, f64)> {
     let before = blocks(lab).await?;
     let process = Process::start(lab).await?;
     let drained = process.drain_with(Handling::Leased, config, messages).await?;
@@ -76,7 +76,7 @@ pub(crate) async fn drain(lab: &Lab, config: ConsumerConfig, messages: u64) -> R
 }
 
 /// Blocks of `data_staging` and its indexes that were looked at so far. Waits for the backends of ours to end.
-pub(crate) async fn blocks(lab: &Lab) -> Result<f64> {
+pub(super) async fn blocks(lab: &Lab) -> Result<f64> {
     lab.alone().await?;
     lab.flushed().await?;
     lab.number(BLOCKS, &[]).await

@@ -1,0 +1,5 @@
+//! What operators rely on: the doctor, the maintenance, and that tables stay small.
+
+mod doctor;
+mod maintenance;
+mod retention;

@@ -1,0 +1,4 @@
+//! The rules of the house, and that what we print is true.
+
+mod examples;
+mod house;
