@@ -3,6 +3,7 @@
 //! Every figure has its floor from the same run on the same server, taken in turns: floor, ours, floor, ours. Medians and
 //! ranges of the turns are kept, and the ratio is what counts: absolute figures say more of the machine.
 
+#![warn(clippy::unwrap_used)]
 #![allow(
     missing_docs,
     missing_debug_implementations,

@@ -1,6 +1,8 @@
 //! The program `doorbell`: the library on the command line. One file per command, each with its arguments and what it does
 //! with them.
 
+#![warn(clippy::unwrap_used)]
+
 mod bench;
 mod demo;
 

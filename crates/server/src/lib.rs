@@ -7,6 +7,8 @@
 //! `postgres` or else `nobody` when the caller is root. The superuser of the database is [`SUPERUSER`]; it needs no
 //! password, because only the owner of the socket's directory (mode 0700) can reach the socket.
 
+#![warn(clippy::unwrap_used)]
+
 mod account;
 mod directory;
 mod ephemeral;

@@ -3,3 +3,4 @@
 mod doctor;
 mod maintenance;
 mod retention;
+mod roles;
