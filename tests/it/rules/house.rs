@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Where our programs and libraries are.
 const SOURCES: [&str; 4] = ["src", "crates/lab/src", "crates/program/src", "crates/server/src"];
 
-fn sources(directory: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pending = vec![root.join(directory)];
     let mut files = Vec::new();
@@ -28,7 +28,7 @@ fn sources(directory: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// What stands before the unit tests, without comments.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut lines = text.lines().chain([""]);
     let mut next = lines.next();
     let before_tests = std::iter::from_fn(move || {
@@ -55,7 +55,7 @@ fn breaches(directories: &[&str], except: &[&str], refused: impl Fn(&str) -> boo
     all
 }
 
-fn none(rule: &str, breaches: Vec<String>) {
+pub(crate) fn none(rule: &str, breaches: Vec<String>) {
     assert!(breaches.is_empty(), "{rule}:\n{}", breaches.join("\n"));
 }
 
