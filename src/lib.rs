@@ -41,12 +41,15 @@
 #[cfg(feature = "server")]
 pub mod server;
 
+pub mod observe;
+
 #[cfg(feature = "metrics")]
 mod metrics;
 
-mod operations;
-
 mod broker;
+
+pub mod operate;
+
 pub mod doctor;
 
 mod producer;
@@ -54,8 +57,6 @@ mod producer;
 mod consumer;
 mod handler;
 mod shutdown;
-
-mod follow;
 
 mod core;
 
@@ -74,6 +75,8 @@ mod outage;
 
 mod backoff;
 
+mod rows;
+
 mod filter;
 
 mod message;
@@ -84,25 +87,14 @@ mod error;
 pub use broker::Broker;
 pub use config::BrokerConfig;
 pub use connection::Settings;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
-pub use filter::{Filter, Order, Status};
-pub use follow::Follower;
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
-pub use maintenance::Maintenance;
-pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
+pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{
-    AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
-    StoredMessage, TargetState, TargetStats,
-};
-
-#[cfg(feature = "metrics")]
-pub use metrics::Metrics;
-pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]
