@@ -216,7 +216,8 @@ impl Operator {
         self.core.store().processes().await
     }
 
-    /// Examines the database, the way to it and the fleet; see [`doctor`](crate::doctor). Changes nothing, and takes a second or two.
+    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a
+    /// second or two.
     ///
     /// # Errors
     /// As [`Broker::connect`](crate::Broker::connect); what cannot be looked at is a finding and no error.
