@@ -16,6 +16,7 @@ mod operators;
 mod program;
 mod publish;
 mod stats;
+mod steering;
 mod terminal;
 mod transcripts;
 mod watch;

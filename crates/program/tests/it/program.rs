@@ -1,6 +1,6 @@
 //! The program, as scripts and people use it: what it prints, how it ends, and what it leaves in the database.
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use nix::unistd::Pid;
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 // What nearly every test of the program needs.
-pub(crate) use std::{path::PathBuf, time::Duration};
+pub(crate) use std::{path::PathBuf, process::Stdio, time::Duration};
 
 pub(crate) use doorbell_testing::{Database, count, grants, soon};
 pub(crate) use nix::sys::{signal::Signal, stat::Mode};
