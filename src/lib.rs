@@ -66,6 +66,7 @@ mod store;
 
 mod backoff;
 mod connection;
+mod schema;
 
 #[cfg(feature = "server")]
 pub mod server;
@@ -81,6 +82,7 @@ pub use maintenance::Maintenance;
 pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 pub use outcome::Outcome;
 pub use producer::Producer;
+pub use schema::Schema;
 pub use shutdown::shutdown_signal;
 pub use store::{
     AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,

@@ -8,7 +8,7 @@ use crate::{
     filter::{Filter, Order},
     follow::Follower,
     message::MessageId,
-    store::{AuditEvent, ConsumerRow, Explanation, Page, Store, StoredMessage, TargetState},
+    store::{AuditEvent, ConsumerRow, Explanation, Page, StoredMessage, TargetState},
 };
 
 impl Broker {
@@ -105,7 +105,7 @@ impl Broker {
     /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
     /// rolled back.
     pub async fn redrive_in(&self, tx: &tokio_postgres::Transaction<'_>, id: MessageId) -> Result<()> {
-        Store::redrive_in(tx, id).await
+        self.store().redrive_in(tx, id).await
     }
 
     /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.

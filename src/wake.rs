@@ -32,6 +32,7 @@ use crate::{
     backoff,
     connection::{self, Messages, Settings},
     error::{Error, ErrorKind, Result},
+    schema::Schema,
     telemetry::{Event, Telemetry},
 };
 
@@ -208,6 +209,7 @@ async fn listen_for_ever(
                 let number = count.fetch_add(1, Ordering::AcqRel) + 1;
                 let session = Session {
                     client,
+                    schema: settings.schema(),
                     ping,
                     number,
                     bells: &bells,
@@ -275,6 +277,7 @@ impl Report {
 /// One connection's life.
 struct Session<'a> {
     client: Client,
+    schema: &'a Schema,
     ping: PingConfig,
     number: u64,
     bells: &'a Bells,
@@ -401,7 +404,7 @@ impl Session<'_> {
     /// One statement with one text parameter and one row.
     async fn row(&self, sql: &str, parameter: &str) -> Result<tokio_postgres::Row> {
         let typed = [(&parameter as &(dyn ToSql + Sync), Type::TEXT)];
-        timeout(self.ping.within * 2, self.client.query_typed(sql, &typed))
+        timeout(self.ping.within * 2, self.client.query_typed(&self.schema.sql(sql), &typed))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))?

@@ -5,13 +5,14 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{connection::Settings, error::Result, migrate};
+use crate::{connection::Settings, error::Result, migrate, schema::Schema};
 
 /// Whoever holds a lock that even reading waits for is not to be joined by a queue behind us.
 const LIMITS: &str = "set local statement_timeout = '10 s'; set local lock_timeout = '2 s'";
 
 pub(super) struct Session {
     client: Client,
+    schema: Schema,
     _driver: tokio::task::JoinSet<()>,
 }
 
@@ -20,14 +21,14 @@ impl Session {
         let (client, messages) = settings.connect().await?;
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(messages.drain());
-        Ok(Self { client, _driver: driver })
+        Ok(Self { client, schema: settings.schema().clone(), _driver: driver })
     }
 
     /// One query in a transaction of its own, without prepared statements, so that it works behind any pooler.
     pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
         let tx = self.client.build_transaction().read_only(true).start().await?;
-        tx.batch_execute(&format!("{LIMITS}; {}", migrate::CANONICAL)).await?;
-        let rows = tx.query_typed(sql, &[]).await?;
+        tx.batch_execute(&format!("{}{LIMITS}", migrate::PREAMBLE)).await?;
+        let rows = tx.query_typed(&self.schema.sql(sql), &[]).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -41,7 +42,7 @@ impl Session {
     pub(super) async fn call(&mut self, sql: &str, text: &str) -> Result<Vec<Row>> {
         let tx = self.client.transaction().await?;
         tx.batch_execute(LIMITS).await?;
-        let rows = tx.query_typed(sql, &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await?;
+        let rows = tx.query_typed(&self.schema.sql(sql), &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await?;
         tx.commit().await?;
         Ok(rows)
     }
