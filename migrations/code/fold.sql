@@ -58,19 +58,23 @@ begin
     return v_count;
 end $$;
 
--- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty result: they are
--- right.
-create or replace function integration.check_counters() returns table (target_app text, status text, counted bigint,
-    messages bigint)
-    language sql stable set search_path = pg_catalog, pg_temp as $$
-    select coalesce(c.target_app, m.target_app), coalesce(c.status, m.status), coalesce(c.messages, 0),
-        coalesce(m.messages, 0)
+-- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty: they are right.
+create or replace view integration.wrong_counters as
+    select coalesce(c.target_app, m.target_app) as target_app, coalesce(c.status, m.status) as status,
+           coalesce(c.messages, 0) as counted, coalesce(m.messages, 0) as messages
       from integration.current_counters c
       full join (select d.target_app, d.status, count(*) as messages
-          from integration.data_staging d group by d.target_app, d.status) m
+                   from integration.data_staging d group by d.target_app, d.status) m
         on m.target_app = c.target_app and m.status = c.status
      where coalesce(c.messages, 0) <> coalesce(m.messages, 0)
-     order by 1, 2
+     order by 1, 2;
+
+-- The same as a function. Inlined, so that the tables are locked before the snapshot is taken: a TRUNCATE that was waited
+-- for would be seen in the table and not in the counters.
+create or replace function integration.check_counters()
+    returns table (target_app text, status text, counted bigint, messages bigint)
+    language sql stable as $$
+    select w.target_app, w.status, w.counted, w.messages from integration.wrong_counters w
 $$;
 
 -- Repairs what check_counters finds (triggers were off: session_replication_role = replica, a restore), and returns it.
@@ -88,7 +92,7 @@ begin
     -- Two at a time would both repair the same. Waited for: folding takes a moment.
     perform pg_advisory_xact_lock(integration.lock_class(), 2);
     return query
-        with wrong as materialized (select w.* from integration.check_counters() w),
+        with wrong as materialized (select w.* from integration.wrong_counters w),
         repaired as (
             insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled,
                 messages, target_app, action)

@@ -4,6 +4,7 @@ use super::{finding::Finding, session::Session};
 use crate::{
     error::{Error, ErrorKind, Result},
     migrate::{self, Status},
+    schema::Schema,
 };
 
 pub(super) fn version(status: &Status) -> Finding {
@@ -78,19 +79,20 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
             _ => name == AUDIT_TRIGGERS[2] && level == "all",
         };
         if !(kind == "trigger" && by_level) {
-            findings.push(differs(&kind, &name, &how));
+            findings.push(differs(session.schema(), &kind, &name, &how));
         }
     }
     for row in session.rows(SWITCHED_OFF).await? {
         let (kind, name, state): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let schema = session.schema();
         findings.push(match (kind.as_str(), state.as_str()) {
             ("trigger", "D") => Finding::problem("drift", format!("trigger {name} is disabled"))
                 .evidence(purpose(&name))
-                .fix(format!("alter table integration.data_staging enable trigger {name}")),
+                .fix(format!("alter table {schema}.data_staging enable trigger {name}")),
             ("trigger", _) => Finding::warning("drift", format!("trigger {name} fires in replication only, or always"))
-                .fix(format!("alter table integration.data_staging enable trigger {name}")),
+                .fix(format!("alter table {schema}.data_staging enable trigger {name}")),
             _ => Finding::problem("drift", format!("index {name} is not valid: an attempt to build it failed"))
-                .fix(format!("reindex index concurrently integration.{name}")),
+                .fix(format!("reindex index concurrently {schema}.{name}")),
         });
     }
     if findings.is_empty() {
@@ -106,7 +108,7 @@ fn filled(sql: &str) -> String {
     sql.replace("{now}", migrate::FINGERPRINTS.trim_end()).replace("{server}", migrate::SERVER)
 }
 
-fn differs(kind: &str, name: &str, how: &str) -> Finding {
+fn differs(schema: &Schema, kind: &str, name: &str, how: &str) -> Finding {
     let what = format!("{kind} {name} is {how}");
     match (kind, how) {
         (_, "added") => Finding::note("drift", format!("{what}: it is not Doorbell's")).evidence(match kind {
@@ -118,7 +120,7 @@ fn differs(kind: &str, name: &str, how: &str) -> Finding {
             .evidence("fine where it was meant; autovacuum of a queue table must stay frequent"),
         ("trigger", _) if AUDIT_TRIGGERS.contains(&name) => Finding::problem("drift", what)
             .evidence(purpose(name.rsplit('.').next().unwrap_or(name)))
-            .fix("select integration.set_audit_level('outcomes')"),
+            .fix(schema.sql("select integration.set_audit_level('outcomes')")),
         _ => {
             let finding = Finding::problem("drift", what);
             let finding = match kind {
@@ -126,7 +128,7 @@ fn differs(kind: &str, name: &str, how: &str) -> Finding {
                 _ => finding,
             };
             match original(kind, name) {
-                Some(statement) => finding.fix(statement),
+                Some(statement) => finding.fix(schema.sql(&statement)),
                 None => finding.fix("look it up in `doorbell migrate --sql` and make it so again"),
             }
         }

@@ -24,6 +24,11 @@ impl Session {
         Ok(Self { client, schema: settings.schema().clone(), _driver: driver })
     }
 
+    /// The schema that is looked at: fixes name it.
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// One query in a transaction of its own, without prepared statements, so that it works behind any pooler.
     pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
         let tx = self.client.build_transaction().read_only(true).start().await?;

@@ -122,8 +122,8 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
         .unwrap();
     let broker = db.broker().await;
     let report = broker.examine(&waiting_in_vain()).await.unwrap();
-    let ring = finding(&report, "drift", "function ring(p_target text) is altered");
-    let clean = finding(&report, "drift", "function clean_text(p_text text) is altered");
+    let ring = finding(&report, "drift", "function ring(text) is altered");
+    let clean = finding(&report, "drift", "function clean_text(text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
     let constraint = finding(&report, "drift", "constraint data_staging.scheduled_needs_available_at is missing");
     assert!([ring, clean, index, constraint].iter().all(|ill| ill.level == Level::Problem), "{report:#?}");

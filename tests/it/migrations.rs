@@ -1,5 +1,11 @@
 //! Migrations: once, whoever starts first, and readable in one place.
 
+mod called;
+mod code;
+mod hostile;
+mod installations;
+mod upgrade;
+
 use doorbell::{Broker, ErrorKind, Schema, migrate};
 use tokio_postgres::Client;
 
