@@ -35,45 +35,59 @@
 //!
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
 
-mod error;
-mod filter;
-mod message;
-mod outcome;
+#![warn(clippy::unwrap_used)]
 
-pub mod doctor;
+// From the front door down: a module depends on those below it, and a test says so.
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "metrics")]
+mod metrics;
+
+mod operations;
 
 mod broker;
-mod operations;
-mod producer;
+pub mod doctor;
 
-mod follow;
+mod producer;
 
 mod consumer;
 mod handler;
 mod shutdown;
 
-mod telemetry;
+mod follow;
 
-mod held;
-mod maintenance;
+mod core;
+
 mod process;
-mod sweep;
-mod wake;
-mod wakeups;
+
+mod maintenance;
 
 pub mod migrate;
 mod store;
 
-mod backoff;
+mod config;
+mod telemetry;
+
 mod connection;
+mod outage;
+
 mod schema;
 
-#[cfg(feature = "server")]
-pub mod server;
+mod backoff;
 
-pub use broker::{Broker, BrokerConfig, Client};
+mod filter;
+
+mod message;
+mod outcome;
+
+mod error;
+
+pub use broker::Broker;
+pub use config::BrokerConfig;
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
+pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Order, Status};
 pub use follow::Follower;
@@ -90,7 +104,7 @@ pub use store::{
 };
 
 #[cfg(feature = "metrics")]
-pub use telemetry::Metrics;
+pub use metrics::Metrics;
 pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.

@@ -14,7 +14,10 @@ use deadpool::{
 use deadpool_postgres::ClientWrapper;
 
 use super::settings::Settings;
-use crate::{Error, ErrorKind, Result, schema::Schema};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    schema::Schema,
+};
 
 /// A bounded set of connections, opened when needed.
 ///

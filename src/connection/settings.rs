@@ -15,7 +15,10 @@ use super::{
     ssl::Ssl,
     string,
 };
-use crate::{Error, Result, schema::Schema};
+use crate::{
+    error::{Error, Result},
+    schema::Schema,
+};
 
 /// The variables that hold a whole connection string, in the order in which they are asked.
 const URL_VARIABLES: [&str; 2] = ["DOORBELL_DATABASE_URL", "DATABASE_URL"];

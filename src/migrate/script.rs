@@ -50,12 +50,16 @@ pub(super) fn record_code(parts: &[Part]) -> String {
     )
 }
 
+/// Functions and views that somebody else put beside ours are none of our business.
+const OURS: &str = "(f.kind not in ('function', 'parameters', 'view') or (case f.kind when 'parameters' then 'function' \
+    else f.kind end, f.name) in (select c.kind, c.name from integration.code c))";
+
 /// Records the fingerprints of those parts of the schema, as it is, that a condition names.
 pub(super) fn record_fingerprints(condition: &str) -> String {
     format!(
         "delete from integration.fingerprints f where {condition};\n\
          insert into integration.fingerprints (kind, name, hash, deparsed, server)\n\
-         select f.kind, f.name, f.hash, f.deparsed, {SERVER} from (\n{}\n) f where {condition};",
+         select f.kind, f.name, f.hash, f.deparsed, {SERVER} from (\n{}\n) f where {condition} and {OURS};",
         FINGERPRINTS.trim_end()
     )
 }

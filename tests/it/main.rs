@@ -2,6 +2,7 @@
 
 mod support;
 
+mod arrows;
 mod bad_data;
 mod bell;
 #[cfg(feature = "cli")]
@@ -16,6 +17,7 @@ mod effects;
 mod examples;
 mod explain;
 mod follow;
+mod front_door;
 mod handlers;
 mod house_rules;
 mod in_transaction;
@@ -40,6 +42,7 @@ mod proxy;
 mod publish;
 mod restart;
 mod retention;
+mod roles;
 mod seed;
 mod server;
 mod shutdown;

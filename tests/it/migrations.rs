@@ -97,7 +97,8 @@ async fn the_schema_is_the_one_that_is_checked_in() {
 async fn a_newer_or_altered_schema_is_refused() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
-    let newer = "insert into integration.migrations (version, name, checksum, program) values (1000, 'later', 'x', 'x')";
+    let newer =
+        "insert into integration.migrations (version, name, checksum, program) values (1000, 'later', 'x', 'x')";
     client.execute(newer, &[]).await.unwrap();
     let error = broker.migrate().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);

@@ -68,7 +68,11 @@ async fn what_the_last_version_calls_is_still_there() {
             continue;
         }
         for line in std::fs::read_to_string(&path).unwrap().lines() {
-            assert!(there.iter().any(|(_, now)| now == line), "{} is called by {theirs:?}; see migrations/code/kept.sql", line);
+            assert!(
+                there.iter().any(|(_, now)| now == line),
+                "{} is called by {theirs:?}; see migrations/code/kept.sql",
+                line
+            );
         }
     }
 }

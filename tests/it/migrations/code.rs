@@ -5,8 +5,16 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 8] =
-    ["channel", "check_counters", "clock", "due_channel", "latch_class", "lock_class", "oldest_xid", "somebody_is_parked"];
+const FROM_OUTSIDE: [&str; 8] = [
+    "channel",
+    "check_counters",
+    "clock",
+    "due_channel",
+    "latch_class",
+    "lock_class",
+    "oldest_xid",
+    "somebody_is_parked",
+];
 /// These are called by functions that pin theirs.
 const FROM_INSIDE: [&str; 10] = [
     "accepts",

@@ -59,8 +59,10 @@ async fn what_changed_is_replaced_what_is_gone_is_dropped_and_the_rest_is_left_a
     assert_eq!(report.applied, ["code"]);
     assert!(broker.migrate().await.unwrap().applied.is_empty());
     assert_eq!(drift(&broker).await, ["function mine() is added: it is not Doorbell's"]);
-    let granted = format!("select count(*) from information_schema.role_table_grants where grantee = '{role}' \
-        and table_name = 'stats' and is_grantable = 'YES'");
+    let granted = format!(
+        "select count(*) from information_schema.role_table_grants where grantee = '{role}' \
+        and table_name = 'stats' and is_grantable = 'YES'"
+    );
     assert_eq!(count(&client, &granted).await, 1);
     let all = "select count(*) from pg_trigger where tgname = 'data_staging_audit_published'";
     assert_eq!(count(&client, all).await, 1, "the audit level stays");
@@ -73,8 +75,11 @@ async fn a_view_of_somebody_elses_on_ours_is_named_and_nothing_is_lost() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
     run(&client, OTHER_CODE).await;
-    run(&client, "insert into integration.code values ('view', 'gone', 'x'); create view theirs as table integration.stats")
-        .await;
+    run(
+        &client,
+        "insert into integration.code values ('view', 'gone', 'x'); create view theirs as table integration.stats",
+    )
+    .await;
     let error = broker.migrate().await.unwrap_err();
     assert!(format!("{error}: {:?}", std::error::Error::source(&error)).contains("theirs"), "{error:?}");
     assert_eq!(count(&client, "select count(*) from theirs").await, 0);
@@ -186,10 +191,14 @@ async fn a_program_of_the_version_before_leaves_newer_code_alone() {
 async fn another_minor_version_of_the_server_is_no_drift_and_is_recorded_by_the_next_migrate() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
-    run(&client, "update integration.fingerprints set server = server - 1, hash = case when deparsed then 'x' else hash end")
-        .await;
+    run(
+        &client,
+        "update integration.fingerprints set server = server - 1, hash = case when deparsed then 'x' else hash end",
+    )
+    .await;
     assert_eq!(drift(&broker).await, Vec::<String>::new());
-    run(&client, "create or replace function integration.ring(p_target text) returns void language sql as 'select'").await;
+    run(&client, "create or replace function integration.ring(p_target text) returns void language sql as 'select'")
+        .await;
     let ring = drift(&broker).await;
     assert_eq!(ring, ["function ring(text) is altered"], "what we wrote is compared all the same");
     assert!(broker.migrate().await.unwrap().applied.is_empty());
@@ -203,7 +212,8 @@ const SERVER: &str = "current_setting('server_version_num')::integer";
 async fn the_fix_for_an_altered_function_is_the_statement_in_force() {
     let db = Database::new().await;
     let client = db.client().await;
-    run(&client, "create or replace function integration.ring(p_target text) returns void language sql as 'select'").await;
+    run(&client, "create or replace function integration.ring(p_target text) returns void language sql as 'select'")
+        .await;
     let report = db.broker().await.examine(&Options::default()).await.unwrap();
     let ring = report.findings.into_iter().find(|finding| finding.what == "function ring(text) is altered").unwrap();
     let fix = ring.fix.unwrap();

@@ -1,25 +1,34 @@
 //! Metrics for Prometheus: an [`Observer`] that counts, and what the database says at a scrape.
 
+mod fleet;
+mod labels;
+mod names;
+
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
-use super::{
-    Event, Observer,
+use self::{
     fleet::Fleet,
-    names::metrics::{
+    labels::{Look, Operation, Run, Target},
+    names::{
         BUILD, CLAIMS, CONSUMED, END_TO_END, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, OPERATION_DURATION,
         PROCESS_DURATION, RESCUED, RETRIES, SENT, SETTLED,
     },
 };
-use crate::{broker::Broker, error::Error, outcome::Outcome};
+use crate::{
+    broker::Broker,
+    error::Error,
+    outcome::Outcome,
+    telemetry::{Event, Observer},
+};
 
 /// OpenTelemetry's advice for durations in seconds, and three below: a wake-up takes less than a millisecond.
 const SECONDS: [f64; 17] =
@@ -62,32 +71,6 @@ pub struct Metrics {
     rescued: Counter,
     reconnects: Counter,
     listener_up: Gauge<i64, AtomicI64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Target {
-    pub(super) target: Arc<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    target: Arc<str>,
-    operation: &'static str,
-    /// Empty: it went well.
-    error_type: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Run {
-    target: Arc<str>,
-    record_type: Arc<str>,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Look {
-    target: Arc<str>,
-    found: &'static str,
 }
 
 impl Default for Metrics {

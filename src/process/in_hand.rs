@@ -1,4 +1,4 @@
-//! What this process holds. A claim whose answer was lost with its connection may leave messages that belong to this
+//! The messages that this process has. A claim whose answer was lost with its connection may leave messages that belong to this
 //! process although nothing in it knows them. Nobody rescues from the living, so they are told from the others here, and
 //! given back.
 
@@ -21,7 +21,7 @@ use crate::{
 
 /// The messages and attempts that some consumer of this process knows to be its own.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct InHand {
     /// A std mutex: held for a batch's insertions, never across an await.
     known: Mutex<HashSet<(MessageId, i32)>>,
     /// Claims have it shared until what they brought is known; who looks for strays has it alone.
@@ -30,8 +30,8 @@ pub(crate) struct Held {
     doubt: AtomicBool,
 }
 
-impl Held {
-    /// Runs a claim and notes what it brought. What is held already is left out: a claim does not wait for the WAL, so after
+impl InHand {
+    /// Runs a claim and notes what it brought. What it has already is left out: a claim does not wait for the WAL, so after
     /// a crash of the server the same attempt can come a second time while its first handler is still running.
     pub(crate) async fn claim(&self, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
         let _no_search = self.claims.read().await;
@@ -96,7 +96,7 @@ impl Held {
     /// Forgets the messages when dropped; dropped before [`Settling::done`], their settle may not have happened, and they
     /// are looked for.
     pub(crate) fn settling(self: &Arc<Self>, keys: Vec<(MessageId, i32)>) -> Settling {
-        Settling { held: self.clone(), keys, done: false }
+        Settling { in_hand: self.clone(), keys, done: false }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut HashSet<(MessageId, i32)>) -> T) -> T {
@@ -111,7 +111,7 @@ fn leaves_doubt(error: &Error) -> bool {
 }
 
 /// A claim that was sent; dropped without an answer, it leaves doubt.
-struct Asked<'a>(Option<&'a Held>);
+struct Asked<'a>(Option<&'a InHand>);
 
 impl Asked<'_> {
     fn answered(mut self) {
@@ -121,16 +121,16 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if let Some(held) = self.0 {
-            held.doubt.store(true, Ordering::Relaxed);
+        if let Some(in_hand) = self.0 {
+            in_hand.doubt.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// Messages on their way out; see [`Held::settling`].
+/// Messages on their way out; see [`InHand::settling`].
 #[derive(Debug)]
 pub(crate) struct Settling {
-    held: Arc<Held>,
+    in_hand: Arc<InHand>,
     keys: Vec<(MessageId, i32)>,
     done: bool,
 }
@@ -143,9 +143,9 @@ impl Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        self.held.forget(self.keys.drain(..));
+        self.in_hand.forget(self.keys.drain(..));
         if !self.done {
-            self.held.doubt.store(true, Ordering::Relaxed);
+            self.in_hand.doubt.store(true, Ordering::Relaxed);
         }
     }
 }

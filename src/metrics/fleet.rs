@@ -10,20 +10,19 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
 
 use super::{
-    names::metrics::{BREAKER_STATE, CONSUMERS, DATABASE_UP, MESSAGES, OLDEST_AGE},
-    prometheus::Target,
+    labels::{Breaker, Depth, Target},
+    names::{BREAKER_STATE, CONSUMERS, DATABASE_UP, MESSAGES, OLDEST_AGE},
 };
 use crate::{
     broker::Broker,
     error::{Error, ErrorKind, Result},
+    outage::Outage,
     store::{BreakerRow, ConsumerRow, TargetStats},
 };
 
@@ -33,7 +32,7 @@ const KEPT: Duration = Duration::from_secs(3);
 const WITHIN: Duration = Duration::from_secs(2);
 const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fleet {
     messages: Family<Depth, Gauge<i64, AtomicI64>>,
     oldest_age: Family<Target, Gauge<f64, AtomicU64>>,
@@ -41,24 +40,23 @@ pub(super) struct Fleet {
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
     database_up: Gauge<i64, AtomicI64>,
     read_at: Option<Instant>,
-    failing: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Depth {
-    target: Arc<str>,
-    status: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Breaker {
-    breaker: String,
-    state: &'static str,
+    outage: Outage,
 }
 
 impl Fleet {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let fleet = Self::default();
+        let fleet = Self {
+            messages: Family::default(),
+            oldest_age: Family::default(),
+            consumers: Family::default(),
+            breakers: Family::default(),
+            database_up: Gauge::default(),
+            read_at: None,
+            outage: Outage::new(
+                "the counts for metrics cannot be read; trying again at each scrape",
+                "the counts for metrics can be read again",
+            ),
+        };
         registry.register(MESSAGES, "Messages in data_staging, by status", fleet.messages.clone());
         registry.register(OLDEST_AGE, "Age of the oldest pending message; 0 when none is", fleet.oldest_age.clone());
         registry.register(CONSUMERS, "Processes with a live lease that consume", fleet.consumers.clone());
@@ -83,15 +81,13 @@ impl Fleet {
         self.database_up.set(i64::from(read.is_ok()));
         match read {
             Ok((stats, breakers, consumers)) => {
-                if std::mem::take(&mut self.failing) {
-                    info!("the counts for metrics can be read again");
-                }
+                self.outage.over();
                 self.set(&stats, &breakers, &consumers);
             }
-            Err(error) if !std::mem::replace(&mut self.failing, true) => {
-                warn!(?error, "the counts for metrics cannot be read; trying again at each scrape");
+            Err(error) => {
+                // Not waited for: the next scrape comes by itself.
+                self.outage.failed(&error);
             }
-            Err(_) => {}
         }
     }
 

@@ -12,7 +12,8 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{store::Store, wake::Bell};
+use super::bell::Bell;
+use crate::store::Store;
 
 /// How long sweeps are collected: well below any interval of sweeps that makes sense.
 const COLLECT: Duration = Duration::from_millis(100);

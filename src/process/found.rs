@@ -14,9 +14,9 @@ use crate::{
 
 /// What was found since the last flush, by target.
 #[derive(Debug, Default)]
-pub(crate) struct Wakeups(Mutex<BTreeMap<String, FoundCounts>>);
+pub(crate) struct FoundAccounts(Mutex<BTreeMap<String, FoundCounts>>);
 
-impl Wakeups {
+impl FoundAccounts {
     /// Adds so many messages that one claim found.
     pub(crate) fn add(&self, target: &str, found: Found, messages: usize) {
         if messages == 0 {
