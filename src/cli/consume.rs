@@ -1,5 +1,6 @@
 //! `doorbell consume`: handle messages with a pipe or a program.
 
+pub(crate) mod concealed;
 mod exec;
 mod print;
 mod tally;
@@ -11,7 +12,7 @@ use doorbell::{Broker, ConsumerConfig};
 use tracing::warn;
 
 use self::{
-    exec::{Exec, Program},
+    exec::{Environment, Exec, Program},
     print::Print,
     tally::{Tallied, Tally},
 };
@@ -39,7 +40,8 @@ const LINES_AHEAD: usize = 500;
 ///
 /// With --exec the program runs once per message: the payload on its stdin, and DOORBELL_ID, DOORBELL_ATTEMPT,
 /// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON) and,
-/// if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld.
+/// if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
+/// this process can be read by root alone. Other secrets of the environment are handed on unless --env-clear says otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 How a program settles its message, by its exit code:
@@ -74,6 +76,14 @@ pub(crate) struct Consume {
     #[arg(long, requires = "exec")]
     shell: bool,
 
+    /// Give the program nothing of this environment but what --env names and what tells of the message
+    #[arg(long, requires = "exec")]
+    env_clear: bool,
+
+    /// Give the program this variable, also one that is withheld otherwise; may be repeated
+    #[arg(long, value_name = "NAME", requires = "exec", value_parser = variable)]
+    env: Vec<String>,
+
     /// Only these record types; may be repeated. Others wait for another consumer
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
@@ -106,6 +116,13 @@ pub(crate) struct Consume {
     watch: WatchArgs,
 }
 
+fn variable(name: &str) -> Result<String, String> {
+    match name.is_empty() || name.contains(['=', '\0']) {
+        true => Err("give the name of a variable; its value is the one that it has here".to_owned()),
+        false => Ok(name.to_owned()),
+    }
+}
+
 /// Why it stops.
 enum Stop {
     Signal,
@@ -118,6 +135,9 @@ enum Stop {
 impl Consume {
     pub(crate) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
         let program = self.program()?;
+        if program.is_some() {
+            concealed::environment();
+        }
         let tally = Arc::new(Tally::default());
         let start = async {
             let watch = self.watch.prepare().await?;
@@ -165,15 +185,24 @@ impl Consume {
         }
     }
 
+    /// Whether programs of others are started, which must not read the password of this one.
+    pub(crate) fn has_program(&self) -> bool {
+        self.exec.is_some()
+    }
+
     fn program(&self) -> Result<Option<Program>, Failure> {
         let Some(command) = &self.exec else { return Ok(None) };
         let unusable = |why: &str| Failure::new(Exit::Usage, format!("--exec {command:?}: {why}"));
+        let environment = Environment { cleared: self.env_clear, named: self.env.clone() };
         if self.shell {
-            return Ok(Some(Program { path: PathBuf::from("sh"), arguments: vec!["-c".into(), command.into()] }));
+            let arguments = vec!["-c".into(), command.into()];
+            return Ok(Some(Program { path: PathBuf::from("sh"), arguments, environment }));
         }
         let words = shell_words::split(command).map_err(|error| unusable(&error.to_string()))?;
         match words.split_first() {
-            Some((path, arguments)) => Ok(Some(Program { path: path.into(), arguments: arguments.to_vec() })),
+            Some((path, arguments)) => {
+                Ok(Some(Program { path: path.into(), arguments: arguments.to_vec(), environment }))
+            }
             None => Err(unusable("there is no program in it")),
         }
     }

@@ -22,7 +22,8 @@ const NOTHING_CHOSEN: &str = "no database is chosen, and no server of `doorbell 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct DatabaseArgs {
-    /// The database, as a libpq URI or key=value string [default: see `doorbell --help`]
+    /// The database, as a libpq URI or key=value string; ps shows it to everybody on this machine, so a password is better in
+    /// DATABASE_URL or a password file [default: see `doorbell --help`]
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 

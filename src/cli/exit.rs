@@ -4,6 +4,8 @@ use std::{error::Error as _, fmt, io, process::ExitCode};
 
 use doorbell::ErrorKind;
 
+use super::output;
+
 /// The exit codes, as `doorbell --help` says them, too; part of the contract with scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -65,7 +67,9 @@ impl Failure {
         if self.quiet {
             return Exit::Done;
         }
-        eprintln!("doorbell: {}", self.message);
+        // It may quote names, which are any text.
+        let lines: Vec<String> = self.message.lines().map(output::printable).collect();
+        eprintln!("doorbell: {}", lines.join("\n"));
         self.exit
     }
 }

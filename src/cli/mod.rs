@@ -165,6 +165,11 @@ pub(crate) fn main() -> ExitCode {
         _ => Level::WARN,
     };
     logs::start(usual, global.verbose, global.log_format);
+    if let (Command::Consume(consume), Some(url)) = (&command, global.database.named())
+        && consume.has_program()
+    {
+        consume::concealed::arguments(url);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).context("cannot start").report().into(),

@@ -15,7 +15,27 @@ pub(crate) fn line(data: impl Display) -> Result<()> {
 
 /// One JSON document on one line.
 pub(crate) fn json(data: &impl Serialize) -> Result<()> {
-    line(serde_json::to_string(data)?)
+    json_text(serde_json::to_string(data)?)
+}
+
+/// The same, where its text is there already.
+pub(crate) fn json_text(text: String) -> Result<()> {
+    line(shown(text))
+}
+
+/// JSON as it may be written to stdout: on a terminal without characters that would steer it, which JSON allows in its
+/// strings and which may be written otherwise there. Programs get the text as it is.
+pub(crate) fn shown(json: String) -> String {
+    if !stdout().is_terminal() || !json.contains(steers) {
+        return json;
+    }
+    json.chars().fold(String::with_capacity(json.len()), |mut text, c| {
+        match steers(c) {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+        text
+    })
 }
 
 /// A table: with borders on a terminal, where columns of numbers are aligned to the right; lines of tab-separated fields,
@@ -54,5 +74,12 @@ pub(crate) fn cut(text: &str, chars_max: usize) -> String {
 
 /// Names are any text: one with a tab must not shift columns, one with an escape sequence must not steer the terminal.
 pub(crate) fn printable(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    cell.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a terminal would obey it instead of showing it: controls, of which the 8-bit ones begin sequences as ESC does, and
+/// marks that change the direction of what follows.
+fn steers(c: char) -> bool {
+    let directs = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || directs
 }

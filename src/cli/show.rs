@@ -45,7 +45,7 @@ impl Show {
         };
         let history = broker.history(self.id).await?;
         if global.json {
-            output::line(as_json(&message, &history)?)?;
+            output::json_text(as_json(&message, &history)?)?;
             return Ok(Exit::Done);
         }
         for (name, value) in fields(&message) {

@@ -1,14 +1,17 @@
 //! `--metrics`: how a command that keeps running can be watched, over HTTP.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use axum::{
     Router,
-    extract::State,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::get,
@@ -110,7 +113,8 @@ impl Watch {
             .route("/metrics", get(metrics))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
-            .with_state(Arc::new(Answers { broker, metrics: self.metrics, watched }));
+            .with_state(Arc::new(Answers { broker, metrics: self.metrics, watched, was_ready: AtomicBool::new(true) }))
+            .into_make_service_with_connect_info::<SocketAddr>();
         serving.spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 warn!(%error, "metrics and health are not served any more");
@@ -124,6 +128,8 @@ struct Answers {
     broker: Broker,
     metrics: Arc<Metrics>,
     watched: Watched,
+    /// What the last probe was told: the log has each change once.
+    was_ready: AtomicBool,
 }
 
 async fn metrics(State(answers): State<Arc<Answers>>) -> impl IntoResponse {
@@ -139,12 +145,26 @@ async fn healthz(State(answers): State<Arc<Answers>>) -> impl IntoResponse {
     said(if moving { Ok(()) } else { Err("the loop does not move; restart this process".to_owned()) })
 }
 
-/// Whether it can do its work now.
-async fn readyz(State(answers): State<Arc<Answers>>) -> impl IntoResponse {
-    said(match timeout(READY_WITHIN, answers.ready()).await {
+/// Whether it can do its work now. Why it cannot names hosts and roles: that is for the log and for this machine.
+async fn readyz(
+    State(answers): State<Arc<Answers>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+) -> (StatusCode, String) {
+    let answer = match timeout(READY_WITHIN, answers.ready()).await {
         Ok(ready) => ready,
         Err(_) => Err(format!("the database did not answer within {} s", READY_WITHIN.as_secs())),
-    })
+    };
+    if answers.was_ready.swap(answer.is_ok(), Ordering::Relaxed) != answer.is_ok() {
+        match &answer {
+            Ok(()) => info!("ready again"),
+            Err(reason) => info!(reason, "not ready"),
+        }
+    }
+    said(answer.map_err(|reason| for_whom(peer.ip(), reason)))
+}
+
+fn for_whom(peer: IpAddr, reason: String) -> String {
+    if peer.to_canonical().is_loopback() { reason } else { "not ready".to_owned() }
 }
 
 fn said(answer: Result<(), String>) -> (StatusCode, String) {
@@ -168,5 +188,21 @@ impl Answers {
         Err("bells do not arrive, so this consumer sweeps: the listener is down, or a pooler is in the way; \
              doorbell doctor says more. Where sweeping is meant, switch the target's bell off"
             .to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_not_told_why() {
+        let told = |peer: &str| for_whom(peer.parse().unwrap(), "role billing may not log in".to_owned());
+        for here in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(told(here), "role billing may not log in", "{here}");
+        }
+        for elsewhere in ["10.0.0.7", "2001:db8::1", "::ffff:10.0.0.7", "0.0.0.0"] {
+            assert_eq!(told(elsewhere), "not ready", "{elsewhere}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod many;
 mod operate;
 mod publish;
 mod stats;
+mod steering;
 mod terminal;
 mod transcripts;
 

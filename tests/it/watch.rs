@@ -1,5 +1,7 @@
 //! How the program is watched: metrics and health over HTTP, logs, and the doctor on the command line.
 
+use std::net::{IpAddr, UdpSocket};
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
@@ -15,7 +17,11 @@ use crate::{
 
 /// The program with `--metrics`, and where it serves them.
 async fn watched(db: &Database, arguments: &[&str]) -> (Running, String) {
-    let watched = [arguments, &["--metrics", "127.0.0.1:0", "--log-format", "json"]].concat();
+    watched_at("127.0.0.1:0", db, arguments).await
+}
+
+async fn watched_at(metrics: &str, db: &Database, arguments: &[&str]) -> (Running, String) {
+    let watched = [arguments, &["--metrics", metrics, "--log-format", "json"]].concat();
     let mut program = Running::start(doorbell(db, &watched));
     let line: Value = serde_json::from_str(&program.log_line("serving /metrics").await).expect("a line of JSON");
     (program, line["address"].as_str().expect("it says where").to_owned())
@@ -103,6 +109,32 @@ async fn a_consumer_that_no_bell_reaches_is_ready_only_where_sweeping_is_meant()
     assert_eq!(get(&address, "/readyz").await, (200, "ok\n".to_owned()));
     program.signal(Signal::SIGTERM);
     assert_eq!(program.ended().await, 0);
+}
+
+/// The address that this machine has for others; nothing is sent to find it.
+fn address_for_others() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_consumer_is_not_ready_is_told_to_its_machine_and_its_log_alone() {
+    let db = Database::new().await;
+    let proxy = Proxy::to(&db.url).await;
+    proxy.set(Weather::DEAF);
+    let (mut program, address) =
+        watched_at("0.0.0.0:0", &Database { url: proxy.url.clone() }, &["consume", "billing"]).await;
+    let port = address.rsplit_once(':').unwrap().1;
+    let (status, reason) = get(&format!("127.0.0.1:{port}"), "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(reason.contains("bells do not arrive"), "{reason}");
+    let logged: Value = serde_json::from_str(&program.log_line("not ready").await).unwrap();
+    assert!(logged["reason"].as_str().unwrap().contains("bells do not arrive"), "{logged}");
+    match address_for_others() {
+        Some(ip) => assert_eq!(get(&format!("{ip}:{port}"), "/readyz").await, (503, "not ready\n".to_owned())),
+        None => eprintln!("this machine has no address for others: only the unit test in watch.rs covers them"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,15 @@ const RETRY_LATER: i32 = 75;
 pub(super) struct Program {
     pub(super) path: PathBuf,
     pub(super) arguments: Vec<String>,
+    pub(super) environment: Environment,
+}
+
+/// What a program gets of our own environment.
+pub(super) struct Environment {
+    /// Nothing but what is named.
+    pub(super) cleared: bool,
+    /// This in any case.
+    pub(super) named: Vec<String>,
 }
 
 /// Runs it for every message.
@@ -57,13 +66,7 @@ impl Exec {
     fn command(&self, delivery: &Delivery) -> Result<Command, serde_json::Error> {
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments);
-        // What handles a message has no business in the database that holds all of them.
-        for (name, _) in std::env::vars_os() {
-            let bytes = name.as_encoded_bytes();
-            if bytes.starts_with(b"PG") || bytes == b"DATABASE_URL" || bytes == b"DOORBELL_DATABASE_URL" {
-                command.env_remove(name);
-            }
-        }
+        self.program.environment.hand_on(&mut command);
         command
             .env("DOORBELL_ID", delivery.id.to_string())
             .env("DOORBELL_ATTEMPT", delivery.attempt.to_string())
@@ -80,6 +83,23 @@ impl Exec {
         // A group of its own: Ctrl-C reaches us alone, and a kill reaches all of its children.
         command.process_group(0).stdin(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
+    }
+}
+
+impl Environment {
+    fn hand_on(&self, command: &mut Command) {
+        if self.cleared {
+            command.env_clear();
+        }
+        for (name, value) in std::env::vars_os() {
+            let bytes = name.as_encoded_bytes();
+            if self.named.iter().any(|named| named.as_bytes() == bytes) {
+                command.env(name, value);
+            } else if bytes.starts_with(b"PG") || bytes == b"DATABASE_URL" || bytes == b"DOORBELL_DATABASE_URL" {
+                // What handles a message has no business in the database that holds all of them.
+                command.env_remove(name);
+            }
+        }
     }
 }
 

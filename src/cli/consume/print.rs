@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::tally::Tally;
-use crate::cli::{exit::Failure, timestamp::rfc3339};
+use crate::cli::{exit::Failure, output, timestamp::rfc3339};
 
 /// Completes a message when its line is written.
 pub(super) struct Print {
@@ -36,9 +36,9 @@ impl Print {
 #[async_trait]
 impl Handler for Print {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        let mut line = serde_json::to_vec(&Line::new(&delivery)?)?;
-        line.push(b'\n');
-        match self.write(&line).await {
+        let mut line = output::shown(serde_json::to_string(&Line::new(&delivery)?)?);
+        line.push('\n');
+        match self.write(line.as_bytes()).await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => match self.tally.give_up(Failure::from(error).context("cannot write to stdout")).await {},
         }

@@ -142,3 +142,61 @@ async fn a_second_signal_ends_it_at_once_and_its_programs_with_it() {
     // Ends only when the program, which holds stdout as well, has been killed.
     assert_eq!(running.ended().await, 130);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_gets_only_the_named_part_of_the_environment_when_told_so() {
+    let db = Database::new().await;
+    publish(&db, "1\n").await;
+    let arguments = ["consume", "billing", "--exec", "/usr/bin/env", "--count", "1", "--env-clear", "--env", "WANTED"];
+    let mut command = doorbell(&db, &[&arguments[..], &["--env", "PGAPPNAME", "--env", "UNSET"]].concat());
+    command.env("WANTED", "a").env("SECRET", "hunter2").env("PGAPPNAME", "b").env("PGUSER", "postgres");
+    let output = ended(command).await;
+    ends_with(&output, 0);
+    let said = out(&output);
+    let others: Vec<&str> = said.lines().filter(|line| !line.starts_with("DOORBELL_")).collect();
+    assert_eq!(others, ["PGAPPNAME=b", "WANTED=a"]);
+    assert!(said.contains("DOORBELL_ID=1") && !said.contains("DATABASE_URL"), "{said}");
+    let refused = ended(doorbell(&db, &["consume", "billing", "--exec", "env", "--env", "A=b"])).await;
+    ends_with(&refused, 2);
+}
+
+/// The program as an account for which files have owners, which they have not for root: that of the private server.
+#[cfg(target_os = "linux")]
+fn as_somebody(db: &Database, arguments: &[&str]) -> (Command, tempfile::TempDir) {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let place = tempfile::tempdir().unwrap();
+    let mut command = doorbell(db, arguments);
+    if nix::unistd::geteuid().is_root() {
+        let sockets = db.url.split(' ').find_map(|pair| pair.strip_prefix("host=")).unwrap();
+        let program = place.path().join("doorbell");
+        std::fs::copy(env!("CARGO_BIN_EXE_doorbell"), &program).unwrap();
+        std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let mut copied = Command::new(program);
+        copied.args(arguments).kill_on_drop(true).env("DOORBELL_DATABASE_URL", &db.url).current_dir("/");
+        copied.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let server = std::fs::metadata(sockets).unwrap();
+        copied.uid(server.uid()).gid(server.gid());
+        command = copied;
+    }
+    (command, place)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_cannot_read_the_password_from_the_process_that_started_it() {
+    let db = Database::new().await;
+    publish(&db, "1\n2\n").await;
+    let look = "cat /proc/$PPID/environ; tr '\\0' ' ' < /proc/$PPID/cmdline";
+    let arguments = ["consume", "billing", "--shell", "--exec", look, "--count", "1"];
+    let (mut command, _place) = as_somebody(&db, &arguments);
+    command.env("DOORBELL_DATABASE_URL", format!("{} password=hunter2", db.url));
+    let url = format!("{} password=hunter3", db.url);
+    let (named, _another) = as_somebody(&db, &[&["--database-url", &url], &arguments[..]].concat());
+    for command in [command, named] {
+        let output = ended(command).await;
+        ends_with(&output, 0);
+        let (said, complained) = (out(&output), err(&output));
+        assert!(said.contains("consume billing --shell") && !said.contains("hunter"), "{said}");
+        assert!(complained.contains("/environ: Permission denied"), "{complained}");
+    }
+}
