@@ -65,7 +65,7 @@ impl Recorded {
 }
 
 fn newer(what: &str) -> Error {
-    Error::new(ErrorKind::Schema, format!("the schema is newer than this program ({what}); use a newer doorbell"))
+    Error::new(ErrorKind::Schema, format!("the schema is newer than this program ({what}): use a newer doorbell"))
 }
 
 fn is_newer(one: &str, other: &str) -> bool {
