@@ -55,7 +55,7 @@ async fn a_database_with_hostile_settings_gets_the_same_schema_and_the_doctor_fi
     let broker = db.broker().await;
     broker.migrate().await.unwrap();
     assert!(broker.migrate().await.unwrap().applied.is_empty());
-    let report = broker.examine(&Options::default()).await.unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
     let drift: Vec<_> = report.findings.iter().filter(|f| f.check == "drift" && f.level > Level::Ok).collect();
     assert!(drift.is_empty(), "{drift:#?}");
 

@@ -30,7 +30,7 @@ async fn the_script_for_another_name_makes_what_migrate_makes() {
     client.batch_execute(&migrate::script(&Schema::new("orders").unwrap())).await.unwrap();
     let broker = installed(&db, "orders").await;
     assert!(broker.migrate().await.unwrap().applied.is_empty());
-    let report = broker.examine(&Options::default()).await.unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
     let ills: Vec<_> = report.findings.iter().filter(|f| f.check == "drift" && f.level > Level::Ok).collect();
     assert!(ills.is_empty(), "{ills:#?}");
 }
@@ -54,10 +54,10 @@ async fn everything_works_under_another_name() {
     told.take(502).await;
     consumer.shutdown().await.unwrap();
 
-    assert_eq!(broker.explain(id).await.unwrap()[0].code, "completed");
-    assert_eq!(broker.stats().await.unwrap()[0].target, "billing");
-    broker.maintain().await.unwrap();
-    let report = broker.examine(&Options::default()).await.unwrap();
+    assert_eq!(broker.operator().explain(id).await.unwrap()[0].code, "completed");
+    assert_eq!(broker.operator().stats().await.unwrap()[0].target, "billing");
+    broker.operator().maintain().await.unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
     let own = |f: &&doorbell::doctor::Finding| {
         f.level > Level::Ok && !["connections", "settings", "maintenance"].contains(&f.check)
     };
@@ -96,12 +96,12 @@ async fn two_installations_in_one_database_neither_hear_nor_disturb_each_other()
     assert_eq!(told.rest().count(), 0);
 
     // A limit's lock, a pause and a breaker are one installation's, too.
-    one.pause("billing", None).await.unwrap();
+    one.operator().pause("billing", None).await.unwrap();
     let id = other.producer("shop").publish(&message("billing", 4)).await.unwrap();
     assert_eq!(other_told.next().await.id, id);
     consumer.shutdown().await.unwrap();
     other_consumer.shutdown().await.unwrap();
     client.batch_execute("drop schema orders cascade").await.unwrap();
-    let report = one.examine(&Options::default()).await.unwrap();
+    let report = one.operator().doctor(&Options::default()).await.unwrap();
     assert!(report.findings.iter().all(|f| f.check != "drift" || f.level == Level::Ok), "{report:#?}");
 }

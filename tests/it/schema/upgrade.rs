@@ -21,7 +21,7 @@ async fn run(client: &Client, sql: &str) {
 }
 
 async fn drift(broker: &Broker) -> Vec<String> {
-    let report = broker.examine(&Options::default()).await.unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
     let ills = report.findings.into_iter().filter(|finding| finding.check == "drift" && finding.level > Level::Ok);
     ills.map(|finding| finding.what).collect()
 }
@@ -214,7 +214,7 @@ async fn the_fix_for_an_altered_function_is_the_statement_in_force() {
     let client = db.client().await;
     run(&client, "create or replace function integration.ring(p_target text) returns void language sql as 'select'")
         .await;
-    let report = db.broker().await.examine(&Options::default()).await.unwrap();
+    let report = db.broker().await.operator().doctor(&Options::default()).await.unwrap();
     let ring = report.findings.into_iter().find(|finding| finding.what == "function ring(text) is altered").unwrap();
     let fix = ring.fix.unwrap();
     let (_, bell) = migrate::CODE.iter().find(|(name, _)| *name == "code/bell").unwrap();
