@@ -87,7 +87,7 @@ fn no_stored_time_is_compared_with_the_local_clock() {
 fn tests_wait_for_events_and_not_for_time() {
     let sleeps = |line: &str| line.contains("sleep(") && !line.contains("line.contains");
     // The proxy delays and the nemesis paces itself: there, time is part of the fault.
-    let except = ["tests/it/support.rs", "tests/it/proxy.rs", "tests/it/torture/pace.rs"];
+    let except = ["tests/it/support.rs", "tests/it/proxy.rs", "tests/it/torture/pace.rs", "tests/it/failover/pace.rs"];
     none("wait for an event (support.rs has `soon` and `until`)", breaches("tests", &except, sleeps));
 }
 

@@ -15,6 +15,7 @@ mod doctor;
 mod effects;
 mod examples;
 mod explain;
+mod failover;
 mod follow;
 mod handlers;
 mod house_rules;
