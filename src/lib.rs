@@ -35,6 +35,8 @@
 //!
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
 
+#![warn(clippy::unwrap_used)]
+
 mod error;
 mod filter;
 mod message;

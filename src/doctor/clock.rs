@@ -9,6 +9,7 @@ const APART: Duration = Duration::from_secs(2);
 const SQL: &str = "select clock_timestamp(), extract(epoch from integration.clock() - clock_timestamp())::float8";
 
 /// Compares this machine's clock with the server's: the only place that does. Nothing else in Doorbell cares.
+#[expect(clippy::disallowed_methods, reason = "the two clocks are what is compared")]
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let before = SystemTime::now();
     let row = session.row(SQL).await?;

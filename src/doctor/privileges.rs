@@ -44,7 +44,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     if !usage {
         return Ok(vec![Finding::problem("privileges", format!("role {role} may not even look into the schema")).fix(
             format!(
-                "grant usage on schema integration to {}; and the rights of a publisher or consumer, see README, Roles",
+                "grant usage on schema integration to {}; and the rights of a publisher or consumer, see docs/deploy.md, Roles",
                 identifier(&role)
             ),
         )]);
@@ -93,7 +93,7 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
     }
     vec![match may.as_slice() {
         [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume"))
-            .fix("grant it the rights of a publisher or a consumer, see README, Roles"),
+            .fix("grant it the rights of a publisher or a consumer, see docs/deploy.md, Roles"),
         may => Finding::ok(
             "privileges",
             format!("role {role} may {}{}", may.join(", "), if owner { ", and owns the schema" } else { "" }),

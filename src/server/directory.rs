@@ -199,6 +199,7 @@ fn is_abandoned(run: &Path) -> bool {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the age of a file is by this machine's clock")]
 fn is_stale(template: &Path) -> bool {
     let changed = template.symlink_metadata().and_then(|m| m.modified());
     changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > TEMPLATE_AGE_MAX))

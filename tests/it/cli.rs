@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use self::terminal::Terminal;
-use crate::support::{Database, count, soon};
+use crate::support::{Database, count, grants, soon};
 
 /// The demo takes about ten seconds by design, and shares the machine with all other tests.
 const DEMO_MAX: Duration = Duration::from_secs(120);

@@ -3,7 +3,7 @@
 use doorbell::{ConsumerConfig, Outcome};
 use tokio_postgres::Client;
 
-use crate::support::{Database, connect, count, plain_insert, soon, stop_the_clock as at, until};
+use crate::support::{Database, connect, count, grants, plain_insert, soon, stop_the_clock as at, until};
 
 /// What `integration.explain` says, in a transaction that may change nothing and lock no row.
 async fn explain(client: &Client, id: i64) -> Vec<(String, String, Option<String>)> {
@@ -404,19 +404,12 @@ async fn a_row_that_another_transaction_holds_says_whose() {
     assert_eq!(codes(&client, id).await, ["ready"]);
 }
 
-/// What the README grants to a consumer.
-const CONSUMER: &str = "grant usage on schema integration to {role}; \
-    grant select, insert, update on integration.data_staging, integration.breakers to {role}; \
-    grant select, insert, update, delete on integration.consumers to {role}; \
-    grant select on integration.settings, integration.targets, integration.retry_policies, integration.migrations to {role}; \
-    grant insert on integration.audit_log to {role}";
-
 #[tokio::test]
 async fn the_rights_of_a_consumer_are_enough_to_explain_what_is_there() {
     let db = Database::new().await;
     let client = db.client().await;
     let role = format!("consumer_{}", db.name());
-    run(&client, &format!("create role {role} login; {}", CONSUMER.replace("{role}", &role))).await;
+    run(&client, &format!("create role {role} login; {}", grants("consumer", &role))).await;
     for _ in 0..4 {
         plain_insert(&client, "billing", "1").await;
     }

@@ -294,3 +294,19 @@ impl Ear {
 pub(crate) async fn channel(client: &Client, target: &str) -> String {
     client.query_one("select integration.channel($1)", &[&target]).await.unwrap().get(0)
 }
+
+/// What the page about deploying grants to a publisher, a consumer or an operator, for a role of another name.
+pub(crate) fn grants(to: &str, role: &str) -> String {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy.md")).unwrap();
+    let end = format!(" to doorbell_{to};");
+    let lines = page.lines().filter(|line| line.starts_with("grant ") && line.contains(&end));
+    let of_others = "grant doorbell_";
+    let granted: Vec<String> = lines
+        .map(|line| match line.strip_prefix(of_others) {
+            Some(other) => grants(other.split(' ').next().unwrap(), role),
+            None => line.replace(&end, &format!(" to {role};")),
+        })
+        .collect();
+    assert!(!granted.is_empty(), "no grants to doorbell_{to} in docs/deploy.md");
+    granted.join("\n")
+}

@@ -113,6 +113,7 @@ impl Report {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the report is dated")]
     async fn write(self, global: &Global) -> Result<Exit, Failure> {
         let directory = self.out.parent().unwrap_or(Path::new("")).join(&self.plots);
         std::fs::create_dir_all(&directory).map_err(|error| named(&directory, error))?;

@@ -24,20 +24,13 @@ async fn operators_cancel_redrive_pause_and_resume() {
     assert_eq!(running.ended().await, 0);
 }
 
-/// What an operator needs, as the README has it.
-const OPERATOR: &str = "grant usage on schema integration to {role}; \
-    grant select on all tables in schema integration to {role}; \
-    grant update on integration.data_staging to {role}; \
-    grant insert, update on integration.targets, integration.breakers to {role}; \
-    grant insert on integration.audit_log to {role}";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_of_an_operator_are_enough_for_every_command_and_for_nothing_else() {
     let db = Database::new().await;
     let client = db.client().await;
     publish(&db, "1\n2\n3\n").await;
     let role = format!("operator_{}", db.name());
-    let grants = OPERATOR.replace("{role}", &role);
+    let grants = grants("operator", &role);
     client.batch_execute(&format!("create role {role} login; {grants}")).await.unwrap();
     let url = db.url.replace("user=postgres", &format!("user={role}"));
     for (command, exit) in [

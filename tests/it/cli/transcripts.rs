@@ -40,7 +40,7 @@ async fn said(db: &Database, command: &str) -> String {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     assert_eq!(arguments[0], "doorbell", "{command}");
     let mut program = doorbell(db, &arguments[1..]);
-    program.env("PGAPPNAME", "anna");
+    program.env("PGAPPNAME", "anna").env("RUST_LOG", "off");
     Terminal::start(program).all().await.replace('\r', "")
 }
 
@@ -67,4 +67,14 @@ async fn the_guide_to_messages_that_do_not_move_is_what_happens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operations_guide_is_what_happens() {
     is_what_happens("operations.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_about_deploying_is_what_happens() {
+    is_what_happens("deploy.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_about_the_command_line_is_what_happens() {
+    is_what_happens("command-line.md").await;
 }

@@ -84,6 +84,7 @@ impl Log {
 }
 
 /// Not a test of its own: what the processes started by [`Worker::start`] do.
+#[expect(clippy::disallowed_methods, reason = "its log is read beside those of others on this machine")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consumer_process() {
     let (Ok(url), Ok(log)) = (std::env::var(URL), std::env::var(LOG)) else { return };
