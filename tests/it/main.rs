@@ -38,6 +38,7 @@ mod model;
 mod operate;
 mod path;
 mod plans;
+mod pooler;
 mod proxy;
 mod publish;
 mod restart;
