@@ -37,44 +37,52 @@
 
 #![warn(clippy::unwrap_used)]
 
-mod error;
-mod filter;
-mod message;
-mod outcome;
+// From the front door down: a module depends on those below it, and a test says so.
+#[cfg(feature = "metrics")]
+mod metrics;
 
-pub mod doctor;
+mod operations;
 
 mod broker;
-mod operations;
-mod producer;
+pub mod doctor;
 
-mod follow;
+mod producer;
 
 mod consumer;
 mod handler;
 mod shutdown;
 
-mod telemetry;
+mod follow;
 
-mod held;
-mod maintenance;
+mod core;
+
 mod process;
-mod sweep;
-mod wake;
-mod wakeups;
+
+mod maintenance;
 
 pub mod migrate;
 mod store;
 
-mod backoff;
+mod config;
+mod telemetry;
+
 mod connection;
+mod outage;
 
-#[cfg(feature = "server")]
-pub mod server;
+mod backoff;
 
-pub use broker::{Broker, BrokerConfig, Client};
+mod filter;
+
+mod message;
+mod outcome;
+
+mod error;
+
+pub use broker::Broker;
+pub use config::BrokerConfig;
 pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
+pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Order, Status};
 pub use follow::Follower;
@@ -90,7 +98,7 @@ pub use store::{
 };
 
 #[cfg(feature = "metrics")]
-pub use telemetry::Metrics;
+pub use metrics::Metrics;
 pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.

@@ -2,11 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
 
 use crate::{
     backoff,
@@ -15,12 +12,8 @@ use crate::{
     store::{Maintained, Store},
 };
 
-/// Between two rounds of whoever does the maintenance.
-const ROUND: Duration = Duration::from_secs(2);
-/// Between two questions of whoever does not, whether somebody does.
-const QUESTION: Duration = Duration::from_secs(5);
 /// How long nobody else takes the maintenance over from a process that has stopped doing it.
-const LEAD: Duration = Duration::from_secs(15);
+pub(crate) const LEAD: Duration = Duration::from_secs(15);
 /// From the end of one walk over the old messages to the next; longer after a long one, which then costs 2 % of the time.
 const CLEANING: Duration = Duration::from_secs(60);
 const WALK_SHARE: u32 = 50;
@@ -37,7 +30,7 @@ const SLICE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Maintenance {
     store: Store,
-    name: String,
+    name: Arc<str>,
     next_fold: Instant,
     cleaning: Cleaning,
 }
@@ -53,9 +46,15 @@ enum Cleaning {
 }
 
 impl Maintenance {
-    pub(crate) fn new(store: Store, name: impl AsRef<str>) -> Self {
+    /// `name`: who does it, unique among the processes that may.
+    pub(crate) fn new(store: Store, name: Arc<str>) -> Self {
         let now = Instant::now();
-        Self { store, name: name.as_ref().to_owned(), next_fold: now, cleaning: Cleaning::Due(now) }
+        Self { store, name, next_fold: now, cleaning: Cleaning::Due(now) }
+    }
+
+    /// From now on somebody else by name.
+    pub(crate) fn rename(&mut self, name: &Arc<str>) {
+        self.name.clone_from(name);
     }
 
     /// One round, about every two seconds: rescues, promotes, folds counters, and cleans for a second at most where that is
@@ -164,53 +163,5 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
             return Ok(done);
         }
         sleep(began.elapsed() * BATCH_SHARE).await;
-    }
-}
-
-/// Offers to do the maintenance, and does it while nobody else does. `questions` has a connection of its own, `store` may
-/// be kept busy by handlers. Whoever fails twice steps back for as long as others need to take over.
-pub(crate) async fn run(questions: Store, store: Store, incarnation: watch::Receiver<Arc<str>>) {
-    let mut maintenance = Maintenance::new(store, incarnation.borrow().clone());
-    let mut failures = 0u32;
-    let mut leading = false;
-    loop {
-        let wait = match (failures, leading) {
-            (0, true) => ROUND,
-            // A lost connection is no reason to step back.
-            (0, false) | (1, _) => QUESTION,
-            _ => LEAD * 2,
-        };
-        sleep(backoff::jittered(wait, rand::random())).await;
-        let name = incarnation.borrow().clone();
-        if *maintenance.name != *name {
-            maintenance.name = name.to_string();
-        }
-        let asked = async {
-            // Over the own connection first: most processes learn here that there is nothing to do.
-            if leading || questions.lead(&name, LEAD).await? { maintenance.round().await } else { Ok(None) }
-        };
-        match asked.await {
-            Ok(done) => {
-                if failures > 0 {
-                    info!(failures, "the maintenance works again");
-                }
-                failures = 0;
-                if done.is_some() != leading {
-                    leading = done.is_some();
-                    debug!(leading, "who does the maintenance has changed");
-                }
-                match done {
-                    Some(done) if !done.is_idle() => debug!(?done, "maintained"),
-                    _ => {}
-                }
-            }
-            Err(error) => {
-                if failures == 0 {
-                    warn!(?error, "the maintenance failed; leaving it to others for a while, then trying again");
-                }
-                failures += 1;
-                leading = false;
-            }
-        }
     }
 }

@@ -1,32 +1,32 @@
 //! Publishing as one application.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_postgres::Transaction;
 
 use crate::{
-    backoff,
-    broker::Broker,
+    core::Core,
     error::Result,
     message::{Message, MessageId, check_name},
+    outage::Outage,
     store,
 };
 
 /// About ten seconds in all.
 const RETRIES: u32 = 10;
-const RETRY_BASE: Duration = Duration::from_millis(50);
+const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// Publishes as one source application. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Producer {
-    broker: Broker,
+    core: Arc<Core>,
     source: String,
 }
 
 impl Producer {
-    pub(crate) fn new(broker: Broker, source: String) -> Self {
-        Self { broker, source }
+    pub(crate) fn new(core: Arc<Core>, source: String) -> Self {
+        Self { core, source }
     }
 
     /// Publishes one message in a transaction of its own and returns its id.
@@ -41,9 +41,9 @@ impl Producer {
     pub async fn publish(&self, message: &Message) -> Result<MessageId> {
         self.check(message)?;
         let harmless = message.dedup_key.is_some();
-        let publishing = self.broker.store().telemetry().publishing(std::slice::from_ref(message));
+        let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
-        let publish = retried(harmless, || self.broker.store().publish(&self.source, &traced[0]));
+        let publish = retried(harmless, || self.core.store().publish(&self.source, &traced[0]));
         publishing.run(publish, |id| Some(*id)).await
     }
 
@@ -57,20 +57,20 @@ impl Producer {
             return Ok(Vec::new());
         }
         let harmless = messages.iter().all(|message| message.dedup_key.is_some());
-        let publishing = self.broker.store().telemetry().publishing(messages);
+        let publishing = self.core.store().telemetry().publishing(messages);
         let traced = publishing.traced();
-        let publish = retried(harmless, || self.broker.store().publish_many(&self.source, &traced));
+        let publish = retried(harmless, || self.core.store().publish_many(&self.source, &traced));
         publishing.run(publish, |_| None).await
     }
 
     /// Publishes inside the caller's transaction, in one round trip: the message and the business data appear together or
-    /// not at all. [`Broker::client`] has a transaction for it; a deadpool transaction derefs to the type wanted here.
+    /// not at all. [`Broker::client`](crate::Broker::client) has a transaction for it; a deadpool transaction derefs to the type wanted here.
     ///
     /// # Errors
     /// As [`publish`](Self::publish). After a database error the transaction can only be rolled back.
     pub async fn publish_in(&self, tx: &Transaction<'_>, message: &Message) -> Result<MessageId> {
         self.check(message)?;
-        let publishing = self.broker.store().telemetry().publishing(std::slice::from_ref(message));
+        let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
         publishing.run(store::publish_in(tx, &self.source, &traced[0]), |id| Some(*id)).await
     }
@@ -84,7 +84,7 @@ impl Producer {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let publishing = self.broker.store().telemetry().publishing(messages);
+        let publishing = self.core.store().telemetry().publishing(messages);
         let traced = publishing.traced();
         publishing.run(store::publish_many_in(tx, &self.source, &traced), |_| None).await
     }
@@ -101,7 +101,7 @@ impl Producer {
     fn check_all(&self, messages: &[Message]) -> Result<()> {
         check_name("source", &self.source)?;
         messages.iter().enumerate().try_for_each(|(at, message)| {
-            message.validate(self.broker.payload_bytes_max()).map_err(|error| match messages.len() {
+            message.validate(self.core.config().payload_bytes_max).map_err(|error| match messages.len() {
                 1 => error,
                 _ => error.context(format_args!("message {} of {}", at + 1, messages.len())),
             })
@@ -110,16 +110,9 @@ impl Producer {
 }
 
 /// Repeats a publish that is harmless to repeat while its errors are transient: a restart or failover passes unnoticed.
-async fn retried<T, F: Future<Output = Result<T>>>(harmless: bool, mut publish: impl FnMut() -> F) -> Result<T> {
-    let mut failures = 0;
-    loop {
-        match publish().await {
-            Err(error) if harmless && error.is_transient() && failures < RETRIES => {
-                failures += 1;
-                tracing::debug!(?error, failures, "publishing again under the same dedup key");
-                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
-            }
-            result => return result,
-        }
-    }
+async fn retried<T, F: Future<Output = Result<T>>>(harmless: bool, publish: impl FnMut() -> F) -> Result<T> {
+    Outage::of_one_call("publishing again under the same dedup key until it works")
+        .pauses(RETRY_BASE, RETRY_CAP)
+        .repeat(|error, failures| harmless && error.is_transient() && failures < RETRIES, publish)
+        .await
 }

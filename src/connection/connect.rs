@@ -31,7 +31,7 @@ use super::{
     ssl::SslMode,
     tls::{self, Encryption},
 };
-use crate::Result;
+use crate::error::Result;
 
 type Connected = (Client, Messages);
 

@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Where missing connection settings are looked up.
 pub(super) trait Environment {

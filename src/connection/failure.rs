@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::host::Host;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// Why one way to a host did not work.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::keys::Values;
-use crate::Result;
+use crate::error::Result;
 
 const DEFAULT_PORT: u16 = 5432;
 

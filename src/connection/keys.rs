@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{environment::Environment, service, string::Pair};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What becomes of a key that libpq knows.
 #[derive(Clone, Copy)]

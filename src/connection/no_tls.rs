@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::tls::NoTlsStream;
 
 use super::ssl::Ssl;
-use crate::Result;
+use crate::error::Result;
 
 /// There is none.
 pub(super) struct Encryption(Infallible);

@@ -14,7 +14,7 @@ use deadpool::{
 use deadpool_postgres::ClientWrapper;
 
 use super::settings::Settings;
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A bounded set of connections, opened when needed.
 ///

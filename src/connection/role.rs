@@ -28,7 +28,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    pub(super) fn read(values: &Values) -> crate::Result<Self> {
+    pub(super) fn read(values: &Values) -> crate::error::Result<Self> {
         let choices = [
             ("any", Self::Any),
             ("read-write", Self::ReadWrite),

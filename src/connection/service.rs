@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{environment::Environment, string::Pair};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Reads the settings of the service that the connection string or `PGSERVICE` names, if any does.
 ///

@@ -15,7 +15,7 @@ use super::{
     ssl::Ssl,
     string,
 };
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The variables that hold a whole connection string, in the order in which they are asked.
 const URL_VARIABLES: [&str; 2] = ["DOORBELL_DATABASE_URL", "DATABASE_URL"];

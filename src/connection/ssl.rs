@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{environment::Environment, keys::Values};
-use crate::Result;
+use crate::error::Result;
 
 /// Whether to encrypt and what to check, with libpq's words and meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]

@@ -3,7 +3,7 @@
 //! Nothing here knows what a key means. No error repeats any part of the text: what looks like a host or a port is
 //! often half of a password whose `/` or `@` was not percent-encoded.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// One setting as written. A later one replaces an earlier one of the same key.
 pub(super) type Pair = (String, String);

@@ -20,7 +20,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::ssl::{Identity, Protocol, Roots, Ssl, SslMode};
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A TCP stream that is encrypted.
 type TlsStream = <MakeRustlsConnect as MakeTlsConnect<TcpStream>>::Stream;

@@ -10,8 +10,8 @@ use super::{
     run::{Loop, SETTLE_MAX, Task, some},
 };
 use crate::{
+    process::Parked,
     store::{Settlement, Verdict},
-    wake::Parked,
 };
 
 /// How long a consumer that stops tries to settle what it still holds.
@@ -93,6 +93,6 @@ impl Loop {
         }
         self.unpark();
         self.context.process.leave(&self.context.target, self.context.config.concurrency, &self.bell).await;
-        drop(self.broker);
+        drop(self.core);
     }
 }

@@ -27,7 +27,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_postgres::Transaction;
 
 use crate::{
-    broker::Broker,
+    core::Core,
     error::{Error, ErrorKind, Result},
     handler::{Handler, HandlerResult, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler, UnknownType},
     message::{Delivery, check_name},
@@ -117,15 +117,15 @@ impl ConsumerConfig {
 #[derive(Debug)]
 #[must_use = "a consumer does nothing until it is started"]
 pub struct ConsumerBuilder {
-    broker: Broker,
+    core: Arc<Core>,
     target: String,
     config: ConsumerConfig,
     registry: Registry,
 }
 
 impl ConsumerBuilder {
-    pub(crate) fn new(broker: Broker, target: String) -> Self {
-        Self { broker, target, config: ConsumerConfig::default(), registry: Registry::default() }
+    pub(crate) fn new(core: Arc<Core>, target: String) -> Self {
+        Self { core, target, config: ConsumerConfig::default(), registry: Registry::default() }
     }
 
     /// Replaces the whole configuration.
@@ -236,10 +236,10 @@ impl ConsumerBuilder {
         if self.registry.tx_types(None).is_empty() {
             self.config.in_transaction = None;
         }
-        let process = self.broker.process().await?;
+        let process = self.core.process().await?;
         let (stop, stopping) = watch::channel(None);
         let drain_timeout = self.config.drain_timeout;
-        let consumer = run::Loop::join(self.broker, process, self.target, self.config, self.registry, stopping).await?;
+        let consumer = run::Loop::join(self.core, process, self.target, self.config, self.registry, stopping).await?;
         let pulse = consumer.context.pulse.clone();
         let ends = pulse.clone().ends_when_dropped();
         let task = tokio::spawn(async move {

@@ -21,7 +21,7 @@ use super::{
     marks::From,
     run::{Loop, Task},
 };
-use crate::{message::Found, wake::Parked};
+use crate::{message::Found, process::Parked};
 
 /// One more look this long after the last success, before parking.
 const LINGER: Duration = Duration::from_micros(500);

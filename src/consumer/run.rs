@@ -35,13 +35,12 @@ use super::{
     suspects,
 };
 use crate::{
-    broker::Broker,
+    core::Core,
     error::Result,
     handler::Registry,
     message::{Delivery, Found, MessageId},
-    process::Process,
+    process::{Bell, Parked, Process},
     store::{ClaimRequest, Settlement, Store, Verdict},
-    wake::{Bell, Parked},
 };
 
 pub(super) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -77,7 +76,7 @@ impl Context {
 
 pub(super) struct Loop {
     pub(super) context: Arc<Context>,
-    pub(super) broker: Broker,
+    pub(super) core: Arc<Core>,
     pub(super) bell: Arc<Bell>,
     pub(super) stopping: watch::Receiver<Option<Duration>>,
     pub(super) incarnation: watch::Receiver<Arc<str>>,
@@ -148,7 +147,7 @@ enum Event {
 
 impl Loop {
     pub(super) async fn join(
-        broker: Broker,
+        core: Arc<Core>,
         process: Arc<Process>,
         target: String,
         config: ConsumerConfig,
@@ -165,15 +164,15 @@ impl Loop {
         let allowance = Allowance::new(config.messages_max);
         // Of consumers that accept only some record types, each is somewhere else.
         let marks = match config.record_types {
-            None => Marks::load(broker.store().marks(&target).await?),
+            None => Marks::load(core.store().marks(&target).await?),
             Some(_) => Marks::default(),
         };
         let hold = Hold::new(config.tx_batch);
-        let (store, pulse) = (broker.store().clone(), Pulse::new());
+        let (store, pulse) = (core.store().clone(), Pulse::new());
         let context = Context { store, target, config, registry, process, allowance, pulse };
         Ok(Self {
             context: Arc::new(context),
-            broker,
+            core,
             bell,
             stopping,
             incarnation,

@@ -13,7 +13,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::{Options, finding::Finding, session::Session};
+use super::{finding::Finding, options::Options, session::Session};
 use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},

@@ -4,6 +4,7 @@
 //! message and takes it back in the same transaction. What cannot be looked at (a missing right, a lock) is a finding, too.
 
 mod finding;
+mod options;
 
 mod bell;
 mod clock;
@@ -27,31 +28,7 @@ use crate::{
 };
 
 pub use finding::{Finding, Level, Report};
-
-/// What the doctor calls old, slow and long.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// A transaction open for so long is a warning, for twelve times as long a problem: it keeps dead rows from being
-    /// removed. Default 5 min.
-    pub transaction_old: Duration,
-    /// A target whose oldest pending message waits for so long should have a consumer that takes it. Default 1 min.
-    pub waiting_long: Duration,
-    /// How long a bell may take to arrive. Default 5 s.
-    pub bell_within: Duration,
-    /// How long one check may take. Default 15 s.
-    pub check_within: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            transaction_old: Duration::from_secs(300),
-            waiting_long: Duration::from_secs(60),
-            bell_within: Duration::from_secs(5),
-            check_within: Duration::from_secs(15),
-        }
-    }
-}
+pub use options::Options;
 
 /// Examines the database behind the settings.
 pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Report> {

@@ -5,7 +5,11 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{connection::Settings, error::Result, migrate};
+use crate::{
+    connection::Settings,
+    error::{Error, ErrorKind, Result},
+    migrate,
+};
 
 /// Whoever holds a lock that even reading waits for is not to be joined by a queue behind us.
 const LIMITS: &str = "set local statement_timeout = '10 s'; set local lock_timeout = '2 s'";
@@ -34,7 +38,7 @@ impl Session {
 
     pub(super) async fn row(&mut self, sql: &str) -> Result<Row> {
         let mut rows = self.rows(sql).await?;
-        rows.pop().ok_or_else(|| crate::Error::new(crate::ErrorKind::Schema, "a query of the doctor found no row"))
+        rows.pop().ok_or_else(|| Error::new(ErrorKind::Schema, "a query of the doctor found no row"))
     }
 
     /// One call with one text, in a transaction that may write.

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use tokio_postgres::Row;
 
-use super::{Store, json::JsonbString};
-use crate::{error::Result, follow::Window, message::MessageId};
+use super::{Store, json::JsonbString, window::Window};
+use crate::{error::Result, message::MessageId};
 
 // Where to begin: far enough back that what runs now is among it, as a gap. The audit log has no index on its ids, only on
 // its times.

@@ -1,4 +1,4 @@
-//! Leases of the process: registration, heartbeat, rescue.
+//! Leases of the process: registrant, heartbeat, rescue.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,8 +23,8 @@ const RESCUE_LIMIT: i32 = 1000;
 
 /// Who a process says it is.
 #[derive(Debug)]
-pub(crate) struct Registration<'a> {
-    pub(crate) incarnation: &'a str,
+pub(crate) struct Registrant<'a> {
+    pub(crate) owner: &'a str,
     pub(crate) host: &'a str,
     pub(crate) application: &'a str,
     /// JSON: what its consumers accept.
@@ -70,24 +70,24 @@ impl ConsumerRow {
 }
 
 impl Store {
-    pub(crate) async fn register(&self, registration: &Registration<'_>) -> Result<()> {
+    pub(crate) async fn register(&self, registrant: &Registrant<'_>) -> Result<()> {
         let pid = std::process::id() as i32;
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
-            &registration.incarnation,
-            &registration.host,
+            &registrant.owner,
+            &registrant.host,
             &pid,
-            &registration.application,
+            &registrant.application,
             &env!("CARGO_PKG_VERSION"),
-            &registration.targets,
-            &millis(registration.lease),
+            &registrant.targets,
+            &millis(registrant.lease),
         ];
-        self.query("register the consumer", REGISTER, &params).await?;
+        self.query("register the process", REGISTER, &params).await?;
         Ok(())
     }
 
-    /// False: the incarnation was rescued in the meantime.
-    pub(crate) async fn beat(&self, incarnation: &str, lease: Duration) -> Result<bool> {
-        let row = self.query_one("heartbeat", BEAT, &[&incarnation, &millis(lease)]).await?;
+    /// False: the owner was rescued from in the meantime.
+    pub(crate) async fn beat(&self, owner: &str, lease: Duration) -> Result<bool> {
+        let row = self.query_one("heartbeat", BEAT, &[&owner, &millis(lease)]).await?;
         Ok(row.try_get(0)?)
     }
 
@@ -104,16 +104,16 @@ impl Store {
         }
     }
 
-    /// Gives back what the incarnation still holds; returns how many messages that were.
-    pub(crate) async fn deregister(&self, incarnation: &str) -> Result<usize> {
-        let row = self.query_one("deregister the consumer", DEREGISTER, &[&incarnation]).await?;
+    /// Gives back what the owner still has; returns how many messages that were.
+    pub(crate) async fn deregister(&self, owner: &str) -> Result<usize> {
+        let row = self.query_one("deregister the process", DEREGISTER, &[&owner]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)
     }
 
-    /// Gives back what the incarnation has claimed and does not know of; returns how many messages that were.
-    pub(crate) async fn give_back(&self, incarnation: &str, ids: &[MessageId], attempts: &[i32]) -> Result<usize> {
-        let row = self.query_one("give back lost claims", GIVE_BACK, &[&incarnation, &ids, &attempts]).await?;
+    /// Gives back what the owner has claimed and does not know of; returns how many messages that were.
+    pub(crate) async fn give_back(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<usize> {
+        let row = self.query_one("give back lost claims", GIVE_BACK, &[&owner, &ids, &attempts]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)
     }

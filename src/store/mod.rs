@@ -13,6 +13,7 @@ mod observe;
 mod operate;
 mod publish;
 mod settle;
+mod window;
 
 use std::time::Duration;
 
@@ -30,13 +31,14 @@ pub(crate) use follow::Seen;
 pub use history::AuditEvent;
 pub use inspect::{Explanation, StoredMessage, TargetState};
 pub use lease::ConsumerRow;
-pub(crate) use lease::Registration;
+pub(crate) use lease::Registrant;
 pub use list::{MessageRow, Page};
 pub(crate) use maintain::FoundCounts;
 pub use maintain::{Maintained, MaintenanceDue};
 pub use observe::{BreakerRow, TargetStats};
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
+pub(crate) use window::Window;
 
 /// The verbs, over pooled connections, each statement under a deadline.
 #[derive(Clone, Debug)]

@@ -4,15 +4,11 @@
 //! Each wrapper here runs one step of a message (publish, receive, process, settle) and tells of it once it is over; the
 //! steps themselves know nothing of telemetry.
 
-#[cfg(feature = "metrics")]
-mod fleet;
 mod observer;
 mod propagator;
 mod spans;
 
-pub(crate) mod names;
-#[cfg(feature = "metrics")]
-mod prometheus;
+mod names;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -26,8 +22,6 @@ use crate::{
 };
 
 pub use observer::{Event, Observer};
-#[cfg(feature = "metrics")]
-pub use prometheus::Metrics;
 pub use propagator::Propagator;
 
 /// Whom to tell. Cheap to clone.

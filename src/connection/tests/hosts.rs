@@ -9,8 +9,8 @@ use tokio::{
 
 use super::{PASSWORD, everything, parse};
 use crate::{
-    ErrorKind, Result,
     connection::{Messages, Pool, PoolConfig},
+    error::{ErrorKind, Result},
 };
 
 /// A host that takes connections and never says a word.

@@ -4,7 +4,7 @@ mod hosts;
 mod settings;
 
 use super::{Settings, environment::fake::Fake};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const PASSWORD: &str = "hunter2-MARK";
 

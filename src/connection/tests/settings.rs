@@ -6,13 +6,13 @@ use proptest::prelude::*;
 
 use super::{PASSWORD, everything, parse};
 use crate::{
-    ErrorKind,
     connection::{
         Settings,
         environment::fake::Fake,
         role::Session,
         ssl::{Roots, SslMode},
     },
+    error::ErrorKind,
 };
 
 fn config_error(text: &str) -> String {

@@ -8,10 +8,8 @@ mod frozen;
 mod killed;
 mod pace;
 
-use doorbell::{
-    Broker, Settings,
-    server::{EphemeralOptions, Server},
-};
+use doorbell::{Broker, Settings};
+use doorbell_server::{EphemeralOptions, Server};
 
 /// A private server with the schema, for who stops it.
 async fn server() -> (Server, String) {

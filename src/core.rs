@@ -1,0 +1,110 @@
+//! What everything that works on one database needs: its settings, the configuration, the store, and the process, which is
+//! started by the first consumer. [`Broker`](crate::Broker) is the façade of it.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use tokio_postgres::Transaction;
+
+use crate::{
+    config::BrokerConfig,
+    connection::{Pool, PoolConfig, Pooled, Settings},
+    error::Result,
+    process::{LeaseConfig, PingConfig, Process},
+    store::Store,
+    telemetry::Telemetry,
+};
+
+/// Shared by a broker, its clones, and all that they made.
+#[derive(Debug)]
+pub(crate) struct Core {
+    settings: Settings,
+    config: BrokerConfig,
+    store: Store,
+    process: OnceCell<Arc<Process>>,
+}
+
+impl Core {
+    /// Checks the configuration and makes one connection.
+    pub(crate) async fn open(settings: Settings, config: BrokerConfig) -> Result<Self> {
+        config.check()?;
+        let settings = settings.fallback_application_name("doorbell");
+        let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
+        let pool = Pool::new(settings.clone(), &limits)?;
+        drop(pool.get().await?);
+        let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
+        let store = Store::new(pool, config.statement_within, telemetry);
+        Ok(Self { settings, config, store, process: OnceCell::new() })
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A pooled connection.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        Ok(Client(self.store.pool().get().await?))
+    }
+
+    /// What this process runs in the background; started when it is first asked for.
+    pub(crate) async fn process(&self) -> Result<Arc<Process>> {
+        Ok(self.process.get_or_try_init(|| self.start()).await?.clone())
+    }
+
+    /// The same, if it was started.
+    pub(crate) fn running(&self) -> Option<&Arc<Process>> {
+        self.process.get()
+    }
+
+    async fn start(&self) -> Result<Arc<Process>> {
+        let Self { settings, config, store, .. } = self;
+        let lease = LeaseConfig { lease: config.lease, beat: config.beat };
+        let ping = PingConfig { every: config.ping, within: config.ping_within };
+        // Handlers that hold every pooled connection must not keep the heartbeat from its own.
+        let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
+        let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within, store.telemetry().clone());
+        Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
+    }
+}
+
+/// A connection of the broker's pool: business data and messages in one transaction.
+///
+/// ```no_run
+/// # async fn example(broker: doorbell::Broker, message: doorbell::Message) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut client = broker.client().await?;
+/// let tx = client.transaction().await?;
+/// tx.execute("insert into orders (id) values (7)", &[]).await?;
+/// broker.producer("shop").publish_in(&tx, &message).await?;
+/// tx.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Returns to the pool when dropped, so it must leave no trace in the session: no LISTEN, no session locks, no SET outside a
+/// transaction.
+pub struct Client(Pooled);
+
+impl Client {
+    /// Begins a transaction. Dropping it without a commit rolls it back.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn transaction(&mut self) -> Result<Transaction<'_>> {
+        let client: &mut tokio_postgres::Client = &mut self.0;
+        Ok(client.transaction().await?)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! What the database says about the whole fleet, for scrapes: the same from every process.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    labels::{Breaker, Depth, Target},
+    names::{BREAKER_STATE, CONSUMERS, DATABASE_UP, MESSAGES, OLDEST_AGE},
+};
+use crate::{
+    broker::Broker,
+    error::{Error, ErrorKind, Result},
+    outage::Outage,
+    store::{BreakerRow, ConsumerRow, TargetStats},
+};
+
+/// Several scrapers, or one that is impatient, cost the database one look.
+const KEPT: Duration = Duration::from_secs(3);
+/// Less than the ten seconds after which Prometheus gives up.
+const WITHIN: Duration = Duration::from_secs(2);
+const STATES: [&str; 3] = ["closed", "open", "half_open"];
+
+#[derive(Debug)]
+pub(super) struct Fleet {
+    messages: Family<Depth, Gauge<i64, AtomicI64>>,
+    oldest_age: Family<Target, Gauge<f64, AtomicU64>>,
+    consumers: Family<Target, Gauge<i64, AtomicI64>>,
+    breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
+    database_up: Gauge<i64, AtomicI64>,
+    read_at: Option<Instant>,
+    outage: Outage,
+}
+
+impl Fleet {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let fleet = Self {
+            messages: Family::default(),
+            oldest_age: Family::default(),
+            consumers: Family::default(),
+            breakers: Family::default(),
+            database_up: Gauge::default(),
+            read_at: None,
+            outage: Outage::new(
+                "the counts for metrics cannot be read; trying again at each scrape",
+                "the counts for metrics can be read again",
+            ),
+        };
+        registry.register(MESSAGES, "Messages in data_staging, by status", fleet.messages.clone());
+        registry.register(OLDEST_AGE, "Age of the oldest pending message; 0 when none is", fleet.oldest_age.clone());
+        registry.register(CONSUMERS, "Processes with a live lease that consume", fleet.consumers.clone());
+        registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
+        registry.register(DATABASE_UP, "Whether the database answered the last scrape", fleet.database_up.clone());
+        fleet
+    }
+
+    /// Reads it all anew, unless that was done just now.
+    pub(super) async fn refresh(&mut self, broker: &Broker) {
+        if self.read_at.is_some_and(|read_at| read_at.elapsed() < KEPT) {
+            return;
+        }
+        let read = timeout(WITHIN, read(broker)).await;
+        let read = read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the database did not answer in time")));
+        self.read_at = Some(Instant::now());
+        // Numbers of before would look like a queue at rest.
+        self.messages.clear();
+        self.oldest_age.clear();
+        self.consumers.clear();
+        self.breakers.clear();
+        self.database_up.set(i64::from(read.is_ok()));
+        match read {
+            Ok((stats, breakers, consumers)) => {
+                self.outage.over();
+                self.set(&stats, &breakers, &consumers);
+            }
+            Err(error) => {
+                // Not waited for: the next scrape comes by itself.
+                self.outage.failed(&error);
+            }
+        }
+    }
+
+    fn set(&self, stats: &[TargetStats], breakers: &[BreakerRow], consumers: &[ConsumerRow]) {
+        for stats in stats {
+            let target: Arc<str> = stats.target.as_str().into();
+            let counts = [
+                ("pending", stats.pending),
+                ("scheduled", stats.scheduled),
+                ("processing", stats.processing),
+                ("completed", stats.completed),
+                ("failed", stats.failed),
+                ("cancelled", stats.cancelled),
+            ];
+            for (status, count) in counts {
+                self.messages.get_or_create(&Depth { target: target.clone(), status }).set(count);
+            }
+            self.oldest_age.get_or_create(&Target { target }).set(stats.oldest_age_seconds.unwrap_or(0.0));
+        }
+        for breaker in breakers {
+            for state in STATES {
+                let labels = Breaker { breaker: breaker.key.clone(), state };
+                self.breakers.get_or_create(&labels).set(i64::from(breaker.state == state));
+            }
+        }
+        let mut live: BTreeMap<String, i64> = stats.iter().map(|stats| (stats.target.clone(), 0)).collect();
+        for consumer in consumers.iter().filter(|consumer| consumer.alive) {
+            for target in consumer.target_names() {
+                *live.entry(target).or_default() += 1;
+            }
+        }
+        for (target, count) in live {
+            self.consumers.get_or_create(&Target { target: target.into() }).set(count);
+        }
+    }
+}
+
+async fn read(broker: &Broker) -> Result<(Vec<TargetStats>, Vec<BreakerRow>, Vec<ConsumerRow>)> {
+    Ok((broker.stats().await?, broker.breakers().await?, broker.consumers().await?))
+}

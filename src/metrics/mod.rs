@@ -1,0 +1,231 @@
+//! Metrics for Prometheus: an [`Observer`] that counts, and what the database says at a scrape.
+
+mod fleet;
+mod labels;
+mod names;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
+};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+use self::{
+    fleet::Fleet,
+    labels::{Look, Operation, Run, Target},
+    names::{
+        BUILD, CLAIMS, CONSUMED, END_TO_END, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, OPERATION_DURATION,
+        PROCESS_DURATION, RESCUED, RETRIES, SENT, SETTLED,
+    },
+};
+use crate::{
+    broker::Broker,
+    error::Error,
+    outcome::Outcome,
+    telemetry::{Event, Observer},
+};
+
+/// OpenTelemetry's advice for durations in seconds, and three below: a wake-up takes less than a millisecond.
+const SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Messages may wait for long.
+const AGES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
+
+/// Metrics in Prometheus' text format (OpenMetrics). Give it to a broker as its
+/// [`observer`](crate::BrokerConfig::observer) and answer scrapes with [`scrape`](Self::scrape); one may serve several
+/// brokers of one database. `docs/metrics.md` lists the families. Labels are targets, record types that have a handler of
+/// their own, and closed lists: never ids.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), doorbell::Error> {
+/// use std::sync::Arc;
+/// use doorbell::{Broker, BrokerConfig, Metrics, Settings};
+///
+/// let metrics = Arc::new(Metrics::new());
+/// let config = BrokerConfig { observer: Some(metrics.clone()), ..BrokerConfig::default() };
+/// let broker = Broker::with_config(Settings::from_env()?, config).await?;
+/// let body = metrics.scrape(&broker).await; // in the handler of GET /metrics, as Metrics::CONTENT_TYPE
+/// # Ok(())
+/// # }
+/// ```
+pub struct Metrics {
+    registry: Registry,
+    fleet: tokio::sync::Mutex<Fleet>,
+    /// Names that became labels, so that counting allocates nothing.
+    names: RwLock<HashSet<Arc<str>>>,
+    operation: Family<Operation, Histogram, fn() -> Histogram>,
+    process: Family<Run, Histogram, fn() -> Histogram>,
+    end_to_end: Family<Target, Histogram, fn() -> Histogram>,
+    sent: Family<Target, Counter>,
+    consumed: Family<Target, Counter>,
+    settled: Family<Target, Counter>,
+    retries: Family<Target, Counter>,
+    lease_losses: Family<Target, Counter>,
+    claims: Family<Look, Counter>,
+    found: Family<Look, Counter>,
+    rescued: Counter,
+    reconnects: Counter,
+    listener_up: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// What the answer to a scrape is, for its `Content-Type` header.
+    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let fleet = tokio::sync::Mutex::new(Fleet::register(&mut registry));
+        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let ages: fn() -> Histogram = || Histogram::new(AGES);
+        let metrics = Self {
+            fleet,
+            names: RwLock::default(),
+            operation: Family::new_with_constructor(seconds),
+            process: Family::new_with_constructor(seconds),
+            end_to_end: Family::new_with_constructor(ages),
+            sent: Family::default(),
+            consumed: Family::default(),
+            settled: Family::default(),
+            retries: Family::default(),
+            lease_losses: Family::default(),
+            claims: Family::default(),
+            found: Family::default(),
+            rescued: Counter::default(),
+            reconnects: Counter::default(),
+            listener_up: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            OPERATION_DURATION,
+            "Publishes (send), claims (receive) and settles, by how they ended",
+            metrics.operation.clone(),
+        );
+        registry.register(PROCESS_DURATION, "Runs of handlers", metrics.process.clone());
+        registry.register(
+            END_TO_END,
+            "From publishing to the handler of the first attempt",
+            metrics.end_to_end.clone(),
+        );
+        registry.register(SENT, "Messages published", metrics.sent.clone());
+        registry.register(CONSUMED, "Messages handed to handlers", metrics.consumed.clone());
+        registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
+        registry.register(RETRIES, "Runs that failed for now", metrics.retries.clone());
+        registry.register(LEASE_LOSSES, "Messages lost to another owner", metrics.lease_losses.clone());
+        registry.register(CLAIMS, "Looks into the table, by what they were made for", metrics.claims.clone());
+        registry.register(FOUND, "Messages claimed, by what found them", metrics.found.clone());
+        registry.register(RESCUED, "Messages of dead consumers that this process gave back", metrics.rescued.clone());
+        registry.register(
+            LISTENER_RECONNECTS,
+            "Connections of the listener after the first",
+            metrics.reconnects.clone(),
+        );
+        registry.register(LISTENER_UP, "Whether bells arrive (1) or consumers sweep (0)", metrics.listener_up.clone());
+        registry.register(BUILD, "This version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// The text of one scrape: this process's numbers, and what the database says. That is read with a deadline of 2 s and
+    /// kept for 3 s; while the database does not answer, `doorbell_database_up` is 0 and its numbers are absent. Never
+    /// fails. Cancelling leaves nothing behind.
+    pub async fn scrape(&self, broker: &Broker) -> String {
+        let mut fleet = self.fleet.lock().await;
+        fleet.refresh(broker).await;
+        // Still locked: what another scrape clears must not be missing from this one.
+        self.encode()
+    }
+
+    /// This process's numbers alone, with what the database said at the last scrape.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing into a string does not fail");
+        text
+    }
+
+    /// A name as a label.
+    fn name(&self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return known.clone();
+        }
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let fresh: Arc<str> = name.into();
+        names.insert(fresh.clone());
+        fresh
+    }
+
+    fn ended(&self, target: Arc<str>, operation: &'static str, took: std::time::Duration, error: Option<&Error>) {
+        let error_type = error.map_or("", |error| error.kind().name());
+        self.operation.get_or_create(&Operation { target, operation, error_type }).observe(took.as_secs_f64());
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::Published { target, messages, took, error } => {
+                let target = self.name(target);
+                self.ended(target.clone(), "send", took, error);
+                self.sent.get_or_create(&Target { target }).inc_by(messages as u64);
+            }
+            Event::Claimed { target, found, messages, took, error } => {
+                let target = self.name(target);
+                self.ended(target.clone(), "receive", took, error);
+                let look = Look { target, found: found.name() };
+                self.claims.get_or_create(&look).inc();
+                // There at zero, so that an alert on the first one has something to rise from.
+                let labels = Target { target: look.target.clone() };
+                let _ = self.retries.get_or_create(&labels);
+                let _ = self.lease_losses.get_or_create(&labels);
+                self.found.get_or_create(&look).inc_by(messages as u64);
+            }
+            Event::Started { target, age, .. } => {
+                let target = self.name(target);
+                self.end_to_end.get_or_create(&Target { target }).observe(age.as_secs_f64());
+            }
+            Event::Processed { target, record_type, outcome, took } => {
+                let (target, record_type) = (self.name(target), self.name(record_type));
+                let labels = Target { target: target.clone() };
+                self.consumed.get_or_create(&labels).inc();
+                if matches!(outcome, Outcome::Retry { .. }) {
+                    self.retries.get_or_create(&labels).inc();
+                }
+                let run = Run { target, record_type, outcome: outcome.name() };
+                self.process.get_or_create(&run).observe(took.as_secs_f64());
+            }
+            Event::Settled { target, messages, took, error } => {
+                let target = self.name(target);
+                self.ended(target.clone(), "settle", took, error);
+                self.settled.get_or_create(&Target { target }).inc_by(messages as u64);
+            }
+            Event::LeaseLost { target, messages } => {
+                self.lease_losses.get_or_create(&Target { target: self.name(target) }).inc_by(messages as u64);
+            }
+            Event::Rescued { messages } => {
+                self.rescued.inc_by(messages as u64);
+            }
+            Event::Listening { up, sessions } => {
+                self.listener_up.set(i64::from(up));
+                if up && sessions > 1 {
+                    self.reconnects.inc();
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("rescued", &self.rescued.get()).finish_non_exhaustive()
+    }
+}

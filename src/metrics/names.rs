@@ -1,0 +1,28 @@
+//! The names of metrics, without the `_total` and `_info` that the encoder adds. Where OpenTelemetry's messaging conventions
+//! (1.42, still in development) have a name, it is theirs, in Prometheus' spelling; the rest is ours. A change here is one of
+//! `docs/metrics.md`, which a test compares with what is really exposed.
+
+// OpenTelemetry's.
+pub(crate) const OPERATION_DURATION: &str = "messaging_client_operation_duration_seconds";
+pub(crate) const SENT: &str = "messaging_client_sent_messages";
+pub(crate) const CONSUMED: &str = "messaging_client_consumed_messages";
+pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
+
+// Ours: of this process.
+pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
+pub(crate) const CLAIMS: &str = "doorbell_claims";
+pub(crate) const FOUND: &str = "doorbell_found_messages";
+pub(crate) const SETTLED: &str = "doorbell_settled_messages";
+pub(crate) const RETRIES: &str = "doorbell_retries";
+pub(crate) const LEASE_LOSSES: &str = "doorbell_lease_losses";
+pub(crate) const RESCUED: &str = "doorbell_rescued_messages";
+pub(crate) const LISTENER_UP: &str = "doorbell_listener_up";
+pub(crate) const LISTENER_RECONNECTS: &str = "doorbell_listener_reconnects";
+pub(crate) const BUILD: &str = "doorbell_build";
+
+// Ours: of the database, the same from every process.
+pub(crate) const MESSAGES: &str = "doorbell_messages";
+pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age_seconds";
+pub(crate) const CONSUMERS: &str = "doorbell_consumers";
+pub(crate) const BREAKER_STATE: &str = "doorbell_breaker_state";
+pub(crate) const DATABASE_UP: &str = "doorbell_database_up";

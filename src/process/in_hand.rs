@@ -1,0 +1,151 @@
+//! The messages that this process has. A claim whose answer was lost with its connection may leave messages that belong to this
+//! process although nothing in it knows them. Nobody rescues from the living, so they are told from the others here, and
+//! given back.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::{RwLock, RwLockWriteGuard};
+
+use crate::{
+    error::{Error, Result},
+    message::MessageId,
+    store::{Looked, Store},
+};
+
+/// The messages and attempts that some consumer of this process knows to be its own.
+#[derive(Debug, Default)]
+pub(crate) struct InHand {
+    /// A std mutex: held for a batch's insertions, never across an await.
+    known: Mutex<HashSet<(MessageId, i32)>>,
+    /// Claims have it shared until what they brought is known; who looks for strays has it alone.
+    claims: RwLock<()>,
+    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
+    doubt: AtomicBool,
+}
+
+impl InHand {
+    /// Runs a claim and notes what it brought. What it has already is left out: a claim does not wait for the WAL, so after
+    /// a crash of the server the same attempt can come a second time while its first handler is still running.
+    pub(crate) async fn claim(&self, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
+        let _no_search = self.claims.read().await;
+        let asked = Asked(Some(self));
+        let mut claimed = claim.await;
+        match &mut claimed {
+            Ok(looked) => {
+                let before = looked.deliveries.len();
+                self.with(|known| looked.deliveries.retain(|delivery| known.insert((delivery.id, delivery.attempt))));
+                if looked.deliveries.len() < before {
+                    // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
+                    self.doubt.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(error) if leaves_doubt(error) => return claimed,
+            Err(_) => {}
+        }
+        asked.answered();
+        claimed
+    }
+
+    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while no claim was lost.
+    pub(crate) async fn return_strays(&self, store: &Store, owner: &str) -> Result<usize> {
+        if !self.doubt.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let no_claims = self.claims.write().await;
+        self.search(store, owner, no_claims).await
+    }
+
+    /// The same for the heartbeat, which must not wait: does nothing while a claim is under way.
+    pub(crate) async fn return_strays_if_idle(&self, store: &Store, owner: &str) -> Result<usize> {
+        match self.claims.try_write() {
+            Ok(no_claims) if self.doubt.load(Ordering::Relaxed) => self.search(store, owner, no_claims).await,
+            _ => Ok(0),
+        }
+    }
+
+    async fn search(&self, store: &Store, owner: &str, _no_claims: RwLockWriteGuard<'_, ()>) -> Result<usize> {
+        let (ids, attempts): (Vec<MessageId>, Vec<i32>) = self.with(|known| known.iter().copied().unzip());
+        let count = store.give_back(owner, &ids, &attempts).await?;
+        if count > 0 {
+            tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
+        }
+        Ok(count)
+    }
+
+    /// The lease was lost, and everything with it.
+    pub(crate) fn clear(&self) {
+        self.with(HashSet::clear);
+    }
+
+    /// Forgets what was settled, or belongs to a former owner.
+    pub(crate) fn forget(&self, keys: impl IntoIterator<Item = (MessageId, i32)>) {
+        self.with(|known| {
+            for key in keys {
+                known.remove(&key);
+            }
+        });
+    }
+
+    /// Forgets the messages when dropped; dropped before [`Settling::done`], their settle may not have happened, and they
+    /// are looked for.
+    pub(crate) fn settling(self: &Arc<Self>, keys: Vec<(MessageId, i32)>) -> Settling {
+        Settling { in_hand: self.clone(), keys, done: false }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut HashSet<(MessageId, i32)>) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Whether a claim that failed this way may have taken messages all the same. An answer of the server means no, unless it
+/// is that the session ends.
+fn leaves_doubt(error: &Error) -> bool {
+    !error.is_lease_lost() && error.sqlstate().is_none_or(|code| code.starts_with("57P") || code.starts_with("08"))
+}
+
+/// A claim that was sent; dropped without an answer, it leaves doubt.
+struct Asked<'a>(Option<&'a InHand>);
+
+impl Asked<'_> {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(in_hand) = self.0 {
+            in_hand.doubt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Messages on their way out; see [`InHand::settling`].
+#[derive(Debug)]
+pub(crate) struct Settling {
+    in_hand: Arc<InHand>,
+    keys: Vec<(MessageId, i32)>,
+    done: bool,
+}
+
+impl Settling {
+    pub(crate) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.in_hand.forget(self.keys.drain(..));
+        if !self.done {
+            self.in_hand.doubt.store(true, Ordering::Relaxed);
+        }
+    }
+}

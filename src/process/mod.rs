@@ -1,0 +1,172 @@
+//! What is one process: its registration and lease, what it has in hand, and what runs in its background. One per broker,
+//! shared by all its consumers.
+
+mod registration;
+
+mod alarm;
+mod heartbeat;
+mod maintenance;
+
+mod bell;
+mod listener;
+mod session;
+mod sweep;
+
+mod found;
+mod in_hand;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{RwLock, watch},
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
+
+use self::{
+    found::FoundAccounts, heartbeat::Heartbeat, in_hand::InHand, listener::Listener, registration::Registration,
+    sweep::Sweeper,
+};
+use crate::{connection::Settings, error::Result, message::Found, store::Store};
+
+pub(crate) use bell::Bell;
+pub(crate) use heartbeat::LeaseConfig;
+pub(crate) use registration::fresh_name;
+pub(crate) use session::{Parked, PingConfig};
+
+/// The running process. Dropping it ends its tasks; what it had in hand is rescued by others.
+#[derive(Debug)]
+pub(crate) struct Process {
+    registration: Arc<Registration>,
+    store: Store,
+    /// Which messages and attempts its consumers have.
+    in_hand: Arc<InHand>,
+    found: Arc<FoundAccounts>,
+    /// Every running handler holds it shared; a suspect runs holding it alone.
+    alone: Arc<RwLock<()>>,
+    listener: Listener,
+    sweeper: Sweeper,
+    /// Rung when the next scheduled message may be due earlier than the alarm is set for.
+    due: Arc<Bell>,
+    started: Instant,
+    maintenance: AbortHandle,
+    _tasks: JoinSet<()>,
+}
+
+impl Process {
+    /// Registers a fresh owner and starts heartbeat, listener, alarm clock and maintenance. `beats` is a store with a
+    /// connection of its own.
+    pub(crate) async fn start(
+        store: Store,
+        beats: Store,
+        settings: Settings,
+        lease: LeaseConfig,
+        ping: PingConfig,
+    ) -> Result<Self> {
+        let registration = Registration::new(beats.clone(), settings.application().to_owned(), lease.lease);
+        let registration = Arc::new(registration);
+        registration.announce().await?;
+        let (in_hand, found, due) = (Arc::<InHand>::default(), Arc::<FoundAccounts>::default(), Arc::<Bell>::default());
+        let heartbeat = Heartbeat::new(lease, registration.clone(), in_hand.clone(), found.clone(), beats.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(heartbeat.run());
+        tasks.spawn(alarm::run(store.clone(), registration.clone(), due.clone()));
+        let maintenance = tasks.spawn(maintenance::run(beats, store.clone(), registration.clone()));
+        let listener = Listener::start(settings, ping, registration.owners(), store.telemetry().clone());
+        let sweeper = Sweeper::start(store.clone(), due.clone());
+        Ok(Self {
+            registration,
+            store,
+            in_hand,
+            found,
+            alone: Arc::default(),
+            listener,
+            sweeper,
+            due,
+            started: Instant::now(),
+            maintenance,
+            _tasks: tasks,
+        })
+    }
+
+    /// Takes the target's idle latch, so that publishers ring.
+    pub(crate) async fn park(&self, target: &str) -> Option<Parked> {
+        self.listener.park(target).await
+    }
+
+    /// Gives it back.
+    pub(crate) fn unpark(&self, target: &str, parked: Parked) {
+        self.listener.unpark(target, parked);
+    }
+
+    /// Latches of other sessions than this one are void.
+    pub(crate) fn listener_session(&self) -> u64 {
+        self.listener.session()
+    }
+
+    /// Whether bells arrive at the moment.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listener.is_up()
+    }
+
+    /// How long it has been running.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The sweep of a parked consumer.
+    pub(crate) fn sweeper(&self) -> &Sweeper {
+        &self.sweeper
+    }
+
+    /// The current owner; it changes when the lease was lost.
+    pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
+        self.registration.owners()
+    }
+
+    pub(crate) fn alone(&self) -> Arc<RwLock<()>> {
+        self.alone.clone()
+    }
+
+    /// What this process has in hand.
+    pub(crate) fn held(&self) -> &Arc<InHand> {
+        &self.in_hand
+    }
+
+    /// Notes how claimed messages were found; the heartbeat tells the database now and then.
+    pub(crate) fn found(&self, target: &str, found: Found, messages: usize) {
+        self.found.add(target, found, messages);
+    }
+
+    /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.
+    pub(crate) async fn join(
+        &self,
+        target: &str,
+        record_types: Option<&[String]>,
+        capacity: usize,
+        in_transaction: bool,
+        bell: &Arc<Bell>,
+    ) -> Result<()> {
+        let (channel, due_channel) = self.store.channels(target).await?;
+        self.registration.accept(target, record_types, capacity, in_transaction);
+        self.registration.announce().await?;
+        self.listener.subscribe(vec![channel], bell).await;
+        self.listener.subscribe(vec![due_channel], &self.due).await;
+        self.due.ring();
+        Ok(())
+    }
+
+    /// Removes a consumer.
+    pub(crate) async fn leave(&self, target: &str, capacity: usize, bell: &Arc<Bell>) {
+        self.listener.unsubscribe(bell);
+        self.registration.leave(target, capacity);
+    }
+
+    /// Gives back what it still owns and takes it off the list; returns how many messages that were.
+    pub(crate) async fn deregister(&self) -> Result<usize> {
+        // Before it is handed over: the next round would take it back.
+        self.maintenance.abort();
+        self.found.flush(&self.store).await;
+        self.store.deregister(&self.registration.owner()).await
+    }
+}

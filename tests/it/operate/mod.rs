@@ -1,0 +1,6 @@
+//! What operators rely on: the doctor, the maintenance, and that tables stay small.
+
+mod doctor;
+mod maintenance;
+mod retention;
+mod roles;
