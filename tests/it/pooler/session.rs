@@ -34,7 +34,9 @@ async fn messages_are_published_rung_for_and_handled_in_every_mode_and_nothing_i
         for n in 0..20 {
             let id = producer.publish(&message("leased", n)).await.unwrap();
             let delivery = told.next().await;
-            assert_eq!((delivery.id, delivery.found), (id, Found::Bell), "{}", pooler.version);
+            assert_eq!(delivery.id, id);
+            // Rung for, or seen by a look that was under way: sweeps are an hour away.
+            assert!(matches!(delivery.found, Found::Bell | Found::Drain), "{}: {delivery:?}", pooler.version);
             producer.publish(&message("tx", n)).await.unwrap();
             assert_eq!(effects.next().await, n);
         }
