@@ -1,6 +1,6 @@
 //! A pool of sessions: a client has its server session until it leaves, so everything works as without a pooler.
 
-use doorbell::{ConsumerConfig, Found, Outcome};
+use doorbell::{ConsumerConfig, Outcome, observe::Found};
 use futures::FutureExt;
 
 use crate::support::{
