@@ -38,9 +38,6 @@
 #![warn(clippy::unwrap_used)]
 
 // From the front door down: a module depends on those below it, and a test says so.
-#[cfg(feature = "server")]
-pub mod server;
-
 #[cfg(feature = "metrics")]
 mod metrics;
 

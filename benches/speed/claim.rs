@@ -2,11 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    BYTES, Speed,
-    floor::Claimer,
-    lab::{Lab, Result, TARGET, connect},
-};
+use crate::{BYTES, Speed};
+use doorbell_lab::{Lab, Result, TARGET, connect, floor::Claimer};
 
 const BACKLOG: u64 = 200_000;
 const BATCHES: [i32; 2] = [1, 100];

@@ -3,9 +3,10 @@
 use std::{hint::black_box, time::Instant};
 
 use doorbell::Message;
+use doorbell_lab::Result;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::{Speed, lab::Result};
+use crate::Speed;
 
 const SIZES: [(usize, &str); 3] = [(100, "100 B"), (1000, "1 KB"), (10_000, "10 KB")];
 

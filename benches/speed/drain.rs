@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::{
-    BYTES, Speed,
+use crate::{BYTES, Speed};
+use doorbell_lab::{
+    Lab, Result,
     floor::{self, Claimer, Way},
-    lab::{Lab, Result},
     ours::{Handling, Process},
 };
 

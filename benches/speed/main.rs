@@ -3,17 +3,6 @@
 //! One durable private server for all. Criterion tells what changed since the last run; the ratios at the end are what to
 //! read on another machine. `doorbell bench` measures the same path under load.
 
-// The program's benchmarks are built of the same parts.
-#[allow(dead_code, reason = "each of the two uses its own half")]
-#[path = "../../src/cli/bench/floor.rs"]
-mod floor;
-#[allow(dead_code, reason = "each of the two uses its own half")]
-#[path = "../../src/cli/bench/lab.rs"]
-mod lab;
-#[allow(dead_code, reason = "each of the two uses its own half")]
-#[path = "../../src/cli/bench/ours.rs"]
-mod ours;
-
 mod claim;
 mod codec;
 mod drain;
@@ -23,13 +12,10 @@ mod wake;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use doorbell::{
-    Broker,
-    server::{EphemeralOptions, Server},
-};
+use doorbell::Broker;
+use doorbell_lab::{Lab, Result};
+use doorbell_server::{EphemeralOptions, Server};
 use tokio::runtime::Runtime;
-
-use self::lab::{Lab, Result};
 
 const SETTINGS: [(&str, &str); 3] =
     [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];

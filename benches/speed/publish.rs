@@ -2,11 +2,8 @@
 
 use std::time::Instant;
 
-use crate::{
-    BYTES, Speed,
-    floor::Inserter,
-    lab::{Result, SOURCE, TARGET},
-};
+use crate::{BYTES, Speed};
+use doorbell_lab::{Result, SOURCE, TARGET, floor::Inserter};
 
 const MANY: usize = 1000;
 

@@ -4,16 +4,12 @@
 use std::time::{Duration, Instant};
 
 use doorbell::Outcome;
+use doorbell_lab::{Lab, Result, SOURCE, TARGET, floor::Claimer, ours::NO_SWEEP, raw};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::{
-    BYTES, Speed,
-    floor::Claimer,
-    lab::{Lab, Result, SOURCE, TARGET, raw},
-    ours::NO_SWEEP,
-};
+use crate::{BYTES, Speed};
 
 /// The consumer has settled and parked again.
 const IDLE: Duration = Duration::from_millis(10);

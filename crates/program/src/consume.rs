@@ -1,0 +1,246 @@
+//! `doorbell consume`: handle messages with a pipe or a program.
+
+pub(crate) mod concealed;
+mod exec;
+mod print;
+mod tally;
+
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use doorbell::{Broker, ConsumerConfig};
+use tracing::warn;
+
+use self::{
+    exec::{Environment, Exec, Program},
+    print::Print,
+    tally::{Tallied, Tally},
+};
+use crate::{
+    Global, duration,
+    exit::{Exit, Failure},
+    signals::Signals,
+    watch::{WatchArgs, Watched},
+};
+
+/// How often it is looked whether a target is drained.
+const EMPTY_EVERY: Duration = Duration::from_millis(200);
+
+/// What still runs when the output is gone waits for an output that never comes back; only what was written already may
+/// still be settled.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(250);
+
+/// Printing takes no time, so that what limits it is how many messages travel in one claim and one settle.
+const LINES_AHEAD: usize = 500;
+
+/// Handle the messages of a target: print them, or run a program for each
+///
+/// Without --exec every message is one line of JSON on stdout, and is completed once that line is written. If the reader
+/// goes away, what was not written is given back for another consumer.
+///
+/// With --exec the program runs once per message: the payload on its stdin, and DOORBELL_ID, DOORBELL_ATTEMPT,
+/// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON) and,
+/// if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
+/// this process can be read by root alone. Other secrets of the environment are handed on unless --env-clear says otherwise.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+How a program settles its message, by its exit code:
+     0  completed
+    65  rejected: failed for good, no retry can help
+    75  retried later
+  else  failed for now, retried by policy; the end of its stderr is kept as error_message
+A program that runs out of time is killed with all its children, and its message is retried.
+
+SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), \
+exit code 0. A second one stops it at once, with exit code 130.
+
+Examples:
+  doorbell consume billing                                    print, until Ctrl-C
+  doorbell consume billing --exit-when-empty > backlog.ndjson exit code 3 when there was nothing
+  doorbell consume billing --count 1 | jq .data
+  doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
+  doorbell consume billing --exec ./charge --metrics 9187     curl localhost:9187/readyz
+  doorbell consume billing --shell --exec 'jq .total >> totals.txt' --concurrency 1
+
+Lines: {\"id\", \"attempt\", \"source\", \"target\", \"type\", \"priority\", \"headers\", \"created_at\", \
+\"data\"}.")]
+pub(crate) struct Consume {
+    /// The application whose messages these are
+    target: String,
+
+    /// Run this program for every message; split into words as a shell would, but no shell is run
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<String>,
+
+    /// Run the command with sh -c. The payload is never part of the command
+    #[arg(long, requires = "exec")]
+    shell: bool,
+
+    /// Give the program nothing of this environment but what --env names and what tells of the message
+    #[arg(long, requires = "exec")]
+    env_clear: bool,
+
+    /// Give the program this variable, also one that is withheld otherwise; may be repeated
+    #[arg(long, value_name = "NAME", requires = "exec", value_parser = variable)]
+    env: Vec<String>,
+
+    /// Only these record types; may be repeated. Others wait for another consumer
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+
+    /// Messages handled at the same time [default: 8 with --exec, else 1: lines in the order of their messages]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<NonZeroUsize>,
+
+    /// Stop after N messages; not one more is taken
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroUsize>,
+
+    /// Stop when no message of the target waits or is being handled; exit code 3 when none was handled here
+    #[arg(long)]
+    exit_when_empty: bool,
+
+    /// How often to look without having been rung
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = duration::parse)]
+    sweep: Duration,
+
+    /// How long the program may run; 0: for ever
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = duration::parse)]
+    timeout: Duration,
+
+    /// How long to wait for running programs when stopped
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = duration::parse)]
+    drain: Duration,
+
+    #[command(flatten)]
+    watch: WatchArgs,
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    match name.is_empty() || name.contains(['=', '\0']) {
+        true => Err("give the name of a variable; its value is the one that it has here".to_owned()),
+        false => Ok(name.to_owned()),
+    }
+}
+
+/// Why it stops.
+enum Stop {
+    Signal,
+    Counted,
+    Empty,
+    /// Handling is over: the output is gone, or the program cannot be run.
+    GivenUp(Failure),
+}
+
+impl Consume {
+    pub(crate) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
+        let program = self.program()?;
+        if program.is_some() {
+            concealed::environment();
+        }
+        let tally = Arc::new(Tally::default());
+        let start = async {
+            let watch = self.watch.prepare().await?;
+            let broker = global.database.broker_with(watch.config()).await?;
+            let builder = broker.consumer(&self.target).config(self.config());
+            let builder = match program {
+                Some(program) => builder.fallback_handler(Tallied::new(Exec::new(program, tally.clone()), &tally)),
+                None => builder.fallback_handler(Tallied::new(Print::new(tally.clone()), &tally)),
+            };
+            let consumer = builder.start().await?;
+            let watched = Watched::Consumer { target: self.target.clone(), pulse: consumer.pulse() };
+            // Served until the very end, the draining included.
+            let serving = watch.serve(broker.clone(), watched);
+            Ok::<_, Failure>((consumer, broker, serving))
+        };
+        let (consumer, broker, _serving) = tokio::select! {
+            biased;
+            () = signals.next() => return Ok(Exit::Interrupted),
+            started = start => started?,
+        };
+        let stop = tokio::select! {
+            biased;
+            () = signals.next() => Stop::Signal,
+            failure = tally.given_up() => Stop::GivenUp(failure),
+            () = tally.reached(self.count) => Stop::Counted,
+            () = self.drained(&broker), if self.exit_when_empty => Stop::Empty,
+        };
+        let end = async {
+            match &stop {
+                Stop::GivenUp(_) => consumer.shutdown_within(GIVE_UP_AFTER).await?,
+                _ => consumer.shutdown().await?,
+            }
+            broker.close().await;
+            Ok::<_, Failure>(())
+        };
+        tokio::select! {
+            biased;
+            () = signals.next() => return Ok(Exit::Interrupted),
+            ended = end => ended?,
+        }
+        match stop {
+            Stop::GivenUp(failure) => Err(failure),
+            Stop::Empty if tally.handled() == 0 => Ok(Exit::NothingFound),
+            Stop::Signal | Stop::Counted | Stop::Empty => Ok(Exit::Done),
+        }
+    }
+
+    /// Whether programs of others are started, which must not read the password of this one.
+    pub(crate) fn has_program(&self) -> bool {
+        self.exec.is_some()
+    }
+
+    fn program(&self) -> Result<Option<Program>, Failure> {
+        let Some(command) = &self.exec else { return Ok(None) };
+        let unusable = |why: &str| Failure::new(Exit::Usage, format!("--exec {command:?}: {why}"));
+        let environment = Environment { cleared: self.env_clear, named: self.env.clone() };
+        if self.shell {
+            let arguments = vec!["-c".into(), command.into()];
+            return Ok(Some(Program { path: PathBuf::from("sh"), arguments, environment }));
+        }
+        let words = shell_words::split(command).map_err(|error| unusable(&error.to_string()))?;
+        match words.split_first() {
+            Some((path, arguments)) => {
+                Ok(Some(Program { path: path.into(), arguments: arguments.to_vec(), environment }))
+            }
+            None => Err(unusable("there is no program in it")),
+        }
+    }
+
+    fn config(&self) -> ConsumerConfig {
+        let (concurrency, prefetch) = match &self.exec {
+            // A program takes long: what it does not run yet, another consumer can.
+            Some(_) => (8, 0),
+            None => (1, LINES_AHEAD),
+        };
+        ConsumerConfig {
+            concurrency: self.concurrency.map_or(concurrency, NonZeroUsize::get),
+            prefetch: Some(prefetch),
+            sweep: Some(self.sweep),
+            // A reader may be as slow as it likes; half a line would be worse.
+            handler_timeout: self.exec.as_ref().and(Some(self.timeout)).filter(|timeout| !timeout.is_zero()),
+            drain_timeout: self.drain,
+            record_types: self.record_types().map(<[String]>::to_vec),
+            messages_max: self.count.map(NonZeroUsize::get),
+            ..ConsumerConfig::default()
+        }
+    }
+
+    fn record_types(&self) -> Option<&[String]> {
+        (!self.types.is_empty()).then_some(&self.types)
+    }
+
+    /// Waits until nothing of the target waits or is being handled, here or elsewhere.
+    async fn drained(&self, broker: &Broker) {
+        let mut tick = tokio::time::interval(EMPTY_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            match broker.is_drained(&self.target, self.record_types()).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => warn!(?error, "whether messages remain is not known; looking again"),
+            }
+        }
+    }
+}

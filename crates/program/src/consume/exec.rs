@@ -1,0 +1,233 @@
+//! A program per message.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::pending,
+    io::{self, ErrorKind},
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use doorbell::{Delivery, Handler, HandlerResult, Outcome};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStderr, ChildStdin, Command},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::tally::Tally;
+use crate::exit::{Exit, Failure};
+
+/// How much of the end of stderr is kept as the reason of a failure.
+const TAIL_BYTES: usize = 4096;
+
+/// A child of the program may hold its stderr open for ever; what comes later than this is not waited for.
+const STDERR_GRACE: Duration = Duration::from_millis(200);
+
+/// What `sysexits.h` calls EX_DATAERR and EX_TEMPFAIL.
+const REJECT: i32 = 65;
+const RETRY_LATER: i32 = 75;
+
+/// A program and its arguments.
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Environment,
+}
+
+/// What a program gets of our own environment.
+pub(super) struct Environment {
+    /// Nothing but what is named.
+    pub(super) cleared: bool,
+    /// This in any case.
+    pub(super) named: Vec<String>,
+}
+
+/// Runs it for every message.
+pub(super) struct Exec {
+    program: Program,
+    tally: Arc<Tally>,
+}
+
+impl Exec {
+    pub(super) fn new(program: Program, tally: Arc<Tally>) -> Self {
+        Self { program, tally }
+    }
+
+    fn command(&self, delivery: &Delivery) -> Result<Command, serde_json::Error> {
+        let mut command = Command::new(&self.program.path);
+        command.args(&self.program.arguments);
+        self.program.environment.hand_on(&mut command);
+        command
+            .env("DOORBELL_ID", delivery.id.to_string())
+            .env("DOORBELL_ATTEMPT", delivery.attempt.to_string())
+            .env("DOORBELL_SOURCE", &delivery.source)
+            .env("DOORBELL_TARGET", &delivery.target)
+            .env("DOORBELL_TYPE", &delivery.record_type)
+            .env("DOORBELL_PRIORITY", delivery.priority.to_string())
+            .env("DOORBELL_RETRY_COUNT", delivery.retry_count.to_string())
+            .env("DOORBELL_HEADERS", serde_json::to_string(&delivery.headers)?)
+            .env_remove("TRACEPARENT");
+        if let Some(traceparent) = delivery.headers.get("traceparent") {
+            command.env("TRACEPARENT", traceparent);
+        }
+        // A group of its own: Ctrl-C reaches us alone, and a kill reaches all of its children.
+        command.process_group(0).stdin(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+impl Environment {
+    fn hand_on(&self, command: &mut Command) {
+        if self.cleared {
+            command.env_clear();
+        }
+        for (name, value) in std::env::vars_os() {
+            let bytes = name.as_encoded_bytes();
+            if self.named.iter().any(|named| named.as_bytes() == bytes) {
+                command.env(name, value);
+            } else if bytes.starts_with(b"PG") || bytes == b"DATABASE_URL" || bytes == b"DOORBELL_DATABASE_URL" {
+                // What handles a message has no business in the database that holds all of them.
+                command.env_remove(name);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for Exec {
+    /// Dropped (time is up, or the shutdown cannot wait any longer), it kills the program with all its children.
+    async fn handle(&self, delivery: Delivery) -> HandlerResult {
+        let mut child = match self.command(&delivery)?.spawn() {
+            Ok(child) => child,
+            // It will not be there for the next message either; none should pay for that with its retries.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                let what = format!("cannot run {}: {error}", self.program.path.display());
+                match self.tally.give_up(Failure::new(Exit::Usage, what)).await {}
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let group = Group::of(&child);
+        let tail = Arc::new(Tail::default());
+        let status = run(&mut child, delivery.payload().as_bytes(), &tail).await;
+        // It has been waited for: its number may belong to somebody else from now on.
+        group.forget();
+        Ok(outcome(status?, &tail.text()))
+    }
+}
+
+/// Feeds the program, follows its stderr, waits for its end. Its own end is what counts, not the end of either pipe.
+async fn run(child: &mut Child, payload: &[u8], tail: &Arc<Tail>) -> io::Result<ExitStatus> {
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+    let mut following = JoinSet::new();
+    if let Some(stderr) = stderr {
+        following.spawn(tail.clone().follow(stderr));
+    }
+    let feeding = async {
+        if let Some(stdin) = stdin {
+            feed(stdin, payload).await;
+        }
+        pending::<Infallible>().await
+    };
+    let status = tokio::select! {
+        status = child.wait() => status?,
+        never = feeding => match never {},
+    };
+    // What it said last is still in the pipe.
+    let _ = timeout(STDERR_GRACE, following.join_next()).await;
+    Ok(status)
+}
+
+/// A program need not read its payload, so that a closed pipe is fine; it may be cut short in the middle, too.
+async fn feed(mut stdin: ChildStdin, payload: &[u8]) {
+    if let Err(error) = stdin.write_all(payload).await {
+        tracing::debug!(%error, "the program did not read its whole payload");
+    }
+}
+
+fn outcome(status: ExitStatus, stderr: &str) -> Outcome {
+    let said = |what: String| if stderr.is_empty() { what } else { format!("{what}: {stderr}") };
+    match status.code() {
+        Some(0) => Outcome::Done,
+        Some(REJECT) => Outcome::reject(said(format!("rejected with exit code {REJECT}"))),
+        Some(RETRY_LATER) => Outcome::retry(said(format!("put off with exit code {RETRY_LATER}"))),
+        Some(code) => Outcome::retry(said(format!("failed with exit code {code}"))),
+        // "signal: 9 (SIGKILL)"
+        None => Outcome::retry(said(format!("killed by a {status}"))),
+    }
+}
+
+/// The process group of a program that runs; dropped, all of it is killed.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(leader: &Child) -> Self {
+        Self(leader.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Not waited for yet, so the number is still its own. Fails only when there is nobody left to kill.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// The last bytes of a stderr, which is passed on as a whole.
+#[derive(Default)]
+struct Tail(Mutex<VecDeque<u8>>);
+
+impl Tail {
+    async fn follow(self: Arc<Self>, mut from: ChildStderr) {
+        let mut read = [0; 1024];
+        let mut stderr = tokio::io::stderr();
+        while let Ok(count @ 1..) = from.read(&mut read).await {
+            // Kept first: our own stderr may block or be gone.
+            self.keep(&read[..count]);
+            let _ = stderr.write_all(&read[..count]).await;
+        }
+    }
+
+    fn keep(&self, bytes: &[u8]) {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend(bytes);
+        let surplus = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..surplus);
+    }
+
+    fn text(&self) -> String {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(tail.make_contiguous()).trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_stderr_is_kept_and_it_need_not_be_text() {
+        let tail = Tail::default();
+        for _ in 0..3 {
+            tail.keep(&[b'x'; TAIL_BYTES]);
+        }
+        tail.keep(b"the \xff end\n");
+        assert!(tail.text().ends_with("the \u{fffd} end"));
+        assert!(tail.0.lock().unwrap().len() == TAIL_BYTES);
+    }
+}

@@ -1,0 +1,75 @@
+//! Which database a command works on.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use doorbell::{Broker, BrokerConfig, Settings};
+use doorbell_server::kept::{self, KeptOptions};
+
+use crate::exit::{Exit, Failure};
+
+/// Any of these chooses a server or database. Others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
+const PG_CHOOSING: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"];
+
+const NOTHING_CHOSEN: &str = "no database is chosen, and no server of `doorbell up` is running
+  to start one here:    doorbell up
+  or to use your own:   export DATABASE_URL=postgres://user@host/database
+  or for one command:   doorbell --database-url postgres://user@host/database …";
+
+/// The database, for every command that needs one.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct DatabaseArgs {
+    /// The database, as a libpq URI or key=value string; ps shows it to everybody on this machine, so a password is better in
+    /// DATABASE_URL or a password file [default: see `doorbell --help`]
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+
+    /// Where `doorbell up` keeps its server
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "DOORBELL_STATE_DIRECTORY")]
+    state_directory: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// Connects.
+    pub(crate) async fn broker(&self) -> Result<Broker, Failure> {
+        self.broker_with(BrokerConfig::default()).await
+    }
+
+    /// Connects with a configuration of its own.
+    pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
+        let settings = self.settings().await?.fallback_application_name(actor());
+        Ok(Broker::with_config(settings, config).await?)
+    }
+
+    /// The database that the command line names, and nothing else does.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
+    pub(crate) fn kept_options(&self) -> KeptOptions {
+        KeptOptions { state_directory: self.state_directory.clone(), ..KeptOptions::default() }
+    }
+
+    async fn settings(&self) -> Result<Settings, Failure> {
+        if let Some(url) = &self.database_url {
+            return Ok(Settings::parse(url)?);
+        }
+        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if ["DOORBELL_DATABASE_URL", "DATABASE_URL"].iter().chain(&PG_CHOOSING).any(is_set) {
+            return Ok(Settings::from_env()?);
+        }
+        match kept::find(&self.kept_options()).await? {
+            Some(kept) => Ok(Settings::parse(&kept.connection_string("postgres"))?),
+            None => Err(Failure::new(Exit::Unreachable, NOTHING_CHOSEN)),
+        }
+    }
+}
+
+/// Who acts, as the audit log and those who ask why a target is paused see it.
+fn actor() -> String {
+    match whoami::username() {
+        Ok(user) => format!("doorbell ({user})"),
+        Err(_) => "doorbell".to_owned(),
+    }
+}

@@ -1,0 +1,160 @@
+//! `doorbell list`: looking through the messages.
+
+use clap::{Args, ValueEnum};
+use doorbell::{MessageId, MessageRow, Order, Status};
+use serde::Serialize;
+
+use crate::{
+    Global,
+    exit::{Exit, Failure},
+    filter::FilterArgs,
+    output,
+    timestamp::rfc3339,
+};
+
+const HEADINGS: [&str; 9] = ["ID", "TARGET", "TYPE", "SOURCE", "STATUS", "PRIORITY", "ATTEMPT", "CREATED", "REASON"];
+
+/// How much of a reason a terminal shows.
+const REASON_CHARS_MAX: usize = 60;
+
+/// List messages, page by page
+///
+/// Pending messages come as they will be claimed, scheduled ones next due first, others newest first. When there are more,
+/// their --after is printed on stderr. Payloads are never shown; see `doorbell show ID --data`. The archive is not read.
+/// Exit code 3 when nothing matches.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Fast on any table: --status pending, scheduled, processing and failed, with or without --target, in their usual order or \
+(processing, failed) by id; and whatever matches often. Slow on large tables: rare matches of --type, --source, \
+--reason-like or --older-than, rare targets among completed and cancelled messages, and pending ones by id, because what \
+does not match is read and passed over.
+
+Examples:
+  doorbell list --status failed --target billing
+  doorbell list --status pending --target billing --limit 1      what is claimed next
+  doorbell list --status scheduled --reason-like '%timeout%' --json | jq -r '.messages[].id'
+
+JSON: {\"messages\": [{\"id\", \"source\", \"target\", \"type\", \"status\", \"priority\", \"attempt\", \"retry_count\", \
+\"crash_count\", \"redrive_count\", \"created_at\", \"updated_at\", \"available_at\", \"claimed_by\", \"reason\"}], \
+\"next\"}; next is the --after of the next page, or null.")]
+pub(crate) struct List {
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    /// Another order than the usual one
+    #[arg(long, value_enum)]
+    order: Option<OrderArg>,
+
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+
+    /// Go on where a page ended, with the same filter and order
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    /// As they are claimed: priority, then age (--status pending)
+    Queue,
+    /// Next due first (--status scheduled)
+    Due,
+    /// By id
+    Oldest,
+    /// By id, backwards
+    Newest,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Self {
+        match order {
+            OrderArg::Queue => Self::Queue,
+            OrderArg::Due => Self::Due,
+            OrderArg::Oldest => Self::Oldest,
+            OrderArg::Newest => Self::Newest,
+        }
+    }
+}
+
+impl List {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let broker = global.database.broker().await?;
+        let order = self.order.map(Order::from);
+        let page = broker.list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
+        if global.json {
+            let messages = page.messages.iter().map(MessageJson::from).collect();
+            output::json(&PageJson { messages, next: page.next.as_deref() })?;
+        } else if page.messages.is_empty() {
+            eprintln!("no message matches");
+        } else {
+            output::table(&HEADINGS, &page.messages.iter().map(cells).collect::<Vec<_>>())?;
+            if let Some(next) = &page.next {
+                eprintln!("for more: --after '{next}'");
+            }
+        }
+        Ok(if page.messages.is_empty() { Exit::NothingFound } else { Exit::Done })
+    }
+}
+
+fn cells(message: &MessageRow) -> Vec<String> {
+    vec![
+        message.id.to_string(),
+        message.target.clone(),
+        message.record_type.clone(),
+        message.source.clone(),
+        message.status.to_string(),
+        message.priority.to_string(),
+        message.attempt.to_string(),
+        rfc3339(message.created_at),
+        output::cut(message.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX),
+    ]
+}
+
+#[derive(Serialize)]
+struct PageJson<'a> {
+    messages: Vec<MessageJson<'a>>,
+    next: Option<&'a str>,
+}
+
+/// A message as `--json` has it.
+#[derive(Serialize)]
+pub(crate) struct MessageJson<'a> {
+    id: MessageId,
+    source: &'a str,
+    target: &'a str,
+    r#type: &'a str,
+    status: Status,
+    priority: i32,
+    attempt: i32,
+    retry_count: i32,
+    crash_count: i32,
+    redrive_count: i32,
+    created_at: String,
+    updated_at: String,
+    available_at: Option<String>,
+    claimed_by: Option<&'a str>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a MessageRow> for MessageJson<'a> {
+    fn from(message: &'a MessageRow) -> Self {
+        Self {
+            id: message.id,
+            source: &message.source,
+            target: &message.target,
+            r#type: &message.record_type,
+            status: message.status,
+            priority: message.priority,
+            attempt: message.attempt,
+            retry_count: message.retry_count,
+            crash_count: message.crash_count,
+            redrive_count: message.redrive_count,
+            created_at: rfc3339(message.created_at),
+            updated_at: rfc3339(message.updated_at),
+            available_at: message.available_at.map(rfc3339),
+            claimed_by: message.claimed_by.as_deref(),
+            reason: message.reason.as_deref(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `doorbell migrate`: the schema.
+
+use clap::Args;
+use doorbell::migrate;
+use serde_json::json;
+
+use crate::{
+    Global,
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Bring the schema of the database up to this version
+///
+/// Safe to run by many processes at once and as often as you like: what is there is left alone.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  doorbell migrate
+  doorbell migrate --check || echo 'the schema is behind'     exit code 4 when it is
+  doorbell migrate --sql > schema.sql                         for tools of your own; needs no database")]
+pub(crate) struct Migrate {
+    /// Change nothing; exit with 4 and print what is missing when the schema is behind
+    #[arg(long, conflicts_with = "sql")]
+    check: bool,
+
+    /// Print the whole schema as one SQL script instead
+    #[arg(long)]
+    sql: bool,
+}
+
+impl Migrate {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        if self.sql {
+            output::line(migrate::script().trim_end())?;
+            return Ok(Exit::Done);
+        }
+        let broker = global.database.broker().await?;
+        if self.check {
+            let status = broker.migration_status().await?;
+            let exit = if status.pending.is_empty() { Exit::Done } else { Exit::CheckFailed };
+            if global.json {
+                output::json(&json!({ "version": status.version, "pending": status.pending }))?;
+                return Ok(exit);
+            }
+            status.pending.iter().try_for_each(output::line)?;
+            match status.pending.len() {
+                0 => eprintln!("the schema is up to date, version {}", status.version),
+                missing => {
+                    eprintln!("the schema is at version {}, {missing} behind; run: doorbell migrate", status.version)
+                }
+            }
+            return Ok(exit);
+        }
+        let report = broker.migrate().await?;
+        if global.json {
+            output::json(&json!({ "version": report.version, "applied": report.applied }))?;
+            return Ok(Exit::Done);
+        }
+        report.applied.iter().try_for_each(output::line)?;
+        eprintln!("the schema is up to date, version {}", report.version);
+        Ok(Exit::Done)
+    }
+}

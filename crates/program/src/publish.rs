@@ -1,0 +1,142 @@
+//! `doorbell publish`: one message, or a file of them.
+
+mod bulk;
+mod ids;
+mod lines;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args};
+use doorbell::{Message, Producer};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use self::ids::Ids;
+use crate::{
+    Global, duration,
+    exit::{Exit, Failure},
+    output,
+};
+
+/// Publish messages for a target
+///
+/// With --data one message; with --file or - newline-delimited JSON, one message a line. All lines are published in one
+/// transaction when the input has ended: either all of them or, if any is bad, none. Blank lines are skipped.
+///
+/// Prints the ids of the messages, one a line.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("input").required(true).args(["data", "file", "stdin"])), after_help = "\
+Examples:
+  doorbell publish billing --source shop --type order.placed --data '{\"order\": 7}'
+  doorbell publish billing --source shop --type reminder --delay 5m --data '{\"order\": 7}'
+  doorbell publish billing --source shop --type order.placed --file orders.ndjson
+  jq -c '.[]' orders.json | doorbell publish billing --source shop --type order.placed -
+  doorbell publish billing --source shop --type order.placed --dedup-key order-7 --data '{}'
+
+A bad line ends it with exit code 65 and its number, and nothing is published.
+JSON: {\"published\": 2, \"ids\": [41, 42]}.")]
+pub(crate) struct Publish {
+    /// The application it is for
+    target: String,
+
+    /// The application it comes from
+    #[arg(long, value_name = "APP")]
+    source: String,
+
+    /// What it is
+    #[arg(long = "type", value_name = "TYPE")]
+    record_type: String,
+
+    /// The payload of one message
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    data: Option<String>,
+
+    /// A file of payloads, one a line
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Payloads from stdin, one a line
+    #[arg(value_name = "-", value_parser = ["-"], hide_possible_values = true)]
+    stdin: Option<String>,
+
+    /// Higher goes first
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+
+    /// Not before so long from now: 5m, 1h30m, or seconds
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    delay: Option<Duration>,
+
+    /// Travels beside the payload; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+
+    /// Ordering key, handed to the handler
+    #[arg(long = "key", value_name = "ORDERING")]
+    ordering_key: Option<String>,
+
+    /// Publishing the same key of the same source again answers with the first message's id
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["file", "stdin"])]
+    dedup_key: Option<String>,
+}
+
+impl Publish {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let broker = global.database.broker().await?;
+        let producer = broker.producer(&self.source);
+        let ids = match &self.data {
+            Some(data) => {
+                let message = self.message(data).map_err(|failure| failure.context("--data"))?;
+                Ids::from(producer.publish(&message).await?)
+            }
+            None => bulk::publish(&self, &broker, &producer).await?,
+        };
+        broker.close().await;
+        if global.json {
+            output::json(&Report { published: ids.len(), ids })?;
+        } else {
+            ids.iter().try_for_each(output::line)?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// The message with this payload.
+    fn message(&self, payload: &str) -> Result<Message, Failure> {
+        let payload: Box<RawValue> = serde_json::from_str(payload.trim()).map_err(|error| not_json(&error))?;
+        let mut message = Message::from_raw(&self.target, &self.record_type, payload).priority(self.priority);
+        for (name, value) in &self.headers {
+            message = message.header(name, value);
+        }
+        message = self.delay.into_iter().fold(message, Message::delay);
+        message = self.ordering_key.iter().fold(message, Message::ordering_key);
+        Ok(self.dedup_key.iter().fold(message, Message::dedup_key))
+    }
+
+    /// As [`message`](Self::message), checked as far as that is possible without the server.
+    fn checked(&self, producer: &Producer, payload: &str) -> Result<Message, Failure> {
+        let message = self.message(payload)?;
+        producer.check(&message)?;
+        Ok(message)
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    published: u64,
+    ids: Ids,
+}
+
+/// A payload is one line: only the column is of interest.
+fn not_json(error: &serde_json::Error) -> Failure {
+    let said = error.to_string();
+    let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+    Failure::new(Exit::BadData, format!("not JSON: {what} at column {}", error.column()))
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,126 @@
+//! `doorbell show`: one message, all of it.
+
+use clap::Args;
+use doorbell::{AuditEvent, MessageId, StoredMessage};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Global, audit,
+    exit::{Exit, Failure},
+    list::MessageJson,
+    output,
+    timestamp::rfc3339,
+};
+
+/// Show all fields of a message and its history
+///
+/// Looks into the archive, too. The payload is shown only with --data. Exit code 3 when there is no such message; what the
+/// audit log still knows of it is then shown by `doorbell audit`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  doorbell show 42
+  doorbell show 42 --data --json | jq .data
+
+JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"max_retries\", \"ordering_key\", \
+\"dedup_key\", \"archived\", \"events\" (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" \
+with --data.")]
+pub(crate) struct Show {
+    /// The message
+    #[arg(value_name = "ID")]
+    id: MessageId,
+
+    /// Show the payload, too
+    #[arg(long)]
+    data: bool,
+}
+
+impl Show {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let broker = global.database.broker().await?;
+        let Some(message) = broker.show(self.id, self.data).await? else {
+            let why = format!("there is no message {}; what is known of it: doorbell audit {}", self.id, self.id);
+            return Err(Failure::new(Exit::NothingFound, why));
+        };
+        let history = broker.history(self.id).await?;
+        if global.json {
+            output::json_text(as_json(&message, &history)?)?;
+            return Ok(Exit::Done);
+        }
+        for (name, value) in fields(&message) {
+            if let Some(value) = value {
+                output::line(format_args!("{name:<14} {}", output::printable(&value)))?;
+            }
+        }
+        if !history.is_empty() {
+            output::line("")?;
+            audit::table(&history)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    row: MessageJson<'a>,
+    processed_at: Option<String>,
+    lease_until: Option<String>,
+    max_retries: Option<i32>,
+    ordering_key: Option<&'a str>,
+    dedup_key: Option<&'a str>,
+    archived: bool,
+    events: Vec<Value>,
+}
+
+/// Headers and payload are put in as the table has them, so that numbers keep all their digits.
+fn as_json(message: &StoredMessage, history: &[AuditEvent]) -> std::io::Result<String> {
+    let mut text = serde_json::to_string(&Shown {
+        row: MessageJson::from(&message.row),
+        processed_at: message.processed_at.map(rfc3339),
+        lease_until: message.lease_until.map(rfc3339),
+        max_retries: message.max_retries,
+        ordering_key: message.ordering_key.as_deref(),
+        dedup_key: message.dedup_key.as_deref(),
+        archived: message.archived,
+        events: history.iter().map(audit::event_json).collect(),
+    })?;
+    for (name, json) in [("headers", &message.headers), ("data", &message.payload)] {
+        if let Some(json) = json {
+            text.pop();
+            text.push_str(&format!(",\"{name}\":{json}}}"));
+        }
+    }
+    Ok(text)
+}
+
+/// Everything but the history.
+fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
+    let row = &message.row;
+    let count = |count: i32| Some(count.to_string());
+    vec![
+        ("id", Some(row.id.to_string())),
+        ("status", Some(format!("{}{}", row.status, if message.archived { ", in the archive" } else { "" }))),
+        ("source", Some(row.source.clone())),
+        ("target", Some(row.target.clone())),
+        ("type", Some(row.record_type.clone())),
+        ("priority", count(row.priority)),
+        ("created_at", Some(rfc3339(row.created_at))),
+        ("updated_at", Some(rfc3339(row.updated_at))),
+        ("available_at", row.available_at.map(rfc3339)),
+        ("processed_at", message.processed_at.map(rfc3339)),
+        ("attempt", count(row.attempt)),
+        ("retry_count", count(row.retry_count)),
+        ("max_retries", message.max_retries.and_then(count)),
+        ("crash_count", count(row.crash_count)),
+        ("redrive_count", count(row.redrive_count)),
+        ("claimed_by", row.claimed_by.clone()),
+        ("lease_until", message.lease_until.map(rfc3339)),
+        ("ordering_key", message.ordering_key.clone()),
+        ("dedup_key", message.dedup_key.clone()),
+        ("reason", row.reason.clone()),
+        ("headers", message.headers.clone()),
+        ("data", message.payload.clone()),
+    ]
+}

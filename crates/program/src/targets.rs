@@ -1,0 +1,84 @@
+//! `doorbell targets`: who gets messages, and whether they may.
+
+use clap::Args;
+use doorbell::TargetState;
+use serde_json::{Value, json};
+
+use crate::{
+    Global, duration,
+    exit::{Exit, Failure},
+    output,
+};
+
+const HEADINGS: [&str; 9] =
+    ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "FAILED", "OLDEST PENDING", "CONSUMERS", "WORKERS", "STATE"];
+
+/// List the targets: what waits for each, who consumes it, and whether it is paused or its breaker open
+///
+/// A target is listed when it has messages, settings or consumers. STATE says who paused it and why, why its breaker is
+/// open, or that a limit is reached; else it is open, perhaps with nobody who consumes. CONSUMERS are live processes, WORKERS the messages they handle at the
+/// same time.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  doorbell targets
+  doorbell targets --json | jq '.targets[] | select(.closed_gates != [])'
+
+JSON: {\"targets\": [{\"target\", \"stats\", \"consumers\", \"workers\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
+stats as `doorbell stats` has them, or null when there are no messages.")]
+pub(crate) struct Targets {}
+
+impl Targets {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let targets = global.database.broker().await?.targets().await?;
+        if global.json {
+            let targets: Vec<Value> = targets.iter().map(target_json).collect();
+            output::json(&json!({ "targets": targets }))?;
+            return Ok(Exit::Done);
+        }
+        if targets.is_empty() {
+            eprintln!("there are no targets");
+        }
+        output::table(&HEADINGS, &targets.iter().map(cells).collect::<Vec<_>>())?;
+        Ok(Exit::Done)
+    }
+}
+
+fn cells(target: &TargetState) -> Vec<String> {
+    let stats = target.stats.as_ref();
+    let count = |of: fn(&doorbell::TargetStats) -> i64| stats.map_or(0, of).to_string();
+    vec![
+        target.target.clone(),
+        count(|stats| stats.pending),
+        count(|stats| stats.scheduled),
+        count(|stats| stats.processing),
+        count(|stats| stats.failed),
+        stats.and_then(|stats| stats.oldest_age()).map_or_else(|| "-".to_owned(), duration::coarse),
+        target.consumers.to_string(),
+        target.workers.to_string(),
+        state(target),
+    ]
+}
+
+/// What keeps the target's messages from being handled, in words.
+pub(crate) fn state(target: &TargetState) -> String {
+    match &target.closed_gates[..] {
+        [] if is_abandoned(target) => "open, but no live consumer".to_owned(),
+        [] => "open".to_owned(),
+        gates => gates.iter().map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// Whether messages wait and nobody is registered who would take them.
+pub(crate) fn is_abandoned(target: &TargetState) -> bool {
+    target.consumers == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
+}
+
+pub(crate) fn target_json(target: &TargetState) -> Value {
+    let gates: Vec<Value> =
+        target.closed_gates.iter().map(|(code, sentence)| json!({ "code": code, "sentence": sentence })).collect();
+    json!({
+        "target": target.target, "stats": target.stats, "consumers": target.consumers, "workers": target.workers,
+        "closed_gates": gates,
+    })
+}

@@ -1,0 +1,66 @@
+//! `doorbell consume` without a program: lines of JSON.
+
+use crate::program::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consume_prints_each_message_once_and_completes_it() {
+    let db = Database::new().await;
+    publish(&db, "{\"n\": 1.50}\n12345678901234567890.125\n").await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--exit-when-empty"])).await;
+    ends_with(&output, 0);
+    let lines = lines_of(&output);
+    assert_eq!(lines.len(), 2);
+    let start = r#"{"id":1,"attempt":1,"source":"shop","target":"billing","type":"n","priority":0,"headers":{},"created_at":"2"#;
+    assert!(out(&output).starts_with(start), "{}", out(&output));
+    assert!(lines[0]["created_at"].as_str().unwrap().ends_with('Z'));
+    let data: Vec<&str> =
+        std::str::from_utf8(&output.stdout).unwrap().lines().filter_map(|l| l.split("\"data\":").nth(1)).collect();
+    assert_eq!(data, [r#"{"n": 1.50}}"#, "12345678901234567890.125}"]);
+    let completed = "select count(*) from integration.data_staging where status = 'completed'";
+    assert_eq!(count(&db.client().await, completed).await, 2);
+    // Nothing is left.
+    let output = ended(doorbell(&db, &["consume", "billing", "--exit-when-empty"])).await;
+    ends_with(&output, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_takes_nothing_with_it() {
+    let db = Database::new().await;
+    publish(&db, &"\"a payload\"\n".repeat(3000)).await;
+    let mut running = Running::start(doorbell(&db, &["consume", "billing"]));
+    running.line().await;
+    // Its buffer holds more lines, but by far not all.
+    let Running { mut child, stdout, .. } = running;
+    drop(stdout);
+    let status = soon("the program ends", child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    let client = db.client().await;
+    let states = "select count(*) filter (where status = 'completed') between 1 and 2999 \
+        and count(*) filter (where status = 'pending') between 1 and 2999 \
+        and count(*) filter (where status not in ('completed', 'pending')) = 0 from integration.data_staging";
+    assert!(client.query_one(states, &[]).await.unwrap().get::<_, bool>(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_one_message_more_than_asked_for_is_taken() {
+    let db = Database::new().await;
+    publish(&db, &"1\n".repeat(50)).await;
+    for extra in [&[][..], &["--concurrency", "8"], &["--exec", "cat"]] {
+        let output = ended(doorbell(&db, &[&["consume", "billing", "--count", "3"], extra].concat())).await;
+        ends_with(&output, 0);
+    }
+    let client = db.client().await;
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'completed'").await, 9);
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where attempt > 0").await, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_of_some_types_leaves_the_others() {
+    let db = Database::new().await;
+    publish(&db, "1\n").await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--type", "other", "--exit-when-empty"])).await;
+    ends_with(&output, 3);
+    let output =
+        ended(doorbell(&db, &["consume", "billing", "--type", "other", "--type", "n", "--exit-when-empty"])).await;
+    assert_eq!(lines_of(&output).len(), 1);
+}

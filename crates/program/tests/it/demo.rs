@@ -1,0 +1,43 @@
+//! `doorbell demo`.
+
+use crate::program::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_loses_nothing_and_says_so_in_one_line_of_json() {
+    let mut child = bare(&["demo", "--json"]).spawn().unwrap();
+    let mut said = String::new();
+    let end = async {
+        child.stdout.take().unwrap().read_to_string(&mut said).await.unwrap();
+        child.wait().await.unwrap()
+    };
+    let status = tokio::time::timeout(DEMO_MAX, end).await.expect("the demo ends");
+    assert_eq!(status.code(), Some(0), "{said}");
+    let summary: Value = serde_json::from_str(&said).unwrap();
+    let number = |name: &str| summary[name].as_f64().unwrap_or_else(|| panic!("no {name} in {said}"));
+    assert!(number("published") > 3000.0);
+    assert_eq!((number("failed"), number("lost")), (1.0, 0.0));
+    assert_eq!(number("completed"), number("published") - 1.0);
+    assert!(number("wake_p50_ms") <= number("wake_p99_ms"));
+    assert!(summary["handled_twice"].is_u64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_demo_takes_its_server_along() {
+    let mut running = Running::start(bare(&["demo", "-v"]));
+    running.logs("wake-ups").await;
+    let its_own = processes(&format!("--ppid {}", running.child.id().unwrap())).await;
+    assert!(!its_own.is_empty(), "the server is a child of the demo");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.ended().await, 130);
+    for pid in its_own {
+        assert_eq!(processes(&format!("-p {pid}")).await, [] as [String; 0]);
+    }
+}
+
+/// The living processes that `ps` selects.
+async fn processes(selection: &str) -> Vec<String> {
+    let listing = Command::new("sh").args(["-c", &format!("ps -o pid=,state= {selection}")]).output().await.unwrap();
+    let listing = out(&listing);
+    let living = listing.lines().filter(|line| !line.trim_end().ends_with('Z'));
+    living.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}

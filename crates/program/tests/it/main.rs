@@ -1,0 +1,21 @@
+//! The tests of the program. One binary, one private server, one database per test.
+
+mod bench;
+mod consume;
+mod database;
+mod demo;
+mod exec;
+mod help;
+mod large;
+mod list;
+mod live;
+mod many;
+mod operate;
+mod operators;
+mod program;
+mod publish;
+mod stats;
+mod steering;
+mod terminal;
+mod transcripts;
+mod watch;

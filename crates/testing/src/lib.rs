@@ -1,0 +1,320 @@
+//! What the tests of this workspace share: one private server for the whole test binary, one database per test, cloned
+//! from a migrated template; and ways to wait for events.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "for this workspace only: what a name does not say is said"
+)]
+
+pub mod logs;
+pub mod proxy;
+
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use doorbell::{Broker, BrokerConfig, Consumer, Delivery, Message, MessageId, Outcome, Settings};
+use doorbell_server::{EphemeralOptions, Server};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+/// How long a test waits for an event that must come. Not an assertion about speed: a lost event would take for ever.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// The sweep of a consumer that is to be woken by the bell: nothing but a notification explains that it wakes.
+pub const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+
+/// Its own runtime and thread, because every test has a runtime of its own that ends with it.
+static SERVER: LazyLock<String> = LazyLock::new(|| {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server =
+                Server::ephemeral(EphemeralOptions { max_connections: 400, ..Default::default() }).await.unwrap();
+            let admin = connect(&server.connection_string("postgres")).await;
+            admin.batch_execute("create database template_doorbell").await.unwrap();
+            let broker = Broker::connect(&server.connection_string("template_doorbell")).await.unwrap();
+            broker.migrate().await.unwrap();
+            broker.close().await;
+            // Sealed: nobody may be connected to a database that is cloned.
+            seal(&admin, "template_doorbell").await;
+            tell.send(server.connection_string("postgres")).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    told.recv().expect("the test server starts")
+});
+
+async fn seal(admin: &Client, database: &str) {
+    let sql = format!("alter database {database} with is_template true allow_connections false");
+    admin.batch_execute(&sql).await.unwrap();
+    let others = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+    while admin.query_one(others, &[&database]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A database of its own.
+pub struct Database {
+    pub url: String,
+}
+
+impl Database {
+    /// With the schema.
+    pub async fn new() -> Self {
+        Self::create("template template_doorbell").await
+    }
+
+    /// Without it.
+    pub async fn empty() -> Self {
+        Self::create("template template0").await
+    }
+
+    async fn create(options: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // Blocks this test's thread while the server starts; the others wait for it, too.
+        let base = tokio::task::spawn_blocking(|| SERVER.clone()).await.unwrap();
+        let admin = connect(&base).await;
+        admin.batch_execute(&format!("create database {name} {options}")).await.unwrap();
+        Self { url: base.replace("dbname=postgres", &format!("dbname={name}")) }
+    }
+
+    /// A name that no other database of this server has.
+    pub fn name(&self) -> &str {
+        self.url.rsplit_once("dbname=").unwrap().1
+    }
+
+    pub async fn client(&self) -> Client {
+        connect(&self.url).await
+    }
+
+    pub async fn broker(&self) -> Broker {
+        Broker::connect(&self.url).await.unwrap()
+    }
+
+    pub async fn broker_with(&self, config: BrokerConfig) -> Broker {
+        Broker::with_config(Settings::parse(&self.url).unwrap(), config).await.unwrap()
+    }
+}
+
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Stops the clock of this test's database so many seconds after noon, 2026-03-01.
+pub async fn stop_the_clock(client: &Client, second: u32) {
+    let clock = format!(
+        "create or replace function integration.clock() returns timestamptz language sql volatile parallel safe \
+         return timestamptz '2026-03-01 12:00:00Z' + interval '{second} s'"
+    );
+    client.batch_execute(&clock).await.unwrap();
+}
+
+/// Waits for an event that must come; says which one did not.
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(SOON, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("did not happen: {what}"),
+    }
+}
+
+/// Asks the database until a boolean query is true. The only place that looks again and again: for states that nothing
+/// announces.
+pub async fn until(client: &Client, what: &str, query: &str) {
+    soon(what, async {
+        while !client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// The same for what this process can tell.
+pub async fn until_so(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+pub async fn count(client: &Client, query: &str) -> i64 {
+    client.query_one(query, &[]).await.unwrap_or_else(|e| panic!("{query}: {e}")).get(0)
+}
+
+/// A handler's side of a channel: what it handled, in order.
+pub fn seen<T>() -> (tokio::sync::mpsc::UnboundedSender<T>, Seen<T>) {
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    (tell, Seen(told))
+}
+
+pub struct Seen<T>(tokio::sync::mpsc::UnboundedReceiver<T>);
+
+impl<T> Seen<T> {
+    pub async fn next(&mut self) -> T {
+        soon("a message is handled", self.0.recv()).await.expect("the consumer is still there")
+    }
+
+    pub async fn take(&mut self, count: usize) -> Vec<T> {
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            all.push(self.next().await);
+        }
+        all
+    }
+
+    /// What has been seen and not been taken.
+    pub fn rest(&mut self) -> impl Iterator<Item = T> {
+        std::iter::from_fn(|| self.0.try_recv().ok())
+    }
+}
+
+/// A consumer that completes everything, and tells what it handled. It sweeps once an hour.
+pub async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Delivery>) {
+    let (tell, told) = seen();
+    let consumer = broker.consumer(target).sweep(HOUR).fallback(move |delivery| {
+        let _ = tell.send(delivery);
+        async { Ok(Outcome::Done) }
+    });
+    (consumer.start().await.unwrap(), told)
+}
+
+pub fn message(target: &str, n: i64) -> Message {
+    Message::new(target, "n", &n).unwrap()
+}
+
+/// What an application without our library does.
+pub async fn plain_insert(client: &Client, target: &str, data: &str) -> MessageId {
+    let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+        values ('psql', $1, 'n', $2::text::jsonb) returning id";
+    client.query_one(sql, &[&target, &data]).await.unwrap().get(0)
+}
+
+/// A message as the table has it.
+#[derive(Debug)]
+pub struct Row {
+    pub status: String,
+    pub attempt: i32,
+    pub retry_count: i32,
+    pub crash_count: i32,
+    pub redrive_count: i32,
+    pub error: Option<String>,
+    pub claimed_by: Option<String>,
+    /// Seconds from the last change until it becomes pending.
+    pub scheduled_in: Option<f64>,
+}
+
+impl Row {
+    pub fn reason(&self) -> &str {
+        self.error.as_deref().unwrap_or_else(|| panic!("there is no reason: {self:?}"))
+    }
+}
+
+pub async fn row(client: &Client, id: MessageId) -> Row {
+    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, claimed_by, \
+        extract(epoch from available_at - updated_at)::float8 from integration.data_staging where id = $1";
+    let row = client.query_one(sql, &[&id]).await.unwrap();
+    Row {
+        status: row.get(0),
+        attempt: row.get(1),
+        retry_count: row.get(2),
+        crash_count: row.get(3),
+        redrive_count: row.get(4),
+        error: row.get(5),
+        claimed_by: row.get(6),
+        scheduled_in: row.get(7),
+    }
+}
+
+/// Waits until a message has the status.
+pub async fn until_status(client: &Client, id: MessageId, status: &str) -> Row {
+    let query = format!("select status = '{status}' from integration.data_staging where id = {id}");
+    until(client, &format!("message {id} is {status}"), &query).await;
+    row(client, id).await
+}
+
+/// Waits until so many messages have the status.
+pub async fn until_count(client: &Client, status: &str, count: usize) {
+    let query = format!("select count(*) = {count} from integration.data_staging where status = '{status}'");
+    until(client, &format!("{count} messages are {status}"), &query).await;
+}
+
+/// The backends that listen for processes with consumers of this database: they hold the processes' session locks.
+pub const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
+    where l.locktype = 'advisory' and l.classid = integration.lock_class() and l.objid <> 0 and d.datname = current_database()";
+
+pub async fn listeners(client: &Client) -> Vec<i32> {
+    client.query(LISTENERS, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// A session of its own that listens to the bells of targets, parked for them: publishers ring.
+pub struct Ear {
+    client: Client,
+    heard: mpsc::UnboundedReceiver<String>,
+}
+
+impl Ear {
+    pub async fn on(db: &Database, targets: &[&str]) -> Self {
+        let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+        let (tell, heard) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(bell) = message {
+                    let _ = tell.send(bell.channel().to_owned());
+                }
+            }
+        });
+        client.batch_execute("listen heard_all").await.unwrap();
+        for target in targets {
+            let sql = "select format('listen %I; listen %I', integration.channel($1), integration.due_channel($1))";
+            let listen: String = client.query_one(sql, &[target]).await.unwrap().get(0);
+            client.batch_execute(&listen).await.unwrap();
+            client.execute("select integration.park($1)", &[target]).await.unwrap();
+        }
+        Self { client, heard }
+    }
+
+    /// The channels that rang for what was committed until now: notifications come in the order of the commits, so our
+    /// own is the last.
+    pub async fn heard(&mut self) -> Vec<String> {
+        self.client.batch_execute("notify heard_all").await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            match soon("our own notification comes back", self.heard.recv()).await.unwrap() {
+                channel if channel == "heard_all" => return all,
+                channel => all.push(channel),
+            }
+        }
+    }
+}
+
+/// The channel of a target's bell.
+pub async fn channel(client: &Client, target: &str) -> String {
+    client.query_one("select integration.channel($1)", &[&target]).await.unwrap().get(0)
+}
+
+/// What the page about deploying grants to a publisher, a consumer or an operator, for a role of another name.
+pub fn grants(to: &str, role: &str) -> String {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/deploy.md")).unwrap();
+    let end = format!(" to doorbell_{to};");
+    let lines = page.lines().filter(|line| line.starts_with("grant ") && line.contains(&end));
+    let of_others = "grant doorbell_";
+    let granted: Vec<String> = lines
+        .map(|line| match line.strip_prefix(of_others) {
+            Some(other) => grants(other.split(' ').next().unwrap(), role),
+            None => line.replace(&end, &format!(" to {role};")),
+        })
+        .collect();
+    assert!(!granted.is_empty(), "no grants to doorbell_{to} in docs/deploy.md");
+    granted.join("\n")
+}

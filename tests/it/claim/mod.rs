@@ -1,0 +1,6 @@
+//! Claiming: who gets what, in which order, and for how long.
+
+mod in_transaction;
+mod leases;
+mod marks;
+mod order;

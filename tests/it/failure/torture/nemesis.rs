@@ -1,0 +1,210 @@
+//! What goes wrong, one thing after the other: every kind once in a random order, and again until time is up.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use doorbell_server::{Server, Shutdown};
+use nix::sys::signal::Signal;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use tokio_postgres::{Client, NoTls};
+
+use super::{pace::pause, worker::Worker};
+use crate::proxy::{Cut, Proxy, Weather};
+
+const KINDS: [&str; 15] = [
+    "consumer killed",
+    "consumer killed",
+    "consumer frozen",
+    "sessions terminated",
+    "listeners terminated",
+    "server restarted",
+    "server killed",
+    "server paused",
+    "network slow",
+    "network stalled",
+    "network deaf",
+    "network reset",
+    "reply lost",
+    "edited by hand",
+    "horizon pinned",
+];
+
+/// Where replies are lost.
+const STATEMENTS: [&str; 10] = [
+    "integration.publish(",
+    "integration.claim(",
+    "integration.claim_suspect(",
+    "integration.complete(",
+    "integration.settle(",
+    "COMMIT",
+    "integration.beat(",
+    "integration.was_settled(",
+    "integration.give_back(",
+    "integration.promote(",
+];
+
+/// Legal things that operators do to a message in the middle of everything.
+const HAND_EDITS: [&str; 5] = [
+    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'processing' order by random() limit 2 for update skip locked))",
+    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'scheduled' order by random() limit 2 for update skip locked))",
+    "select integration.cancel(array(select id from integration.data_staging where status in ('pending', 'scheduled', 'processing') order by random() limit 1))",
+    "select integration.redrive(array(select id from integration.data_staging where status = 'failed' order by random() limit 2))",
+    "select integration.redrive(array(select id from integration.data_staging where status in ('completed', 'cancelled') order by random() limit 2))",
+];
+
+pub(super) struct Nemesis {
+    pub(super) server: Server,
+    pub(super) proxy: Proxy,
+    /// Around the proxy.
+    pub(super) url: String,
+    pub(super) workers: Vec<Worker>,
+    pub(super) log: PathBuf,
+    pub(super) done: BTreeMap<&'static str, usize>,
+    pub(super) random: StdRng,
+}
+
+impl Nemesis {
+    pub(super) fn new(server: Server, proxy: Proxy, url: String, log: PathBuf, seed: u64) -> Self {
+        let workers = (0..3).map(|_| Worker::start(&proxy.url, &log)).collect();
+        let random = StdRng::seed_from_u64(seed);
+        Self { server, proxy, url, workers, log, done: BTreeMap::new(), random }
+    }
+
+    /// The safety phase.
+    pub(super) async fn rage(&mut self, length: Duration) {
+        let end = Instant::now() + length;
+        let mut deck = Vec::new();
+        let mut thaw = Instant::now();
+        while Instant::now() < end {
+            if deck.is_empty() {
+                deck = KINDS.to_vec();
+                deck.shuffle(&mut self.random);
+            }
+            let kind = deck.pop().expect("just filled");
+            self.strike(kind).await;
+            *self.done.entry(kind).or_default() += 1;
+            pause(&mut self.random, 100, 500).await;
+            if kind == "consumer frozen" {
+                thaw = Instant::now() + super::worker::LEASE + Duration::from_millis(1500);
+            }
+            if Instant::now() >= thaw {
+                self.thaw();
+            }
+        }
+    }
+
+    /// Everything is put right; only what is in the database can still be wrong.
+    pub(super) async fn heal(&mut self) {
+        self.server.resume();
+        self.server.start_again().await.unwrap();
+        self.proxy.mend();
+        self.proxy.set(Weather::default());
+        self.thaw();
+    }
+
+    fn thaw(&mut self) {
+        self.workers.iter_mut().filter(|worker| worker.stopped).for_each(|worker| worker.signal(Signal::SIGCONT));
+    }
+
+    async fn strike(&mut self, kind: &'static str) {
+        match kind {
+            "consumer killed" => {
+                let which = self.random.random_range(0..self.workers.len());
+                self.workers[which].kill();
+                pause(&mut self.random, 0, 500).await;
+                self.workers[which] = Worker::start(&self.proxy.url, &self.log);
+            }
+            "consumer frozen" => {
+                let which = self.random.random_range(0..self.workers.len());
+                self.workers[which].signal(Signal::SIGSTOP);
+            }
+            "sessions terminated" => {
+                self.sql(
+                    "select pg_terminate_backend(pid) from (select pid from pg_stat_activity \
+                          where application_name like 'doorbell%' order by random() limit 4) s",
+                )
+                .await;
+            }
+            "listeners terminated" => {
+                self.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = integration.lock_class()::oid").await;
+            }
+            "server restarted" => self.server.restart(Shutdown::Immediate).await.unwrap(),
+            "server killed" => {
+                self.server.kill().await.unwrap();
+                pause(&mut self.random, 100, 1000).await;
+                self.server.start_again().await.unwrap();
+            }
+            "server paused" => {
+                self.server.pause();
+                pause(&mut self.random, 500, 4000).await;
+                self.server.resume();
+            }
+            "network slow" => {
+                let delay = Duration::from_millis(self.random.random_range(5..100));
+                self.weather(Weather { delay, ..Default::default() }, 500, 2000).await;
+            }
+            "network stalled" => {
+                let (stall_up, stall_down) =
+                    [(true, true), (true, false), (false, true)][self.random.random_range(0..3)];
+                self.weather(Weather { stall_up, stall_down, ..Default::default() }, 500, 4000).await;
+            }
+            "network deaf" => self.weather(Weather::DEAF, 500, 2500).await,
+            "network reset" => self.proxy.reset(),
+            "reply lost" => {
+                for _ in 0..4 {
+                    let statement = STATEMENTS[self.random.random_range(0..STATEMENTS.len())];
+                    let unsent = self.random.random_bool(0.3);
+                    self.proxy.cut(if unsent { Cut::unsent(statement) } else { Cut::unanswered(statement) });
+                    pause(&mut self.random, 100, 300).await;
+                }
+                self.proxy.mend();
+            }
+            "edited by hand" => {
+                for edit in HAND_EDITS {
+                    self.sql(edit).await;
+                }
+            }
+            "horizon pinned" => {
+                let url = self.url.clone();
+                let mut random = StdRng::seed_from_u64(self.random.random());
+                tokio::spawn(async move {
+                    let Some(client) = connect(&url).await else { return };
+                    let _ = client
+                        .batch_execute(
+                            "begin isolation level repeatable read; select count(*) from integration.data_staging",
+                        )
+                        .await;
+                    pause(&mut random, 2000, 6000).await;
+                });
+            }
+            _ => unreachable!("{kind}"),
+        }
+    }
+
+    async fn weather(&mut self, weather: Weather, from_ms: u64, to_ms: u64) {
+        self.proxy.set(weather);
+        pause(&mut self.random, from_ms, to_ms).await;
+        self.proxy.set(Weather::default());
+    }
+
+    /// Runs a statement if the server lets it; a legal edit may lose a race against a consumer.
+    async fn sql(&self, statement: &str) {
+        if let Some(client) = connect(&self.url).await
+            && let Err(error) = client.batch_execute(statement).await
+            && let Some(refusal) = error.as_db_error()
+        {
+            let code = refusal.code().code();
+            assert!(code.starts_with("57P") || code == "40P01" || code == "MQ003", "{statement}: {refusal:?}");
+        }
+    }
+}
+
+async fn connect(url: &str) -> Option<Client> {
+    let (client, connection) =
+        tokio_postgres::connect(&format!("{url} application_name=operator"), NoTls).await.ok()?;
+    tokio::spawn(connection);
+    Some(client)
+}

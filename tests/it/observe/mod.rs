@@ -1,0 +1,8 @@
+//! What is there to see, and that it is true.
+
+mod counters;
+mod explain;
+mod follow;
+mod list;
+mod metrics;
+mod telemetry;

@@ -1,0 +1,7 @@
+//! The path of a message, from whoever publishes it to the handler.
+
+mod handlers;
+mod main_path;
+mod publish;
+mod seed;
+mod shutdown;

@@ -1,0 +1,6 @@
+//! The rules of the house, and that what we print is true.
+
+mod arrows;
+mod examples;
+mod front_door;
+mod house;

@@ -1,0 +1,5 @@
+//! Settling: what becomes of a message once its handler is through.
+
+mod breaker;
+mod effects;
+mod lifecycle;
