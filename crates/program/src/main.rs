@@ -15,20 +15,20 @@ mod consume;
 mod publish;
 
 mod explain;
+mod follow;
 mod list;
 mod show;
 mod stats;
-mod tail;
 mod targets;
 mod top;
 
 mod audit;
 mod breaker;
 mod cancel;
-mod consumers;
 mod doctor;
 mod maintain;
 mod pause;
+mod processes;
 mod redrive;
 mod resume;
 mod retry;
@@ -135,7 +135,7 @@ enum Command {
     List(list::List),
     Show(show::Show),
     Explain(explain::Explain),
-    Tail(tail::Tail),
+    Follow(follow::Follow),
     Audit(audit::Audit),
     Retry(retry::Retry),
     Redrive(redrive::Redrive),
@@ -143,7 +143,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
-    Consumers(consumers::Consumers),
+    Processes(processes::Processes),
     Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
     Bench(bench::Bench),
@@ -214,7 +214,7 @@ impl Command {
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
             Self::Explain(explain) => explain.run(global).await,
-            Self::Tail(tail) => tail.run(global).await,
+            Self::Follow(follow) => follow.run(global).await,
             Self::Retry(retry) => retry.run(global).await,
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
@@ -224,7 +224,7 @@ impl Command {
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
             Self::Doctor(doctor) => doctor.run(global).await,
-            Self::Consumers(consumers) => consumers.run(global).await,
+            Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),
             Self::Consume(_)
             | Self::Demo(_)

@@ -10,6 +10,7 @@ mod large;
 mod list;
 mod live;
 mod many;
+mod names;
 mod operate;
 mod operators;
 mod program;

@@ -57,8 +57,8 @@ async fn the_audit_tells_the_life_of_a_message_even_after_it_is_gone() {
     let story: serde_json::Value = serde_json::from_str(out(&told)).unwrap();
     let actions: Vec<_> = story["events"].as_array().unwrap().iter().map(|event| &event["action"]).collect();
     assert_eq!(actions, ["published", "claimed", "completed", "deleted"]);
-    assert_eq!(story["events"][2]["app_name"], "a person");
-    assert_eq!(story["events"][2]["incarnation"], "me");
+    assert_eq!(story["events"][2]["by"], "a person");
+    assert_eq!(story["events"][2]["owner"], "me");
     assert_eq!(doorbell(&db, &["audit", "999999"]).await.status.code(), Some(3));
 }
 
