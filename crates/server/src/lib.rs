@@ -19,6 +19,8 @@ pub mod kept;
 mod processes;
 mod readiness;
 mod template;
+#[cfg(feature = "trial")]
+mod trial;
 mod watchdog;
 
 use std::path::Path;
@@ -27,6 +29,8 @@ pub use ephemeral::{EphemeralOptions, Server, Shutdown};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Consent, FetchOptions};
 pub use installation::{Installation, MAJOR_MIN};
+#[cfg(feature = "trial")]
+pub use trial::Trial;
 
 /// The database superuser of every private server; trusted without a password on its private socket.
 pub const SUPERUSER: &str = "postgres";

@@ -13,6 +13,7 @@ mod many;
 mod names;
 mod operate;
 mod operators;
+mod pooler;
 mod program;
 mod publish;
 mod stats;
