@@ -22,10 +22,16 @@ use super::{
     ssl::Ssl,
     string,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    schema::Schema,
+};
 
 /// The variables that hold a whole connection string, in the order in which they are asked.
 const URL_VARIABLES: [&str; 2] = ["DOORBELL_DATABASE_URL", "DATABASE_URL"];
+
+/// Names the schema.
+const SCHEMA_VARIABLE: &str = "DOORBELL_SCHEMA";
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -88,6 +94,7 @@ pub struct Settings {
     /// For each host, name resolution to login; none is no limit.
     pub(super) deadline: Option<Duration>,
     pub(super) socket: SocketOptions,
+    schema: Schema,
 }
 
 impl Settings {
@@ -151,7 +158,22 @@ impl Settings {
             warned: Arc::default(),
             deadline: deadline(&values)?,
             socket: socket_options(&values)?,
+            schema: match environment.variable(SCHEMA_VARIABLE)?.filter(|name| !name.is_empty()) {
+                Some(name) => Schema::new(name).map_err(|error| error.context(SCHEMA_VARIABLE))?,
+                None => Schema::default(),
+            },
         })
+    }
+
+    /// Chooses the schema of the installation; replaces what `DOORBELL_SCHEMA` says.
+    pub fn with_schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// The schema of the installation: `DOORBELL_SCHEMA`, else `integration`.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// Sets `application_name`, which the server shows in `pg_stat_activity`; replaces the one that was read.
