@@ -300,9 +300,9 @@ async fn a_missing_month_is_found_and_what_fell_beside_it_can_be_moved() {
 async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
     let db = Database::new().await;
     let client = db.client().await;
-    let dead = "insert into integration.consumers (incarnation, host, pid, version, lease_until, beat_at) \
+    let dead = "insert into integration.processes (owner, host, pid, version, lease_until, beat_at) \
         values ('dead-1', 'gone', 1, '0.1.0', integration.clock() - interval '1 min', integration.clock() - interval '75 s'); \
-        insert into integration.data_staging (source_app, target_app, record_type, data, status, claimed_by, attempt) \
+        insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
         values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1)";
     client.batch_execute(dead).await.unwrap();
     let report = examined(&db).await;
@@ -407,7 +407,7 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     consumer.shutdown().await.unwrap();
     until_status(&client, id, "completed").await;
     worker.close().await;
-    assert_eq!(count(&client, "select count(*) from integration.consumers").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
     // Who may not take a probe back rings without it, and says so.
     assert_eq!(finding(&report, "bell", "integration.ring()").level, Level::Ok, "{report:#?}");
     assert_eq!(finding(&report, "bell", "was not tried").level, Level::Note);
