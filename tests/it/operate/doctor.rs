@@ -61,7 +61,7 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
     assert!(finding(&report, "bell", "INSERT and its trigger").what.contains("woke"));
-    for table in ["data_staging", "audit_log", "consumers", "dedup_keys", "deltas", "stats"] {
+    for table in ["data_staging", "audit_log", "processes", "dedup_keys", "deltas", "stats"] {
         assert_eq!(count(&client, &format!("select count(*) from integration.{table}")).await, 0, "{table}");
     }
 }
@@ -306,12 +306,12 @@ async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
         values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1)";
     client.batch_execute(dead).await.unwrap();
     let report = examined(&db).await;
-    let found = finding(&report, "consumers", "stopped beating");
+    let found = finding(&report, "processes", "stopped beating");
     assert_eq!(found.level, Level::Problem);
     assert!(found.evidence.as_deref().unwrap().contains("dead-1 (pid 1 on gone"), "{found:?}");
     assert!(found.evidence.as_deref().unwrap().contains("holds 1 messages"), "{found:?}");
     db.broker().await.operator().maintain().await.unwrap();
-    assert!(ills(&examined(&db).await, "consumers").is_empty());
+    assert!(ills(&examined(&db).await, "processes").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
