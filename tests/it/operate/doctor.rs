@@ -56,7 +56,7 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     let ills: Vec<_> = report.findings.iter().filter(own).collect();
     assert!(ills.is_empty(), "{ills:#?}");
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck maintenance wakeups";
+    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions processes targets stuck maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
