@@ -10,7 +10,6 @@ mod large;
 mod list;
 mod live;
 mod many;
-mod operate;
 mod operators;
 mod program;
 mod publish;
