@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use doorbell::{Broker, BrokerConfig, Headers, Message, Outcome, Propagator, Settings};
+use doorbell::{Broker, BrokerConfig, Headers, Message, Outcome, Settings, observe::Propagator};
 use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::{TraceContextExt, TracerProvider},

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Error> {
 
     billing.shutdown().await?;
     shipping.shutdown().await?;
-    for target in broker.stats().await? {
+    for target in broker.operator().stats().await? {
         println!("{}: {} completed, {} failed", target.target, target.completed, target.failed);
     }
     broker.close().await;

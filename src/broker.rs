@@ -7,12 +7,10 @@ use crate::{
     connection::Settings,
     consumer::ConsumerBuilder,
     core::{Client, Core},
-    doctor,
     error::Result,
-    maintenance::{self, Maintenance},
-    migrate, process,
+    migrate,
+    operate::Operator,
     producer::Producer,
-    store::{BreakerRow, Maintained, MaintenanceDue, Store, TargetStats},
 };
 
 /// A handle to one database with Doorbell's schema. Cheap to clone; all clones share the connections, the listener and
@@ -67,14 +65,6 @@ impl Broker {
         migrate::status(self.0.settings()).await
     }
 
-    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a second or two.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect); what cannot be looked at is a finding and no error.
-    pub async fn examine(&self, options: &doctor::Options) -> Result<doctor::Report> {
-        doctor::examine(self.0.settings(), options).await
-    }
-
     /// A pooled connection for transactions of your own; see [`Client`].
     ///
     /// # Errors
@@ -93,29 +83,9 @@ impl Broker {
         ConsumerBuilder::new(self.0.clone(), target.into())
     }
 
-    /// The counts of every target that has messages, by name.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn stats(&self) -> Result<Vec<TargetStats>> {
-        self.0.store().stats().await
-    }
-
-    /// Whether nothing of a target can be handled now and nothing is being handled: no pending, due or processing message,
-    /// of these record types where some are given. Scheduled ones wait for later and do not count.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
-        self.0.store().is_drained(target, record_types).await
-    }
-
-    /// The circuit breakers that were ever tripped, by key.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn breakers(&self) -> Result<Vec<BreakerRow>> {
-        self.0.store().breakers().await
+    /// What operators do with the same database: looking, putting back, stopping, maintaining.
+    pub fn operator(&self) -> Operator {
+        Operator::new(self.0.clone())
     }
 
     /// Asks the database for an answer, over a pooled connection; it has one only where the schema is. For readiness
@@ -142,30 +112,6 @@ impl Broker {
         self.0.running().is_some_and(|process| process.is_listening())
     }
 
-    /// All of the maintenance, once and now, whoever else does it: rescues the messages of dead consumers, makes due messages
-    /// pending, lets canaries of open breakers through, folds counters, archives and purges what is past retention, creates
-    /// and drops partitions. In small transactions with pauses; what somebody holds is left for the next time. Cancelling
-    /// it leaves what was done.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn maintain(&self) -> Result<Maintained> {
-        maintenance::all(self.0.store()).await
-    }
-
-    /// The maintenance in rounds, for processes without a consumer: consumers do it by themselves.
-    pub fn maintenance(&self) -> Maintenance {
-        Maintenance::new(self.0.store().clone(), process::fresh_name())
-    }
-
-    /// What [`maintain`](Self::maintain) would do now; changes nothing. Empty: nothing.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
-        self.0.store().maintenance_due().await
-    }
-
     /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.
     pub async fn close(self) {
         if let Some(process) = self.0.running() {
@@ -176,9 +122,5 @@ impl Broker {
             }
         }
         self.0.store().pool().close();
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        self.0.store()
     }
 }

@@ -80,7 +80,7 @@ pub struct Filter {
 /// In which order messages are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Order {
+pub enum ListOrder {
     /// As they are claimed: by priority, then age. Of pending messages only.
     Queue,
     /// Next due first. Of scheduled messages only.
@@ -91,7 +91,7 @@ pub enum Order {
     Newest,
 }
 
-impl Order {
+impl ListOrder {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",

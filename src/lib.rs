@@ -38,12 +38,15 @@
 #![warn(clippy::unwrap_used)]
 
 // From the front door down: a module depends on those below it, and a test says so.
+pub mod observe;
+
 #[cfg(feature = "metrics")]
 mod metrics;
 
-mod operations;
-
 mod broker;
+
+pub mod operate;
+
 pub mod doctor;
 
 mod producer;
@@ -51,8 +54,6 @@ mod producer;
 mod consumer;
 mod handler;
 mod shutdown;
-
-mod follow;
 
 mod core;
 
@@ -71,6 +72,8 @@ mod outage;
 
 mod backoff;
 
+mod rows;
+
 mod filter;
 
 mod message;
@@ -81,25 +84,14 @@ mod error;
 pub use broker::Broker;
 pub use config::BrokerConfig;
 pub use connection::Settings;
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig, Pulse};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
-pub use filter::{Filter, Order, Status};
-pub use follow::Follower;
 pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
-pub use maintenance::Maintenance;
-pub use message::{Delivery, Found, Headers, KEY_CHARS_MAX, Message, MessageId, NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
+pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
-pub use store::{
-    AuditEvent, BreakerRow, Change, ConsumerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
-    StoredMessage, TargetState, TargetStats,
-};
-
-#[cfg(feature = "metrics")]
-pub use metrics::Metrics;
-pub use telemetry::{Event, Observer, Propagator};
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

@@ -5,12 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use crate::{
-    backoff,
-    error::Result,
-    message::MessageId,
-    store::{Maintained, Store},
-};
+use crate::{backoff, error::Result, message::MessageId, rows::Maintained, store::Store};
 
 /// How long nobody else takes the maintenance over from a process that has stopped doing it.
 pub(crate) const LEAD: Duration = Duration::from_secs(15);
@@ -26,7 +21,7 @@ const BUSY: Duration = Duration::from_millis(500);
 /// How long one round cleans; the next one goes on where it ended.
 const SLICE: Duration = Duration::from_secs(1);
 
-/// The maintenance of one database, to be called again and again; see [`Broker::maintenance`](crate::Broker::maintenance).
+/// The maintenance of one database, to be called again and again; see [`Operator::maintenance`](crate::operate::Operator::maintenance).
 #[derive(Debug)]
 pub struct Maintenance {
     store: Store,

@@ -7,14 +7,6 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 
-/// Longest name of an application or record type, in characters (the schema's limit).
-pub const NAME_CHARS_MAX: usize = 50;
-/// Longest ordering or dedup key, in characters (the schema's limit).
-pub const KEY_CHARS_MAX: usize = 200;
-/// Deepest nesting of a payload. serde_json's reader stops at 128, PostgreSQL's far later; what one of the two cannot read
-/// must not be published.
-pub const PAYLOAD_DEPTH_MAX: usize = 120;
-
 /// The id of a published message; unique over the table and its archive.
 pub type MessageId = i64;
 
@@ -39,6 +31,14 @@ pub struct Message {
 }
 
 impl Message {
+    /// Longest name of an application or record type, in characters (the schema's limit).
+    pub const NAME_CHARS_MAX: usize = 50;
+    /// Longest ordering or dedup key, in characters (the schema's limit).
+    pub const KEY_CHARS_MAX: usize = 200;
+    /// Deepest nesting of a payload. serde_json's reader stops at 128, PostgreSQL's far later; what one of the two cannot
+    /// read must not be published.
+    pub const PAYLOAD_DEPTH_MAX: usize = 120;
+
     /// A message of `record_type` for the application `target`, with `payload` as JSON.
     ///
     /// # Errors
@@ -144,11 +144,15 @@ pub(crate) fn storable_ms(delay: Duration) -> i64 {
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let chars = name.chars().count();
     if chars == 0 {
-        return Err(Error::invalid(format!("the {what} is empty; give a name of 1 to {NAME_CHARS_MAX} characters")));
-    }
-    if chars > NAME_CHARS_MAX {
         return Err(Error::invalid(format!(
-            "the {what} {name:?} has {chars} characters; at most {NAME_CHARS_MAX} are allowed"
+            "the {what} is empty; give a name of 1 to {} characters",
+            Message::NAME_CHARS_MAX
+        )));
+    }
+    if chars > Message::NAME_CHARS_MAX {
+        return Err(Error::invalid(format!(
+            "the {what} {name:?} has {chars} characters; at most {} are allowed",
+            Message::NAME_CHARS_MAX
         )));
     }
     if name.contains('\0') {
@@ -162,8 +166,11 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
 fn check_key(what: &str, key: Option<&str>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
     let chars = key.chars().count();
-    if chars == 0 || chars > KEY_CHARS_MAX {
-        return Err(Error::invalid(format!("the {what} has {chars} characters; 1 to {KEY_CHARS_MAX} are allowed")));
+    if chars == 0 || chars > Message::KEY_CHARS_MAX {
+        return Err(Error::invalid(format!(
+            "the {what} has {chars} characters; 1 to {} are allowed",
+            Message::KEY_CHARS_MAX
+        )));
     }
     if key.contains('\0') {
         return Err(Error::invalid(format!("the {what} contains a NUL character, which PostgreSQL cannot store")));
@@ -190,8 +197,8 @@ fn check_payload(text: &str, bytes_max: usize) -> Result<()> {
             }
             (false, b'[' | b'{') => {
                 depth += 1;
-                if depth > PAYLOAD_DEPTH_MAX {
-                    return Err(Error::invalid(format!("nested deeper than {PAYLOAD_DEPTH_MAX} levels")));
+                if depth > Message::PAYLOAD_DEPTH_MAX {
+                    return Err(Error::invalid(format!("nested deeper than {} levels", Message::PAYLOAD_DEPTH_MAX)));
                 }
             }
             (false, b']' | b'}') => depth = depth.saturating_sub(1),
@@ -280,12 +287,55 @@ pub struct Delivery {
     pub(crate) canary: bool,
     /// When it arrived in this process.
     pub(crate) received: tokio::time::Instant,
-    /// The incarnation that owns it.
+    /// Who owns it.
     pub(crate) owner: std::sync::Arc<str>,
     pub(crate) payload: Box<str>,
 }
 
 impl Delivery {
+    /// A message as its handler gets it on the first attempt, for tests of the handler: nothing is published, no database is
+    /// needed. It has the id 1, the source `test`, the epoch as its time and the age zero; set its public fields to what the handler is to see.
+    ///
+    /// What [`publish`](crate::Producer::publish) would refuse is not refused here.
+    ///
+    /// ```
+    /// use doorbell::{Delivery, HandlerResult, Message, Outcome};
+    ///
+    /// async fn charge(delivery: Delivery) -> HandlerResult {
+    ///     let order: u64 = delivery.json()?;
+    ///     Ok(if delivery.attempt > 3 { Outcome::reject(format!("order {order} is hopeless")) } else { Outcome::Done })
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// let mut delivery = Delivery::for_test(Message::new("billing", "order.placed", &7)?);
+    /// assert_eq!(charge(delivery.clone()).await?, Outcome::Done);
+    /// delivery.attempt = 4;
+    /// assert_eq!(charge(delivery).await?, Outcome::reject("order 7 is hopeless"));
+    /// # Ok(()) }
+    /// ```
+    pub fn for_test(message: Message) -> Self {
+        let Message { target, record_type, payload, priority, headers, ordering_key, .. } = message;
+        Self {
+            id: 1,
+            attempt: 1,
+            source: "test".to_owned(),
+            target,
+            record_type,
+            priority,
+            retry_count: 0,
+            redrive_count: 0,
+            headers,
+            ordering_key,
+            created_at: std::time::SystemTime::UNIX_EPOCH,
+            age: Duration::ZERO,
+            found: Found::Bell,
+            canary: false,
+            received: tokio::time::Instant::now(),
+            owner: "test".into(),
+            payload: payload.into(),
+        }
+    }
+
     /// The payload as JSON text.
     pub fn payload(&self) -> &str {
         &self.payload
@@ -332,10 +382,7 @@ mod tests {
         assert!(refusal(&raw(r#"["\ud800"]"#)).contains("surrogate"));
         assert!(refusal(&raw(r#"["\ud800\u0041"]"#)).contains("surrogate"));
         assert!(refusal(&raw(r#"["\udc00"]"#)).contains("surrogate"));
-        assert!(
-            refusal(&raw(&format!("{}{}", "[".repeat(121), "]".repeat(121)))).contains("121")
-                || refusal(&raw(&format!("{}{}", "[".repeat(121), "]".repeat(121)))).contains("120")
-        );
+        assert!(refusal(&raw(&format!("{}{}", "[".repeat(121), "]".repeat(121)))).contains("120"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let (mut alive, mut unlocked, mut others) = (0, Vec::new(), Vec::new());
     for row in session.rows(CONSUMERS).await? {
-        let (incarnation, host, pid, application): (String, String, i32, String) =
+        let (owner, host, pid, application): (String, String, i32, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (beat, over, locked, version, held): (f64, f64, bool, String, i64) =
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
@@ -30,7 +30,7 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
             findings.push(
                 Finding::new("consumers", level, what)
                     .evidence(format!(
-                        "{incarnation} (pid {pid} on {host}, application {application:?}) holds {held} messages"
+                        "{owner} (pid {pid} on {host}, application {application:?}) holds {held} messages"
                     ))
                     .fix("doorbell maintain --once, or start any consumer: each rescues for all"),
             );
@@ -40,12 +40,12 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
                     "consumers",
                     format!("a consumer stopped beating {} ago; its messages are about to be rescued", age(beat)),
                 )
-                .evidence(format!("{incarnation} holds {held} messages")),
+                .evidence(format!("{owner} holds {held} messages")),
             );
         } else {
             alive += 1;
             if !locked {
-                unlocked.push(incarnation);
+                unlocked.push(owner);
             }
             if version != env!("CARGO_PKG_VERSION") {
                 others.push(version);

@@ -20,10 +20,10 @@ use super::{
     names::{BREAKER_STATE, CONSUMERS, DATABASE_UP, MESSAGES, OLDEST_AGE},
 };
 use crate::{
-    broker::Broker,
     error::{Error, ErrorKind, Result},
+    operate::Operator,
     outage::Outage,
-    store::{BreakerRow, ConsumerRow, TargetStats},
+    rows::{BreakerRow, ProcessRow, TargetStats},
 };
 
 /// Several scrapers, or one that is impatient, cost the database one look.
@@ -66,11 +66,11 @@ impl Fleet {
     }
 
     /// Reads it all anew, unless that was done just now.
-    pub(super) async fn refresh(&mut self, broker: &Broker) {
+    pub(super) async fn refresh(&mut self, operator: &Operator) {
         if self.read_at.is_some_and(|read_at| read_at.elapsed() < KEPT) {
             return;
         }
-        let read = timeout(WITHIN, read(broker)).await;
+        let read = timeout(WITHIN, read(operator)).await;
         let read = read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the database did not answer in time")));
         self.read_at = Some(Instant::now());
         // Numbers of before would look like a queue at rest.
@@ -80,9 +80,9 @@ impl Fleet {
         self.breakers.clear();
         self.database_up.set(i64::from(read.is_ok()));
         match read {
-            Ok((stats, breakers, consumers)) => {
+            Ok((stats, breakers, processes)) => {
                 self.outage.over();
-                self.set(&stats, &breakers, &consumers);
+                self.set(&stats, &breakers, &processes);
             }
             Err(error) => {
                 // Not waited for: the next scrape comes by itself.
@@ -91,7 +91,7 @@ impl Fleet {
         }
     }
 
-    fn set(&self, stats: &[TargetStats], breakers: &[BreakerRow], consumers: &[ConsumerRow]) {
+    fn set(&self, stats: &[TargetStats], breakers: &[BreakerRow], processes: &[ProcessRow]) {
         for stats in stats {
             let target: Arc<str> = stats.target.as_str().into();
             let counts = [
@@ -114,8 +114,8 @@ impl Fleet {
             }
         }
         let mut live: BTreeMap<String, i64> = stats.iter().map(|stats| (stats.target.clone(), 0)).collect();
-        for consumer in consumers.iter().filter(|consumer| consumer.alive) {
-            for target in consumer.target_names() {
+        for process in processes.iter().filter(|process| process.alive) {
+            for target in process.target_names() {
                 *live.entry(target).or_default() += 1;
             }
         }
@@ -125,6 +125,6 @@ impl Fleet {
     }
 }
 
-async fn read(broker: &Broker) -> Result<(Vec<TargetStats>, Vec<BreakerRow>, Vec<ConsumerRow>)> {
-    Ok((broker.stats().await?, broker.breakers().await?, broker.consumers().await?))
+async fn read(operator: &Operator) -> Result<(Vec<TargetStats>, Vec<BreakerRow>, Vec<ProcessRow>)> {
+    Ok((operator.stats().await?, operator.breakers().await?, operator.processes().await?))
 }

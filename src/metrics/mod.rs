@@ -44,7 +44,7 @@ const AGES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0
 /// ```no_run
 /// # async fn example() -> Result<(), doorbell::Error> {
 /// use std::sync::Arc;
-/// use doorbell::{Broker, BrokerConfig, Metrics, Settings};
+/// use doorbell::{Broker, BrokerConfig, Settings, observe::Metrics};
 ///
 /// let metrics = Arc::new(Metrics::new());
 /// let config = BrokerConfig { observer: Some(metrics.clone()), ..BrokerConfig::default() };
@@ -141,7 +141,7 @@ impl Metrics {
     /// fails. Cancelling leaves nothing behind.
     pub async fn scrape(&self, broker: &Broker) -> String {
         let mut fleet = self.fleet.lock().await;
-        fleet.refresh(broker).await;
+        fleet.refresh(&broker.operator()).await;
         // Still locked: what another scrape clears must not be missing from this one.
         self.encode()
     }

@@ -28,7 +28,7 @@ const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.*
 const CLAIM_SUSPECT: &str = "select integration.clock() as now, c.* from integration.claim_suspect($1, $2, $3) c";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
-const CHANNELS: &str = "select integration.channel($1), integration.due_channel($1)";
+const CHANNELS: &str = "select integration.channel($1) as bell, integration.due_channel($1) as due";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const WAITING: &str = "select * from integration.waiting($1)";
 const MARKS: &str =
@@ -170,7 +170,7 @@ impl Store {
     /// The places that consumers of the target have kept, the newest first.
     pub(crate) async fn marks(&self, target: &str) -> Result<Vec<(i32, SystemTime, MessageId)>> {
         let rows = self.query("read the marks", MARKS, &[&target]).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+        rows.iter().map(|row| Ok((row.try_get("priority")?, row.try_get("created_at")?, row.try_get("id")?))).collect()
     }
 
     /// Keeps places for the next consumer of the target.
@@ -205,7 +205,7 @@ impl Store {
     /// The channels on which a target's bell rings and on which its next due time is announced.
     pub(crate) async fn channels(&self, target: &str) -> Result<(String, String)> {
         let row = self.query_one("ask for the target's channels", CHANNELS, &[&target]).await?;
-        Ok((row.try_get(0)?, row.try_get(1)?))
+        Ok((row.try_get("bell")?, row.try_get("due")?))
     }
 
     /// Makes every due message of the targets pending; returns how many.

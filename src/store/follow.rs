@@ -1,18 +1,17 @@
-//! What [`Follower`](crate::Follower) reads.
-
-use std::time::SystemTime;
+//! What [`Follower`](crate::operate::Follower) reads.
 
 use tokio_postgres::Row;
 
-use super::{Store, json::JsonbString, window::Window};
-use crate::{error::Result, message::MessageId};
+use super::{Store, audit, window::Window};
+use crate::{error::Result, rows::AuditEvent};
 
 // Where to begin: far enough back that what runs now is among it, as a gap. The audit log has no index on its ids, only on
 // its times.
-const HEAD: &str = "select integration.oldest_xid(), integration.next_xid(), \
-    extract(epoch from integration.clock())::float8, \
-    coalesce((select max(id) from integration.data_staging), 0) - 1000, \
-    coalesce((select min(id) from integration.audit_log where created_at >= integration.clock() - interval '10 s'), 0)";
+const HEAD: &str = "select integration.oldest_xid() as oldest, integration.next_xid() as next, \
+    extract(epoch from integration.clock())::float8 as at, \
+    coalesce((select max(id) from integration.data_staging), 0) - 1000 as first_message, \
+    coalesce((select min(id) from integration.audit_log \
+        where created_at >= integration.clock() - interval '10 s'), 0) as first_event";
 
 const PUBLISHED: &str = "select * from ( \
         (select d.id, d.created_at as at, d.source_app, d.target_app, d.record_type \
@@ -24,7 +23,7 @@ const PUBLISHED: &str = "select * from ( \
               order by x.id limit $4) d limit $4)) p order by id limit $4";
 
 const CHANGED: &str = "select a.id, a.created_at as at, a.staging_id, a.action, a.source_app, a.target_app, a.record_type, \
-        a.attempt, a.old_status, a.new_status, a.app_name, a.incarnation, a.details \
+        a.attempt, a.old_status, a.new_status, a.app_name, a.role_name, a.incarnation as owner, a.details \
       from integration.audit_log a \
      where a.created_at >= to_timestamp($5) \
        and (a.id > $1 or exists (select from unnest($2::bigint[], $3::bigint[]) g (first, last) where a.id between g.first and g.last)) \
@@ -33,42 +32,12 @@ const CHANGED: &str = "select a.id, a.created_at as at, a.staging_id, a.action, 
 /// The clock is read a moment before the row is written, and ids are drawn a moment after.
 const SLACK_SECONDS: f64 = 2.0;
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Change {
-    /// When, by the server's clock.
-    pub at: SystemTime,
-    /// What: published, completed, retried, failed, paused, … as the audit log has it.
-    pub action: String,
-    /// To which message; `None` for an event of a target.
-    pub id: Option<MessageId>,
-    /// Its source.
-    pub source: Option<String>,
-    /// Its target.
-    pub target: Option<String>,
-    /// Its record type.
-    pub record_type: Option<String>,
-    /// The attempt it was about.
-    pub attempt: Option<i32>,
-    /// The status before.
-    pub old_status: Option<String>,
-    /// The status after.
-    pub new_status: Option<String>,
-    /// Who: the session's application_name, else its role. Of a published message, nobody knows.
-    pub by: Option<String>,
-    /// The consumer that held or took the message.
-    pub consumer: Option<String>,
-    /// More, as a JSON object: the reason, the counters.
-    pub details: Option<String>,
-}
-
 /// A row of one of the two tables, and what it tells.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) id: i64,
     /// `None`: the other table tells the same.
-    pub(crate) event: Option<Change>,
+    pub(crate) event: Option<AuditEvent>,
 }
 
 /// Where the tables end, and who still runs.
@@ -91,11 +60,11 @@ impl Store {
     pub(crate) async fn head(&self) -> Result<Head> {
         let row = self.query_one("look where the log ends", HEAD, &[]).await?;
         Ok(Head {
-            oldest_xid: row.try_get(0)?,
-            next_xid: row.try_get(1)?,
-            at: row.try_get(2)?,
-            first_message: row.try_get(3)?,
-            first_event: row.try_get(4)?,
+            oldest_xid: row.try_get("oldest")?,
+            next_xid: row.try_get("next")?,
+            at: row.try_get("at")?,
+            first_message: row.try_get("first_message")?,
+            first_event: row.try_get("first_event")?,
         })
     }
 
@@ -106,7 +75,7 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let id = row.try_get("id")?;
-                let event = Change {
+                let event = AuditEvent {
                     at: row.try_get("at")?,
                     action: "published".to_owned(),
                     id: Some(id),
@@ -117,7 +86,8 @@ impl Store {
                     old_status: None,
                     new_status: None,
                     by: None,
-                    consumer: None,
+                    role: None,
+                    owner: None,
                     details: None,
                 };
                 Ok(Seen { id, event: Some(event) })
@@ -135,27 +105,8 @@ impl Store {
 }
 
 fn changed(row: &Row) -> Result<Seen> {
-    let action: String = row.try_get("action")?;
-    let details: Option<JsonbString> = row.try_get("details")?;
-    let id = row.try_get("id")?;
-    if action == "published" {
-        return Ok(Seen { id, event: None });
-    }
-    let event = Change {
-        at: row.try_get("at")?,
-        action,
-        id: row.try_get("staging_id")?,
-        source: row.try_get("source_app")?,
-        target: row.try_get("target_app")?,
-        record_type: row.try_get("record_type")?,
-        attempt: row.try_get("attempt")?,
-        old_status: row.try_get("old_status")?,
-        new_status: row.try_get("new_status")?,
-        by: row.try_get("app_name")?,
-        consumer: row.try_get("incarnation")?,
-        details: details.map(|json| json.0.into()),
-    };
-    Ok(Seen { id, event: Some(event) })
+    let event = audit::event(row)?;
+    Ok(Seen { id: row.try_get("id")?, event: (event.action != "published").then_some(event) })
 }
 
 fn gaps(window: &Window) -> (Vec<i64>, Vec<i64>) {

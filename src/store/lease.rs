@@ -1,17 +1,18 @@
 //! Leases of the process: registrant, heartbeat, rescue.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Store;
-use crate::{error::Result, message::MessageId};
+use crate::{error::Result, message::MessageId, rows::ProcessRow};
 
 const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
 const BEAT: &str = "select integration.beat($1, $2)";
 const RESCUE: &str = "select integration.rescue($1, $2, $3)";
 const DEREGISTER: &str = "select integration.deregister($1)";
 const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
-const CONSUMERS: &str = "select c.incarnation, c.host, c.pid, c.application, c.version, c.targets::text, c.started_at, c.beat_at, \
-    c.lease_until > integration.clock(), extract(epoch from integration.clock() - c.beat_at)::float8, coalesce(h.processing, 0) \
+const PROCESSES: &str = "select c.incarnation as owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
+        c.started_at, c.beat_at, c.lease_until > integration.clock() as alive, \
+        extract(epoch from integration.clock() - c.beat_at)::float8 as beat_age, coalesce(h.processing, 0) as processing \
     from integration.consumers c \
     left join (select d.claimed_by, count(*) as processing from integration.data_staging d \
          where d.status = 'processing' group by d.claimed_by) h on h.claimed_by = c.incarnation \
@@ -30,43 +31,6 @@ pub(crate) struct Registrant<'a> {
     /// JSON: what its consumers accept.
     pub(crate) targets: &'a str,
     pub(crate) lease: Duration,
-}
-
-/// A registered process, as the database sees it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConsumerRow {
-    /// Unique per start of a process.
-    pub incarnation: String,
-    /// Where it runs.
-    pub host: String,
-    /// Its process id there.
-    pub pid: i32,
-    /// Its application_name.
-    pub application: String,
-    /// Doorbell's version in it.
-    pub version: String,
-    /// What its consumers accept, as JSON.
-    pub targets: String,
-    /// When it registered.
-    pub started_at: SystemTime,
-    /// Its last heartbeat.
-    pub beat_at: SystemTime,
-    /// Whether its lease still runs.
-    pub alive: bool,
-    /// Seconds since its last heartbeat, by the server's clock.
-    pub beat_age_seconds: f64,
-    /// Messages that it holds.
-    pub processing: i64,
-}
-
-impl ConsumerRow {
-    /// The targets it consumes, by name.
-    pub fn target_names(&self) -> Vec<String> {
-        serde_json::from_str::<std::collections::BTreeMap<String, serde::de::IgnoredAny>>(&self.targets)
-            .map(|targets| targets.into_keys().collect())
-            .unwrap_or_default()
-    }
 }
 
 impl Store {
@@ -118,22 +82,22 @@ impl Store {
         Ok(count as usize)
     }
 
-    pub(crate) async fn consumers(&self) -> Result<Vec<ConsumerRow>> {
-        let rows = self.query("list consumers", CONSUMERS, &[]).await?;
+    pub(crate) async fn processes(&self) -> Result<Vec<ProcessRow>> {
+        let rows = self.query("list processes", PROCESSES, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok(ConsumerRow {
-                    incarnation: row.try_get(0)?,
-                    host: row.try_get(1)?,
-                    pid: row.try_get(2)?,
-                    application: row.try_get(3)?,
-                    version: row.try_get(4)?,
-                    targets: row.try_get(5)?,
-                    started_at: row.try_get(6)?,
-                    beat_at: row.try_get(7)?,
-                    alive: row.try_get(8)?,
-                    beat_age_seconds: row.try_get(9)?,
-                    processing: row.try_get(10)?,
+                Ok(ProcessRow {
+                    owner: row.try_get("owner")?,
+                    host: row.try_get("host")?,
+                    pid: row.try_get("pid")?,
+                    application: row.try_get("application")?,
+                    version: row.try_get("version")?,
+                    targets: row.try_get("targets")?,
+                    started_at: row.try_get("started_at")?,
+                    beat_at: row.try_get("beat_at")?,
+                    alive: row.try_get("alive")?,
+                    beat_age_seconds: row.try_get("beat_age")?,
+                    processing: row.try_get("processing")?,
                 })
             })
             .collect()

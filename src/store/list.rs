@@ -1,14 +1,13 @@
 //! Looking through the messages, page by page.
 
-use std::time::SystemTime;
-
 use tokio_postgres::Row;
 
 use super::Store;
 use crate::{
     error::Result,
-    filter::{Filter, Order, Status},
+    filter::{Filter, ListOrder, Status},
     message::MessageId,
+    rows::{MessageRow, Page},
 };
 
 const LIST: &str = "select * from integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9)";
@@ -16,57 +15,11 @@ const LIST: &str = "select * from integration.list($1, $2, $3, $4, $5, make_inte
 /// How many ids are read at a time; each page is a statement of its own, far below its deadline.
 const IDS_PER_PAGE: u32 = 10_000;
 
-/// A message without its payload, as a list shows it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct MessageRow {
-    /// Its id.
-    pub id: MessageId,
-    /// Who published it.
-    pub source: String,
-    /// For whom.
-    pub target: String,
-    /// What it is.
-    pub record_type: String,
-    /// What is happening to it.
-    pub status: Status,
-    /// Higher goes first.
-    pub priority: i32,
-    /// How often it was claimed.
-    pub attempt: i32,
-    /// How many retries it has used.
-    pub retry_count: i32,
-    /// How many consumers died with it in a row.
-    pub crash_count: i32,
-    /// How often it was put back after it had ended.
-    pub redrive_count: i32,
-    /// When it was published.
-    pub created_at: SystemTime,
-    /// When it last changed.
-    pub updated_at: SystemTime,
-    /// When it becomes pending, if it is scheduled.
-    pub available_at: Option<SystemTime>,
-    /// Who holds it, if it is being handled.
-    pub claimed_by: Option<String>,
-    /// Its last error message.
-    pub reason: Option<String>,
-}
-
-/// Some messages of a list, and where the next ones begin.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Page {
-    /// In the order asked for.
-    pub messages: Vec<MessageRow>,
-    /// Give it to the next call of the same filter and order; `None`: this is the end.
-    pub next: Option<String>,
-}
-
 impl Store {
     pub(crate) async fn list(
         &self,
         filter: &Filter,
-        order: Option<Order>,
+        order: Option<ListOrder>,
         limit: u32,
         after: Option<&str>,
     ) -> Result<Page> {
@@ -79,7 +32,7 @@ impl Store {
         let order = match filter.status {
             Some(Status::Pending | Status::Scheduled) if limit.is_some() || filter.target.is_some() => None,
             // One pass over the ids is cheaper than merging all targets' queues page by page.
-            _ => Some(Order::Oldest),
+            _ => Some(ListOrder::Oldest),
         };
         let mut ids = Vec::new();
         let mut after = None;
@@ -100,7 +53,7 @@ impl Store {
     async fn list_rows(
         &self,
         filter: &Filter,
-        order: Option<Order>,
+        order: Option<ListOrder>,
         limit: u32,
         after: Option<&str>,
     ) -> Result<Vec<Row>> {
@@ -111,7 +64,7 @@ impl Store {
             &filter.source,
             &filter.reason,
             &filter.older_than.map(|age| age.as_secs_f64()),
-            &order.map(Order::as_str),
+            &order.map(ListOrder::as_str),
             &i32::try_from(limit).unwrap_or(i32::MAX),
             &after,
         ];
@@ -142,7 +95,7 @@ pub(super) fn message(row: &Row) -> Result<MessageRow> {
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
         available_at: row.try_get("available_at")?,
-        claimed_by: row.try_get("claimed_by")?,
+        owner: row.try_get("claimed_by")?,
         reason: row.try_get("reason")?,
     })
 }

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::Serialize;
-
 use super::Store;
-use crate::{error::Result, message::MessageId};
+use crate::{error::Result, message::MessageId, rows::MaintenanceDue};
 
 const LEAD: &str = "select integration.lead($1, $2)";
 const RESCUE_AND_PROMOTE: &str = "select rescued, promoted from integration.rescue_and_promote()";
@@ -22,51 +20,6 @@ const NOTE_FOUND: &str = "select integration.note_found($1, $2, $3, $4)";
 
 /// Rows of one transaction.
 pub(crate) const BATCH: i32 = 1000;
-
-/// What [`Broker::maintain`](crate::Broker::maintain) did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Maintained {
-    /// Messages of dead consumers that were put back.
-    pub rescued: usize,
-    /// Scheduled messages whose time had come.
-    pub promoted: usize,
-    /// Deltas of counters that were added up.
-    pub folded: usize,
-    /// Completed messages that were moved to the archive.
-    pub archived: usize,
-    /// Messages past retention that were deleted.
-    pub purged: usize,
-    /// Dedup keys and rows of statistics that were deleted, their time being over.
-    pub expired: usize,
-    /// Partitions of months to come.
-    pub partitions_created: usize,
-    /// Partitions past retention.
-    pub partitions_dropped: usize,
-    /// Counters that differed from the table and were repaired; compared once a day. More than 0: triggers were off.
-    pub recounted: usize,
-    /// Partitions past retention that somebody reads: they are dropped another time.
-    pub partitions_busy: usize,
-}
-
-impl Maintained {
-    /// Whether nothing was done that an operator would want to know: folding goes on all the time.
-    pub fn is_idle(&self) -> bool {
-        Self { folded: 0, partitions_busy: 0, ..*self } == Self::default()
-    }
-}
-
-/// A kind of work that maintenance would do now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct MaintenanceDue {
-    /// What: rescue, promote, fold, archive completed, purge failed, drop partition, …
-    pub task: String,
-    /// The target or table.
-    pub object: String,
-    /// How many messages, rows or partitions.
-    pub count: i64,
-}
 
 /// How claimed messages of one target were found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +48,7 @@ impl Store {
     /// Rescues, and promotes messages of all targets; returns how many of each.
     pub(crate) async fn rescue_and_promote(&self) -> Result<(usize, usize)> {
         let row = self.query_one("rescue and promote", RESCUE_AND_PROMOTE, &[]).await?;
-        let (rescued, promoted): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
+        let (rescued, promoted): (i32, i32) = (row.try_get("rescued")?, row.try_get("promoted")?);
         Ok((rescued as usize, promoted as usize))
     }
 
@@ -108,8 +61,8 @@ impl Store {
     /// Archives and purges what is due among the next messages after an id.
     pub(crate) async fn retire(&self, after: MessageId) -> Result<Retired> {
         let row = self.query_one("archive old messages", RETIRE, &[&after, &BATCH]).await?;
-        let (archived, purged): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Retired { archived: archived as usize, purged: purged as usize, last_id: row.try_get(2)? })
+        let (archived, purged): (i32, i32) = (row.try_get("archived")?, row.try_get("purged")?);
+        Ok(Retired { archived: archived as usize, purged: purged as usize, last_id: row.try_get("last_id")? })
     }
 
     /// Deletes a batch of rows whose time is over; returns how many.
@@ -127,7 +80,7 @@ impl Store {
     /// Drops partitions past retention; returns how many, and how many were in somebody's way.
     pub(crate) async fn drop_partitions(&self) -> Result<(usize, usize)> {
         let row = self.query_one("drop old partitions", DROP_PARTITIONS, &[]).await?;
-        let (dropped, busy): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
+        let (dropped, busy): (i32, i32) = (row.try_get("dropped")?, row.try_get("busy")?);
         Ok((dropped as usize, busy as usize))
     }
 
@@ -149,7 +102,13 @@ impl Store {
     pub(crate) async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
         let rows = self.query("look for what maintenance is due", DUE, &[]).await?;
         rows.iter()
-            .map(|row| Ok(MaintenanceDue { task: row.try_get(0)?, object: row.try_get(1)?, count: row.try_get(2)? }))
+            .map(|row| {
+                Ok(MaintenanceDue {
+                    task: row.try_get("task")?,
+                    object: row.try_get("object")?,
+                    count: row.try_get("count")?,
+                })
+            })
             .collect()
     }
 

@@ -1,9 +1,9 @@
 //! The only place that calls the SQL functions. One file per station of a message; the SQL that changes state itself
 //! lives in `migrations/`.
 
+mod audit;
 mod claim;
 mod follow;
-mod history;
 mod inspect;
 mod json;
 mod lease;
@@ -26,16 +26,9 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
-pub use follow::Change;
 pub(crate) use follow::Seen;
-pub use history::AuditEvent;
-pub use inspect::{Explanation, StoredMessage, TargetState};
-pub use lease::ConsumerRow;
 pub(crate) use lease::Registrant;
-pub use list::{MessageRow, Page};
 pub(crate) use maintain::FoundCounts;
-pub use maintain::{Maintained, MaintenanceDue};
-pub use observe::{BreakerRow, TargetStats};
 pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;

@@ -1,14 +1,13 @@
 //! Looking, without changing anything.
 
-use std::time::Duration;
-
-use serde::Serialize;
-
 use super::Store;
-use crate::error::Result;
+use crate::{
+    error::Result,
+    rows::{BreakerRow, TargetStats},
+};
 
 const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
-    extract(epoch from oldest_age)::float8 from integration.stats order by target_app";
+    extract(epoch from oldest_age)::float8 as oldest_age from integration.stats order by target_app";
 
 const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
 const PING: &str = "select integration.lock_class()";
@@ -24,49 +23,12 @@ const IS_DRAINED: &str = "select not exists (select from integration.data_stagin
         and d.status = 'scheduled' and d.available_at <= integration.clock() \
         and ($2::text[] is null or d.record_type = any ($2)))";
 
-/// The messages of one target, by status.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct TargetStats {
-    /// The target.
-    pub target: String,
-    /// Could be claimed now.
-    pub pending: i64,
-    /// Wait for their time.
-    pub scheduled: i64,
-    /// Claimed and not settled.
-    pub processing: i64,
-    /// Handled, not yet archived.
-    pub completed: i64,
-    /// Dead letters.
-    pub failed: i64,
-    /// Stopped by an operator.
-    pub cancelled: i64,
-    /// Age in seconds of the oldest pending message; `None` when nothing is pending.
-    pub oldest_age_seconds: Option<f64>,
-}
-
-impl TargetStats {
-    /// Age of the oldest pending message.
-    pub fn oldest_age(&self) -> Option<Duration> {
-        self.oldest_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    }
-}
-
-/// A circuit breaker that was ever tripped.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct BreakerRow {
-    /// A target, or what several targets name as their `breaker_key`.
-    pub key: String,
-    /// `closed`, `open` or `half_open`.
-    pub state: String,
-}
-
 impl Store {
     pub(crate) async fn breakers(&self) -> Result<Vec<BreakerRow>> {
         let rows = self.query("list breakers", BREAKERS, &[]).await?;
-        rows.iter().map(|row| Ok(BreakerRow { key: row.try_get(0)?, state: row.try_get(1)? })).collect()
+        rows.iter()
+            .map(|row| Ok(BreakerRow { key: row.try_get("breaker_key")?, state: row.try_get("state")? }))
+            .collect()
     }
 
     /// One round trip, which needs the schema.
@@ -89,14 +51,14 @@ impl Store {
         rows.iter()
             .map(|row| {
                 Ok(TargetStats {
-                    target: row.try_get(0)?,
-                    pending: row.try_get(1)?,
-                    scheduled: row.try_get(2)?,
-                    processing: row.try_get(3)?,
-                    completed: row.try_get(4)?,
-                    failed: row.try_get(5)?,
-                    cancelled: row.try_get(6)?,
-                    oldest_age_seconds: row.try_get(7)?,
+                    target: row.try_get("target_app")?,
+                    pending: row.try_get("pending")?,
+                    scheduled: row.try_get("scheduled")?,
+                    processing: row.try_get("processing")?,
+                    completed: row.try_get("completed")?,
+                    failed: row.try_get("failed")?,
+                    cancelled: row.try_get("cancelled")?,
+                    oldest_age_seconds: row.try_get("oldest_age")?,
                 })
             })
             .collect()

@@ -105,7 +105,7 @@ impl Store {
         }
         let rows =
             self.query("settle messages", SETTLE, &[&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms]).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("status")?))).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{error::Error, message::Found, outcome::Outcome};
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
-/// use doorbell::{Event, Observer};
+/// use doorbell::observe::{Event, Observer};
 ///
 /// #[derive(Debug, Default)]
 /// struct Claims(AtomicU64);

@@ -1,7 +1,7 @@
 //! `doorbell audit`: the life of a message.
 
 use clap::Args;
-use doorbell::{AuditEvent, MessageId};
+use doorbell::{MessageId, operate::AuditEvent};
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,7 +22,7 @@ Examples:
   doorbell audit 42
   doorbell audit 42 --json | jq -r '.events[].action'
 
-JSON: {\"id\", \"events\": [{\"at\", \"action\", \"app_name\", \"role_name\", \"incarnation\", \"attempt\", \
+JSON: {\"id\", \"events\": [{\"at\", \"action\", \"by\", \"role\", \"owner\", \"attempt\", \
 \"old_status\", \"new_status\", \"details\"}]}.")]
 pub(crate) struct Audit {
     /// The message
@@ -32,7 +32,7 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let events = global.database.broker().await?.history(self.id).await?;
+        let events = global.database.broker().await?.operator().audit(self.id).await?;
         if global.json {
             let events: Vec<Value> = events.iter().map(event_json).collect();
             output::json(&json!({ "id": self.id, "events": events }))?;
@@ -48,8 +48,8 @@ impl Audit {
 /// An event as `--json` has it.
 pub(crate) fn event_json(event: &AuditEvent) -> Value {
     json!({
-        "at": rfc3339(event.at), "action": event.action, "app_name": event.app_name,
-        "role_name": event.role_name, "incarnation": event.incarnation, "attempt": event.attempt,
+        "at": rfc3339(event.at), "action": event.action, "by": event.by,
+        "role": event.role, "owner": event.owner, "attempt": event.attempt,
         "old_status": event.old_status, "new_status": event.new_status,
         "details": event.details.as_deref().and_then(|details| serde_json::from_str::<Value>(details).ok()),
     })
@@ -66,11 +66,11 @@ pub(crate) fn table(events: &[AuditEvent]) -> std::io::Result<()> {
                 event.action.clone(),
                 event.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
                 format!("{} -> {}", text(&event.old_status), text(&event.new_status)),
-                format!("{} ({})", event.app_name, event.role_name),
-                text(&event.incarnation),
+                format!("{} ({})", text(&event.by), text(&event.role)),
+                text(&event.owner),
                 text(&event.details),
             ]
         })
         .collect();
-    output::table(&["AT", "ACTION", "ATTEMPT", "STATUS", "BY", "CONSUMER", "DETAILS"], &rows)
+    output::table(&["AT", "ACTION", "ATTEMPT", "STATUS", "BY", "OWNER", "DETAILS"], &rows)
 }

@@ -55,11 +55,11 @@ impl Breaker {
         let broker = global.database.broker().await?;
         let (key, state, changed) = match self.action {
             Action::Open { key, reason, reopen } => {
-                broker.open_breaker(&key, reason.as_deref(), reopen).await?;
+                broker.operator().open_breaker(&key, reason.as_deref(), reopen).await?;
                 (key, "open", true)
             }
             Action::Close { key, reason } => {
-                let changed = broker.close_breaker(&key, reason.as_deref()).await?;
+                let changed = broker.operator().close_breaker(&key, reason.as_deref()).await?;
                 (key, "closed", changed)
             }
         };

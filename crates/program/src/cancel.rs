@@ -1,7 +1,7 @@
 //! `doorbell cancel`: never mind.
 
 use clap::Args;
-use doorbell::Status;
+use doorbell::operate::Status;
 
 use crate::{
     Global,
@@ -40,6 +40,6 @@ pub(crate) struct Cancel {
 impl Cancel {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let reason = self.reason.as_deref();
-        self.selection.act(global, CANCEL, async |broker, ids| broker.cancel(ids, reason).await).await
+        self.selection.act(global, CANCEL, async |broker, ids| broker.operator().cancel(ids, reason).await).await
     }
 }

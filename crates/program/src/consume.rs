@@ -236,7 +236,7 @@ impl Consume {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            match broker.is_drained(&self.target, self.record_types()).await {
+            match broker.operator().is_drained(&self.target, self.record_types()).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => warn!(?error, "whether messages remain is not known; looking again"),

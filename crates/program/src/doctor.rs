@@ -42,7 +42,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        let report = broker.examine(&Options::default()).await?;
+        let report = broker.operator().doctor(&Options::default()).await?;
         let shown = report.findings.iter().filter(|finding| !self.quiet || finding.level > Level::Ok);
         if global.json {
             let findings: Vec<&Finding> = shown.collect();

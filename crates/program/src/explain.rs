@@ -1,7 +1,7 @@
 //! `doorbell explain`: why a message is not running.
 
 use clap::Args;
-use doorbell::{Explanation, MessageId};
+use doorbell::{MessageId, operate::Explanation};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) struct Explain {
 
 impl Explain {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let causes = global.database.broker().await?.explain(self.id).await?;
+        let causes = global.database.broker().await?.operator().explain(self.id).await?;
         if global.json {
             let causes: Vec<Value> = causes.iter().map(cause_json).collect();
             output::json(&json!({ "id": self.id, "causes": causes }))?;

@@ -6,7 +6,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use doorbell::{Filter, Status};
+use doorbell::operate::{Filter, Status};
 
 use crate::duration;
 

@@ -1,7 +1,10 @@
 //! `doorbell list`: looking through the messages.
 
 use clap::{Args, ValueEnum};
-use doorbell::{MessageId, MessageRow, Order, Status};
+use doorbell::{
+    MessageId,
+    operate::{ListOrder, MessageRow, Status},
+};
 use serde::Serialize;
 
 use crate::{
@@ -35,7 +38,7 @@ Examples:
   doorbell list --status scheduled --reason-like '%timeout%' --json | jq -r '.messages[].id'
 
 JSON: {\"messages\": [{\"id\", \"source\", \"target\", \"type\", \"status\", \"priority\", \"attempt\", \"retry_count\", \
-\"crash_count\", \"redrive_count\", \"created_at\", \"updated_at\", \"available_at\", \"claimed_by\", \"reason\"}], \
+\"crash_count\", \"redrive_count\", \"created_at\", \"updated_at\", \"available_at\", \"owner\", \"reason\"}], \
 \"next\"}; next is the --after of the next page, or null.")]
 pub(crate) struct List {
     #[command(flatten)]
@@ -66,7 +69,7 @@ enum OrderArg {
     Newest,
 }
 
-impl From<OrderArg> for Order {
+impl From<OrderArg> for ListOrder {
     fn from(order: OrderArg) -> Self {
         match order {
             OrderArg::Queue => Self::Queue,
@@ -80,8 +83,8 @@ impl From<OrderArg> for Order {
 impl List {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        let order = self.order.map(Order::from);
-        let page = broker.list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
+        let order = self.order.map(ListOrder::from);
+        let page = broker.operator().list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
         if global.json {
             let messages = page.messages.iter().map(MessageJson::from).collect();
             output::json(&PageJson { messages, next: page.next.as_deref() })?;
@@ -133,7 +136,7 @@ pub(crate) struct MessageJson<'a> {
     created_at: String,
     updated_at: String,
     available_at: Option<String>,
-    claimed_by: Option<&'a str>,
+    owner: Option<&'a str>,
     reason: Option<&'a str>,
 }
 
@@ -153,7 +156,7 @@ impl<'a> From<&'a MessageRow> for MessageJson<'a> {
             created_at: rfc3339(message.created_at),
             updated_at: rfc3339(message.updated_at),
             available_at: message.available_at.map(rfc3339),
-            claimed_by: message.claimed_by.as_deref(),
+            owner: message.owner.as_deref(),
             reason: message.reason.as_deref(),
         }
     }

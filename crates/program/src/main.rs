@@ -15,10 +15,10 @@ mod consume;
 mod publish;
 
 mod explain;
+mod follow;
 mod list;
 mod show;
 mod stats;
-mod tail;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
@@ -26,10 +26,10 @@ mod top;
 mod audit;
 mod breaker;
 mod cancel;
-mod consumers;
 mod doctor;
 mod maintain;
 mod pause;
+mod processes;
 mod redrive;
 mod resume;
 mod retry;
@@ -137,7 +137,7 @@ enum Command {
     List(list::List),
     Show(show::Show),
     Explain(explain::Explain),
-    Tail(tail::Tail),
+    Follow(follow::Follow),
     Audit(audit::Audit),
     Retry(retry::Retry),
     Redrive(redrive::Redrive),
@@ -145,7 +145,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
-    Consumers(consumers::Consumers),
+    Processes(processes::Processes),
     Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
     Bench(bench::Bench),
@@ -217,7 +217,7 @@ impl Command {
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
             Self::Explain(explain) => explain.run(global).await,
-            Self::Tail(tail) => tail.run(global).await,
+            Self::Follow(follow) => follow.run(global).await,
             Self::Retry(retry) => retry.run(global).await,
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
@@ -227,7 +227,7 @@ impl Command {
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
             Self::Doctor(doctor) => doctor.run(global).await,
-            Self::Consumers(consumers) => consumers.run(global).await,
+            Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),
             Self::Consume(_)
             | Self::Demo(_)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::{Broker, Maintained};
+use doorbell::{Broker, operate::Maintained};
 use serde_json::json;
 use tracing::warn;
 
@@ -59,10 +59,10 @@ impl Maintain {
             return due(&broker, global.json).await;
         }
         if self.once {
-            print(&broker.maintain().await?, global.json)?;
+            print(&broker.operator().maintain().await?, global.json)?;
             return Ok(Exit::Done);
         }
-        let mut maintenance = broker.maintenance();
+        let mut maintenance = broker.operator().maintenance();
         let every = Duration::from_secs_f64(self.every);
         let rounds = Rounds::new(every);
         let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone()));
@@ -95,7 +95,7 @@ impl Maintain {
 }
 
 async fn due(broker: &Broker, as_json: bool) -> Result<Exit, Failure> {
-    let due = broker.maintenance_due().await?;
+    let due = broker.operator().maintenance_due().await?;
     if as_json {
         output::json(&json!({ "due": due }))?;
         return Ok(Exit::Done);

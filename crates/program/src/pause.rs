@@ -31,7 +31,7 @@ pub(crate) struct Pause {
 impl Pause {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        broker.pause(&self.target, self.reason.as_deref()).await?;
+        broker.operator().pause(&self.target, self.reason.as_deref()).await?;
         if global.json {
             output::json(&json!({ "target": self.target, "paused": true }))?;
         } else {

@@ -1,7 +1,7 @@
 //! `doorbell redrive`: back to work.
 
 use clap::Args;
-use doorbell::Status;
+use doorbell::operate::Status;
 
 use crate::{
     Global,
@@ -39,6 +39,6 @@ pub(crate) struct Redrive {
 
 impl Redrive {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        self.selection.act(global, REDRIVE, async |broker, ids| broker.redrive(ids).await).await
+        self.selection.act(global, REDRIVE, async |broker, ids| broker.operator().redrive(ids).await).await
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Resume {
 impl Resume {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        let was_paused = broker.resume(&self.target).await?;
+        let was_paused = broker.operator().resume(&self.target).await?;
         if global.json {
             output::json(&json!({ "target": self.target, "paused": false, "was_paused": was_paused }))?;
         } else if was_paused {

@@ -1,7 +1,7 @@
 //! `doorbell retry`: now.
 
 use clap::Args;
-use doorbell::Status;
+use doorbell::operate::Status;
 
 use crate::{
     Global,
@@ -39,6 +39,6 @@ pub(crate) struct Retry {
 
 impl Retry {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        self.selection.act(global, RETRY, async |broker, ids| broker.retry(ids).await).await
+        self.selection.act(global, RETRY, async |broker, ids| broker.operator().retry(ids).await).await
     }
 }

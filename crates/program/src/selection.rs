@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use clap::Args;
-use doorbell::{Broker, Filter, MessageId, Status};
+use doorbell::{
+    Broker, MessageId,
+    operate::{Filter, Status},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -102,7 +105,7 @@ impl Selection {
         for status in statuses {
             let filter = Filter { status: Some(*status), ..self.filter.filter() };
             let left = self.limit.map(|limit| limit - ids.len() as u32);
-            ids.extend(broker.find_ids(&filter, left).await?.into_iter().filter(|id| known.insert(*id)));
+            ids.extend(broker.operator().find_ids(&filter, left).await?.into_iter().filter(|id| known.insert(*id)));
         }
         Ok(ids)
     }

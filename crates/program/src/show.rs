@@ -1,7 +1,10 @@
 //! `doorbell show`: one message, all of it.
 
 use clap::Args;
-use doorbell::{AuditEvent, MessageId, StoredMessage};
+use doorbell::{
+    MessageId,
+    operate::{AuditEvent, StoredMessage},
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -39,11 +42,11 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        let Some(message) = broker.show(self.id, self.data).await? else {
+        let Some(message) = broker.operator().show(self.id, self.data).await? else {
             let why = format!("there is no message {}; what is known of it: doorbell audit {}", self.id, self.id);
             return Err(Failure::new(Exit::NothingFound, why));
         };
-        let history = broker.history(self.id).await?;
+        let history = broker.operator().audit(self.id).await?;
         if global.json {
             output::json_text(as_json(&message, &history)?)?;
             return Ok(Exit::Done);
@@ -115,7 +118,7 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
         ("max_retries", message.max_retries.and_then(count)),
         ("crash_count", count(row.crash_count)),
         ("redrive_count", count(row.redrive_count)),
-        ("claimed_by", row.claimed_by.clone()),
+        ("owner", row.owner.clone()),
         ("lease_until", message.lease_until.map(rfc3339)),
         ("ordering_key", message.ordering_key.clone()),
         ("dedup_key", message.dedup_key.clone()),

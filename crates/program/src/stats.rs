@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use doorbell::{TargetState, TargetStats};
+use doorbell::operate::{TargetState, TargetStats};
 use serde::Serialize;
 
 use crate::{
@@ -42,7 +42,7 @@ impl Stats {
         let mut tick = tokio::time::interval(EVERY);
         loop {
             tick.tick().await;
-            let targets = broker.targets().await?;
+            let targets = broker.operator().targets().await?;
             let stats: Vec<TargetStats> = targets.iter().filter_map(|target| target.stats.clone()).collect();
             if self.watch && !global.json && std::io::stdout().is_terminal() {
                 // Home, and clear what is below: redrawn in place without flicker.

@@ -1,7 +1,7 @@
 //! `doorbell targets`: who gets messages, and whether they may.
 
 use clap::Args;
-use doorbell::TargetState;
+use doorbell::operate::TargetState;
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,12 +11,12 @@ use crate::{
 };
 
 const HEADINGS: [&str; 9] =
-    ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "FAILED", "OLDEST PENDING", "CONSUMERS", "WORKERS", "STATE"];
+    ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "FAILED", "OLDEST PENDING", "PROCESSES", "WORKERS", "STATE"];
 
 /// List the targets: what waits for each, who consumes it, and whether it is paused or its breaker open
 ///
 /// A target is listed when it has messages, settings or consumers. STATE says who paused it and why, why its breaker is
-/// open, or that a limit is reached; else it is open, perhaps with nobody who consumes. CONSUMERS are live processes, WORKERS the messages they handle at the
+/// open, or that a limit is reached; else it is open, perhaps with nobody who consumes. PROCESSES are those alive that consume it, WORKERS the messages they handle at the
 /// same time.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -24,13 +24,13 @@ Examples:
   doorbell targets
   doorbell targets --json | jq '.targets[] | select(.closed_gates != [])'
 
-JSON: {\"targets\": [{\"target\", \"stats\", \"consumers\", \"workers\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
+JSON: {\"targets\": [{\"target\", \"stats\", \"processes\", \"workers\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
 stats as `doorbell stats` has them, or null when there are no messages.")]
 pub(crate) struct Targets {}
 
 impl Targets {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let targets = global.database.broker().await?.targets().await?;
+        let targets = global.database.broker().await?.operator().targets().await?;
         if global.json {
             let targets: Vec<Value> = targets.iter().map(target_json).collect();
             output::json(&json!({ "targets": targets }))?;
@@ -46,7 +46,7 @@ impl Targets {
 
 fn cells(target: &TargetState) -> Vec<String> {
     let stats = target.stats.as_ref();
-    let count = |of: fn(&doorbell::TargetStats) -> i64| stats.map_or(0, of).to_string();
+    let count = |of: fn(&doorbell::operate::TargetStats) -> i64| stats.map_or(0, of).to_string();
     vec![
         target.target.clone(),
         count(|stats| stats.pending),
@@ -54,7 +54,7 @@ fn cells(target: &TargetState) -> Vec<String> {
         count(|stats| stats.processing),
         count(|stats| stats.failed),
         stats.and_then(|stats| stats.oldest_age()).map_or_else(|| "-".to_owned(), duration::coarse),
-        target.consumers.to_string(),
+        target.processes.to_string(),
         target.workers.to_string(),
         state(target),
     ]
@@ -71,14 +71,14 @@ pub(crate) fn state(target: &TargetState) -> String {
 
 /// Whether messages wait and nobody is registered who would take them.
 pub(crate) fn is_abandoned(target: &TargetState) -> bool {
-    target.consumers == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
+    target.processes == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
 }
 
 pub(crate) fn target_json(target: &TargetState) -> Value {
     let gates: Vec<Value> =
         target.closed_gates.iter().map(|(code, sentence)| json!({ "code": code, "sentence": sentence })).collect();
     json!({
-        "target": target.target, "stats": target.stats, "consumers": target.consumers, "workers": target.workers,
+        "target": target.target, "stats": target.stats, "processes": target.processes, "workers": target.workers,
         "closed_gates": gates,
     })
 }

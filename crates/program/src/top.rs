@@ -38,7 +38,7 @@ Examples:
 
 JSON: {\"seconds\", \"latency\": {\"p50_ms\", \"p95_ms\", \"p99_ms\", \"samples\"}, \"targets\": [{\"target\", \
 \"published_per_second\", \"completed_per_second\", \"retried_per_second\", \"failed_per_second\", \"stats\", \
-\"consumers\", \"workers\", \"closed_gates\"}], \"consumers\": [as `doorbell consumers`]}; latency is null without samples.")]
+\"processes\", \"workers\", \"closed_gates\"}], \"processes\": [as `doorbell processes`]}; latency is null without samples.")]
 pub(crate) struct Top {
     /// How long each measurement takes
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = every)]

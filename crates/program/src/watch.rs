@@ -17,7 +17,10 @@ use axum::{
     routing::get,
 };
 use clap::Args;
-use doorbell::{Broker, BrokerConfig, Metrics, Observer, Pulse};
+use doorbell::{
+    Broker, BrokerConfig,
+    observe::{Metrics, Observer, Pulse},
+};
 use tokio::{
     net::TcpListener,
     task::JoinSet,

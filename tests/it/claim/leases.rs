@@ -117,16 +117,16 @@ async fn a_process_that_was_declared_dead_stops_its_handlers_and_starts_over() {
     let consumer = consumer.start().await.unwrap();
     let id = plain_insert(&client, "billing", "1").await;
     assert_eq!(told.next().await, "running");
-    let before = broker.consumers().await.unwrap().remove(0).incarnation;
+    let before = broker.operator().processes().await.unwrap().remove(0).owner;
     client.execute("delete from integration.consumers", &[]).await.unwrap();
     assert_eq!(told.next().await, "dropped");
     assert_eq!(told.next().await, "running");
     let completed = until_status(&client, id, "completed").await;
     assert_eq!((completed.attempt, completed.crash_count, completed.retry_count), (2, 0, 0));
     assert_eq!(crashes(&client, id).await, 1);
-    let after = broker.consumers().await.unwrap();
+    let after = broker.operator().processes().await.unwrap();
     assert_eq!(after.len(), 1);
-    assert_ne!(after[0].incarnation, before);
+    assert_ne!(after[0].owner, before);
     // It is rung for and claims as before.
     let next = plain_insert(&client, "billing", "2").await;
     client.execute("update integration.data_staging set attempt = 5 where id = $1", &[&next]).await.unwrap();

@@ -149,14 +149,14 @@ async fn nothing_is_claimed_while_the_target_is_paused() {
     let broker = db.broker().await;
     insert(&client, 3).await;
     plain_insert(&client, "other", "1").await;
-    broker.pause("billing", Some("month's end")).await.unwrap();
+    broker.operator().pause("billing", Some("month's end")).await.unwrap();
     assert!(claim(&client, "me", 10).await.is_empty());
     assert_eq!(
         count(&client, "select count(*) from integration.claim('other', 'me', 1, p_lease => '1 hour')").await,
         1
     );
-    assert!(broker.resume("billing").await.unwrap());
-    assert!(!broker.resume("billing").await.unwrap());
+    assert!(broker.operator().resume("billing").await.unwrap());
+    assert!(!broker.operator().resume("billing").await.unwrap());
     assert_eq!(claim(&client, "me", 10).await.len(), 3);
 }
 

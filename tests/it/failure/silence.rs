@@ -112,7 +112,7 @@ async fn statements_on_dead_connections_end_and_the_pool_heals() {
     let stats: Vec<_> = (0..10)
         .map(|_| {
             let (broker, runs) = (broker.clone(), runs.clone());
-            tokio::spawn(async move { broker.stats().await.map(|_| runs.fetch_add(1, Ordering::SeqCst)) })
+            tokio::spawn(async move { broker.operator().stats().await.map(|_| runs.fetch_add(1, Ordering::SeqCst)) })
         })
         .collect();
     for task in stats {

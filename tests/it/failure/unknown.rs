@@ -224,10 +224,10 @@ async fn a_redrive_whose_answer_was_lost_happened_once() {
                   values ('shop', 'billing', 'n', '1', 'failed', 4) returning id";
     let id: i64 = lab.client.query_one(insert, &[]).await.unwrap().get(0);
     lab.proxy.cut(Cut::unanswered("integration.redrive("));
-    let error = lab.broker.redrive(&[id]).await.unwrap_err();
+    let error = lab.broker.operator().redrive(&[id]).await.unwrap_err();
     lab.proxy.was_cut().await;
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error:?}");
-    assert_eq!(lab.broker.redrive(&[id]).await.unwrap(), Vec::<i64>::new());
+    assert_eq!(lab.broker.operator().redrive(&[id]).await.unwrap(), Vec::<i64>::new());
     assert_eq!(
         lab.count("integration.data_staging where status = 'pending' and redrive_count = 1 and attempt = 1").await,
         1

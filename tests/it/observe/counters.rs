@@ -229,13 +229,13 @@ async fn counters_that_were_bypassed_are_repaired_while_publishing_goes_on() {
     assert_eq!(count(&client, "select count(*) from integration.recount()").await, 0);
     // Maintenance does the same, once a day.
     let broker = db.broker().await;
-    assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().recounted, 0);
+    assert_eq!(soon("maintenance ends", broker.operator().maintain()).await.unwrap().recounted, 0);
     let unseen =
         "set session_replication_role = replica; delete from integration.data_staging; reset session_replication_role";
     client.batch_execute(unseen).await.unwrap();
-    assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().recounted, 0);
+    assert_eq!(soon("maintenance ends", broker.operator().maintain()).await.unwrap().recounted, 0);
     client.batch_execute("update integration.maintenance set checked_at = now() - interval '25 h'").await.unwrap();
-    assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().recounted, 2);
+    assert_eq!(soon("maintenance ends", broker.operator().maintain()).await.unwrap().recounted, 2);
     assert_eq!(count(&client, DIFFERENCES).await, 0);
 }
 

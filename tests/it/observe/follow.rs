@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use doorbell::{Broker, Change, Follower};
+use doorbell::{
+    Broker,
+    operate::{AuditEvent, Follower},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::support::{Database, count, message, plain_insert, soon};
 
 async fn following(broker: &Broker, target: Option<&str>) -> Follower {
-    let mut follower = broker.follow(target);
+    let mut follower = broker.operator().follow(target);
     assert_eq!(follower.events().await.unwrap(), [], "what was there before is not told");
     follower
 }
 
-fn told(events: &[Change]) -> Vec<(&str, i64)> {
+fn told(events: &[AuditEvent]) -> Vec<(&str, i64)> {
     events.iter().map(|event| (event.action.as_str(), event.id.unwrap_or(0))).collect()
 }
 
@@ -37,7 +40,7 @@ async fn a_message_and_its_story_are_told_once_and_in_order() {
     assert_eq!(told(&events), [("published", id), ("retried", 1), ("completed", id), ("paused", 0)]);
     let retried = &events[1];
     assert_eq!((retried.attempt, retried.old_status.as_deref()), (Some(1), Some("processing")));
-    assert_eq!((retried.consumer.as_deref(), retried.record_type.as_deref()), (Some("me"), Some("n")));
+    assert_eq!((retried.owner.as_deref(), retried.record_type.as_deref()), (Some("me"), Some("n")));
     assert!(retried.details.as_deref().unwrap().contains(r#""reason": "no""#));
     assert_eq!(follower.events().await.unwrap(), []);
 }

@@ -1,6 +1,9 @@
 //! Looking through the messages: every message once, in order, page by page.
 
-use doorbell::{ErrorKind, Filter, MessageId, Order, Status};
+use doorbell::{
+    ErrorKind, MessageId,
+    operate::{Filter, ListOrder, Status},
+};
 use tokio_postgres::Client;
 
 use crate::support::{Database, plain_insert};
@@ -33,7 +36,8 @@ async fn pages_together_have_every_message_once_and_in_order() {
     };
     for status in Status::ALL.map(Some).into_iter().chain([None]) {
         for target in [None, Some("billing"), Some("it's")] {
-            for (order, sql) in [(None, natural(status)), (Some(Order::Oldest), "id"), (Some(Order::Newest), "id desc")]
+            for (order, sql) in
+                [(None, natural(status)), (Some(ListOrder::Oldest), "id"), (Some(ListOrder::Newest), "id desc")]
             {
                 let filter = Filter { status, target: target.map(str::to_owned), ..Filter::default() };
                 let quoted = |column: &str, value: &str| format!(" and {column} = '{}'", value.replace('\'', "''"));
@@ -44,7 +48,7 @@ async fn pages_together_have_every_message_once_and_in_order() {
                 assert!(expected.len() > 20);
                 let (mut listed, mut after) = (Vec::new(), None);
                 loop {
-                    let page = broker.list(&filter, order, 7, after.as_deref()).await.unwrap();
+                    let page = broker.operator().list(&filter, order, 7, after.as_deref()).await.unwrap();
                     listed.extend(page.messages.iter().map(|message| message.id));
                     after = page.next;
                     if after.is_none() {
@@ -73,8 +77,8 @@ async fn every_filter_leaves_out_what_it_does_not_name() {
     ] {
         let expected = ids(&client, &format!("status = 'failed' and {condition}"), "id").await;
         assert!(condition == "false" || (5..95).contains(&expected.len()), "{condition}: {}", expected.len());
-        assert_eq!(broker.find_ids(&filter, None).await.unwrap(), expected, "{condition}");
-        assert_eq!(broker.find_ids(&filter, Some(3)).await.unwrap(), expected[..expected.len().min(3)]);
+        assert_eq!(broker.operator().find_ids(&filter, None).await.unwrap(), expected, "{condition}");
+        assert_eq!(broker.operator().find_ids(&filter, Some(3)).await.unwrap(), expected[..expected.len().min(3)]);
     }
 }
 
@@ -84,11 +88,11 @@ async fn an_order_that_the_status_does_not_have_and_a_foreign_cursor_are_refused
     let broker = db.broker().await;
     plain_insert(&db.client().await, "billing", "1").await;
     let pending = Filter { status: Some(Status::Pending), ..Filter::default() };
-    let due = broker.list(&pending, Some(Order::Due), 1, None).await.unwrap_err();
+    let due = broker.operator().list(&pending, Some(ListOrder::Due), 1, None).await.unwrap_err();
     assert_eq!(due.kind(), ErrorKind::Invalid);
     assert!(due.to_string().contains("no order \"due\" of pending messages (use oldest"), "{due}");
     for cursor in ["", "7", "0|then|1", "0|2026-01-01 00:00:00", "1|2|3|4; drop table x"] {
-        let refused = broker.list(&pending, None, 1, Some(cursor)).await;
+        let refused = broker.operator().list(&pending, None, 1, Some(cursor)).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid, "{cursor:?}");
     }
     assert!("done".parse::<Status>().unwrap_err().to_string().contains("pending, scheduled"));

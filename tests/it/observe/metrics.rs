@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use doorbell::{Broker, BrokerConfig, Metrics, Outcome};
+use doorbell::{Broker, BrokerConfig, Outcome, observe::Metrics};
 use openmetrics_parser::{
     MetricsExposition, OpenMetricsType, OpenMetricsValue, Sample, openmetrics::parse_openmetrics,
 };
@@ -90,7 +90,7 @@ async fn eventful(db: &Database) -> String {
     )
     .await;
     until_so("it was told", || metrics.encode().contains("doorbell_rescued_messages_total 1")).await;
-    broker.open_breaker("ledger", None, None).await.unwrap();
+    broker.operator().open_breaker("ledger", None, None).await.unwrap();
     let text = metrics.scrape(&broker).await;
     consumer.shutdown().await.unwrap();
     text

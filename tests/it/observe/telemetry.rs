@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, BrokerConfig, Event, Headers, Message, Observer, Outcome, Propagator};
+use doorbell::{
+    Broker, BrokerConfig, Headers, Message, Outcome,
+    observe::{Event, Observer, Propagator},
+};
 use tracing::Span;
 
 use crate::support::{Database, HOUR, echo, message, plain_insert, seen, until_so, until_status};

@@ -15,7 +15,7 @@ use crate::{
 };
 
 async fn examined(db: &Database) -> Report {
-    db.broker().await.examine(&patient()).await.unwrap()
+    db.broker().await.operator().doctor(&patient()).await.unwrap()
 }
 
 /// Nothing in a test is old.
@@ -89,7 +89,7 @@ async fn a_dropped_a_disabled_and_a_foreign_trigger_are_found_and_the_fixes_heal
         .await
         .unwrap();
     let broker = db.broker().await;
-    let report = broker.examine(&waiting_in_vain()).await.unwrap();
+    let report = broker.operator().doctor(&waiting_in_vain()).await.unwrap();
     let dropped = finding(&report, "drift", "trigger data_staging.data_staging_published is missing");
     let audit = finding(&report, "drift", "trigger data_staging.data_staging_changed is missing");
     let disabled = finding(&report, "drift", "trigger data_staging_hand_edit is disabled");
@@ -121,7 +121,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
         .await
         .unwrap();
     let broker = db.broker().await;
-    let report = broker.examine(&waiting_in_vain()).await.unwrap();
+    let report = broker.operator().doctor(&waiting_in_vain()).await.unwrap();
     let ring = finding(&report, "drift", "function ring(p_target text) is altered");
     let clean = finding(&report, "drift", "function clean_text(p_text text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
@@ -156,7 +156,7 @@ async fn a_schema_made_by_the_script_and_by_its_owner_is_no_drift() {
     db.client().await.batch_execute(&doorbell::migrate::script()).await.unwrap();
     // A search path of the role's own changes how the server writes definitions, and must not matter.
     let url = format!("{} options='-c search_path=integration,public'", db.url);
-    let report = Broker::connect(&url).await.unwrap().examine(&patient()).await.unwrap();
+    let report = Broker::connect(&url).await.unwrap().operator().doctor(&patient()).await.unwrap();
     assert!(ills(&report, "drift").is_empty(), "{report:#?}");
 }
 
@@ -169,16 +169,16 @@ async fn an_open_transaction_is_named_with_its_session() {
     tx.execute("create temporary table pinned ()", &[]).await.unwrap();
     let broker = db.broker().await;
     let impatient = |old| Options { transaction_old: old, ..patient() };
-    let report = broker.examine(&impatient(Duration::ZERO)).await.unwrap();
+    let report = broker.operator().doctor(&impatient(Duration::ZERO)).await.unwrap();
     let found = finding(&report, "horizon", "transaction open");
     assert_eq!(found.level, Level::Problem);
     assert!(found.evidence.as_deref().unwrap().contains(&format!("pid {pid},")), "{found:?}");
     assert!(found.fix.as_deref().unwrap().contains(&format!("pg_terminate_backend({pid})")), "{found:?}");
-    let report = broker.examine(&impatient(Duration::from_secs(3600))).await.unwrap();
+    let report = broker.operator().doctor(&impatient(Duration::from_secs(3600))).await.unwrap();
     assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
     // Whoever is parked is a listener, and a listener in a transaction was stopped.
     tx.execute("select integration.park('billing')", &[]).await.unwrap();
-    let report = broker.examine(&impatient(Duration::ZERO)).await.unwrap();
+    let report = broker.operator().doctor(&impatient(Duration::ZERO)).await.unwrap();
     let ours = finding(&report, "horizon", "a session of Doorbell's");
     assert!(ours.evidence.as_deref().unwrap().contains(&format!("pid {pid},")), "{ours:?}");
 }
@@ -199,13 +199,13 @@ async fn a_forgotten_prepared_transaction_and_an_unused_slot_are_named() {
         )
         .await
         .unwrap();
-    let report = broker.examine(&Options { transaction_old: Duration::ZERO, ..patient() }).await.unwrap();
+    let report = broker.operator().doctor(&Options { transaction_old: Duration::ZERO, ..patient() }).await.unwrap();
     let found = finding(&report, "horizon", "a prepared transaction");
     assert_eq!(found.level, Level::Problem);
     assert_eq!(found.fix.as_deref(), Some("rollback prepared 'it''s forgotten' -- or commit prepared, as its owner"));
     heal(&client, found).await;
     client.batch_execute("select pg_create_physical_replication_slot('forgotten', true)").await.unwrap();
-    let report = broker.examine(&patient()).await.unwrap();
+    let report = broker.operator().doctor(&patient()).await.unwrap();
     finding(&report, "horizon", "replication slot forgotten keeps WAL, and nobody uses it");
     assert_eq!(ills(&report, "horizon").len(), 1, "{report:#?}");
     server.stop().await.unwrap();
@@ -310,7 +310,7 @@ async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
     assert_eq!(found.level, Level::Problem);
     assert!(found.evidence.as_deref().unwrap().contains("dead-1 (pid 1 on gone"), "{found:?}");
     assert!(found.evidence.as_deref().unwrap().contains("holds 1 messages"), "{found:?}");
-    db.broker().await.maintain().await.unwrap();
+    db.broker().await.operator().maintain().await.unwrap();
     assert!(ills(&examined(&db).await, "consumers").is_empty());
 }
 
@@ -321,14 +321,14 @@ async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_break
     plain_insert(&client, "nobody", "1").await;
     plain_insert(&client, "paused", "1").await;
     plain_insert(&client, "broken", "1").await;
-    broker.pause("paused", Some("the ledger is moved")).await.unwrap();
-    broker.open_breaker("broken", Some("maintenance"), None).await.unwrap();
+    broker.operator().pause("paused", Some("the ledger is moved")).await.unwrap();
+    broker.operator().open_breaker("broken", Some("maintenance"), None).await.unwrap();
     let failed = plain_insert(&client, "failing", "1").await;
     client.execute("update integration.data_staging set status = 'failed' where id = $1", &[&failed]).await.unwrap();
     let (consumer, _seen) = echo(&broker, "busy").await;
-    broker.pause("busy", None).await.unwrap();
+    broker.operator().pause("busy", None).await.unwrap();
     broker.producer("shop").publish(&message("busy", 1)).await.unwrap();
-    let report = broker.examine(&Options { waiting_long: Duration::ZERO, ..patient() }).await.unwrap();
+    let report = broker.operator().doctor(&Options { waiting_long: Duration::ZERO, ..patient() }).await.unwrap();
     assert_eq!(finding(&report, "targets", "messages for nobody wait, and nobody").level, Level::Warning);
     let paused = finding(&report, "targets", "paused is paused");
     assert!(paused.evidence.as_deref().unwrap().contains("the ledger is moved"), "{paused:?}");
@@ -374,7 +374,7 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     client.batch_execute(&format!("create role {role} login")).await.unwrap();
     let ask = async || {
         let broker = Broker::with_config(broker(&role), Default::default()).await.unwrap();
-        broker.examine(&patient()).await.unwrap()
+        broker.operator().doctor(&patient()).await.unwrap()
     };
     assert_eq!(finding(&ask().await, "schema", "permission denied").level, Level::Problem);
     client
@@ -419,12 +419,13 @@ async fn a_way_on_which_notifications_get_lost_is_a_problem() {
     let proxy = Proxy::to(&db.url).await;
     proxy.set(Weather::DEAF);
     let broker = Broker::connect(&proxy.url).await.unwrap();
-    let report = broker.examine(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
+    let report =
+        broker.operator().doctor(&Options { bell_within: Duration::from_millis(300), ..patient() }).await.unwrap();
     let found = finding(&report, "bell", "do not arrive");
     assert_eq!(found.level, Level::Problem);
     assert!(found.fix.as_deref().unwrap().contains("direct connection"), "{found:?}");
     proxy.set(Weather::default());
-    assert!(ills(&broker.examine(&patient()).await.unwrap(), "bell").is_empty());
+    assert!(ills(&broker.operator().doctor(&patient()).await.unwrap(), "bell").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -432,7 +433,7 @@ async fn settings_that_break_a_promise_are_named() {
     let db = Database::new().await;
     let settings = "-c synchronous_commit=off -c session_replication_role=replica -c integration.notify=off";
     let broker = Broker::connect(&format!("{} options='{settings}'", db.url)).await.unwrap();
-    let report = broker.examine(&waiting_in_vain()).await.unwrap();
+    let report = broker.operator().doctor(&waiting_in_vain()).await.unwrap();
     assert_eq!(finding(&report, "settings", "synchronous_commit is off").level, Level::Warning);
     assert_eq!(finding(&report, "settings", "session_replication_role is replica").level, Level::Problem);
     assert_eq!(finding(&report, "settings", "integration.notify is off").level, Level::Note);

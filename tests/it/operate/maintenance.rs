@@ -35,8 +35,8 @@ async fn old_partition(client: &Client) {
         .unwrap();
 }
 
-async fn maintain(broker: &Broker) -> doorbell::Maintained {
-    soon("maintenance ends", broker.maintain()).await.unwrap()
+async fn maintain(broker: &Broker) -> doorbell::operate::Maintained {
+    soon("maintenance ends", broker.operator().maintain()).await.unwrap()
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn a_dry_run_tells_what_a_run_does_and_does_nothing() {
     let db = Database::new().await;
     let client = db.client().await;
     let broker = db.broker().await;
-    assert!(broker.maintenance_due().await.unwrap().is_empty());
+    assert!(broker.operator().maintenance_due().await.unwrap().is_empty());
     old_messages(&client, "billing", 3).await;
     old_partition(&client).await;
     client

@@ -22,7 +22,7 @@ async fn pass(client: &Client, time: &str) {
 }
 
 async fn maintain(broker: &Broker) -> (usize, usize) {
-    let done = soon("maintenance ends", broker.maintain()).await.unwrap();
+    let done = soon("maintenance ends", broker.operator().maintain()).await.unwrap();
     (done.archived, done.purged)
 }
 
@@ -118,7 +118,7 @@ async fn rows_in_default_partitions_go_past_retention_too() {
         )
         .await
         .unwrap();
-    assert_eq!(soon("maintenance ends", broker.maintain()).await.unwrap().expired, 2);
+    assert_eq!(soon("maintenance ends", broker.operator().maintain()).await.unwrap().expired, 2);
     assert_eq!(count(&client, "select id from integration.data_staging_archive").await, 170);
     assert_eq!(count(&client, "select count(*) from integration.audit_log").await, 1);
 }
@@ -197,11 +197,11 @@ async fn thirty_days_of_traffic_leave_the_tables_small() {
             .unwrap();
     }
     // Years pass: the partitions that the migration made are past retention.
-    broker.maintain().await.unwrap();
+    broker.operator().maintain().await.unwrap();
     let (mut dropped, mut purged) = (0, 0);
     for day in 1..=30 {
         one_day(&client, messages).await;
-        let done = broker.maintain().await.unwrap();
+        let done = broker.operator().maintain().await.unwrap();
         dropped += done.partitions_dropped;
         purged += done.purged as i64;
         // Thirty days in a minute are too fast for autovacuum, which looks once a minute.
@@ -251,7 +251,7 @@ async fn print_without_retention(messages: i64) {
         client.batch_execute("vacuum integration.data_staging, integration.deltas").await.unwrap();
     }
     print_sizes(&client, "without, day 30").await;
-    let done = broker.maintain().await.unwrap();
+    let done = broker.operator().maintain().await.unwrap();
     client.batch_execute("vacuum integration.data_staging, integration.deltas").await.unwrap();
     print_sizes(&client, &format!("after archiving {}", done.archived)).await;
 }

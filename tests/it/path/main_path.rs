@@ -1,6 +1,6 @@
 //! The main path: published, announced, claimed, handled, settled.
 
-use doorbell::{Found, Message};
+use doorbell::{Message, observe::Found};
 use serde_json::{Value, json};
 
 use crate::support::{Database, count, echo, until};

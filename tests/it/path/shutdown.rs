@@ -80,13 +80,13 @@ async fn a_closed_broker_leaves_the_list_of_consumers() {
     let db = Database::new().await;
     let (broker, observer) = (db.broker().await, db.broker().await);
     let (consumer, _told) = echo(&broker, "billing").await;
-    let registered = observer.consumers().await.unwrap();
+    let registered = observer.operator().processes().await.unwrap();
     assert_eq!((registered.len(), registered[0].alive), (1, true));
     assert!(registered[0].targets.contains("billing"));
     consumer.shutdown().await.unwrap();
     let producer = broker.producer("shop");
     broker.close().await;
-    assert!(observer.consumers().await.unwrap().is_empty());
+    assert!(observer.operator().processes().await.unwrap().is_empty());
     assert_eq!(producer.publish(&message("billing", 1)).await.unwrap_err().kind(), doorbell::ErrorKind::Closed);
 }
 

@@ -119,7 +119,7 @@ async fn a_breaker_opened_by_hand_stays_open_until_it_is_closed_by_hand() {
         .batch_execute("insert into integration.targets (target_app, breaker_key) values ('billing', 'cards'), ('refunds', 'cards')")
         .await
         .unwrap();
-    broker.open_breaker("cards", Some("maintenance"), None).await.unwrap();
+    broker.operator().open_breaker("cards", Some("maintenance"), None).await.unwrap();
     let down = Arc::new(AtomicBool::new(false));
     let consumers =
         [consume(&broker, "billing", down.clone(), false).await, consume(&broker, "refunds", down, false).await];
@@ -128,14 +128,14 @@ async fn a_breaker_opened_by_hand_stays_open_until_it_is_closed_by_hand() {
     }
     let claimable = "select count(*) from (values ('billing'), ('refunds'), ('other')) t(x), integration.claim(x, 'probe', 1, p_lease => '1 s')";
     assert_eq!(count(&client, claimable).await, 1);
-    assert!(broker.close_breaker("cards", None).await.unwrap());
+    assert!(broker.operator().close_breaker("cards", None).await.unwrap());
     until(
         &client,
         "both are completed",
         "select count(*) = 2 from integration.data_staging where status = 'completed'",
     )
     .await;
-    assert!(!broker.close_breaker("cards", None).await.unwrap());
+    assert!(!broker.operator().close_breaker("cards", None).await.unwrap());
     for consumer in consumers {
         consumer.shutdown().await.unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorbell::{Found, Outcome};
+use doorbell::{Outcome, observe::Found};
 
 use crate::support::{Database, Ear, channel, count, echo, message, plain_insert, row, seen, until_status};
 
@@ -37,7 +37,7 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
     let edit = "update integration.data_staging set status = 'pending' where id = $1";
     client.execute(edit, &[&id]).await.unwrap();
     woken("hand edit", 1).await;
-    assert_eq!(other.redrive(&[id]).await.unwrap(), [id]);
+    assert_eq!(other.operator().redrive(&[id]).await.unwrap(), [id]);
     woken("redrive", 1).await;
     assert_eq!(row(&client, id).await.redrive_count, 2);
     let moved =
@@ -48,9 +48,9 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
         .await
         .unwrap();
     woken("moved from another target", 1).await;
-    other.pause("billing", None).await.unwrap();
+    other.operator().pause("billing", None).await.unwrap();
     producer.publish(&message("billing", 4)).await.unwrap();
-    assert!(other.resume("billing").await.unwrap());
+    assert!(other.operator().resume("billing").await.unwrap());
     woken("resume", 1).await;
     consumer.shutdown().await.unwrap();
 }

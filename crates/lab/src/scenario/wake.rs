@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use doorbell::{Found, Outcome};
+use doorbell::{Outcome, observe::Found};
 use futures::StreamExt;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};

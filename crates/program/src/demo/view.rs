@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, TargetStats};
+use doorbell::{Broker, operate::TargetStats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -52,7 +52,7 @@ impl View {
         loop {
             tick.tick().await;
             // Only a picture: the next one will do if this one fails.
-            let Ok(stats) = broker.stats().await else { continue };
+            let Ok(stats) = broker.operator().stats().await else { continue };
             let (counts, now) = (Counts::from(stats.as_slice()), Instant::now());
             if let Some((last, at)) = before {
                 let rate = |new: i64, old: i64| (new - old) as f64 / (now - at).as_secs_f64();

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use doorbell::{Broker, ConsumerConfig, Found, Message, MessageId, Outcome};
+use doorbell::{Broker, ConsumerConfig, Message, MessageId, Outcome, observe::Found};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::{

@@ -5,7 +5,7 @@ use std::{io::Result, time::Duration};
 use serde_json::{Value, json};
 
 use super::sample::Sample;
-use crate::{consumers, duration, output, targets};
+use crate::{duration, output, processes, targets};
 
 const TARGETS: [&str; 11] = [
     "TARGET",
@@ -16,7 +16,7 @@ const TARGETS: [&str; 11] = [
     "PENDING",
     "PROCESSING",
     "OLDEST PENDING",
-    "CONSUMERS",
+    "PROCESSES",
     "WORKERS",
     "STATE",
 ];
@@ -42,7 +42,7 @@ pub(super) fn latency(sample: &Sample) -> String {
 
 /// The cells of [`TARGETS`], a row per target.
 pub(super) fn target_rows(sample: &Sample) -> Vec<Vec<String>> {
-    let row = |target: &doorbell::TargetState| {
+    let row = |target: &doorbell::operate::TargetState| {
         let counts = sample.of(&target.target);
         let rates = [counts.published, counts.completed, counts.retried, counts.failed];
         let rates = rates.map(|count| format!("{:.0}", sample.per_second(count)));
@@ -53,7 +53,7 @@ pub(super) fn target_rows(sample: &Sample) -> Vec<Vec<String>> {
             .into_iter()
             .chain(rates)
             .chain(waiting.map(|count| count.to_string()))
-            .chain([oldest, target.consumers.to_string(), target.workers.to_string(), targets::state(target)])
+            .chain([oldest, target.processes.to_string(), target.workers.to_string(), targets::state(target)])
             .collect()
     };
     sample.targets.iter().map(row).collect()
@@ -87,6 +87,6 @@ fn sample_json(sample: &Sample) -> Value {
     let ms = |share| sample.latency(share).map(|latency| latency.as_secs_f64() * 1000.0);
     let latency = ms(0.5)
         .map(|p50| json!({ "p50_ms": p50, "p95_ms": ms(0.95), "p99_ms": ms(0.99), "samples": sample.latencies.len() }));
-    let consumers: Vec<Value> = sample.consumers.iter().map(consumers::consumer_json).collect();
-    json!({ "seconds": sample.took.as_secs_f64(), "latency": latency, "targets": targets, "consumers": consumers })
+    let processes: Vec<Value> = sample.processes.iter().map(processes::process_json).collect();
+    json!({ "seconds": sample.took.as_secs_f64(), "latency": latency, "targets": targets, "processes": processes })
 }

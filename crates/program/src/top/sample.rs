@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use doorbell::{Broker, Change, ConsumerRow, Follower, MessageId, Result, TargetState};
+use doorbell::{
+    Broker, MessageId, Result,
+    operate::{AuditEvent, Follower, ProcessRow, TargetState},
+};
 use tokio::time::Instant;
 
 /// Messages whose time of publishing is remembered until they complete.
@@ -45,12 +48,12 @@ pub(super) struct Sample {
     /// From publishing to completion; sorted.
     pub(super) latencies: Vec<Duration>,
     pub(super) targets: Vec<TargetState>,
-    pub(super) consumers: Vec<ConsumerRow>,
+    pub(super) processes: Vec<ProcessRow>,
 }
 
 impl Sampler {
     pub(super) async fn start(broker: Broker) -> Result<Self> {
-        let mut follower = broker.follow(None);
+        let mut follower = broker.operator().follow(None);
         follower.events().await?;
         Ok(Self {
             broker,
@@ -72,16 +75,16 @@ impl Sampler {
                 break;
             }
         }
-        let targets = self.broker.targets().await?;
-        let consumers = self.broker.consumers().await?;
+        let targets = self.broker.operator().targets().await?;
+        let processes = self.broker.operator().processes().await?;
         let now = Instant::now();
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.sort_unstable();
         let took = now.duration_since(std::mem::replace(&mut self.measured, now));
-        Ok(Sample { took, counts: std::mem::take(&mut self.counted), latencies, targets, consumers })
+        Ok(Sample { took, counts: std::mem::take(&mut self.counted), latencies, targets, processes })
     }
 
-    fn count(&mut self, event: &Change) {
+    fn count(&mut self, event: &AuditEvent) {
         let Some(target) = &event.target else { return };
         let counts = match self.counted.get_mut(target) {
             Some(counts) => counts,

@@ -12,12 +12,12 @@ use ratatui::{
 
 use super::{history::History, report, sample::Sample};
 use crate::{
-    consumers::{accepted, beat_age},
     duration, output,
+    processes::{accepted, beat_age},
     targets::is_abandoned,
 };
 
-const CONSUMERS: [&str; 5] = ["CONSUMER", "PROCESSING", "LAST BEAT", "STATE", "TARGETS"];
+const PROCESSES: [&str; 5] = ["CONSUMER", "PROCESSING", "LAST BEAT", "STATE", "TARGETS"];
 
 /// Draws all of it, whatever the size.
 pub(super) fn draw(frame: &mut Frame<'_>, history: &History) {
@@ -25,12 +25,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, history: &History) {
         return frame.render_widget(Paragraph::new("measuring …"), frame.area());
     };
     // Borders, headings, and a line each.
-    let consumers = 3 + u16::try_from(sample.consumers.len()).unwrap_or(u16::MAX - 3);
-    let [head, lines, targets, consumers] = Layout::vertical([
+    let processes = 3 + u16::try_from(sample.processes.len()).unwrap_or(u16::MAX - 3);
+    let [head, lines, targets, processes] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(6),
         Constraint::Min(4),
-        Constraint::Max(consumers.min(frame.area().height / 3).max(4)),
+        Constraint::Max(processes.min(frame.area().height / 3).max(4)),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(head_lines(sample, history.trouble.as_deref())), head);
@@ -39,13 +39,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, history: &History) {
     let title = format!("{} (p50 below)", report::latency(sample));
     sparkline(frame, right, &title, &history.latency, Color::Cyan);
     frame.render_widget(target_table(sample, targets.width), targets);
-    frame.render_widget(consumer_table(sample), consumers);
+    frame.render_widget(process_table(sample), processes);
 }
 
 fn head_lines(sample: &Sample, trouble: Option<&str>) -> Vec<Line<'static>> {
     let total = sample.total();
     let rate = |count| format!("{:.0}/s", sample.per_second(count));
-    let sum = |of: fn(&doorbell::TargetStats) -> i64| -> i64 {
+    let sum = |of: fn(&doorbell::operate::TargetStats) -> i64| -> i64 {
         sample.targets.iter().filter_map(|target| target.stats.as_ref()).map(of).sum()
     };
     let oldest = sample.targets.iter().filter_map(|target| target.stats.as_ref()?.oldest_age()).max();
@@ -96,7 +96,7 @@ const COLUMNS: [(usize, &str, u16, bool); 10] = [
     (5, "PENDING", 8, true),
     (6, "PROCESSING", 10, true),
     (7, "OLDEST", 6, true),
-    (8, "CONSUMERS", 9, false),
+    (8, "PROCESSES", 9, false),
     (9, "WORKERS", 7, false),
     (10, "STATE", 0, true),
 ];
@@ -130,24 +130,24 @@ fn target_table(sample: &Sample, width: u16) -> Table<'static> {
     table(rows.collect(), [Constraint::Max(name)].into_iter().chain(widths).collect(), headings.collect(), "targets")
 }
 
-fn consumer_table(sample: &Sample) -> Table<'static> {
-    let rows = sample.consumers.iter().map(|consumer| {
-        let (state, style) = match consumer.alive {
+fn process_table(sample: &Sample) -> Table<'static> {
+    let rows = sample.processes.iter().map(|process| {
+        let (state, style) = match process.alive {
             true => ("alive", Style::new()),
             false => ("lost", Style::new().fg(Color::Red)),
         };
         let cells = [
-            consumer.incarnation.clone(),
-            consumer.processing.to_string(),
-            beat_age(consumer),
+            process.owner.clone(),
+            process.processing.to_string(),
+            beat_age(process),
             state.to_owned(),
-            accepted(consumer),
+            accepted(process),
         ];
         Row::new(cells.map(|cell| output::printable(&cell))).style(style)
     });
     let widths =
         vec![Constraint::Max(40), Constraint::Max(10), Constraint::Max(9), Constraint::Max(6), Constraint::Fill(1)];
-    table(rows.collect(), widths, CONSUMERS.to_vec(), "consumers")
+    table(rows.collect(), widths, PROCESSES.to_vec(), "processes")
 }
 
 fn table(rows: Vec<Row<'static>>, widths: Vec<Constraint>, headings: Vec<&'static str>, title: &str) -> Table<'static> {

@@ -31,7 +31,7 @@ async fn the_printed_script_makes_the_schema_without_the_program() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_cannot_be_reached_is_69_and_its_password_is_never_said() {
     let url = "postgres://bob:hunter2@/db?host=/no/such/directory&connect_timeout=2";
-    for (command, exit) in [(["stats", "-vvv"], 69), (["consumers", "--json"], 69)] {
+    for (command, exit) in [(["stats", "-vvv"], 69), (["processes", "--json"], 69)] {
         let mut given = bare(&command);
         given.args(["--database-url", url]);
         let mut inherited = bare(&command);

@@ -23,14 +23,14 @@ async fn help_teaches_and_completions_complete() {
         "list",
         "show",
         "explain",
-        "tail",
+        "follow",
         "audit",
         "retry",
         "redrive",
         "cancel",
         "pause",
         "resume",
-        "consumers",
+        "processes",
         "completions",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");

@@ -96,7 +96,7 @@ async fn following_reads_only_the_end_of_a_large_table() {
     client.batch_execute("analyze integration.data_staging").await.unwrap();
     let (blocks_before, scans_before) = asked_for(&client).await;
     let broker = db.broker().await;
-    let mut follower = broker.follow(None);
+    let mut follower = broker.operator().follow(None);
     for _ in 0..10 {
         follower.events().await.unwrap();
     }

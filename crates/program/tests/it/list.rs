@@ -38,7 +38,7 @@ async fn list_prints_a_table_for_people_and_all_fields_for_programs() {
     assert_eq!((out(&output), err(&output)), (table, String::new()));
     let output = ended(doorbell(&db, &["list", "--status", "failed", "--json"])).await;
     let failed = format!(
-        r#"{{"messages":[{{"id":3,"source":"web","target":"mail","type":"welcome","status":"failed","priority":0,"attempt":1,"retry_count":1,"crash_count":0,"redrive_count":0,"created_at":"{NOON}","updated_at":"{NOON}","available_at":null,"claimed_by":null,"reason":"no such address:\t<bob>"}}],"next":null}}"#
+        r#"{{"messages":[{{"id":3,"source":"web","target":"mail","type":"welcome","status":"failed","priority":0,"attempt":1,"retry_count":1,"crash_count":0,"redrive_count":0,"created_at":"{NOON}","updated_at":"{NOON}","available_at":null,"owner":null,"reason":"no such address:\t<bob>"}}],"next":null}}"#
     );
     assert_eq!(out(&output), failed + "\n");
 }
@@ -98,7 +98,7 @@ async fn show_prints_every_field_and_the_payload_only_when_asked() {
     assert!(json.ends_with("\"headers\":{\"traceparent\": \"00-1\"},\"data\":{\"n\": 1.50}}\n"), "{json}");
     let told = out(&ended(doorbell(&db, &["show", "3"])).await);
     let history = format!(
-        "\nAT\tACTION\tATTEMPT\tSTATUS\tBY\tCONSUMER\tDETAILS\n{NOON}\tfailed\t1\tprocessing -> failed\t\
+        "\nAT\tACTION\tATTEMPT\tSTATUS\tBY\tOWNER\tDETAILS\n{NOON}\tfailed\t1\tprocessing -> failed\t\
          the mail service (postgres)\ta consumer\t{{\"reason\": \"no such address:\\t<bob>\", \"retry_count\": 1}}\n"
     );
     assert!(told.ends_with(&history), "{told}");

@@ -1,4 +1,4 @@
-//! `doorbell tail` and `top`: what happens, while it happens.
+//! `doorbell follow` and `top`: what happens, while it happens.
 
 use crate::program::*;
 
@@ -6,7 +6,7 @@ use crate::program::*;
 async fn tail_tells_new_messages_and_what_becomes_of_them_also_what_commits_late() {
     let db = Database::new().await;
     publish(&db, "0\n").await;
-    let mut tail = Running::start(doorbell(&db, &["tail", "--target", "billing", "--json", "--every", "20ms"]));
+    let mut tail = Running::start(doorbell(&db, &["follow", "--target", "billing", "--json", "--every", "20ms"]));
     tail.logs("following billing").await;
     let late = db.client().await;
     late.batch_execute("begin").await.unwrap();
@@ -33,7 +33,7 @@ async fn tail_tells_new_messages_and_what_becomes_of_them_also_what_commits_late
 async fn tail_goes_on_where_it_stopped_when_its_connection_was_lost() {
     let db = Database::new().await;
     let client = db.client().await;
-    let mut tail = Running::start(doorbell(&db, &["tail", "--json", "--every", "20ms"]));
+    let mut tail = Running::start(doorbell(&db, &["follow", "--json", "--every", "20ms"]));
     tail.logs("following all targets").await;
     let its_own = "datname = current_database() and pid <> pg_backend_pid()";
     client
@@ -50,7 +50,7 @@ async fn tail_prints_a_line_of_words_without_json() {
     let db = Database::new().await;
     let client = db.client().await;
     doorbell_testing::stop_the_clock(&client, 0).await;
-    let mut tail = Running::start(doorbell(&db, &["tail", "--every", "20ms"]));
+    let mut tail = Running::start(doorbell(&db, &["follow", "--every", "20ms"]));
     tail.logs("following all targets").await;
     let sql = "set application_name = 'anna'; select integration.publish('shop', 'billing', E'a\tb', '1'); \
                select integration.cancel('{1}', 'withdrawn')";
@@ -81,7 +81,7 @@ async fn top_without_a_terminal_measures_once_and_ends() {
     ends_with(&output, 0);
     let report = json_of(&output);
     assert!(report["seconds"].as_f64().unwrap() >= 2.0);
-    assert_eq!(report["consumers"][0]["targets"]["billing"]["capacity"], 1);
+    assert_eq!(report["processes"][0]["targets"]["billing"]["capacity"], 1);
     let [billing, mail] = &report["targets"].as_array().unwrap()[..] else { panic!("{report}") };
     assert!(billing["published_per_second"].as_f64().unwrap() > 0.0, "{report}");
     assert_eq!((&billing["workers"], &billing["closed_gates"]), (&json!(1), &json!([])));
@@ -102,7 +102,7 @@ async fn top_draws_on_a_terminal_and_gives_it_back_however_it_ends() {
     for (end, exit) in [("q", 0), ("\x03", 130), ("SIGTERM", 130)] {
         let mut top = Terminal::start(doorbell(&db, &["top", "--every", "100ms"]));
         top.shows("PAUSED: billing was paused by").await;
-        top.shows("consumers").await;
+        top.shows("processes").await;
         match end {
             "SIGTERM" => top.signal(Signal::SIGTERM),
             keys => top.types(keys),

@@ -10,6 +10,7 @@ mod large;
 mod list;
 mod live;
 mod many;
+mod names;
 mod operators;
 mod program;
 mod publish;

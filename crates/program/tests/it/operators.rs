@@ -17,9 +17,9 @@ async fn operators_cancel_redrive_pause_and_resume() {
     ends_with(&ended(doorbell(&db, &["pause", "billing"])).await, 0);
     let mut running = Running::start(doorbell(&db, &["consume", "billing", "--count", "1"]));
     running.logs("consuming").await;
-    let consumers = json_of(&ended(doorbell(&db, &["consumers", "--json"])).await);
-    assert_eq!(consumers["consumers"][0]["targets"]["billing"]["types"], Value::Null);
-    assert_eq!(consumers["consumers"][0]["alive"], true);
+    let processes = json_of(&ended(doorbell(&db, &["processes", "--json"])).await);
+    assert_eq!(processes["processes"][0]["targets"]["billing"]["types"], Value::Null);
+    assert_eq!(processes["processes"][0]["alive"], true);
     let resumed = json_of(&ended(doorbell(&db, &["resume", "billing", "--json"])).await);
     assert_eq!(resumed, json!({ "target": "billing", "paused": false, "was_paused": true }));
     assert!(running.line().await.starts_with("{\"id\":1,"));
@@ -38,7 +38,7 @@ async fn the_rights_of_an_operator_are_enough_for_every_command_and_for_nothing_
     for (command, exit) in [
         ("stats", 0),
         ("targets", 0),
-        ("consumers", 0),
+        ("processes", 0),
         ("list", 0),
         ("show 1 --data", 0),
         ("explain 1", 0),
@@ -102,8 +102,8 @@ async fn the_audit_tells_the_life_of_a_message_even_after_it_is_gone() {
     let story = json_of(&told);
     let actions: Vec<_> = story["events"].as_array().unwrap().iter().map(|event| &event["action"]).collect();
     assert_eq!(actions, ["published", "claimed", "completed", "deleted"]);
-    assert_eq!(story["events"][2]["app_name"], "a person");
-    assert_eq!(story["events"][2]["incarnation"], "me");
+    assert_eq!(story["events"][2]["by"], "a person");
+    assert_eq!(story["events"][2]["owner"], "me");
     assert_eq!(ended(doorbell(&db, &["audit", "999999"])).await.status.code(), Some(3));
 }
 

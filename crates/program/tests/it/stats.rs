@@ -40,20 +40,20 @@ async fn consumers_say_what_they_accept_and_hold_and_whether_they_are_lost() {
     let at = "2026-03-01T12:00:00.000000Z";
     let table = |beat: &str, state: &str| {
         format!(
-            "INCARNATION\tTARGETS\tAPPLICATION\tVERSION\tSTARTED\tPROCESSING\tLAST BEAT\tSTATE\n\
+            "OWNER\tTARGETS\tAPPLICATION\tVERSION\tSTARTED\tPROCESSING\tLAST BEAT\tSTATE\n\
              one\tbilling (8), mail (1: a, b)\tbilling-service\t1.0\t{at}\t2\t{beat}\t{state}\n"
         )
     };
-    assert_eq!(out(&ended(doorbell(&db, &["consumers"])).await), table("3.0s", "alive"));
-    let json = json_of(&ended(doorbell(&db, &["consumers", "--json"])).await);
+    assert_eq!(out(&ended(doorbell(&db, &["processes"])).await), table("3.0s", "alive"));
+    let json = json_of(&ended(doorbell(&db, &["processes", "--json"])).await);
     let one = json!({
-        "incarnation": "one", "host": "host-1", "pid": 4242, "application": "billing-service", "version": "1.0",
+        "owner": "one", "host": "host-1", "pid": 4242, "application": "billing-service", "version": "1.0",
         "targets": { "billing": { "types": null, "capacity": 8 }, "mail": { "types": ["a", "b"], "capacity": 1 } },
         "started_at": at, "beat_at": at, "beat_age_seconds": 3.0, "processing": 2, "alive": true,
     });
-    assert_eq!(json, json!({ "consumers": [one] }));
+    assert_eq!(json, json!({ "processes": [one] }));
     stop_the_clock(&client, 20).await;
-    assert_eq!(out(&ended(doorbell(&db, &["consumers"])).await), table("20s", "lost"));
+    assert_eq!(out(&ended(doorbell(&db, &["processes"])).await), table("20s", "lost"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +72,7 @@ async fn targets_are_listed_with_messages_settings_or_consumers() {
         .await
         .unwrap();
     stop_the_clock(&client, 2).await;
-    let table = "TARGET\tPENDING\tSCHEDULED\tPROCESSING\tFAILED\tOLDEST PENDING\tCONSUMERS\tWORKERS\tSTATE\n\
+    let table = "TARGET\tPENDING\tSCHEDULED\tPROCESSING\tFAILED\tOLDEST PENDING\tPROCESSES\tWORKERS\tSTATE\n\
          billing\t1\t0\t0\t0\t2.0s\t0\t0\tthe breaker billing was opened by anna 2.0 s ago: cards are down; \
          canaries go through in 28 s\n\
          ledger\t0\t0\t0\t0\t-\t0\t0\tledger was paused by anna 2.0 s ago: year end\n\

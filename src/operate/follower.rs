@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use crate::{
     error::Result,
-    store::{Change, Seen, Store, Window},
+    rows::AuditEvent,
+    store::{Seen, Store, Window},
 };
 
-/// Follows new messages and changes of status; from [`Broker::follow`](crate::Broker::follow).
+/// Follows new messages and changes of status; from [`Operator::follow`](super::Operator::follow).
 ///
 /// ```no_run
 /// # async fn example(broker: doorbell::Broker) -> Result<(), doorbell::Error> {
-/// let mut follower = broker.follow(Some("billing"));
+/// let mut follower = broker.operator().follow(Some("billing"));
 /// loop {
 ///     for event in follower.events().await? {
 ///         println!("{} {:?}", event.action, event.id);
@@ -46,7 +47,7 @@ impl Follower {
     ///
     /// # Errors
     /// The database's. The next call goes on where the last good one ended.
-    pub async fn events(&mut self) -> Result<Vec<Change>> {
+    pub async fn events(&mut self) -> Result<Vec<AuditEvent>> {
         loop {
             let (told, all) = self.look().await?;
             if self.started {
@@ -61,7 +62,7 @@ impl Follower {
     }
 
     /// One look into both tables: what it tells, and whether it went to their ends.
-    async fn look(&mut self) -> Result<(Vec<Change>, bool)> {
+    async fn look(&mut self) -> Result<(Vec<AuditEvent>, bool)> {
         let now = Instant::now();
         let head = self.store.head().await?;
         let (mut messages, mut events) = (self.messages.clone(), self.events.clone());
@@ -79,7 +80,8 @@ impl Follower {
         let all = is_all(&published) && is_all(&changed);
         (self.messages, self.events) = (messages, events);
         let told = published.into_iter().chain(changed).filter_map(|seen| seen.event);
-        let mut told: Vec<Change> = told.filter(|event| self.target.is_none() || event.target == self.target).collect();
+        let mut told: Vec<AuditEvent> =
+            told.filter(|event| self.target.is_none() || event.target == self.target).collect();
         told.sort_by_key(|event| event.at);
         Ok((told, all))
     }

@@ -1,9 +1,9 @@
-//! `doorbell tail`: watching messages go by.
+//! `doorbell follow`: watching messages go by.
 
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::Change;
+use doorbell::operate::AuditEvent;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -25,14 +25,14 @@ const MANY: usize = 1000;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  doorbell tail
-  doorbell tail --target billing
-  doorbell tail --json | jq -c 'select(.action == \"failed\")'
+  doorbell follow
+  doorbell follow --target billing
+  doorbell follow --json | jq -c 'select(.action == \"failed\")'
 
 Lines: time, action, message, target, type, attempt, who, reason.
 JSON lines: {\"at\", \"action\", \"id\", \"source\", \"target\", \"type\", \"attempt\", \"old_status\", \"new_status\", \
-\"by\", \"consumer\", \"details\"}.")]
-pub(crate) struct Tail {
+\"by\", \"owner\", \"details\"}.")]
+pub(crate) struct Follow {
     /// Only of this target
     #[arg(short, long)]
     target: Option<String>,
@@ -42,9 +42,9 @@ pub(crate) struct Tail {
     every: Duration,
 }
 
-impl Tail {
+impl Follow {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let mut follower = global.database.broker().await?.follow(self.target.as_deref());
+        let mut follower = global.database.broker().await?.operator().follow(self.target.as_deref());
         let mut failing = false;
         let mut following = false;
         loop {
@@ -72,14 +72,14 @@ impl Tail {
     }
 }
 
-fn print(event: &Change, as_json: bool) -> std::io::Result<()> {
+fn print(event: &AuditEvent, as_json: bool) -> std::io::Result<()> {
     let details: Value = event.details.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     if as_json {
         return output::json(&json!({
             "at": rfc3339(event.at), "action": event.action, "id": event.id, "source": event.source,
             "target": event.target, "type": event.record_type, "attempt": event.attempt,
             "old_status": event.old_status, "new_status": event.new_status, "by": event.by,
-            "consumer": event.consumer, "details": details,
+            "owner": event.owner, "details": details,
         }));
     }
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());

@@ -1,0 +1,251 @@
+//! What operators do: look for messages, ask why they wait, put them back, stop and go on. The program's commands are these,
+//! under the same names.
+
+mod follower;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio_postgres::Transaction;
+
+use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, process, store::Store};
+
+pub use self::follower::Follower;
+pub use crate::{
+    filter::{Filter, ListOrder, Status},
+    maintenance::Maintenance,
+    rows::{
+        AuditEvent, BreakerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page, ProcessRow, StoredMessage,
+        TargetState, TargetStats,
+    },
+};
+
+/// The operators' verbs over one database; from [`Broker::operator`](crate::Broker::operator). Cheap to clone.
+///
+/// ```no_run
+/// # async fn example(broker: doorbell::Broker) -> Result<(), doorbell::Error> {
+/// use doorbell::operate::{Filter, Status};
+///
+/// let operator = broker.operator();
+/// let failed = Filter { status: Some(Status::Failed), target: Some("billing".into()), ..Filter::default() };
+/// let ids = operator.find_ids(&failed, Some(1000)).await?;
+/// operator.redrive(&ids).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Operator {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Operator({})", self.core.settings())
+    }
+}
+
+impl Operator {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The counts of every target that has messages, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn stats(&self) -> Result<Vec<TargetStats>> {
+        self.core.store().stats().await
+    }
+
+    /// Every target that has messages, settings or consumers, by name.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn targets(&self) -> Result<Vec<TargetState>> {
+        self.core.store().targets().await
+    }
+
+    /// The messages that a filter names, without their payloads, at most `limit` of them. `order` `None`: as they are claimed
+    /// for pending ones, next due first for scheduled ones, else newest first. For the next page give `after` what
+    /// [`Page::next`] was. `integration.list` says which filters are fast on a large table.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an order that the filter's status does not have, or a cursor of another
+    /// order; else the database's.
+    pub async fn list(
+        &self,
+        filter: &Filter,
+        order: Option<ListOrder>,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<Page> {
+        self.core.store().list(filter, order, limit, after).await
+    }
+
+    /// The ids of all messages that a filter names, or of the first `limit`: what to [`redrive`](Self::redrive),
+    /// [`retry`](Self::retry) or [`cancel`](Self::cancel). By id; with a target or a limit, pending ones as they are claimed
+    /// and scheduled ones as they are due. Read in pages, so what changes meanwhile may be in it or not.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find_ids(&self, filter: &Filter, limit: Option<u32>) -> Result<Vec<MessageId>> {
+        self.core.store().find_ids(filter, limit).await
+    }
+
+    /// Whether nothing of a target can be handled now and nothing is being handled: no pending, due or processing message,
+    /// of these record types where some are given. Scheduled ones wait for later and do not count.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn is_drained(&self, target: &str, record_types: Option<&[String]>) -> Result<bool> {
+        self.core.store().is_drained(target, record_types).await
+    }
+
+    /// One message in full, also from the archive; its payload only where it is asked for. `None`: there is none.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn show(&self, id: MessageId, with_payload: bool) -> Result<Option<StoredMessage>> {
+        self.core.store().show(id, with_payload).await
+    }
+
+    /// Why a message is not running: the first is the cause, further ones would hold it when that is gone. Never empty: that
+    /// there is no such message, or that nothing holds it, is an answer, too.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn explain(&self, id: MessageId) -> Result<Vec<Explanation>> {
+        self.core.store().explain(id).await
+    }
+
+    /// Follows new messages and changes of status of one target, or of all.
+    pub fn follow(&self, target: Option<&str>) -> Follower {
+        Follower::new(self.core.store().clone(), target.map(str::to_owned))
+    }
+
+    /// The life of one message as the audit log has it, oldest first; also after it was archived or deleted. Empty when
+    /// nothing was written about it (the level is `outcomes` by default).
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn audit(&self, id: MessageId) -> Result<Vec<AuditEvent>> {
+        self.core.store().audit(id).await
+    }
+
+    /// Tries messages again now: scheduled ones are pending at once and keep the retries they have used, failed ones are
+    /// redriven. Returns the ids that were. Each call is one transaction that holds the messages' locks: a thousand or so at
+    /// a time, as the next two.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn retry(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        self.core.store().retry(ids).await
+    }
+
+    /// Puts ended messages back (failed, cancelled, completed) with all their retries; returns the ids that were.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        self.core.store().redrive(ids).await
+    }
+
+    /// Puts one ended message back inside the caller's transaction, for audited recovery.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such message,
+    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
+    /// rolled back.
+    pub async fn redrive_in(&self, tx: &Transaction<'_>, id: MessageId) -> Result<()> {
+        Store::redrive_in(tx, id).await
+    }
+
+    /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn cancel(&self, ids: &[MessageId], reason: Option<&str>) -> Result<Vec<MessageId>> {
+        self.core.store().cancel(ids, reason).await
+    }
+
+    /// Stops claiming for a target, fleet-wide and across restarts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
+        self.core.store().pause(target, reason).await
+    }
+
+    /// Lets a paused target be claimed again; false when it was not paused.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn resume(&self, target: &str) -> Result<bool> {
+        self.core.store().resume(target).await
+    }
+
+    /// The circuit breakers that were ever tripped, by key.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn breakers(&self) -> Result<Vec<BreakerRow>> {
+        self.core.store().breakers().await
+    }
+
+    /// Opens a breaker by hand: nothing it guards is claimed, fleet-wide, until canaries come back well after `reopen`, or
+    /// until it is closed by hand where that is `None`. The key is a target's name or the `breaker_key` of its settings.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_breaker(&self, key: &str, reason: Option<&str>, reopen: Option<Duration>) -> Result<()> {
+        self.core.store().open_breaker(key, reason, reopen).await
+    }
+
+    /// Closes a breaker by hand; false when it was closed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close_breaker(&self, key: &str, reason: Option<&str>) -> Result<bool> {
+        self.core.store().close_breaker(key, reason).await
+    }
+
+    /// The registered processes, oldest first.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn processes(&self) -> Result<Vec<ProcessRow>> {
+        self.core.store().processes().await
+    }
+
+    /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a
+    /// second or two.
+    ///
+    /// # Errors
+    /// As [`Broker::connect`](crate::Broker::connect); what cannot be looked at is a finding and no error.
+    pub async fn doctor(&self, options: &doctor::Options) -> Result<doctor::Report> {
+        doctor::examine(self.core.settings(), options).await
+    }
+
+    /// All of the maintenance, once and now, whoever else does it: rescues the messages of dead consumers, makes due messages
+    /// pending, lets canaries of open breakers through, folds counters, archives and purges what is past retention, creates
+    /// and drops partitions. In small transactions with pauses; what somebody holds is left for the next time. Cancelling
+    /// it leaves what was done.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn maintain(&self) -> Result<Maintained> {
+        maintenance::all(self.core.store()).await
+    }
+
+    /// What [`maintain`](Self::maintain) would do now; changes nothing. Empty: nothing.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn maintenance_due(&self) -> Result<Vec<MaintenanceDue>> {
+        self.core.store().maintenance_due().await
+    }
+
+    /// The maintenance in rounds, for processes without a consumer: consumers do it by themselves.
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance::new(self.core.store().clone(), process::fresh_name())
+    }
+}

@@ -1,0 +1,89 @@
+//! Messages as they are stored.
+
+use std::time::SystemTime;
+
+use crate::{filter::Status, message::MessageId};
+
+/// A message without its payload, as a list shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MessageRow {
+    /// Its id.
+    pub id: MessageId,
+    /// Who published it.
+    pub source: String,
+    /// For whom.
+    pub target: String,
+    /// What it is.
+    pub record_type: String,
+    /// What is happening to it.
+    pub status: Status,
+    /// Higher goes first.
+    pub priority: i32,
+    /// How often it was claimed.
+    pub attempt: i32,
+    /// How many retries it has used.
+    pub retry_count: i32,
+    /// How many consumers died with it in a row.
+    pub crash_count: i32,
+    /// How often it was put back after it had ended.
+    pub redrive_count: i32,
+    /// When it was published.
+    pub created_at: SystemTime,
+    /// When it last changed.
+    pub updated_at: SystemTime,
+    /// When it becomes pending, if it is scheduled.
+    pub available_at: Option<SystemTime>,
+    /// Who owns it, if it is being handled.
+    pub owner: Option<String>,
+    /// Its last error message.
+    pub reason: Option<String>,
+}
+
+/// Some messages of a list, and where the next ones begin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// In the order asked for.
+    pub messages: Vec<MessageRow>,
+    /// Give it to the next call of the same filter and order; `None`: this is the end.
+    pub next: Option<String>,
+}
+
+/// A message in full.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoredMessage {
+    /// What a list shows of it, too.
+    pub row: MessageRow,
+    /// When it was completed.
+    pub processed_at: Option<SystemTime>,
+    /// When its claim ends by itself, if it has a lease of its own.
+    pub lease_until: Option<SystemTime>,
+    /// Its own limit of retries, if it has one.
+    pub max_retries: Option<i32>,
+    /// Its headers, as a JSON object.
+    pub headers: Option<String>,
+    /// Its ordering key.
+    pub ordering_key: Option<String>,
+    /// Its dedup key.
+    pub dedup_key: Option<String>,
+    /// Whether it was moved to the archive.
+    pub archived: bool,
+    /// Its payload as JSON, if it was asked for.
+    pub payload: Option<String>,
+}
+
+/// One reason why a message is not running, or would not be when the one before it is gone.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// For programs: `paused`, `no_consumer`, …; all are listed at `integration.explain`.
+    pub code: String,
+    /// For people.
+    pub sentence: String,
+    /// What to type; `None` when nothing needs to be done.
+    pub fix: Option<String>,
+    /// The facts behind the sentence, as a JSON object.
+    pub details: String,
+}

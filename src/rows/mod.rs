@@ -1,0 +1,13 @@
+//! What the database says, row by row: the nouns of [`operate`](crate::operate).
+
+mod audit;
+mod message;
+mod process;
+mod target;
+mod upkeep;
+
+pub use audit::AuditEvent;
+pub use message::{Explanation, MessageRow, Page, StoredMessage};
+pub use process::ProcessRow;
+pub use target::{BreakerRow, TargetState, TargetStats};
+pub use upkeep::{Maintained, MaintenanceDue};

@@ -1,0 +1,60 @@
+//! Targets, and what keeps their messages.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A target, what waits for it, who works on it, and what keeps its messages from being claimed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TargetState {
+    /// Its name.
+    pub target: String,
+    /// Its messages by status; `None`: it has none.
+    pub stats: Option<TargetStats>,
+    /// Live processes that consume it.
+    pub processes: i64,
+    /// Messages that they handle at the same time.
+    pub workers: i64,
+    /// Codes and sentences of the gates that are closed, as [`Explanation`](super::Explanation) has them; empty: it can be claimed.
+    pub closed_gates: Vec<(String, String)>,
+}
+
+/// The messages of one target, by status.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TargetStats {
+    /// The target.
+    pub target: String,
+    /// Could be claimed now.
+    pub pending: i64,
+    /// Wait for their time.
+    pub scheduled: i64,
+    /// Claimed and not settled.
+    pub processing: i64,
+    /// Handled, not yet archived.
+    pub completed: i64,
+    /// Dead letters.
+    pub failed: i64,
+    /// Stopped by an operator.
+    pub cancelled: i64,
+    /// Age in seconds of the oldest pending message; `None` when nothing is pending.
+    pub oldest_age_seconds: Option<f64>,
+}
+
+impl TargetStats {
+    /// Age of the oldest pending message.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.oldest_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+}
+
+/// A circuit breaker that was ever tripped.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct BreakerRow {
+    /// A target, or what several targets name as their `breaker_key`.
+    pub key: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+}
