@@ -71,6 +71,11 @@ impl Message {
         }
     }
 
+    /// The application it is for.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// Higher goes first; default 0.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
@@ -297,6 +302,8 @@ impl Delivery {
     /// needed. It has the id 1, the source `test`, the epoch as its time and the age zero; set its public fields to what the handler is to see.
     ///
     /// What [`publish`](crate::Producer::publish) would refuse is not refused here.
+    /// For handlers that work in the transaction of their message, `Trial` of the crate `doorbell-server` (feature `trial`) has a
+    /// private server.
     ///
     /// ```
     /// use doorbell::{Delivery, HandlerResult, Message, Outcome};

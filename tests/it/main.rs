@@ -3,10 +3,12 @@
 use doorbell_testing::{self as support, logs, proxy};
 
 mod claim;
+mod failover;
 mod failure;
 mod observe;
 mod operate;
 mod path;
+mod pooler;
 mod rules;
 mod schema;
 mod settle;

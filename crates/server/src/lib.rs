@@ -22,6 +22,8 @@ mod processes;
 mod readiness;
 mod scratch;
 mod template;
+#[cfg(feature = "trial")]
+mod trial;
 mod watchdog;
 
 use std::path::Path;
@@ -31,6 +33,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Consent, FetchOptions};
 pub use installation::{Installation, MAJOR_MIN};
 pub use scratch::scratch;
+#[cfg(feature = "trial")]
+pub use trial::Trial;
 
 /// The database superuser of every private server; trusted without a password on its private socket.
 pub const SUPERUSER: &str = "postgres";

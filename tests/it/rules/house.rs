@@ -94,8 +94,14 @@ fn state_is_changed_by_sql_in_migrations_only() {
 #[test]
 fn tests_wait_for_events_and_not_for_time() {
     let sleeps = |line: &str| line.contains("sleep(") && !line.contains("line.contains");
-    // The proxy delays and the nemesis paces itself: there, time is part of the fault.
-    let except = ["crates/testing/src/lib.rs", "crates/testing/src/proxy.rs", "tests/it/failure/torture/pace.rs"];
+    // The proxy delays, the nemesis and the lab pace themselves: there, time is part of the fault.
+    let except = [
+        "crates/testing/src/lib.rs",
+        "crates/testing/src/proxy.rs",
+        "tests/it/failure/torture/pace.rs",
+        "tests/it/failover/pace.rs",
+        "tests/lab",
+    ];
     let tests = ["tests", "crates/program/tests", "crates/server/tests", "crates/testing"];
     none("wait for an event (doorbell-testing has `soon` and `until`)", breaches(&tests, &except, sleeps));
 }

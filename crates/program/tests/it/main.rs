@@ -12,6 +12,7 @@ mod live;
 mod many;
 mod names;
 mod operators;
+mod pooler;
 mod program;
 mod publish;
 mod stats;
