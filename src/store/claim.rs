@@ -140,7 +140,7 @@ impl Store {
         found: Found,
         cap: Duration,
     ) -> Result<Option<Looked>> {
-        let statement = tx.prepare_cached(HOLD).await?;
+        let statement = tx.prepare_cached(&self.sql(HOLD)).await?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let timeout = (cap * 2 + self.deadline).as_millis().to_string();
         let params: [&(dyn ToSql + Sync); 9] = [

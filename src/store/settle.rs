@@ -60,7 +60,7 @@ impl Store {
         let limit = self.deadline.as_millis().max(1).to_string();
         let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &limit];
         let typed: Vec<_> = params.into_iter().zip(types).collect();
-        Ok(tx.query_typed(COMPLETE_IN, &typed).await?.len())
+        Ok(tx.query_typed(&self.sql(COMPLETE_IN), &typed).await?.len())
     }
 
     /// Completes messages that the transaction holds (see [`Store::hold_in`]); returns how many were.
@@ -71,7 +71,7 @@ impl Store {
         ids: &[MessageId],
         attempts: &[i32],
     ) -> Result<usize> {
-        let statement = tx.prepare_cached(COMPLETE_HELD).await?;
+        let statement = tx.prepare_cached(&self.sql(COMPLETE_HELD)).await?;
         Ok(tx.query(&statement, &[&owner, &ids, &attempts]).await?.len())
     }
 

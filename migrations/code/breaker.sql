@@ -1,12 +1,12 @@
--- Circuit breakers: closed -> open (failure rate, or a handler's word) -> half_open (N canaries) -> closed. The state is
--- one row, seen by the whole fleet; messages that wait lose no retry. Every transition is audited and rings.
+-- Circuit breakers: closed -> open (failure rate, or a handler's word) -> half_open (N canaries) -> closed. The state
+-- is one row, seen by the whole fleet; messages that wait lose no retry. Every transition is audited and rings.
 
 -- Changes the state; the one place that does.
 -- Locks: the breaker's row.
-create function integration.set_breaker(
+create or replace function integration.set_breaker(
     p_key text, p_state text, p_reason text, p_retry_at timestamptz, p_canaries integer, p_openings integer
 ) returns void
-    language plpgsql as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_target text;
 begin
@@ -19,7 +19,8 @@ begin
            window_began_at = integration.clock(), window_ok = 0, window_failed = 0;
     insert into integration.audit_log (app_name, action, target_app, new_status, details)
     values (integration.actor(), 'breaker_' || p_state, p_key, p_state,
-            jsonb_strip_nulls(jsonb_build_object('reason', p_reason, 'retry_at', p_retry_at, 'openings', nullif(p_openings, 0))));
+            jsonb_strip_nulls(jsonb_build_object('reason', p_reason, 'retry_at', p_retry_at, 'openings',
+                nullif(p_openings, 0))));
     -- Open: consumers learn when to come back. Otherwise: there is something to claim.
     for v_target in
         select t.target_app from integration.targets t where t.breaker_key = p_key
@@ -35,15 +36,15 @@ end $$;
 
 -- Opens a breaker: nothing it guards is claimed. p_for null: until somebody closes it; else canaries are let through
 -- after so long.
-create function integration.open_breaker(p_key text, p_reason text default null, p_for interval default null) returns void
-    language sql
-    begin atomic
-        select integration.set_breaker(p_key, 'open', p_reason, integration.clock() + p_for, 0, 1);
-    end;
+create or replace function integration.open_breaker(p_key text, p_reason text default null,
+    p_for interval default null) returns void
+    language sql set search_path = pg_catalog, pg_temp as $$
+    select integration.set_breaker(p_key, 'open', p_reason, integration.clock() + p_for, 0, 1)
+$$;
 
 -- Closes a breaker, whatever its state. False: it was closed.
-create function integration.close_breaker(p_key text, p_reason text default null) returns boolean
-    language plpgsql as $$
+create or replace function integration.close_breaker(p_key text, p_reason text default null) returns boolean
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform from integration.breakers b where b.breaker_key = p_key and b.state <> 'closed' for update;
     if not found then
@@ -57,10 +58,10 @@ end $$;
 -- said that its dependency is down, which opens at once. Consumers report only when something failed or while the
 -- breaker is not closed, so a healthy fleet writes nothing here. Returns the breaker's state.
 -- Locks: the breaker's row.
-create function integration.report_runs(
+create or replace function integration.report_runs(
     p_target text, p_ok bigint, p_failed bigint, p_down boolean default false, p_reason text default null
 ) returns text
-    language plpgsql as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_key text := integration.breaker_of(p_target);
     v     integration.breakers;
@@ -77,7 +78,8 @@ begin
     v_due := v_now + least(s.breaker_open_max, s.breaker_open_for * power(2, least(v.openings, 20)));
     if v.state = 'half_open' then
         if p_failed > 0 or p_down then
-            perform integration.set_breaker(v_key, 'open', coalesce(p_reason, 'a canary failed'), v_due, 0, v.openings + 1);
+            perform integration.set_breaker(v_key, 'open', coalesce(p_reason, 'a canary failed'), v_due, 0,
+                v.openings + 1);
             return 'open';
         end if;
         if v.canaries_passed + p_ok >= s.breaker_canaries then
@@ -110,8 +112,8 @@ end $$;
 -- whose time has come becomes half-open here. Canaries that never came back (their consumer died) are handed out again
 -- after breaker_open_for.
 -- Locks: the breaker's row.
-create function integration.take_canaries(p_key text, p_limit integer) returns integer
-    language plpgsql as $$
+create or replace function integration.take_canaries(p_key text, p_limit integer) returns integer
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v     integration.breakers;
     s     integration.settings;
@@ -129,7 +131,8 @@ begin
         perform integration.set_breaker(p_key, 'half_open', v.reason, null, s.breaker_canaries, v.openings);
         v.canaries_left := s.breaker_canaries;
     elsif v.canaries_left = 0 and v.changed_at < v_now - s.breaker_open_for then
-        perform integration.set_breaker(p_key, 'half_open', 'the last canaries did not come back', null, s.breaker_canaries, v.openings);
+        perform integration.set_breaker(p_key, 'half_open', 'the last canaries did not come back', null,
+            s.breaker_canaries, v.openings);
         v.canaries_left := s.breaker_canaries;
     end if;
     p_limit := least(p_limit, v.canaries_left);
@@ -138,16 +141,15 @@ begin
 end $$;
 
 -- For claim: canaries taken for which there was no message.
-create function integration.return_canaries(p_target text, p_count integer) returns void
-    language sql
-    begin atomic
-        update integration.breakers b set canaries_left = b.canaries_left + p_count
-         where p_count > 0 and b.breaker_key = integration.breaker_of(p_target) and b.state = 'half_open';
-    end;
+create or replace function integration.return_canaries(p_target text, p_count integer) returns void
+    language sql set search_path = pg_catalog, pg_temp as $$
+    update integration.breakers b set canaries_left = b.canaries_left + p_count
+     where p_count > 0 and b.breaker_key = integration.breaker_of(p_target) and b.state = 'half_open'
+$$;
 
 -- For promote: lets the canaries of open breakers through whose time has come.
-create function integration.half_open_due(p_targets text[]) returns void
-    language plpgsql as $$
+create or replace function integration.half_open_due(p_targets text[]) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v integration.breakers;
 begin

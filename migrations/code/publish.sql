@@ -4,12 +4,12 @@
 -- Publishes one message and returns its id. With p_dedup_key: the id of the message already published under that key
 -- by the same source inside the dedup window, if there is one. p_delay postpones it (status scheduled).
 -- Locks: the dedup key's entry, then the new row. SQLSTATEs: 23514 when a value breaks a check, 23502 when one is null.
-create function integration.publish(
+create or replace function integration.publish(
     p_source text, p_target text, p_type text, p_data jsonb,
     p_priority integer default 0, p_delay interval default null, p_headers jsonb default null,
     p_ordering_key text default null, p_dedup_key text default null, p_max_retries integer default null
 ) returns bigint
-    language plpgsql as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_id  bigint;
     v_due timestamptz;
@@ -19,9 +19,11 @@ begin
     end if;
     if p_dedup_key is null then
         insert into integration.data_staging
-            (source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key, max_retries)
+            (source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+                max_retries)
         values (p_source, p_target, p_type, p_data, coalesce(p_priority, 0),
-                case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key, p_max_retries)
+                case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
+                    p_max_retries)
         returning id into v_id;
         return v_id;
     end if;
@@ -30,41 +32,23 @@ begin
         return -v_id;
     end if;
     insert into integration.data_staging
-        (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key, dedup_key, max_retries)
+        (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+            dedup_key, max_retries)
     values (v_id, p_source, p_target, p_type, p_data, coalesce(p_priority, 0),
-            case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key, p_dedup_key, p_max_retries);
+            case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
+                p_dedup_key, p_max_retries);
     return v_id;
-end $$;
-
--- Reserves a dedup key: the id to insert the message under, or minus the id of the message that has the key.
--- Waits for another transaction that is publishing under the same key right now.
-create function integration.take_dedup_key(p_source text, p_dedup_key text) returns bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    v_id    bigint := nextval('integration.data_staging_id_seq');
-    v_taken bigint;
-begin
-    insert into integration.dedup_keys as k (source_app, dedup_key, staging_id, expires_at)
-    select p_source, p_dedup_key, v_id, integration.clock() + s.dedup_window from integration.settings s
-    on conflict (source_app, dedup_key) do update set staging_id = excluded.staging_id, expires_at = excluded.expires_at
-     where k.expires_at <= integration.clock();
-    if found then
-        return v_id;
-    end if;
-    select k.staging_id into v_taken from integration.dedup_keys k
-     where k.source_app = p_source and k.dedup_key = p_dedup_key;
-    return -v_taken;
 end $$;
 
 -- Publishes many in one statement, in the order given; returns (ordinal, id), 1-based. A null array means "none of
 -- them"; a null element the default. Duplicates answer with the first message's id, as publish does.
 -- Locks: dedup keys in the order given, then the new rows.
-create function integration.publish_many(
+create or replace function integration.publish_many(
     p_source text, p_targets text[], p_types text[], p_data text[], p_priorities integer[] default null,
     p_delays_ms bigint[] default null, p_headers text[] default null, p_ordering_keys text[] default null,
     p_dedup_keys text[] default null, p_max_retries integer[] default null
 ) returns table (ordinal integer, id bigint)
-    language plpgsql as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
     if p_dedup_keys is not null then
@@ -84,11 +68,14 @@ begin
         with given as materialized (
             select g.*, nextval('integration.data_staging_id_seq') as id,
                    integration.clock() + nullif(greatest(g.delay_ms, 0), 0) * interval '1 ms' as due
-              from unnest(p_targets, p_types, p_data, p_priorities, p_delays_ms, p_headers, p_ordering_keys, p_max_retries)
-                   with ordinality as g (target, type, data, priority, delay_ms, headers, ordering_key, max_retries, ordinal)),
+              from unnest(p_targets, p_types, p_data, p_priorities, p_delays_ms, p_headers, p_ordering_keys,
+                  p_max_retries)
+                   with ordinality as g (target, type, data, priority, delay_ms, headers, ordering_key, max_retries,
+                       ordinal)),
         published as (
             insert into integration.data_staging
-                (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key, max_retries)
+                (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+                    max_retries)
             select g.id, p_source, g.target, g.type, g.data::jsonb, coalesce(g.priority, 0),
                    case when g.due is null then 'pending' else 'scheduled' end, g.due,
                    g.headers::jsonb, g.ordering_key, g.max_retries

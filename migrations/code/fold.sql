@@ -1,9 +1,11 @@
--- Counting what the triggers wrote down: folding deltas into counters, and checking them against the table.
+-- Folding deltas into counters, and checking them against the table.
 
 -- Adds the open deltas up into counters, totals, traffic and outcomes, and deletes them: one transaction, so that every
--- snapshot sees each delta either open or folded. Returns how many deltas were folded; 0 also when another session is at it.
--- Locks: an advisory lock, tried and never waited for; then rows that only folding changes. Publishers are never in its way.
-create function integration.fold() returns bigint
+-- snapshot sees each delta either open or folded. Returns how many deltas were folded; 0 also when another session is
+-- at it.
+-- Locks: an advisory lock, tried and never waited for; then rows that only folding changes. Publishers are never in its
+-- way.
+create or replace function integration.fold() returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     v_count bigint;
@@ -20,7 +22,8 @@ begin
         select g.target_app, v.status, sum(v.messages)
           from gone g
          cross join lateral (values ('pending', g.pending), ('scheduled', g.scheduled), ('processing', g.processing),
-                                    ('completed', g.completed), ('failed', g.failed), ('cancelled', g.cancelled)) v (status, messages)
+                                    ('completed', g.completed), ('failed', g.failed),
+                                        ('cancelled', g.cancelled)) v (status, messages)
          where v.messages is not null
          group by g.target_app, v.status
         on conflict (target_app, status) do update set messages = k.messages + excluded.messages),
@@ -55,22 +58,31 @@ begin
     return v_count;
 end $$;
 
--- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty result: they are right.
-create function integration.check_counters() returns table (target_app text, status text, counted bigint, messages bigint)
-    language sql stable
-    begin atomic
-        select coalesce(c.target_app, m.target_app), coalesce(c.status, m.status), coalesce(c.messages, 0), coalesce(m.messages, 0)
-          from integration.current_counters c
-          full join (select d.target_app, d.status, count(*) as messages from integration.data_staging d group by d.target_app, d.status) m
-            on m.target_app = c.target_app and m.status = c.status
-         where coalesce(c.messages, 0) <> coalesce(m.messages, 0)
-         order by 1, 2;
-    end;
+-- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty: they are right.
+create or replace view integration.wrong_counters as
+    select coalesce(c.target_app, m.target_app) as target_app, coalesce(c.status, m.status) as status,
+           coalesce(c.messages, 0) as counted, coalesce(m.messages, 0) as messages
+      from integration.current_counters c
+      full join (select d.target_app, d.status, count(*) as messages
+                   from integration.data_staging d group by d.target_app, d.status) m
+        on m.target_app = c.target_app and m.status = c.status
+     where coalesce(c.messages, 0) <> coalesce(m.messages, 0)
+     order by 1, 2;
 
--- Repairs what check_counters finds (triggers were off: session_replication_role = replica, a restore), and returns it. The
--- difference is found in one snapshot and written down as one more delta, so that publishing and claiming go on meanwhile.
+-- The same as a function. Inlined, so that the tables are locked before the snapshot is taken: a TRUNCATE that was
+-- waited for would be seen in the table and not in the counters.
+create or replace function integration.check_counters()
+    returns table (target_app text, status text, counted bigint, messages bigint)
+    language sql stable as $$
+    select w.target_app, w.status, w.counted, w.messages from integration.wrong_counters w
+$$;
+
+-- Repairs what check_counters finds (triggers were off: session_replication_role = replica, a restore), and returns it.
+-- The difference is found in one snapshot and written down as one more delta, so that publishing and claiming go on
+-- meanwhile.
 -- Locks: the lock of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
-create function integration.recount() returns table (target_app text, status text, counted bigint, messages bigint)
+create or replace function integration.recount() returns table (target_app text, status text, counted bigint,
+    messages bigint)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
@@ -80,9 +92,10 @@ begin
     -- Two at a time would both repair the same. Waited for: folding takes a moment.
     perform pg_advisory_xact_lock(integration.lock_class(), 2);
     return query
-        with wrong as materialized (select w.* from integration.check_counters() w),
+        with wrong as materialized (select w.* from integration.wrong_counters w),
         repaired as (
-            insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages, target_app, action)
+            insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled,
+                messages, target_app, action)
             select integration.clock(),
                    sum(w.messages - w.counted) filter (where w.status = 'pending'),
                    sum(w.messages - w.counted) filter (where w.status = 'scheduled'),
@@ -94,14 +107,3 @@ begin
               from wrong w group by w.target_app)
         select w.* from wrong w;
 end $$;
-
--- How the messages that a process claimed were found, since it last said so. Targets in the order of the numbers.
-create function integration.note_found(p_targets text[], p_bells bigint[], p_drains bigint[], p_sweeps bigint[]) returns void
-    language sql security definer set search_path = pg_catalog, pg_temp
-    begin atomic
-        insert into integration.deltas (at, messages, target_app, action)
-        select integration.clock(), v.messages, f.target_app, v.action
-          from unnest(p_targets, p_bells, p_drains, p_sweeps) f (target_app, bells, drains, sweeps)
-         cross join lateral (values ('found_bell', f.bells), ('found_drain', f.drains), ('found_sweep', f.sweeps)) v (action, messages)
-         where v.messages > 0;
-    end;
