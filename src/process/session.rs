@@ -42,7 +42,7 @@ pub(super) enum Command {
 }
 
 /// A latch that was taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parked {
     /// Trust in bells after a look with no running transaction older than this.
     pub(crate) barrier: i64,

@@ -3,6 +3,7 @@
 
 mod audit;
 mod claim;
+mod fence;
 mod follow;
 mod inspect;
 mod json;
@@ -26,6 +27,7 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
+pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use lease::Registrant;
 pub(crate) use maintain::FoundCounts;
