@@ -14,14 +14,14 @@ declare
 begin
     select d.* into m from integration.data_staging d where d.id = p_id;
     select x.*, o.because into c
-      from integration.consumers x left join integration.dead_owners(false) o on o.owner = x.incarnation
-     where x.incarnation = m.claimed_by;
-    v_lost := integration.lost_because(m.claimed_by, m.lease_until, m.updated_at, m.target_app,
-                                       case when c.because is not null then array[c.incarnation] end);
-    details := jsonb_build_object('consumer', m.claimed_by, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+      from integration.processes x left join integration.dead_owners(false) o on o.owner = x.owner
+     where x.owner = m.owner;
+    v_lost := integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
+                                       case when c.because is not null then array[c.owner] end);
+    details := jsonb_build_object('consumer', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
                                   'since', m.updated_at, 'beat_at', c.beat_at,
                                   'lease_until', coalesce(m.lease_until, c.lease_until));
-    if m.claimed_by is null and m.lease_until is null then
+    if m.owner is null and m.lease_until is null then
         select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
         return query select 'foreign_claim',
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
@@ -35,7 +35,7 @@ begin
     v_dead := case
         when v_lost = 'lease' then format('its lease ran out %s ago', integration.in_words(v_now - m.lease_until))
         when v_lost is null then null
-        when c.incarnation is null then 'which is not registered any more'
+        when c.owner is null then 'which is not registered any more'
         when c.because = 'lease'
             then format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until))
         else format('whose connection is gone and whose last beat was %s ago',
@@ -44,13 +44,13 @@ begin
         return query select 'owner_dead',
             format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
                 m.attempt,
-                   integration.in_words(v_now - m.updated_at), m.claimed_by, ' (' || c.host || ', process ' || c.pid
+                   integration.in_words(v_now - m.updated_at), m.owner, ' (' || c.host || ', process ' || c.pid
                        || ')', v_dead),
             'doorbell maintain --once', details;
         return;
     end if;
     return query select 'processing',
-        format('%s%s has been handling attempt %s for %s; %s', m.claimed_by, ' (' || c.host || ', process ' || c.pid
+        format('%s%s has been handling attempt %s for %s; %s', m.owner, ' (' || c.host || ', process ' || c.pid
             || ')', m.attempt,
                integration.in_words(v_now - m.updated_at),
                case when m.lease_until is not null then 'its lease runs for '
@@ -103,10 +103,10 @@ begin
                             else format('%s messages are before it', v_before) end;
     select coalesce(sum((c.targets #>> array[m.target_app, 'capacity'])::bigint), 0), coalesce(sum(h.held), 0)
       into v_capacity, v_held
-      from integration.consumers c
+      from integration.processes c
      cross join lateral (
         select count(*) as held from integration.data_staging d
-         where d.target_app = m.target_app and d.status = 'processing' and d.claimed_by = c.incarnation) h
+         where d.target_app = m.target_app and d.status = 'processing' and d.owner = c.owner) h
      where c.lease_until > integration.clock() and integration.accepts(c.targets, m.target_app, m.record_type);
     return query select
         case when v_held >= v_capacity then 'busy' when v_before > 0 then 'queued' else 'ready' end,

@@ -103,7 +103,7 @@ create or replace function integration.maintenance_due() returns table (task tex
       from (select 1 as at, 'rescue' as task, m.target_app as object, count(*) as count
               from integration.data_staging m
              where m.status = 'processing'
-               and integration.lost_because(m.claimed_by, m.lease_until, m.updated_at, m.target_app,
+               and integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
                        array(select o.owner from integration.dead_owners(false) o)) is not null
              group by m.target_app
             union all

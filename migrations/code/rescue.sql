@@ -5,36 +5,36 @@
 -- dead until the end of the transaction, so that it cannot come back meanwhile; else only looks whether anybody has it.
 create or replace function integration.dead_owners(p_seize boolean) returns table (owner text, because text)
     language sql set search_path = pg_catalog, pg_temp as $$
-    select c.incarnation, case when c.lease_until < integration.clock() then 'lease' else 'session' end
-      from integration.consumers c, integration.settings s
+    select c.owner, case when c.lease_until < integration.clock() then 'lease' else 'session' end
+      from integration.processes c, integration.settings s
      where c.lease_until < integration.clock()
         or (c.locked_on = pg_postmaster_start_time() and c.beat_at < integration.clock() - s.rescue_grace
             and case
-                    when p_seize then pg_try_advisory_xact_lock(integration.lock_class(), hashtext(c.incarnation))
+                    when p_seize then pg_try_advisory_xact_lock(integration.lock_class(), hashtext(c.owner))
                     else not exists (
                         select from pg_locks l
                          where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
                            and l.classid::bigint = integration.lock_class()
-                           and l.objid::bigint = (hashtext(c.incarnation)::bigint & 4294967295))
+                           and l.objid::bigint = (hashtext(c.owner)::bigint & 4294967295))
                 end)
 $$;
 
 -- Why a message that is processing is lost, given who is dead; null: it is not. lease: its own ran out; owner: whoever
 -- claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
 create or replace function integration.lost_because(
-    p_claimed_by text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[]
+    p_owner text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[]
 ) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if p_lease_until is not null then
         return case when p_lease_until < integration.clock() then 'lease' end;
-    elsif p_claimed_by is null then
+    elsif p_owner is null then
         return (select 'foreign' from integration.targets t
                  where t.target_app = p_target and p_updated_at < integration.clock() - t.foreign_lease);
-    elsif p_claimed_by = any (p_dead) then
+    elsif p_owner = any (p_dead) then
         return 'owner';
     end if;
-    perform from integration.consumers c where c.incarnation = p_claimed_by;
+    perform from integration.processes c where c.owner = p_owner;
     return case when not found then 'owner' end;
 end $$;
 
@@ -42,7 +42,7 @@ end $$;
 -- nobody knows. At most p_limit messages; callers repeat while the result equals it. Returns how many were returned.
 -- With p_full false the messages are looked at only when somebody was declared dead just now: cheap enough for every
 -- heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), consumers rows SKIP
+-- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes SKIP
 -- LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -56,16 +56,16 @@ begin
     if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
         return 0;
     end if;
-    select array_agg(l.incarnation) into v_owners
-      from (select c.incarnation from integration.consumers c
-             where c.incarnation = any (array(select d.owner from integration.dead_owners(true) d))
+    select array_agg(l.owner) into v_owners
+      from (select c.owner from integration.processes c
+             where c.owner = any (array(select d.owner from integration.dead_owners(true) d))
                for update skip locked) l;
     if v_owners is not null then
         -- Asked again, now that their rows are locked: who has beaten meanwhile is alive.
         with dead as (
-            delete from integration.consumers c
-             where c.incarnation = any (v_owners)
-               and c.incarnation in (select d.owner from integration.dead_owners(true) d)
+            delete from integration.processes c
+             where c.owner = any (v_owners)
+               and c.owner in (select d.owner from integration.dead_owners(true) d)
             returning c.targets)
         select array_agg(dead.targets) into v_dead from dead;
     end if;
@@ -78,7 +78,7 @@ begin
         select d.id, d.target_app, d.record_type
           from integration.data_staging d
          where d.status = 'processing'
-           and integration.lost_because(d.claimed_by, d.lease_until, d.updated_at, d.target_app, '{}') is not null
+           and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}') is not null
          limit p_limit
          for no key update skip locked)
     update integration.data_staging d
@@ -87,7 +87,7 @@ begin
            error_message = case when d.crash_count + 1 >= p.max_crashes
                then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
                else d.error_message end,
-           claimed_by = null, lease_until = null, updated_at = v_now
+           owner = null, lease_until = null, updated_at = v_now
       from lost l
      cross join lateral integration.policy(l.target_app, l.record_type) p
      where d.id = l.id;

@@ -1,14 +1,14 @@
 //! Facts that SQL and Rust share, and that settings decide: each has one owner.
 
-use doorbell::{KEY_CHARS_MAX, NAME_CHARS_MAX};
+use doorbell::Message;
 
 use crate::support::{Database, count};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_keys_have_the_lengths_that_the_schema_says() {
     let client = Database::new().await.client().await;
-    assert_eq!(count(&client, "select integration.name_chars_max()::bigint").await, NAME_CHARS_MAX as i64);
-    assert_eq!(count(&client, "select integration.key_chars_max()::bigint").await, KEY_CHARS_MAX as i64);
+    assert_eq!(count(&client, "select integration.name_chars_max()::bigint").await, Message::NAME_CHARS_MAX as i64);
+    assert_eq!(count(&client, "select integration.key_chars_max()::bigint").await, Message::KEY_CHARS_MAX as i64);
     let checks = "select count(*) from pg_constraint c where c.connamespace = 'integration'::regnamespace \
         and pg_get_constraintdef(c.oid) ~ 'char_length\\((target_app|record_type)\\)' \
         and (pg_get_constraintdef(c.oid) ~ format('<= %s\\)', integration.name_chars_max())) = $1";
@@ -22,7 +22,7 @@ async fn who_is_dead_is_the_same_for_rescue_for_explain_and_for_what_is_due() {
     let db = Database::new().await;
     let client = db.client().await;
     let register = "select integration.register('gone', 'host', 1, '', '0.1.0', '{}', 3600000); \
-        update integration.consumers set locked_on = pg_postmaster_start_time(); \
+        update integration.processes set locked_on = pg_postmaster_start_time(); \
         select integration.publish('shop', 'billing', 'n', '1'); \
         select * from integration.claim('billing', 'gone')";
     client.batch_execute(register).await.unwrap();
