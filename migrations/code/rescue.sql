@@ -42,8 +42,8 @@ end $$;
 -- nobody knows. At most p_limit messages; callers repeat while the result equals it. Returns how many were returned.
 -- With p_full false the messages are looked at only when somebody was declared dead just now: cheap enough for every
 -- heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes SKIP
--- LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
+-- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
+-- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
