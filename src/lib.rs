@@ -70,6 +70,8 @@ mod telemetry;
 mod connection;
 mod outage;
 
+mod schema;
+
 mod backoff;
 
 mod rows;
@@ -91,6 +93,7 @@ pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
+pub use schema::Schema;
 pub use shutdown::shutdown_signal;
 
 /// Has the README's programs compiled with the documentation's.

@@ -37,7 +37,6 @@ impl Outage {
     }
 
     /// Whose: the lines name it.
-    #[allow(dead_code, reason = "claiming and settling are not told by it yet")]
     pub(crate) fn for_target(self, target: impl Into<String>) -> Self {
         Self { target: Some(target.into()), ..self }
     }

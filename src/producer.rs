@@ -9,7 +9,6 @@ use crate::{
     error::Result,
     message::{Message, MessageId, check_name},
     outage::Outage,
-    store,
 };
 
 /// About ten seconds in all.
@@ -72,7 +71,7 @@ impl Producer {
         self.check(message)?;
         let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
-        publishing.run(store::publish_in(tx, &self.source, &traced[0]), |id| Some(*id)).await
+        publishing.run(self.core.store().publish_in(tx, &self.source, &traced[0]), |id| Some(*id)).await
     }
 
     /// [`publish_many`](Self::publish_many) inside the caller's transaction.
@@ -86,7 +85,7 @@ impl Producer {
         }
         let publishing = self.core.store().telemetry().publishing(messages);
         let traced = publishing.traced();
-        publishing.run(store::publish_many_in(tx, &self.source, &traced), |_| None).await
+        publishing.run(self.core.store().publish_many_in(tx, &self.source, &traced), |_| None).await
     }
 
     /// Whether a message would be accepted, without asking the server: what [`publish`](Self::publish) checks first. For who

@@ -22,6 +22,7 @@ use tokio_postgres::{
 };
 
 use super::{
+    authentication::Watched,
     deadline::Deadline,
     failure::{self, Failure},
     host::Host,
@@ -105,6 +106,7 @@ impl Settings {
         let login = deadline.step("reading the password file", self.login(host)).await?;
         if let Some(path) = host.socket() {
             let stream = local(&path, deadline).await?;
+            let stream = Watched::new(stream, &self.require_auth, false);
             let connected = start(stream, PLAIN, &login, deadline).await?;
             return checked(connected, session, deadline).await;
         }
@@ -175,7 +177,7 @@ impl Way<'_> {
             SslMode::Prefer => {
                 let (stream, offered) = self.offer(deadline).await?;
                 if !offered {
-                    return start(stream, PLAIN, self.login, deadline).await;
+                    return self.unencrypted(stream, deadline).await;
                 }
                 match self.secure(stream, encryption, deadline).await {
                     Err(first) if first.is_about_encryption() => {
@@ -191,7 +193,22 @@ impl Way<'_> {
 
     async fn plain(&self, deadline: Deadline) -> Result<Connected, Failure> {
         let stream = self.reach(deadline).await?;
-        start(stream, PLAIN, self.login, deadline).await
+        self.unencrypted(stream, deadline).await
+    }
+
+    async fn unencrypted(&self, stream: TcpStream, deadline: Deadline) -> Result<Connected, Failure> {
+        let elsewhere = !self.address.ip().to_canonical().is_loopback();
+        let stream = Watched::new(stream, &self.settings.require_auth, elsewhere);
+        let connected = start(stream, PLAIN, self.login, deadline).await?;
+        let meant = self.settings.ssl.mode == SslMode::Disable;
+        if elsewhere && !meant && !self.settings.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                host = %self.host,
+                "the connection to the database is not encrypted: others on the way can read it; \
+                 set sslmode=require, or sslmode=disable where that is meant"
+            );
+        }
+        Ok(connected)
     }
 
     async fn encrypted(&self, encryption: &Encryption, deadline: Deadline) -> Result<Connected, Failure> {
@@ -236,6 +253,7 @@ impl Way<'_> {
     ) -> Result<Connected, Failure> {
         let shaking = encryption.handshake(stream, &self.host.name);
         let stream = deadline.step("waiting for the TLS handshake", shaking).await?.map_err(Failure::handshake)?;
+        let stream = Watched::new(stream, &self.settings.require_auth, false);
         start(stream, ENCRYPTED, self.login, deadline).await
     }
 }

@@ -6,7 +6,7 @@ use std::{
     io,
 };
 
-use super::host::Host;
+use super::{authentication::Refusal, host::Host};
 use crate::error::{Error, ErrorKind};
 
 /// Why one way to a host did not work.
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct Failure {
     reason: String,
     kind: ErrorKind,
+    /// It was the handshake, or its absence.
     handshake: bool,
     /// What the server said, where it said something; the reason tells all the rest.
     source: Option<tokio_postgres::Error>,
@@ -37,6 +38,10 @@ impl Failure {
             let kind = if code.starts_with("57P") { ErrorKind::Connect } else { ErrorKind::Database };
             let reason = format!("{} (SQLSTATE {code})", refusal.message());
             return Self { reason, kind, handshake: false, source: Some(error) };
+        }
+        if let Some(refusal) = Refusal::of(&error) {
+            let reason = refusal.to_string();
+            return Self { reason, kind: ErrorKind::Config, handshake: refusal.for_want_of_tls, source: None };
         }
         let lost = error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>());
         // The rest is between the settings and the server: no password, no common method.

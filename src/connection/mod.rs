@@ -19,6 +19,7 @@ mod service;
 mod ssl;
 mod string;
 
+mod authentication;
 mod connect;
 mod deadline;
 mod failure;

@@ -14,7 +14,10 @@ use deadpool::{
 use deadpool_postgres::ClientWrapper;
 
 use super::settings::Settings;
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    schema::Schema,
+};
 
 /// A bounded set of connections, opened when needed.
 ///
@@ -58,6 +61,11 @@ impl Pool {
     /// `Timeout` where none became free in time, `Closed` after [`Pool::close`], else as for connecting.
     pub(crate) async fn get(&self) -> Result<Pooled> {
         Ok(Pooled(self.0.get().await?))
+    }
+
+    /// The schema of the installation.
+    pub(crate) fn schema(&self) -> &Schema {
+        self.0.manager().settings.schema()
     }
 
     /// Has every connection replaced that lies idle now, when it is next wanted: something is wrong with the way to the

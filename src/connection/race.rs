@@ -14,13 +14,13 @@ const HEAD_START: Duration = Duration::from_millis(250);
 ///
 /// A host is asked when the one before it has failed or has been silent for a while. As in libpq a final failure ends the
 /// search: the hosts behind it do not count, whatever they say; those before it do, and are waited for.
-pub(super) async fn first<'a, T: Send, F>(
+pub(super) async fn first<'a, T, F>(
     hosts: &[&'a Host],
     ask: impl Fn(&'a Host) -> F,
 ) -> Result<(usize, T), Vec<(&'a Host, Failure)>>
 where
     F: Future<Output = Result<T, Failure>> + Send + 'a,
-    T: 'a,
+    T: Send + 'a,
 {
     let mut failures: Vec<Option<Failure>> = hosts.iter().map(|_| None).collect();
     // Boxed: TLS and login make a future of many kilobytes.

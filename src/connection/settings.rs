@@ -4,13 +4,17 @@ use std::{
     fmt,
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
 use tokio_postgres::config::ChannelBinding;
 
 use super::{
+    authentication::RequireAuth,
     environment::{Environment, Process},
     host::Host,
     keys::Values,
@@ -21,10 +25,16 @@ use super::{
     ssl::Ssl,
     string,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    schema::Schema,
+};
 
 /// The variables that hold a whole connection string, in the order in which they are asked.
 const URL_VARIABLES: [&str; 2] = ["DOORBELL_DATABASE_URL", "DATABASE_URL"];
+
+/// Names the schema.
+const SCHEMA_VARIABLE: &str = "DOORBELL_SCHEMA";
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -54,9 +64,11 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// us in last comes first, and one that has been silent for 250 ms is not waited for before the next is asked, too. As in
 /// libpq, a server that refuses the user ends the search; anything else moves on to the next host.
 ///
-/// Two things are stricter than in libpq: a file that `sslrootcert` or `sslcert` names must exist, and a server
-/// certificate must carry its name as a subject alternative name. Keys that would have to be obeyed to be safe but
-/// cannot be (`sslcrl`, `requirepeer`, `require_auth`, …) are errors.
+/// Three things are stricter than in libpq: a file that `sslrootcert` or `sslcert` names must exist, a server certificate
+/// must carry its name as a subject alternative name, and a password is not sent in clear text or as an MD5 hash to another
+/// machine without TLS unless `require_auth` names that way. Keys that would have to be obeyed to be safe but cannot be
+/// (`sslcrl`, `requirepeer`, …) are errors. That another machine is spoken to without TLS although `sslmode` does not say
+/// `disable` is logged once.
 ///
 /// `Display` and `Debug` show the target and nothing secret: `postgres://user@host:5432/database`.
 ///
@@ -82,9 +94,13 @@ pub struct Settings {
     options: String,
     pub(super) ssl: Ssl,
     channel_binding: ChannelBinding,
+    pub(super) require_auth: RequireAuth,
+    /// That a connection is not encrypted was said.
+    pub(super) warned: Arc<AtomicBool>,
     /// For each host, name resolution to login; none is no limit.
     pub(super) deadline: Option<Duration>,
     pub(super) socket: SocketOptions,
+    schema: Schema,
 }
 
 impl Settings {
@@ -145,9 +161,26 @@ impl Settings {
             options: text("options").unwrap_or_default(),
             ssl: Ssl::read(&values, environment)?,
             channel_binding: channel_binding(&values)?,
+            require_auth: RequireAuth::read(&values)?,
+            warned: Arc::default(),
             deadline: deadline(&values)?,
             socket: socket_options(&values)?,
+            schema: match environment.variable(SCHEMA_VARIABLE)?.filter(|name| !name.is_empty()) {
+                Some(name) => Schema::new(name).map_err(|error| error.context(SCHEMA_VARIABLE))?,
+                None => Schema::default(),
+            },
         })
+    }
+
+    /// Chooses the schema of the installation; replaces what `DOORBELL_SCHEMA` says.
+    pub fn with_schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self
+    }
+
+    /// The schema of the installation: `DOORBELL_SCHEMA`, else `integration`.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// Sets `application_name`, which the server shows in `pg_stat_activity`; replaces the one that was read.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Asked before every claim, so that a message over the limit is never even claimed: nobody waits for it to be given back.
+/// Asked before every claim, so that a message over the limit is never even claimed: nobody waits for it to be given
+/// back.
 pub(super) struct Allowance(Option<AtomicUsize>);
 
 impl Allowance {

@@ -58,8 +58,8 @@ impl Pulse {
         Ends(self)
     }
 
-    /// Whether the consumer's loop turns, or drains. False once it has ended, and when it was not seen to turn for fifteen
-    /// seconds: a defect, or handlers that block every thread of the runtime. Restart the process then.
+    /// Whether the consumer's loop turns, or drains. False once it has ended, and when it was not seen to turn for
+    /// fifteen seconds: a defect, or handlers that block every thread of the runtime. Restart the process then.
     pub fn is_moving(&self) -> bool {
         let last = Duration::from_millis(self.0.last_ms.load(Ordering::Relaxed));
         !self.0.ended.load(Ordering::Relaxed)

@@ -4,13 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::warn;
 
-use super::run::Context;
+use super::context::Context;
 use crate::{
-    backoff,
     error::{Error, Result},
-    message::MessageId,
+    outage::Outage,
     outcome::Outcome,
-    store::{Settlement, Store, Verdict},
+    store::{Claim, Settlement, Store, Verdict},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -19,31 +18,29 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
 /// asked for: the settle may have happened.
 pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
-    let mut failures = 0u32;
-    let mut unsure = false;
-    let keys = settlements.iter().map(|settlement| (settlement.id, settlement.attempt)).collect();
-    let settling = context.process.held().settling(keys);
+    let mut outage = Outage::new("settling failed; trying again until it works", "settling again")
+        .for_target(&context.target)
+        .pauses(RETRY_BASE, RETRY_CAP);
+    let settling = context.process.in_hand().settling(claims(&settlements));
     while !settlements.is_empty() {
-        let settle = settle_once(&context.store, &owner, &settlements, unsure);
+        let settle = settle_once(&context.store, &owner, &settlements, outage.failures() > 0);
         match context.store.telemetry().settling(&context.target, settlements.len(), settle).await {
             Ok(lost) => {
                 if lost > 0 {
                     warn!(target_app = %context.target, lost, owner = %owner, "settles came too late: the lease was lost");
                 }
+                outage.over();
                 settling.done();
                 return;
             }
             Err(error) => {
-                if failures == 0 {
-                    warn!(target_app = %context.target, count = settlements.len(), ?error, "settling failed; trying again until it works");
-                }
-                failures += 1;
-                unsure = true;
-                if failures > 3 && !error.is_transient() {
-                    // Something about the outcomes themselves: keep the messages moving with a reason that can be stored.
+                let pause = outage.failed(&error);
+                if outage.failures() > 3 && !error.is_transient() {
+                    // Something about the outcomes themselves: keep the messages moving with a reason that can be
+                    // stored.
                     plain_reasons(&mut settlements, &error);
                 }
-                tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
+                tokio::time::sleep(pause).await;
                 if *context.process.incarnation().borrow() != owner {
                     return;
                 }
@@ -52,26 +49,17 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
     }
 }
 
-/// One round: completions in one statement, everything else in another. Returns how many had lost their lease.
+/// One round. Returns how many had lost their lease.
 async fn settle_once(store: &Store, owner: &str, settlements: &[Settlement], unsure: bool) -> Result<usize> {
-    let (done, others): (Vec<&Settlement>, Vec<&Settlement>) =
-        settlements.iter().partition(|s| matches!(s.verdict, Verdict::Outcome(Outcome::Done)));
-    let mut settled = 0;
-    if !done.is_empty() {
-        let ids: Vec<MessageId> = done.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = done.iter().map(|s| s.attempt).collect();
-        settled += store.complete(owner, &ids, &attempts).await?.len();
-    }
-    if !others.is_empty() {
-        let others: Vec<Settlement> = others.into_iter().cloned().collect();
-        settled += store.settle(owner, &others).await?.len();
-    }
+    let mut settled = store.settle(owner, settlements).await?;
     if settled < settlements.len() && unsure {
-        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
-        settled = store.was_settled(&ids, &attempts).await?.len();
+        settled = store.were_settled(&claims(settlements)).await?;
     }
     Ok(settlements.len().saturating_sub(settled))
+}
+
+fn claims(settlements: &[Settlement]) -> Vec<Claim> {
+    settlements.iter().map(|settlement| settlement.claim).collect()
 }
 
 fn plain_reasons(settlements: &mut [Settlement], error: &Error) {

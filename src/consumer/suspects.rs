@@ -3,20 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, info};
 
 use super::{
-    handling::{GRACE, run_handlers},
-    run::Context,
+    context::Context,
+    handling::run_handlers,
+    running::{GRACE, Ran, did_not_stop},
     settle::settle_until_done,
 };
 use crate::{
     error::Result,
-    handler::timeout_reason,
     message::Found,
-    outcome::Outcome,
-    store::{Settlement, Verdict},
+    store::{Claim, Settlement, Verdict},
 };
 
 /// Looks for suspects of the target and runs them until none is left. Does nothing, cheaply, when there are none.
@@ -29,39 +28,43 @@ pub(super) async fn run_alone(context: Arc<Context>, owner: Arc<str>, stopping: 
 async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<Option<Duration>>) -> Result<()> {
     while stopping.borrow().is_none() && context.store.has_suspects(&context.request(&owner)).await? {
         // Waits until every running handler of this process is done; new ones wait meanwhile.
-        let alone = context.process.alone().write_owned().await;
+        let alone = context.process.isolation().alone().await;
         if context.allowance.take(1) == 0 {
             return Ok(());
         }
         let request = context.request(&owner);
-        let claim = context.process.held().claim(context.store.claim_suspect(&request));
-        let claimed = context.watching(Found::Sweep, claim).await;
+        let claim = context.process.in_hand().claim(context.store.claim_suspect(&request));
+        let claimed = context.claiming(Found::Sweep, claim, Vec::len).await;
         let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
-        let Some(delivery) = claimed.deliveries.into_iter().next() else {
+        let Some(delivery) = claimed.into_iter().next() else {
             context.allowance.put_back(1);
             return Ok(());
         };
-        let (id, attempt) = (delivery.id, delivery.attempt);
-        let settling = context.process.held().settling(vec![(id, attempt)]);
+        let claim = Claim::of(&delivery);
+        let settling = context.process.in_hand().settling(vec![claim]);
+        let (id, attempt) = (claim.id(), claim.attempt());
         info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
         let running = context.clone();
-        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout, the
-        // other handlers of the process.
-        let mut handler = tokio::task::JoinSet::new();
+        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
+        // the other handlers of the process.
+        let mut handler = JoinSet::new();
         handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
-        let verdict = match context.config.handler_timeout {
+        let ran = match context.config.handler_timeout {
             Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
-                Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release),
-                Err(_) => Verdict::Outcome(Outcome::retry(timeout_reason(limit) + " and did not stop")),
+                Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
+                Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
             },
-            None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()).unwrap_or(Verdict::Release),
+            None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
         };
         drop(alone);
-        if matches!(verdict, Verdict::Completed | Verdict::LeaseLost) {
-            settling.done();
-            continue;
+        let verdict = match ran {
+            Some(Ran::Completed | Ran::LeaseLost) => None,
+            Some(Ran::Outcome(outcome)) => Some(Verdict::Outcome(outcome)),
+            None => Some(Verdict::Release),
+        };
+        if let Some(verdict) = verdict {
+            settle_until_done(context.clone(), owner.clone(), vec![Settlement { claim, verdict }]).await;
         }
-        settle_until_done(context.clone(), owner.clone(), vec![Settlement { id, attempt, verdict }]).await;
         settling.done();
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::{finding::Finding, options::Options, session::Session};
 use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
+    schema::Schema,
 };
 
 const DIRECT: &str = "give consumers a direct connection, or one through a pooler in session mode; publishers may stay \
@@ -119,6 +120,7 @@ async fn rings(ear: &mut Ear, publisher: &mut Session) -> Result<Vec<Finding>> {
 /// A session that listens.
 struct Ear {
     client: Client,
+    schema: Schema,
     heard: mpsc::UnboundedReceiver<String>,
     within: Duration,
     /// A target and a channel that nobody else has.
@@ -141,7 +143,7 @@ impl Ear {
         });
         let alone: u64 = rand::random();
         let (target, own) = (format!("doorbell doctor {alone:016x}"), format!("doorbell_doctor_{alone:016x}"));
-        Ok(Self { client, heard, within, target, own, _driver: driver })
+        Ok(Self { client, schema: settings.schema().clone(), heard, within, target, own, _driver: driver })
     }
 
     /// Whether this channel rings in time. Others may have rung before.
@@ -168,7 +170,7 @@ impl Ear {
 
     async fn row(&self, sql: &str, text: &str) -> Result<Row> {
         let typed = [(&text as &(dyn ToSql + Sync), Type::TEXT)];
-        let rows = timeout(self.within, self.client.query_typed(sql, &typed)).await;
+        let rows = timeout(self.within, self.client.query_typed(&self.schema.sql(sql), &typed)).await;
         rows.map_err(|_| silent())??.pop().ok_or_else(silent)
     }
 }

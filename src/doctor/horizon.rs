@@ -7,14 +7,15 @@ use super::{
 };
 use crate::error::Result;
 
-/// Sessions that hold a snapshot or a transaction id here; `ours`: holds a latch or session lock of Doorbell's.
+/// Sessions that hold a snapshot or a transaction id here; `ours`: holds a latch or session lock of Doorbell's, whose key
+/// `integration.lock_class()` says, where there is one.
 const SESSIONS: &str = "select a.pid, coalesce(a.usename::text, '?'), a.application_name, coalesce(a.state, a.backend_type), \
         extract(epoch from clock_timestamp() - coalesce(a.xact_start, a.query_start, a.backend_start))::float8, \
         greatest(age(a.backend_xid), age(a.backend_xmin)), coalesce(a.wait_event, ''), \
         exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.classid::bigint \
-                in (integration_lock_class, integration_lock_class + 2)), \
+                in (door.lock_class, door.lock_class + 2)), \
         coalesce(host(a.client_addr), 'local') \
-    from pg_stat_activity a, (values (1685024626::bigint)) door (integration_lock_class) \
+    from pg_stat_activity a, (select int4and(hashtext('integration'), 2147483640)::bigint) door (lock_class) \
     where (a.backend_xid is not null or a.backend_xmin is not null) and a.pid <> pg_backend_pid() \
       and a.datname = current_database() and a.backend_type <> 'walsender' and a.query !~* '^(autovacuum: )?vacuum' \
     order by 5 desc nulls last limit 3";

@@ -9,6 +9,7 @@ use crate::{
     connection::Settings,
     error::{Error, ErrorKind, Result},
     migrate,
+    schema::Schema,
 };
 
 /// Whoever holds a lock that even reading waits for is not to be joined by a queue behind us.
@@ -16,6 +17,7 @@ const LIMITS: &str = "set local statement_timeout = '10 s'; set local lock_timeo
 
 pub(super) struct Session {
     client: Client,
+    schema: Schema,
     _driver: tokio::task::JoinSet<()>,
 }
 
@@ -24,14 +26,19 @@ impl Session {
         let (client, messages) = settings.connect().await?;
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(messages.drain());
-        Ok(Self { client, _driver: driver })
+        Ok(Self { client, schema: settings.schema().clone(), _driver: driver })
+    }
+
+    /// The schema that is looked at: fixes name it.
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
     }
 
     /// One query in a transaction of its own, without prepared statements, so that it works behind any pooler.
     pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
         let tx = self.client.build_transaction().read_only(true).start().await?;
-        tx.batch_execute(&format!("{LIMITS}; {}", migrate::CANONICAL)).await?;
-        let rows = tx.query_typed(sql, &[]).await?;
+        tx.batch_execute(&format!("{}{LIMITS}", migrate::PREAMBLE)).await?;
+        let rows = tx.query_typed(&self.schema.sql(sql), &[]).await?;
         tx.commit().await?;
         Ok(rows)
     }
@@ -45,7 +52,7 @@ impl Session {
     pub(super) async fn call(&mut self, sql: &str, text: &str) -> Result<Vec<Row>> {
         let tx = self.client.transaction().await?;
         tx.batch_execute(LIMITS).await?;
-        let rows = tx.query_typed(sql, &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await?;
+        let rows = tx.query_typed(&self.schema.sql(sql), &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await?;
         tx.commit().await?;
         Ok(rows)
     }

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio_postgres::Transaction;
 
-use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, process, store::Store};
+use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, process};
 
 pub use self::follower::Follower;
 pub use crate::{
@@ -156,7 +156,7 @@ impl Operator {
     /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) when it has not ended. The transaction can then only be
     /// rolled back.
     pub async fn redrive_in(&self, tx: &Transaction<'_>, id: MessageId) -> Result<()> {
-        Store::redrive_in(tx, id).await
+        self.core.store().redrive_in(tx, id).await
     }
 
     /// Cancels messages that have not ended; one that is running finds its lease lost. Returns the ids that were.

@@ -15,15 +15,15 @@ use tokio::sync::{RwLock, RwLockWriteGuard};
 
 use crate::{
     error::{Error, Result},
-    message::MessageId,
-    store::{Looked, Store},
+    message::Delivery,
+    store::{Claim, Store},
 };
 
-/// The messages and attempts that some consumer of this process knows to be its own.
+/// The claims that some consumer of this process knows to be its own.
 #[derive(Debug, Default)]
 pub(crate) struct InHand {
     /// A std mutex: held for a batch's insertions, never across an await.
-    known: Mutex<HashSet<(MessageId, i32)>>,
+    known: Mutex<HashSet<Claim>>,
     /// Claims have it shared until what they brought is known; who looks for strays has it alone.
     claims: RwLock<()>,
     /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
@@ -33,15 +33,16 @@ pub(crate) struct InHand {
 impl InHand {
     /// Runs a claim and notes what it brought. What it has already is left out: a claim does not wait for the WAL, so after
     /// a crash of the server the same attempt can come a second time while its first handler is still running.
-    pub(crate) async fn claim(&self, claim: impl Future<Output = Result<Looked>>) -> Result<Looked> {
+    pub(crate) async fn claim<T: AsMut<Vec<Delivery>>>(&self, claim: impl Future<Output = Result<T>>) -> Result<T> {
         let _no_search = self.claims.read().await;
         let asked = Asked(Some(self));
         let mut claimed = claim.await;
         match &mut claimed {
-            Ok(looked) => {
-                let before = looked.deliveries.len();
-                self.with(|known| looked.deliveries.retain(|delivery| known.insert((delivery.id, delivery.attempt))));
-                if looked.deliveries.len() < before {
+            Ok(brought) => {
+                let deliveries = brought.as_mut();
+                let before = deliveries.len();
+                self.with(|known| deliveries.retain(|delivery| known.insert(Claim::of(delivery))));
+                if deliveries.len() < before {
                     // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
                     self.doubt.store(true, Ordering::Relaxed);
                 }
@@ -71,8 +72,8 @@ impl InHand {
     }
 
     async fn search(&self, store: &Store, owner: &str, _no_claims: RwLockWriteGuard<'_, ()>) -> Result<usize> {
-        let (ids, attempts): (Vec<MessageId>, Vec<i32>) = self.with(|known| known.iter().copied().unzip());
-        let count = store.give_back(owner, &ids, &attempts).await?;
+        let known: Vec<Claim> = self.with(|known| known.iter().copied().collect());
+        let count = store.give_back(owner, &known).await?;
         if count > 0 {
             tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
         }
@@ -85,21 +86,21 @@ impl InHand {
     }
 
     /// Forgets what was settled, or belongs to a former owner.
-    pub(crate) fn forget(&self, keys: impl IntoIterator<Item = (MessageId, i32)>) {
+    pub(crate) fn forget(&self, claims: impl IntoIterator<Item = Claim>) {
         self.with(|known| {
-            for key in keys {
-                known.remove(&key);
+            for claim in claims {
+                known.remove(&claim);
             }
         });
     }
 
     /// Forgets the messages when dropped; dropped before [`Settling::done`], their settle may not have happened, and they
     /// are looked for.
-    pub(crate) fn settling(self: &Arc<Self>, keys: Vec<(MessageId, i32)>) -> Settling {
-        Settling { in_hand: self.clone(), keys, done: false }
+    pub(crate) fn settling(self: &Arc<Self>, claims: Vec<Claim>) -> Settling {
+        Settling { in_hand: self.clone(), claims, done: false }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashSet<(MessageId, i32)>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut HashSet<Claim>) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -131,7 +132,7 @@ impl Drop for Asked<'_> {
 #[derive(Debug)]
 pub(crate) struct Settling {
     in_hand: Arc<InHand>,
-    keys: Vec<(MessageId, i32)>,
+    claims: Vec<Claim>,
     done: bool,
 }
 
@@ -143,7 +144,7 @@ impl Settling {
 
 impl Drop for Settling {
     fn drop(&mut self) {
-        self.in_hand.forget(self.keys.drain(..));
+        self.in_hand.forget(self.claims.drain(..));
         if !self.done {
             self.in_hand.doubt.store(true, Ordering::Relaxed);
         }

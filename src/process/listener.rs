@@ -125,7 +125,8 @@ impl Line {
             let error = match self.settings.connect().await {
                 Ok((client, messages)) => {
                     let number = self.session.fetch_add(1, Ordering::AcqRel) + 1;
-                    let session = Session::new(client, self.ping, number, &self.bells, self.owners.clone());
+                    let schema = self.settings.schema();
+                    let session = Session::new(client, schema, self.ping, number, &self.bells, self.owners.clone());
                     let error = session.run(messages, &mut self.inbox, || self.state.up()).await;
                     // Latches of that session are gone; whoever looks now must not take them for held.
                     self.session.fetch_add(1, Ordering::AcqRel);

@@ -15,11 +15,12 @@ mod sweep;
 
 mod found;
 mod in_hand;
+mod isolation;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{RwLock, watch},
+    sync::watch,
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
@@ -29,6 +30,7 @@ use self::{
     found::FoundAccounts,
     heartbeat::Heartbeat,
     in_hand::InHand,
+    isolation::Isolation,
     listener::Listener,
     registration::Registration,
     sweep::Sweeper,
@@ -51,8 +53,7 @@ pub(crate) struct Process {
     /// Which messages and attempts its consumers have.
     in_hand: Arc<InHand>,
     found: Arc<FoundAccounts>,
-    /// Every running handler holds it shared; a suspect runs holding it alone.
-    alone: Arc<RwLock<()>>,
+    isolation: Isolation,
     listener: Listener,
     sweeper: Sweeper,
     /// Rung when the next scheduled message may be due earlier than the alarm is set for.
@@ -91,7 +92,7 @@ impl Process {
             store,
             in_hand,
             found,
-            alone: Arc::default(),
+            isolation: Isolation::default(),
             listener,
             sweeper,
             due,
@@ -137,12 +138,13 @@ impl Process {
         self.registration.owners()
     }
 
-    pub(crate) fn alone(&self) -> Arc<RwLock<()>> {
-        self.alone.clone()
+    /// Who runs handlers beside others, and who alone.
+    pub(crate) fn isolation(&self) -> &Isolation {
+        &self.isolation
     }
 
     /// What this process has in hand.
-    pub(crate) fn held(&self) -> &Arc<InHand> {
+    pub(crate) fn in_hand(&self) -> &Arc<InHand> {
         &self.in_hand
     }
 

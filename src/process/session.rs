@@ -18,6 +18,7 @@ use crate::{
     backoff,
     connection::{self, Messages},
     error::{Error, ErrorKind, Result},
+    schema::Schema,
 };
 
 /// A dead client's session, and with it the session lock, must go within seconds and not after two hours. Ordinary user
@@ -41,7 +42,7 @@ pub(super) enum Command {
 }
 
 /// A latch that was taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parked {
     /// Trust in bells after a look with no running transaction older than this.
     pub(crate) barrier: i64,
@@ -52,6 +53,7 @@ pub(crate) struct Parked {
 /// One connection's life.
 pub(super) struct Session<'a> {
     client: Client,
+    schema: &'a Schema,
     ping: PingConfig,
     number: u64,
     bells: &'a Bells,
@@ -64,12 +66,13 @@ impl<'a> Session<'a> {
     /// On a fresh connection.
     pub(super) fn new(
         client: Client,
+        schema: &'a Schema,
         ping: PingConfig,
         number: u64,
         bells: &'a Bells,
         owners: watch::Receiver<Arc<str>>,
     ) -> Self {
-        Self { client, ping, number, bells, owners, locked: None }
+        Self { client, schema, ping, number, bells, owners, locked: None }
     }
 
     /// Runs until the connection fails or stops delivering; returns why. `up` is called once bells arrive.
@@ -193,7 +196,7 @@ impl<'a> Session<'a> {
     /// One statement with one text parameter and one row.
     async fn row(&self, sql: &str, parameter: &str) -> Result<tokio_postgres::Row> {
         let typed = [(&parameter as &(dyn ToSql + Sync), Type::TEXT)];
-        timeout(self.ping.within * 2, self.client.query_typed(sql, &typed))
+        timeout(self.ping.within * 2, self.client.query_typed(&self.schema.sql(sql), &typed))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))?

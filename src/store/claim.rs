@@ -31,9 +31,9 @@ const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1) as bell, integration.due_channel($1) as due";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const WAITING: &str = "select * from integration.waiting($1)";
-const MARKS: &str =
+const PLACES: &str =
     "select priority, created_at, id from integration.marks where target_app = $1 order by kept_at desc";
-const KEEP_MARKS: &str = "select integration.keep_marks($1, $2, $3, $4)";
+const KEEP_PLACES: &str = "select integration.keep_marks($1, $2, $3, $4)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
@@ -78,6 +78,12 @@ pub(crate) struct Looked {
     pub(crate) limited: bool,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
+}
+
+impl AsMut<Vec<Delivery>> for Looked {
+    fn as_mut(&mut self) -> &mut Vec<Delivery> {
+        &mut self.deliveries
+    }
 }
 
 /// Whose messages to claim, for whom.
@@ -140,7 +146,7 @@ impl Store {
         found: Found,
         cap: Duration,
     ) -> Result<Option<Looked>> {
-        let statement = tx.prepare_cached(HOLD).await?;
+        let statement = tx.prepare_cached(&self.sql(HOLD)).await?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let timeout = (cap * 2 + self.deadline).as_millis().to_string();
         let params: [&(dyn ToSql + Sync); 9] = [
@@ -168,27 +174,26 @@ impl Store {
     }
 
     /// The places that consumers of the target have kept, the newest first.
-    pub(crate) async fn marks(&self, target: &str) -> Result<Vec<(i32, SystemTime, MessageId)>> {
-        let rows = self.query("read the marks", MARKS, &[&target]).await?;
+    pub(crate) async fn places(&self, target: &str) -> Result<Vec<(i32, SystemTime, MessageId)>> {
+        let rows = self.query("read the kept places", PLACES, &[&target]).await?;
         rows.iter().map(|row| Ok((row.try_get("priority")?, row.try_get("created_at")?, row.try_get("id")?))).collect()
     }
 
     /// Keeps places for the next consumer of the target.
-    pub(crate) async fn keep_marks(&self, target: &str, marks: &[(i32, SystemTime, MessageId)]) -> Result<()> {
-        let priorities: Vec<i32> = marks.iter().map(|mark| mark.0).collect();
-        let times: Vec<SystemTime> = marks.iter().map(|mark| mark.1).collect();
-        let ids: Vec<MessageId> = marks.iter().map(|mark| mark.2).collect();
-        self.query("keep the marks", KEEP_MARKS, &[&target, &priorities, &times, &ids]).await?;
+    pub(crate) async fn keep_places(&self, target: &str, places: &[(i32, SystemTime, MessageId)]) -> Result<()> {
+        let priorities: Vec<i32> = places.iter().map(|place| place.0).collect();
+        let times: Vec<SystemTime> = places.iter().map(|place| place.1).collect();
+        let ids: Vec<MessageId> = places.iter().map(|place| place.2).collect();
+        self.query("keep places", KEEP_PLACES, &[&target, &priorities, &times, &ids]).await?;
         Ok(())
     }
 
-    /// Claims one message that was in flight when a consumer died.
-    pub(crate) async fn claim_suspect(&self, request: &ClaimRequest<'_>) -> Result<Looked> {
+    /// Claims one message, at most, that was in flight when a consumer died.
+    pub(crate) async fn claim_suspect(&self, request: &ClaimRequest<'_>) -> Result<Vec<Delivery>> {
         let rows = self
             .query("claim a suspect", CLAIM_SUSPECT, &[&request.target, &&**request.owner, &request.record_types])
             .await?;
-        let deliveries = rows.iter().map(|row| delivery(row, request, Found::Sweep)).collect::<Result<_>>()?;
-        Ok(Looked { oldest_xid: 0, next_xid: 0, now: SystemTime::UNIX_EPOCH, limited: false, deliveries })
+        rows.iter().map(|row| delivery(row, request, Found::Sweep)).collect()
     }
 
     pub(crate) async fn has_suspects(&self, request: &ClaimRequest<'_>) -> Result<bool> {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use super::Store;
-use crate::{error::Result, message::MessageId, rows::ProcessRow};
+use super::{
+    Store,
+    fence::{Claim, Fence},
+};
+use crate::{error::Result, rows::ProcessRow};
 
 const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
 const BEAT: &str = "select integration.beat($1, $2)";
@@ -76,7 +79,8 @@ impl Store {
     }
 
     /// Gives back what the owner has claimed and does not know of; returns how many messages that were.
-    pub(crate) async fn give_back(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<usize> {
+    pub(crate) async fn give_back(&self, owner: &str, known: &[Claim]) -> Result<usize> {
+        let Fence { ids, attempts } = Fence::of(known);
         let row = self.query_one("give back lost claims", GIVE_BACK, &[&owner, &ids, &attempts]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)

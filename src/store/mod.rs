@@ -3,6 +3,7 @@
 
 mod audit;
 mod claim;
+mod fence;
 mod follow;
 mod inspect;
 mod json;
@@ -15,7 +16,7 @@ mod publish;
 mod settle;
 mod window;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use tokio_postgres::{Row, types::ToSql};
 
@@ -26,10 +27,10 @@ use crate::{
 };
 
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
+pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use lease::Registrant;
 pub(crate) use maintain::FoundCounts;
-pub(crate) use publish::{publish_in, publish_many_in};
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;
 
@@ -56,6 +57,11 @@ impl Store {
         &self.pool
     }
 
+    /// A statement of ours, as it is for the schema of this installation.
+    fn sql<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.pool.schema().sql(text)
+    }
+
     /// A pooled connection for statements that are not to be waited for by its next user.
     pub(crate) async fn busy(&self) -> Result<Busy> {
         Ok(Busy::from(self.pool.get().await?))
@@ -65,7 +71,7 @@ impl Store {
     async fn query(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = self.busy().await.map_err(|error| error.context(doing))?;
         self.conclude(client, doing, async |client| {
-            let statement = client.prepare_cached(sql).await?;
+            let statement = client.prepare_cached(&self.sql(sql)).await?;
             client.query(&statement, params).await
         })
         .await

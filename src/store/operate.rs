@@ -32,8 +32,8 @@ impl Store {
     }
 
     /// Redrives one message in the caller's transaction.
-    pub(crate) async fn redrive_in(tx: &Transaction<'_>, id: MessageId) -> Result<()> {
-        tx.query_typed("select integration.redrive($1)", &[(&id, Type::INT8)]).await?;
+    pub(crate) async fn redrive_in(&self, tx: &Transaction<'_>, id: MessageId) -> Result<()> {
+        tx.query_typed(&self.sql("select integration.redrive($1)"), &[(&id, Type::INT8)]).await?;
         Ok(())
     }
 

@@ -70,37 +70,39 @@ impl Store {
         }
         let client = self.busy().await.map_err(|error| error.context("publish"))?;
         self.conclude(client, "publish", async |client| {
-            let reserve = client.prepare_cached(RESERVE_IDS).await?;
+            let reserve = client.prepare_cached(&self.sql(RESERVE_IDS)).await?;
             let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
             let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
-            copy(client.copy_in(COPY).await?, source, &ids, messages).await?;
+            copy(client.copy_in(&*self.sql(COPY)).await?, source, &ids, messages).await?;
             Ok(ids)
         })
         .await
     }
-}
 
-/// Publishes inside the caller's transaction, in one round trip.
-pub(crate) async fn publish_in(tx: &Transaction<'_>, source: &str, message: &Message) -> Result<MessageId> {
-    let row = One::new(source, message);
-    let answer = tx.query_typed(PUBLISH, &typed(&row.params(), &PUBLISH_TYPES)).await?;
-    let row = answer.first().ok_or_else(|| Error::new(ErrorKind::Schema, "publish did not answer with one row"))?;
-    Ok(row.try_get(0)?)
-}
-
-pub(crate) async fn publish_many_in(
-    tx: &Transaction<'_>,
-    source: &str,
-    messages: &[Message],
-) -> Result<Vec<MessageId>> {
-    if !copies(messages) {
-        let columns = Columns::new(source, messages);
-        return ids(tx.query_typed(PUBLISH_MANY, &typed(&columns.params(), &PUBLISH_MANY_TYPES)).await?);
+    /// Publishes inside the caller's transaction, in one round trip.
+    pub(crate) async fn publish_in(&self, tx: &Transaction<'_>, source: &str, message: &Message) -> Result<MessageId> {
+        let row = One::new(source, message);
+        let answer = tx.query_typed(&self.sql(PUBLISH), &typed(&row.params(), &PUBLISH_TYPES)).await?;
+        let row = answer.first().ok_or_else(|| Error::new(ErrorKind::Schema, "publish did not answer with one row"))?;
+        Ok(row.try_get(0)?)
     }
-    let count = messages.len() as i64;
-    let reserved = ids(tx.query_typed(RESERVE_IDS, &[(&count, Type::INT8)]).await?)?;
-    copy(tx.copy_in(COPY).await?, source, &reserved, messages).await?;
-    Ok(reserved)
+
+    pub(crate) async fn publish_many_in(
+        &self,
+        tx: &Transaction<'_>,
+        source: &str,
+        messages: &[Message],
+    ) -> Result<Vec<MessageId>> {
+        if !copies(messages) {
+            let columns = Columns::new(source, messages);
+            let params = columns.params();
+            return ids(tx.query_typed(&self.sql(PUBLISH_MANY), &typed(&params, &PUBLISH_MANY_TYPES)).await?);
+        }
+        let count = messages.len() as i64;
+        let reserved = ids(tx.query_typed(&self.sql(RESERVE_IDS), &[(&count, Type::INT8)]).await?)?;
+        copy(tx.copy_in(&*self.sql(COPY)).await?, source, &reserved, messages).await?;
+        Ok(reserved)
+    }
 }
 
 fn copies(messages: &[Message]) -> bool {

@@ -5,16 +5,15 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::Store;
-use crate::{
-    error::Result,
-    message::{MessageId, storable_ms},
-    outcome::Outcome,
+use super::{
+    Store,
+    fence::{Claim, Fence},
 };
+use crate::{error::Result, message::storable_ms, outcome::Outcome};
 
 const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
-// From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went silent)
-// must not hold them until TCP gives up after hours.
+// From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went
+// silent) must not hold them until TCP gives up after hours.
 const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[]) c, \
     set_config('idle_in_transaction_session_timeout', $4, true)";
 const COMPLETE_HELD: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], true)";
@@ -24,8 +23,7 @@ const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, 
 /// What becomes of one claimed message.
 #[derive(Clone, Debug)]
 pub(crate) struct Settlement {
-    pub(crate) id: MessageId,
-    pub(crate) attempt: i32,
+    pub(crate) claim: Claim,
     pub(crate) verdict: Verdict,
 }
 
@@ -35,32 +33,53 @@ pub(crate) enum Verdict {
     Outcome(Outcome),
     /// Given back unstarted.
     Release,
-    /// Completed already, in the transaction of its handler.
-    Completed,
-    /// The transaction of its handler found the lease lost, and was rolled back.
-    LeaseLost,
 }
+
 impl Store {
-    /// Completes messages of one owner; returns the ids that were.
-    pub(crate) async fn complete(&self, owner: &str, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
-        let rows = self.query("complete messages", COMPLETE, &[&owner, &ids, &attempts]).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    /// Settles messages of one owner: completions in one statement, everything else in another. Returns how many were
+    /// settled; the others had lost their lease.
+    pub(crate) async fn settle(&self, owner: &str, settlements: &[Settlement]) -> Result<usize> {
+        let (mut done, mut others) = (Fence::default(), Fence::default());
+        let mut outcomes = Vec::new();
+        let mut reasons: Vec<Option<String>> = Vec::new();
+        let mut delays_ms: Vec<Option<i64>> = Vec::new();
+        for Settlement { claim, verdict } in settlements {
+            let (outcome, reason, delay) = match verdict {
+                Verdict::Outcome(Outcome::Done) => {
+                    done.push(*claim);
+                    continue;
+                }
+                Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
+                Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
+                Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
+                Verdict::Outcome(Outcome::Unavailable { .. }) | Verdict::Release => ("release", None, None),
+            };
+            others.push(*claim);
+            outcomes.push(outcome);
+            reasons.push(reason.map(|reason| storable(reason)));
+            delays_ms.push(delay.map(storable_ms));
+        }
+        let mut settled = 0;
+        if !done.is_empty() {
+            settled += self.query("complete messages", COMPLETE, &[&owner, &done.ids, &done.attempts]).await?.len();
+        }
+        if !others.is_empty() {
+            let Fence { ids, attempts } = others;
+            let params: [&(dyn ToSql + Sync); 6] = [&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms];
+            settled += self.query("settle messages", SETTLE, &params).await?.len();
+        }
+        Ok(settled)
     }
 
     /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back. The
     /// server ends the session if the transaction is not over after the deadline of a statement.
-    pub(crate) async fn complete_in(
-        &self,
-        tx: &Transaction<'_>,
-        owner: &str,
-        ids: &[MessageId],
-        attempts: &[i32],
-    ) -> Result<usize> {
+    pub(crate) async fn complete_in(&self, tx: &Transaction<'_>, owner: &str, claims: &[Claim]) -> Result<usize> {
+        let Fence { ids, attempts } = Fence::of(claims);
         let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY, Type::TEXT];
         let limit = self.deadline.as_millis().max(1).to_string();
         let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &limit];
         let typed: Vec<_> = params.into_iter().zip(types).collect();
-        Ok(tx.query_typed(COMPLETE_IN, &typed).await?.len())
+        Ok(tx.query_typed(&self.sql(COMPLETE_IN), &typed).await?.len())
     }
 
     /// Completes messages that the transaction holds (see [`Store::hold_in`]); returns how many were.
@@ -68,44 +87,17 @@ impl Store {
         &self,
         tx: &deadpool_postgres::Transaction<'_>,
         owner: &str,
-        ids: &[MessageId],
-        attempts: &[i32],
+        claims: &[Claim],
     ) -> Result<usize> {
-        let statement = tx.prepare_cached(COMPLETE_HELD).await?;
+        let Fence { ids, attempts } = Fence::of(claims);
+        let statement = tx.prepare_cached(&self.sql(COMPLETE_HELD)).await?;
         Ok(tx.query(&statement, &[&owner, &ids, &attempts]).await?.len())
     }
 
-    /// Which of the attempts were settled by a statement whose answer was lost.
-    pub(crate) async fn was_settled(&self, ids: &[MessageId], attempts: &[i32]) -> Result<Vec<MessageId>> {
-        let rows = self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts]).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
-    }
-
-    /// Settles messages of one owner with any outcome but completion; returns the ids and the status each one got.
-    pub(crate) async fn settle(&self, owner: &str, settlements: &[Settlement]) -> Result<Vec<(MessageId, String)>> {
-        let ids: Vec<MessageId> = settlements.iter().map(|s| s.id).collect();
-        let attempts: Vec<i32> = settlements.iter().map(|s| s.attempt).collect();
-        let mut outcomes = Vec::with_capacity(ids.len());
-        let mut reasons: Vec<Option<String>> = Vec::with_capacity(ids.len());
-        let mut delays_ms: Vec<Option<i64>> = Vec::with_capacity(ids.len());
-        for settlement in settlements {
-            let (outcome, reason, delay) = match &settlement.verdict {
-                Verdict::Release => ("release", None, None),
-                Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
-                Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
-                Verdict::Outcome(Outcome::Unavailable { .. }) => ("release", None, None),
-                Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
-                Verdict::Outcome(Outcome::Done) | Verdict::Completed | Verdict::LeaseLost => {
-                    unreachable!("completions go through complete, and what is settled is not settled again")
-                }
-            };
-            outcomes.push(outcome);
-            reasons.push(reason.map(|reason| storable(reason)));
-            delays_ms.push(delay.map(storable_ms));
-        }
-        let rows =
-            self.query("settle messages", SETTLE, &[&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms]).await?;
-        rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("status")?))).collect()
+    /// How many of the claims were settled by a statement whose answer was lost.
+    pub(crate) async fn were_settled(&self, claims: &[Claim]) -> Result<usize> {
+        let Fence { ids, attempts } = Fence::of(claims);
+        Ok(self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts]).await?.len())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use doorbell::{Broker, BrokerConfig, Settings};
+use doorbell::{Broker, BrokerConfig, Schema, Settings};
 use doorbell_server::kept::{self, KeptOptions};
 
 use crate::exit::{Exit, Failure};
@@ -25,6 +25,10 @@ pub(crate) struct DatabaseArgs {
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 
+    /// The schema that holds the installation [default: integration]
+    #[arg(long, global = true, value_name = "NAME", env = "DOORBELL_SCHEMA")]
+    schema: Option<Schema>,
+
     /// Where `doorbell up` keeps its server
     #[arg(long, global = true, value_name = "DIRECTORY", env = "DOORBELL_STATE_DIRECTORY")]
     state_directory: Option<PathBuf>,
@@ -38,8 +42,13 @@ impl DatabaseArgs {
 
     /// Connects with a configuration of its own.
     pub(crate) async fn broker_with(&self, config: BrokerConfig) -> Result<Broker, Failure> {
-        let settings = self.settings().await?.fallback_application_name(actor());
+        let settings = self.settings().await?.with_schema(self.schema()).fallback_application_name(actor());
         Ok(Broker::with_config(settings, config).await?)
+    }
+
+    /// The schema that the command line or the environment names, else the default.
+    pub(crate) fn schema(&self) -> Schema {
+        self.schema.clone().unwrap_or_default()
     }
 
     /// The database that the command line names, and nothing else does.

@@ -32,7 +32,7 @@ pub(crate) struct Migrate {
 impl Migrate {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         if self.sql {
-            output::line(migrate::script().trim_end())?;
+            output::line(migrate::script(&global.database.schema()).trim_end())?;
             return Ok(Exit::Done);
         }
         let broker = global.database.broker().await?;

@@ -13,10 +13,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,9 @@ const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long another process may take to build a template before waiting for it is given up.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How long root takes to give away the directory that it has just made.
+const GIVING_AWAY_MAX: Duration = Duration::from_secs(1);
 
 /// How often a lock held by another process is tried again.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -55,9 +59,9 @@ pub(super) struct Run {
 impl Place {
     /// The place below `base`, or below the first usable of the usual bases: memory (unless `on_disk`), the system's
     /// temporary directory, `/tmp`.
-    pub(super) fn choose(account: &Account, base: Option<&Path>, on_disk: bool) -> Result<Self> {
+    pub(super) async fn choose(account: &Account, base: Option<&Path>, on_disk: bool) -> Result<Self> {
         if let Some(base) = base {
-            return Self::below(account, base);
+            return Self::below(account, base).await;
         }
         let mut bases = Vec::new();
         if on_disk {
@@ -69,7 +73,7 @@ impl Place {
         bases.extend([std::env::temp_dir(), PathBuf::from("/tmp")]);
         let mut refusal = None;
         for base in bases {
-            match Self::below(account, &base) {
+            match Self::below(account, &base).await {
                 Ok(place) => return Ok(place),
                 Err(error) => refusal = refusal.or(Some(error)),
             }
@@ -77,10 +81,10 @@ impl Place {
         Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::Io, "there is no directory for temporary files")))
     }
 
-    fn below(account: &Account, base: &Path) -> Result<Self> {
+    async fn below(account: &Account, base: &Path) -> Result<Self> {
         let path = base.join(format!("doorbell-{}", account.uid));
         check_socket_length(&path.join("run-00000000"))?;
-        private(account, &path)?;
+        private(account, &path).await?;
         Ok(Self { path, account: account.clone() })
     }
 
@@ -147,25 +151,46 @@ pub(super) fn new_file(path: &Path) -> Result<File> {
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot create {}", path.display())).with_source(e))
 }
 
-/// Makes sure the directory exists, belongs to the account and is closed to everybody else.
-pub(super) fn private(account: &Account, path: &Path) -> Result<()> {
+/// Makes sure the directory exists, belongs to the account and is closed to everybody else. What was there before keeps its
+/// owner, whoever that is.
+pub(super) async fn private(account: &Account, path: &Path) -> Result<()> {
     let failed = |e| Error::new(ErrorKind::Io, format!("cannot use the directory {}", path.display())).with_source(e);
     match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) if account.steps_down() => give_away(path, account.uid).map_err(failed)?,
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(failed(e)),
     }
-    let mut metadata = path.symlink_metadata().map_err(failed)?;
-    if account.steps_down() && metadata.uid() == 0 {
-        // Made by root just now, by this process or by another that is about to do the same.
-        lchown(path, Some(account.uid), None).map_err(failed)?;
-        metadata = path.symlink_metadata().map_err(failed)?;
+    let deadline = Instant::now() + GIVING_AWAY_MAX;
+    loop {
+        let metadata = path.symlink_metadata().map_err(failed)?;
+        let is_closed = metadata.is_dir() && metadata.permissions().mode() & 0o077 == 0;
+        if is_closed && metadata.uid() == account.uid {
+            return Ok(());
+        }
+        // Another process of root may have made it a moment ago, and be about to give it away.
+        let may_be_new = is_closed && metadata.uid() == 0 && account.steps_down();
+        if !may_be_new || Instant::now() >= deadline {
+            let message = format!(
+                "{} is not a directory that only user {} may enter; name one that is not there yet, or make it theirs",
+                path.display(),
+                account.uid
+            );
+            return Err(Error::new(ErrorKind::Io, message));
+        }
+        sleep(LOCK_PAUSE).await;
     }
-    if !metadata.is_dir() || metadata.uid() != account.uid || metadata.permissions().mode() & 0o077 != 0 {
-        let message = format!("{} is not a directory that only user {} may enter", path.display(), account.uid);
-        return Err(Error::new(ErrorKind::Io, message));
+}
+
+/// Makes a directory that root has just made somebody else's, if it is still the same: empty, and root's.
+fn give_away(path: &Path, uid: u32) -> std::io::Result<()> {
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let directory = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let is_empty = std::fs::read_dir(path)?.next().is_none();
+    if !is_empty || directory.metadata()?.uid() != 0 {
+        return Err(std::io::Error::other("somebody else has put another one in its place"));
     }
-    Ok(())
+    fchown(directory, Some(uid), None)
 }
 
 /// Locks a file or directory, giving other processes their time.

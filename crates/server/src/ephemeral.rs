@@ -93,7 +93,7 @@ impl Server {
         let search = move || Installation::find(bin_directory.as_deref());
         let installation = find_or_fetch(search, options.consent).await?;
         let account = Account::current()?;
-        let place = Place::choose(&account, options.directory.as_deref(), options.durable)?;
+        let place = Place::choose(&account, options.directory.as_deref(), options.durable).await?;
         let run = {
             let _alone = place.lock().await?;
             place.sweep().await;

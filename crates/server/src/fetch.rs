@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::account::Account;
 use super::directory::lock;
 use super::installation::Installation;
 use crate::error::{Error, ErrorKind, Result};
@@ -177,7 +178,7 @@ impl Release {
             });
             work.await.map_err(|e| Error::new(ErrorKind::Io, "fetching was interrupted").with_source(e))??;
         }
-        Installation::at(&programs).ok_or_else(|| {
+        Installation::at(&Account::current()?, &programs).ok_or_else(|| {
             let message = format!("the programs fetched into {} do not run on this system", programs.display());
             Error::new(ErrorKind::Io, message)
         })

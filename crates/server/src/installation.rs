@@ -1,11 +1,10 @@
 //! Finding the programs of a PostgreSQL server on this machine.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::account::Account;
 use super::fetch;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -57,11 +56,12 @@ impl Installation {
     }
 
     fn choose(bin_directory: Option<&Path>, best: impl FnOnce(Vec<Self>) -> Option<Self>) -> Result<Self> {
+        let account = Account::current()?;
         let from_environment = std::env::var_os(BIN_DIRECTORY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
         if let Some(given) = bin_directory.map(Path::to_owned).or(from_environment) {
-            return Self::given(&given);
+            return Self::given(&account, &given);
         }
-        match best(candidates().iter().filter_map(|directory| Self::at(directory)).collect()) {
+        match best(candidates(&account).iter().filter_map(|directory| Self::at(&account, directory)).collect()) {
             Some(installation) if installation.major() >= MAJOR_MIN => Ok(installation),
             Some(old) => Err(missing(format!("the newest PostgreSQL found, {old}, is older than {MAJOR_MIN}"))),
             None => Err(missing("no PostgreSQL server is installed".to_owned())),
@@ -87,9 +87,9 @@ impl Installation {
         self.bin_directory.join(name)
     }
 
-    fn given(directory: &Path) -> Result<Self> {
+    fn given(account: &Account, directory: &Path) -> Result<Self> {
         let unusable = |why: String| Error::config(format!("cannot use the server in {}: {why}", directory.display()));
-        let installation = Self::at(directory).ok_or_else(|| {
+        let installation = Self::at(account, directory).ok_or_else(|| {
             unusable("it needs the programs `initdb` and `postgres`, and they must run here".to_owned())
         })?;
         if installation.major() < MAJOR_MIN {
@@ -98,13 +98,15 @@ impl Installation {
         Ok(installation)
     }
 
-    /// The installation in this directory, if both programs are there and the server can say its version.
-    pub(super) fn at(directory: &Path) -> Option<Self> {
+    /// The installation in this directory, if both programs are there and the server can say its version to the account that
+    /// it is to run as.
+    pub(super) fn at(account: &Account, directory: &Path) -> Option<Self> {
         if !directory.join("initdb").is_file() {
             return None;
         }
-        let said = output(directory.join("postgres"), "--version")?;
-        Some(Self { bin_directory: directory.canonicalize().ok()?, version: Version::parse(&said)? })
+        let bin_directory = directory.canonicalize().ok()?;
+        let said = output(account, bin_directory.join("postgres"), "--version")?;
+        Some(Self { version: Version::parse(&said)?, bin_directory })
     }
 }
 
@@ -147,7 +149,7 @@ impl Version {
 }
 
 /// The directories that may hold a server, without duplicates.
-fn candidates() -> BTreeSet<PathBuf> {
+fn candidates(account: &Account) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let path = std::env::var_os("PATH").unwrap_or_default();
     for directory in std::env::split_paths(&path) {
@@ -158,7 +160,7 @@ fn candidates() -> BTreeSet<PathBuf> {
             found.insert(directory.to_owned());
         }
     }
-    found.extend(output("pg_config", "--bindir").map(|said| PathBuf::from(said.trim())));
+    found.extend(output(account, "pg_config", "--bindir").map(|said| PathBuf::from(said.trim())));
     for (parent, prefix, below) in [
         ("/usr/lib/postgresql", "", "bin"),
         ("/usr", "pgsql-", "bin"),
@@ -179,9 +181,10 @@ fn candidates() -> BTreeSet<PathBuf> {
     found
 }
 
-/// What a program prints when asked; nothing when it cannot run or fails.
-fn output(program: impl AsRef<OsStr>, argument: &str) -> Option<String> {
-    let output = Command::new(program).arg(argument).output().ok().filter(|output| output.status.success())?;
+/// What a program prints when asked; nothing when it cannot run or fails. Root does not ask by itself: what lies in PATH or
+/// where somebody has installed a server may be anybody's.
+fn output(account: &Account, program: impl AsRef<Path>, argument: &str) -> Option<String> {
+    let output = account.command(program).arg(argument).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
 

@@ -97,7 +97,7 @@ pub async fn up(options: &KeptOptions) -> Result<Kept> {
         let failed = |e| Error::new(ErrorKind::Io, format!("cannot create {}", parent.display())).with_source(e);
         create_dir_all(parent).map_err(failed)?;
     }
-    private(&account, &state.directory)?;
+    private(&account, &state.directory).await?;
     let _alone = lock(&state.directory, File::try_lock).await?;
     match state.find().await? {
         Some(kept) => Ok(kept),

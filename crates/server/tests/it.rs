@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use doorbell_server::kept::{self, KeptOptions};
-use doorbell_server::{EphemeralOptions, ErrorKind, Server, Shutdown};
+use doorbell_server::{EphemeralOptions, ErrorKind, Installation, Server, Shutdown};
 use tokio::signal::unix::{self, SignalKind};
 use tokio_postgres::{Client, NoTls};
 
@@ -295,6 +295,51 @@ async fn up_and_down_are_harmless_twice_and_the_data_stays() {
     assert_eq!(number(&client, "select n from kept").await, 5);
     assert!(kept::down(&options).await.unwrap());
     end(&options);
+}
+
+#[tokio::test]
+async fn a_directory_that_was_there_keeps_its_owner_also_when_root_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let owner = |path: &Path| path.metadata().unwrap().uid();
+    let me = owner(directory.path());
+    for mode in [0o755, 0o700] {
+        let path = directory.path().join(format!("{mode:o}"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("precious"), "").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let options = KeptOptions { state_directory: Some(path.clone()), ..Default::default() };
+        let tried = kept::up(&options).await;
+        assert_eq!((owner(&path), owner(&path.join("precious"))), (me, me), "{mode:o}");
+        // Whoever runs the server as himself may have it in a directory of his own that is closed.
+        if me != 0 && mode == 0o700 {
+            tried.unwrap();
+            assert!(kept::down(&options).await.unwrap());
+        } else {
+            let refusal = tried.unwrap_err().to_string();
+            assert!(refusal.contains(&format!("{} is not a directory that only user", path.display())), "{refusal}");
+            assert_eq!(path.read_dir().unwrap().count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_programs_of_a_server_are_never_run_by_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    open(directory.path(), 0o777);
+    let said = directory.path().join("who");
+    for (name, script) in [
+        ("initdb", String::from("#!/bin/sh\n")),
+        ("postgres", format!("#!/bin/sh\nid -u > '{}'\necho 'postgres (PostgreSQL) 17.1'\n", said.display())),
+    ] {
+        let program = directory.path().join(name);
+        std::fs::write(&program, script).unwrap();
+        open(&program, 0o755);
+    }
+    let found = Installation::find(Some(directory.path())).unwrap();
+    assert_eq!(found.version(), "17.1");
+    let who = std::fs::read_to_string(said).unwrap();
+    assert!(who.trim().parse::<u32>().unwrap() != 0, "root has run it");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn answering(answer: impl AsRef<[u8]>) -> SocketAddr {
 }
 
 /// Reads the start-up packet, which begins with its length; a request for TLS before it is refused.
-async fn skip_startup(stream: &mut TcpStream) {
+pub(super) async fn skip_startup(stream: &mut TcpStream) {
     loop {
         let length = stream.read_u32().await.unwrap();
         let mut packet = vec![0; length as usize - 4];
@@ -48,7 +48,7 @@ async fn skip_startup(stream: &mut TcpStream) {
 }
 
 /// AuthenticationOk and ReadyForQuery.
-const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+pub(super) const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 /// AuthenticationCleartextPassword.
 const ASKS_FOR_A_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 /// ErrorResponse of a server that does not let anybody in.

@@ -1,5 +1,6 @@
 //! Settings as a whole, and connecting to servers that misbehave.
 
+mod authentication;
 mod hosts;
 mod settings;
 

@@ -122,8 +122,8 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
         .unwrap();
     let broker = db.broker().await;
     let report = broker.operator().doctor(&waiting_in_vain()).await.unwrap();
-    let ring = finding(&report, "drift", "function ring(p_target text) is altered");
-    let clean = finding(&report, "drift", "function clean_text(p_text text) is altered");
+    let ring = finding(&report, "drift", "function ring(text) is altered");
+    let clean = finding(&report, "drift", "function clean_text(text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
     let constraint = finding(&report, "drift", "constraint data_staging.scheduled_needs_available_at is missing");
     assert!([ring, clean, index, constraint].iter().all(|ill| ill.level == Level::Problem), "{report:#?}");
@@ -153,7 +153,7 @@ async fn every_audit_level_is_as_the_migrations_made_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_made_by_the_script_and_by_its_owner_is_no_drift() {
     let db = Database::empty().await;
-    db.client().await.batch_execute(&doorbell::migrate::script()).await.unwrap();
+    db.client().await.batch_execute(&doorbell::migrate::script(&doorbell::Schema::default())).await.unwrap();
     // A search path of the role's own changes how the server writes definitions, and must not matter.
     let url = format!("{} options='-c search_path=integration,public'", db.url);
     let report = Broker::connect(&url).await.unwrap().operator().doctor(&patient()).await.unwrap();

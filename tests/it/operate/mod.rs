@@ -1,6 +1,7 @@
 //! What operators rely on: the doctor, the maintenance, and that tables stay small.
 
 mod doctor;
+mod login;
 mod maintenance;
 mod retention;
 mod roles;

@@ -1,6 +1,6 @@
 //! Migrations: once, whoever starts first, and readable in one place.
 
-use doorbell::{Broker, ErrorKind, migrate};
+use doorbell::{Broker, ErrorKind, Schema, migrate};
 use tokio_postgres::Client;
 
 use crate::support::{Database, connect, count, echo, message};
@@ -32,12 +32,12 @@ lines as (
 select line from lines order by line collate pg_catalog."C"
 "#;
 
-async fn catalog(client: &Client) -> String {
+pub(super) async fn catalog(client: &Client) -> String {
     let rows = client.query(CATALOG, &[]).await.unwrap();
     rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
 }
 
-async fn functions(client: &Client) -> String {
+pub(super) async fn functions(client: &Client) -> String {
     let sql = "select md5(string_agg(pg_get_functiondef(oid), '' order by oid::regprocedure::text)) from pg_proc \
         where pronamespace = 'integration'::regnamespace";
     client.query_one(sql, &[]).await.unwrap().get(0)
@@ -49,9 +49,10 @@ async fn twenty_processes_that_start_at_once_make_one_schema() {
     let brokers = futures::future::join_all((0..20).map(|_| db.broker())).await;
     let reports = futures::future::try_join_all(brokers.iter().map(Broker::migrate)).await.unwrap();
     assert_eq!(reports.iter().filter(|report| !report.applied.is_empty()).count(), 1);
-    assert!(reports.iter().all(|report| report.version == migrate::MIGRATIONS.len() as i32));
+    assert!(reports.iter().all(|report| report.version == migrate::STEPS.len() as i32));
     let client = db.client().await;
-    assert_eq!(count(&client, "select count(*) from integration.migrations").await, migrate::MIGRATIONS.len() as i64);
+    let steps = "select count(*) from integration.migrations where version > 0";
+    assert_eq!(count(&client, steps).await, migrate::STEPS.len() as i64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +65,7 @@ async fn migrating_again_and_the_script_give_the_same_schema() {
 
     let scripted = Database::empty().await;
     let client = scripted.client().await;
-    client.batch_execute(&migrate::script()).await.unwrap();
+    client.batch_execute(&migrate::script(&Schema::default())).await.unwrap();
     assert_eq!((catalog(&client).await, functions(&client).await), first);
     assert!(scripted.broker().await.migrate().await.unwrap().applied.is_empty());
 }
@@ -90,16 +91,17 @@ async fn the_schema_is_the_one_that_is_checked_in() {
 async fn a_newer_or_altered_schema_is_refused() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
-    let newer = "insert into integration.migrations (version, name, checksum) values (1000, 'later', 'x')";
+    let newer =
+        "insert into integration.migrations (version, name, checksum, program) values (1000, 'later', 'x', 'x')";
     client.execute(newer, &[]).await.unwrap();
     let error = broker.migrate().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);
     assert!(error.to_string().contains("newer"), "{error}");
     client.execute("delete from integration.migrations where version = 1000", &[]).await.unwrap();
-    client.execute("update integration.migrations set checksum = 'x' where version = 3", &[]).await.unwrap();
+    client.execute("update integration.migrations set checksum = 'x' where version = 1", &[]).await.unwrap();
     let error = broker.migrate().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);
-    assert!(error.to_string().contains("0003_publish"), "{error}");
+    assert!(error.to_string().contains("0001_tables"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,9 @@
 //! The schema itself, and how it comes into a database.
 
+mod called;
+mod code;
+mod hostile;
+mod installations;
 mod migrations;
 mod plans;
+mod upgrade;

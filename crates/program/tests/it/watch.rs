@@ -197,7 +197,7 @@ async fn the_doctor_ends_with_four_when_there_is_a_problem_and_says_what_to_type
     let said = out(&output);
     assert!(said.contains("problem  drift         trigger data_staging.data_staging_published is missing"), "{said}");
     assert!(
-        said.contains("> create trigger data_staging_published after insert on integration.data_staging"),
+        said.contains("> create or replace trigger data_staging_published after insert on integration.data_staging"),
         "{said}"
     );
     assert!(!said.lines().any(|line| line.starts_with("ok ")), "{said}");

@@ -128,8 +128,8 @@ impl State {
             self.make_data(account, &installation).await?;
         }
         if self.socket_directory != self.directory {
-            private(account, self.socket_directory.parent().unwrap_or(&self.socket_directory))?;
-            private(account, &self.socket_directory)?;
+            private(account, self.socket_directory.parent().unwrap_or(&self.socket_directory)).await?;
+            private(account, &self.socket_directory).await?;
         }
         let mut detach = account.command("/bin/sh");
         detach.args(["-c", DETACH]).arg(self.log()).arg(installation.program("postgres"));

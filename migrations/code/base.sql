@@ -1,0 +1,30 @@
+-- What all the others stand on: time, keys of locks, who acts, foreign text.
+--
+-- Functions pin their search_path. Those of one SQL expression, which are to be inlined, cannot: what is called from
+-- outside names everything with its schema instead, operators too; what only other functions call need not.
+
+-- The one clock. Every stored time comes from here, so that a test can set it by replacing this function;
+-- it inlines to clock_timestamp(). now() is the start of the transaction and freezes in long ones.
+create or replace function integration.clock() returns timestamptz
+    language sql volatile parallel safe as $$
+    select pg_catalog.clock_timestamp()
+$$;
+
+-- The first key of every advisory lock of ours, and the three numbers after it: away from applications' keys, and from
+-- those of another installation in the same database.
+create or replace function integration.lock_class() returns integer
+    language sql immutable parallel safe as $$
+    select pg_catalog.int4and(pg_catalog.hashtext('integration'), 2147483640)
+$$;
+
+-- Who acts: the session's application_name, else its role.
+create or replace function integration.actor() returns text
+    language sql stable as $$
+    select left(coalesce(nullif(current_setting('application_name'), ''), session_user), 50)
+$$;
+
+-- Foreign text made storable and printable: no control characters but line breaks and tabs, at most 8,000 characters.
+create or replace function integration.clean_text(p_text text) returns text
+    language sql immutable parallel safe as $$
+    select left(regexp_replace(p_text, E'[\\x01-\\x08\\x0b-\\x1f\\x7f-\\x9f]', '', 'g'), 8000)
+$$;

@@ -1,0 +1,162 @@
+-- Claiming: pending -> processing, owned by one consumer, one attempt.
+
+-- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
+--
+-- p_owner is the incarnation of a live row in consumers, or any name together with p_lease (the claim then ends by
+-- itself after that long unless extended). p_types restricts to some record types, p_except_types to all others.
+-- p_bytes_max bounds the sum of the stored payload sizes (at least one message is always claimed). Messages that were
+-- in flight when a consumer died (crash_count > 0) are left to claim_suspect. p_lows, p_highs, p_after_at, p_after_ids:
+-- where to look; see pick. Null: everywhere, from the beginning.
+-- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
+-- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
+-- was given.
+--
+-- "id = any(array(...))" evaluates the locking function once; a join or IN may run it again and claim more than
+-- p_limit.
+create or replace function integration.claim(
+    p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
+    p_lease interval default null, p_bytes_max bigint default 16777216,
+    p_lows integer[] default null, p_highs integer[] default null,
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null, p_except_types text[] default null
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    v_now    timestamptz := integration.clock();
+    v_alive  boolean := true;
+    v_gated  boolean;
+    v_limit  integer := p_limit;
+    v_canary boolean := false;
+    v_count  integer;
+begin
+    select p_lease is not null or exists (select from integration.consumers c where c.incarnation = p_owner),
+           exists (select from integration.targets t where t.target_app = p_target)
+           or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed')
+      into v_alive, v_gated;
+    if not v_alive then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
+    end if;
+    -- Most targets have neither settings nor a breaker that was ever open.
+    if v_gated then
+        select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+    end if;
+    if v_limit <= 0 then
+        return;
+    end if;
+    return query
+        with claimed as (
+            update integration.data_staging d
+               set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+                   lease_until = v_now + p_lease, updated_at = v_now
+             where d.id = any (array(
+                select p.id from integration.pick(
+                    p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
+                        p_after_ids) p))
+            returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
+        select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
+    if v_canary then
+        get diagnostics v_count = row_count;
+        perform integration.return_canaries(p_target, v_limit - v_count);
+    end if;
+end $$;
+
+-- Claims at most one message that was in flight when a consumer died. The caller runs it with nothing else in flight
+-- in its process, so that a message which kills its consumer kills nobody beside it.
+-- Empty result, locks and SQLSTATEs: as claim.
+create or replace function integration.claim_suspect(
+    p_target text, p_owner text, p_types text[] default null, p_lease interval default null
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+#variable_conflict use_column
+declare
+    v_now    timestamptz := integration.clock();
+    v_limit  integer;
+    v_canary boolean;
+    v_count  integer;
+begin
+    if p_lease is null and not integration.is_alive(p_owner) then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
+    end if;
+    select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, 1) a;
+    if v_limit <= 0 then
+        return;
+    end if;
+    return query
+        update integration.data_staging d
+           set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+               lease_until = v_now + p_lease, updated_at = v_now
+         where d.id = any (array(
+            select s.id from integration.data_staging s
+             where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
+               and (p_types is null or s.record_type = any (p_types))
+             order by s.crash_count, s.created_at, s.id
+             limit 1
+             for no key update skip locked))
+        returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                  d.retry_count, d.redrive_count, d.ordering_key, d.created_at, v_canary;
+    if v_canary then
+        get diagnostics v_count = row_count;
+        perform integration.return_canaries(p_target, 1 - v_count);
+    end if;
+end $$;
+
+-- Whether claim_suspect would find something.
+create or replace function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select exists (
+        select from integration.data_staging d
+         where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
+           and (p_types is null or d.record_type = any (p_types)))
+$$;
+
+-- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
+create or replace function integration.waiting(p_targets text[]) returns setof text
+    language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+begin
+    return query
+        select t.target_app from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select from integration.data_staging d where d.target_app = t.target_app and d.status = 'pending'
+                limit 1) d;
+end $$;
+
+-- Has the claims of our consumers of one target take turns: those under way at the same time walk over each other's
+-- locked rows, each over all that the others take (64 processes read eight times the blocks of one). Called in the
+-- statement of the claim, before it, in a transaction that ends with it: claims in transactions of plain SQL take no
+-- turns, so nobody waits for one that is left open. False: it was nobody's turn for too long; claim all the same.
+-- Locks: an advisory one per target until the end of the transaction; tried, for at most a fifth of a second.
+create or replace function integration.take_turn(p_target text) returns boolean
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    for i in 1 .. 200 loop
+        if pg_try_advisory_xact_lock(integration.lock_class() + 3, hashtext(p_target)) then
+            return true;
+        end if;
+        perform pg_sleep(0.001);
+    end loop;
+    return false;
+end $$;
+
+-- Keeps the places where a consumer would look next, for the next one to start.
+-- Locks: the marks, in the order of priorities.
+create or replace function integration.keep_marks(p_target text, p_priorities integer[], p_times timestamptz[],
+    p_ids bigint[]) returns void
+    language sql set search_path = pg_catalog, pg_temp as $$
+    insert into integration.marks (target_app, priority, created_at, id, kept_at)
+    select p_target, k.priority, k.created_at, k.id, integration.clock()
+      from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority
+    on conflict (target_app, priority) do update
+       set created_at = excluded.created_at, id = excluded.id, kept_at = excluded.kept_at
+$$;

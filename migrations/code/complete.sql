@@ -1,0 +1,83 @@
+-- Completing. Every settle names (id, attempt, owner): a claim lost in a crash can be numbered again, so the attempt
+-- alone is no fence. An id missing from the result was not completed: the lease was lost.
+
+-- Completes messages. Returns the ids that were. What becomes of them is the target's on_complete: kept (the default),
+-- moved to the archive, or deleted. p_held: they are not leased but locked by the caller's transaction (see hold), and
+-- p_attempts are the attempts that hold gave them.
+-- Locks: the rows. Empty result: every lease was lost.
+--
+-- "status || ''" keeps the planner from the index of all processing messages, which would make every settle read what
+-- the whole fleet has in flight; nested loops are off because they would compare every id with every other.
+create or replace function integration.complete(p_owner text, p_ids bigint[], p_attempts integer[],
+    p_held boolean default false)
+    returns setof bigint
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_nestloop = off as $$
+declare
+    v_now    timestamptz := integration.clock();
+    v_from   text := case when p_held then 'pending' else 'processing' end;
+    v_holder text := case when p_held then null else p_owner end;
+begin
+    if p_held then
+        -- For the audit log: the row itself never names who holds it.
+        perform set_config('integration.owner', p_owner, true);
+    end if;
+    if exists (select from integration.targets t where t.on_complete <> 'keep') then
+        return query select * from integration.complete_out(v_holder, p_ids, p_attempts, p_held, v_now);
+    end if;
+    return query
+        update integration.data_staging d
+           set status = 'completed', attempt = s.attempt, processed_at = v_now, updated_at = v_now,
+               claimed_by = null, lease_until = null, error_message = null, crash_count = 0
+          from unnest(p_ids, p_attempts) s (id, attempt)
+         where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
+           and d.claimed_by is not distinct from v_holder and d.status || '' = v_from
+        returning d.id;
+    if p_held then
+        perform set_config('integration.owner', '', true);
+    end if;
+end $$;
+
+-- The verbs for one message, for psql and other languages. They raise MQ001 when the lease was lost; fail, reject and
+-- snooze return the status the message got.
+create or replace function integration.complete(p_id bigint, p_attempt integer, p_owner text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform integration.complete(p_owner, array[p_id], array[p_attempt]);
+    if not found then
+        perform integration.raise_lease_lost(p_id, p_attempt, p_owner);
+    end if;
+end $$;
+
+-- For complete: the messages of targets that do not keep what is completed leave the table, archived or deleted.
+-- Returns the ids that did. SECURITY DEFINER, so that consumers need no right to delete; the fence is the same.
+-- Locks: the rows.
+create or replace function integration.complete_out(
+    p_holder text, p_ids bigint[], p_attempts integer[], p_held boolean, p_now timestamptz
+) returns setof bigint
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set jit = off set enable_seqscan = off set enable_nestloop = off as $$
+begin
+    perform set_config('integration.verb', 'completed', true);
+    return query
+        with gone as (
+            delete from integration.data_staging d
+             using unnest(p_ids, p_attempts) s (id, attempt), integration.targets t
+             where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
+               and d.claimed_by is not distinct from p_holder and d.status || '' = case when p_held then 'pending'
+                   else 'processing' end
+               and t.target_app = d.target_app and t.on_complete <> 'keep'
+            returning d.*, s.attempt as done_attempt, t.on_complete),
+        archived as (
+            insert into integration.data_staging_archive
+                (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at,
+                 processed_at, attempt, crash_count, redrive_count, requeued, max_retries, headers, ordering_key,
+                     dedup_key)
+            select g.id, g.source_app, g.target_app, g.record_type, g.data, 'completed', g.priority, g.retry_count,
+                g.created_at,
+                   p_now, p_now, g.done_attempt, 0, g.redrive_count, g.requeued, g.max_retries, g.headers,
+                       g.ordering_key, g.dedup_key
+              from gone g where g.on_complete = 'archive')
+        select g.id from gone g;
+    perform set_config('integration.verb', '', true);
+end $$;

@@ -1,0 +1,81 @@
+-- Counting and auditing what leaves the table.
+
+-- AFTER DELETE, once per statement: counts, and audits. Who deletes for a reason says so in integration.verb (archived,
+-- purged, completed); anything else is a hand. Counted as on_changed does, the cheap way where the rows are alike.
+-- Below level 'all' only what had not been completed is worth a line.
+create or replace function integration.on_deleted() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_verb   text := coalesce(nullif(current_setting('integration.verb', true), ''), 'deleted');
+    v_target text;
+    v_status text;
+    v_alike  boolean := false;
+begin
+    select d.target_app, d.status into v_target, v_status from deleted d limit 1;
+    if v_target is null then
+        return null;
+    end if;
+    if v_status in ('pending', 'processing', 'completed') then
+        v_alike := not exists (select from deleted d where d.status <> v_status or d.target_app <> v_target);
+    end if;
+    if v_alike then
+        insert into integration.deltas (at, pending, processing, completed, messages, target_app, action)
+        select integration.clock(), case v_status when 'pending' then -c.messages end,
+               case v_status when 'processing' then -c.messages end, case v_status when 'completed'
+                   then -c.messages end,
+               c.messages, v_target, v_verb
+          from (select count(*) as messages from deleted) c;
+    else
+        insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages,
+            target_app, action)
+        select integration.clock(),
+               -sum(g.messages) filter (where g.status = 'pending'),
+                   -sum(g.messages) filter (where g.status = 'scheduled'),
+               -sum(g.messages) filter (where g.status = 'processing'),
+                   -sum(g.messages) filter (where g.status = 'completed'),
+               -sum(g.messages) filter (where g.status = 'failed'),
+                   -sum(g.messages) filter (where g.status = 'cancelled'),
+               sum(g.messages), g.target_app, v_verb
+          from (select d.target_app, d.status, count(*) as messages from deleted d group by d.target_app, d.status) g
+         group by g.target_app;
+    end if;
+    if tg_argv[0] <> 'off' then
+        insert into integration.audit_log
+            (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status,
+                new_status)
+        select d.id, integration.actor(), v_verb, coalesce(d.claimed_by,
+            nullif(current_setting('integration.owner', true), '')),
+               d.source_app, d.target_app, d.record_type, d.attempt, d.status, case v_verb when 'completed'
+                   then v_verb end
+          from deleted d where tg_argv[0] = 'all' or d.status <> 'completed';
+    end if;
+    return null;
+end $$;
+
+-- AFTER TRUNCATE: there is nothing left of what was counted. The statement holds the table exclusively, so every delta
+-- of other transactions is committed; one whose snapshot is older (REPEATABLE READ) cannot see them all and is refused.
+-- SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
+create or replace function integration.on_truncated() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'data_staging can only be truncated in a READ COMMITTED transaction'
+            using errcode = 'feature_not_supported', detail = 'the counters would be wrong',
+                hint = 'use READ COMMITTED, or DELETE';
+    end if;
+    if tg_argv[0] <> 'off' then
+        insert into integration.audit_log (app_name, action, target_app, details)
+        select integration.actor(), 'truncated', c.target_app, jsonb_object_agg(c.status, c.messages)
+          from integration.current_counters c where c.messages <> 0 group by c.target_app;
+    end if;
+    insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages,
+        target_app, action)
+    select integration.clock(),
+           -sum(c.messages) filter (where c.status = 'pending'), -sum(c.messages) filter (where c.status = 'scheduled'),
+           -sum(c.messages) filter (where c.status = 'processing'),
+               -sum(c.messages) filter (where c.status = 'completed'),
+           -sum(c.messages) filter (where c.status = 'failed'), -sum(c.messages) filter (where c.status = 'cancelled'),
+           sum(c.messages), c.target_app, 'truncated'
+      from integration.current_counters c where c.messages <> 0 group by c.target_app;
+    return null;
+end $$;

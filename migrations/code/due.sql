@@ -1,0 +1,44 @@
+-- What waits for its time: scheduled -> pending.
+
+-- Makes due scheduled messages of the given targets pending, oldest due first; returns how many. Callers repeat while
+-- the result equals the limit. Breakers of the targets whose time has come let their canaries through.
+-- Locks: the rows, SKIP LOCKED.
+create or replace function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+declare
+    v_now   timestamptz := integration.clock();
+    v_count integer;
+begin
+    update integration.data_staging d
+       set status = 'pending', requeued = true, available_at = null, updated_at = v_now
+     where d.id = any (array(
+        select s.id
+          from unnest(p_targets) t (target_app)
+         cross join lateral (
+            select x.id, x.available_at from integration.data_staging x
+             where x.target_app = t.target_app and x.status = 'scheduled' and x.available_at <= v_now
+             order by x.available_at limit p_limit
+             for no key update skip locked) s
+         limit p_limit));
+    get diagnostics v_count = row_count;
+    perform integration.half_open_due(p_targets);
+    return v_count;
+end $$;
+
+-- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message, or
+-- the time at which its open breaker lets canaries through. Targets without either are left out. Relative, so that no
+-- client compares its clock with the server's.
+create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select t.target_app, greatest(0, ceil(extract(epoch from min(s.due) - integration.clock()) * 1000))::bigint
+      from unnest(p_targets) t (target_app)
+     cross join lateral (
+        (select d.available_at as due from integration.data_staging d
+          where d.target_app = t.target_app and d.status = 'scheduled'
+          order by d.available_at limit 1)
+        union all
+        select b.retry_at from integration.breakers b
+         where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null) s
+     group by t.target_app
+$$;

@@ -1,0 +1,126 @@
+-- Why a message is not running: those that are being handled, and those that only wait for their turn.
+
+-- For explain: a message that is being handled, and by whom; or was by somebody who is dead.
+create or replace function integration.explain_processing(p_id bigint)
+    returns table (code text, sentence text, fix text, details jsonb)
+    language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+    m       record;
+    c       record;
+    v_now   timestamptz := integration.clock();
+    v_lease interval;
+    v_dead  text;
+begin
+    select d.* into m from integration.data_staging d where d.id = p_id;
+    select x.*,
+           -- As rescue sees it, but it may not try the lock: whether anybody holds it.
+           x.locked_on = pg_postmaster_start_time() and x.beat_at < v_now - interval '1500 ms' and not exists (
+               select from pg_catalog.pg_locks l
+                where l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint = integration.lock_class()
+                  and l.objid::bigint = (hashtext(x.incarnation)::bigint & 4294967295) and l.granted) as lock_is_free
+      into c from integration.consumers x where x.incarnation = m.claimed_by;
+    details := jsonb_build_object('consumer', m.claimed_by, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+        'since', m.updated_at,
+                                  'beat_at', c.beat_at, 'lease_until', coalesce(m.lease_until, c.lease_until));
+    if m.lease_until is not null then
+        v_dead := case when m.lease_until < v_now then format('its lease ran out %s ago',
+            integration.in_words(v_now - m.lease_until)) end;
+    elsif m.claimed_by is null then
+        select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
+        return query select 'foreign_claim',
+            format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
+                   integration.in_words(v_now - m.updated_at),
+                   case when v_lease is null then 'if it died, nothing can tell'
+                        else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
+            format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
+            details || jsonb_build_object('foreign_lease', v_lease);
+        return;
+    elsif c.incarnation is null then
+        v_dead := 'which is not registered any more';
+    elsif c.lease_until < v_now then
+        v_dead := format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until));
+    elsif c.lock_is_free then
+        v_dead := format('whose connection is gone and whose last beat was %s ago',
+            integration.in_words(v_now - c.beat_at));
+    end if;
+    if v_dead is not null then
+        return query select 'owner_dead',
+            format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
+                m.attempt,
+                   integration.in_words(v_now - m.updated_at), m.claimed_by, ' (' || c.host || ', process ' || c.pid
+                       || ')', v_dead),
+            'doorbell maintain --once', details;
+        return;
+    end if;
+    return query select 'processing',
+        format('%s%s has been handling attempt %s for %s; %s', m.claimed_by, ' (' || c.host || ', process ' || c.pid
+            || ')', m.attempt,
+               integration.in_words(v_now - m.updated_at),
+               case when m.lease_until is not null then 'its lease runs for '
+                   || integration.in_words(m.lease_until - v_now)
+                    else format('its last beat was %s ago', integration.in_words(v_now - c.beat_at)) end),
+        null::text, details;
+end $$;
+
+-- For explain: the place of a pending message in the order in which claim takes them. Counting stops at 10,000.
+create or replace function integration.explain_queue(p_id bigint)
+    returns table (code text, sentence text, fix text, details jsonb)
+    language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+    m          record;
+    v_max      constant integer := 10000;
+    v_before   bigint;
+    v_said     text;
+    v_capacity bigint;
+    v_held     bigint;
+begin
+    select d.* into m from integration.data_staging d where d.id = p_id;
+    if m.crash_count > 0 then
+        select count(*) into v_before from (
+            select from integration.data_staging d
+             where d.target_app = m.target_app and d.status = 'pending' and d.crash_count > 0
+               and (d.crash_count, d.created_at, d.id) < (m.crash_count, m.created_at, m.id) limit v_max) b;
+        return query select 'suspect',
+            format('%s: it is a suspect and runs alone, when a consumer process of %s has nothing else in flight; %s',
+                   case m.crash_count when 1 then 'a consumer died while handling it'
+                                      else format('%s consumers died one after the other while handling it',
+                                          m.crash_count) end,
+                   m.target_app,
+                   case v_before when 0 then 'no other suspect is before it' when 1 then 'one other is before it'
+                                 else format('%s others are before it', v_before) end), null::text,
+            jsonb_build_object('crash_count', m.crash_count, 'before', v_before);
+        return;
+    end if;
+    -- Two ranges of the ready index, each read from its beginning.
+    select count(*) into v_before from (
+        (select from integration.data_staging d
+          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0
+              and d.priority > m.priority limit v_max + 1)
+        union all
+        (select from integration.data_staging d
+          where d.target_app = m.target_app and d.status = 'pending' and d.crash_count = 0 and d.priority = m.priority
+            and (d.created_at, d.id) < (m.created_at, m.id) limit v_max + 1)
+        limit v_max + 1) b;
+    v_said := case v_before when 0 then 'it is the next' when 1 then 'one message is before it'
+                            when v_max + 1 then format('more than %s messages are before it', v_max)
+                            else format('%s messages are before it', v_before) end;
+    select coalesce(sum((c.targets #>> array[m.target_app, 'capacity'])::bigint), 0), coalesce(sum(h.held), 0)
+      into v_capacity, v_held
+      from integration.consumers c
+     cross join lateral (
+        select count(*) as held from integration.data_staging d
+         where d.target_app = m.target_app and d.status = 'processing' and d.claimed_by = c.incarnation) h
+     where c.lease_until > integration.clock() and integration.accepts(c.targets, m.target_app, m.record_type);
+    return query select
+        case when v_held >= v_capacity then 'busy' when v_before > 0 then 'queued' else 'ready' end,
+        case when v_held >= v_capacity then format('%s of %s busy; %s', case v_capacity when 1 then 'the only worker'
+                                                   else format('all %s workers', v_capacity) end,
+                                                   m.target_app || case v_capacity when 1 then ' is' else ' are' end,
+                                                       v_said)
+             when v_before > 0 then format('%s; %s of %s workers of %s are free', v_said, v_capacity - v_held,
+                 v_capacity, m.target_app)
+             else format('nothing holds it: %s, and %s of %s workers of %s are free', v_said, v_capacity - v_held,
+                 v_capacity, m.target_app) end,
+        null::text,
+        jsonb_build_object('before', v_before, 'workers', v_capacity, 'held', v_held);
+end $$;

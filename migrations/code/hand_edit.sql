@@ -1,0 +1,72 @@
+-- Editing rows by hand: legal edits are completed, illegal ones fail.
+
+-- AFTER UPDATE, for changes of status that were not made by claim or settle: those always change claimed_by, so the
+-- machine path never enters; nor does it leave what the other conditions ask for. Legal hand edits are completed
+-- (ownership cleared, fence moved, times set), illegal ones fail. AFTER and not BEFORE: a BEFORE trigger would lock
+-- each row once more and log that, for every message.
+-- SQLSTATEs: MQ003 for an illegal transition or an attempt that goes down.
+create or replace function integration.guard_hand_edit() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_ended   boolean := old.status in ('completed', 'failed', 'cancelled');
+    v_waits   boolean := new.status in ('pending', 'scheduled');
+    v_revived boolean := v_ended and v_waits;
+    v_owned   boolean := new.claimed_by is not null and new.status <> 'processing';
+begin
+    if new.attempt < old.attempt then
+        raise exception 'message %: attempt cannot go down from % to %', old.id, old.attempt, new.attempt
+            using errcode = 'MQ003', hint = 'the attempt is the fence against late workers; leave it as it is';
+    end if;
+    if not (case old.status
+            when 'pending' then true
+            when 'processing' then true
+            when 'scheduled' then new.status <> 'processing'
+            when 'failed' then v_waits or new.status in ('completed', 'cancelled')
+            when 'cancelled' then v_waits
+            -- A failure reported after completion (retry_count raised) comes from a worker that lost its claim.
+            when 'completed' then v_waits and new.retry_count = old.retry_count
+        end) then
+        raise exception 'message %: % cannot become %', old.id, old.status, new.status
+            using errcode = 'MQ003', hint = case old.status
+                when 'scheduled' then 'make it pending first; a consumer claims it then'
+                when 'completed' then 'a completed message can only be put back: set status = ''pending'', or '
+                    'select integration.redrive(id)'
+                else 'put it back with status = ''pending'', or select integration.redrive(id)' end;
+    end if;
+    if v_owned or v_revived
+        or (new.status = 'completed' and new.processed_at is null)
+        or (new.status <> 'scheduled' and new.available_at is not null)
+        or (new.status = 'pending' and not new.requeued)
+        or new.updated_at = old.updated_at
+    then
+        update integration.data_staging d
+           set claimed_by = case when new.status = 'processing' then d.claimed_by end,
+               lease_until = case when new.status = 'processing' then d.lease_until end,
+               attempt = d.attempt + (v_owned or v_revived)::integer,
+               redrive_count = d.redrive_count + v_revived::integer,
+               requeued = d.requeued or v_waits,
+               retry_count = case when v_revived then 0 else d.retry_count end,
+               crash_count = case when v_revived then 0 else d.crash_count end,
+               processed_at = case when new.status = 'completed' then coalesce(d.processed_at, integration.clock())
+                                   when v_waits then null else d.processed_at end,
+               available_at = case when new.status = 'scheduled' then d.available_at end,
+               updated_at = integration.clock()
+         where d.id = new.id;
+    end if;
+    return null;
+end $$;
+
+create or replace trigger data_staging_hand_edit after update on integration.data_staging
+    for each row when (
+        old.status is distinct from new.status
+            -- What a transaction held is completed under a new attempt.
+            and (new.claimed_by is not distinct from old.claimed_by and new.attempt = old.attempt
+                or old.status in ('completed', 'failed', 'cancelled')
+                -- Edits that changed the owner as well, and left behind what no claim or settle leaves.
+                or old.status = 'scheduled' and new.status = 'processing'
+                or new.status = 'completed' and new.processed_at is null
+                or new.status <> 'scheduled' and new.available_at is not null
+                or new.status = 'pending' and not new.requeued
+                or new.status <> 'processing' and (new.claimed_by is not null or new.lease_until is not null))
+        or new.attempt < old.attempt)
+    execute function integration.guard_hand_edit();

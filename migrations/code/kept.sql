@@ -1,0 +1,3 @@
+-- Signatures that no program of this version calls any more, kept for those of the last one, which run beside it while
+-- the fleet is renewed. Each begins with a line "-- Until 1.4" that names the version in which it is to be removed, and
+-- calls what took its place. Nothing is kept at present.

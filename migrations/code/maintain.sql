@@ -1,0 +1,151 @@
+-- Maintenance. Every consumer process offers to do it, one does; "doorbell maintain" and integration.maintain() do it
+-- where no consumer runs. All of it may run anywhere, at any time, any number of times, and by any role that may use
+-- the schema: it does what settings and targets say, and nothing else.
+
+-- Whether the caller does the maintenance now, for p_lease_ms from now: it does already, or nobody does.
+-- Locks: the one row of maintenance, when it changes.
+create or replace function integration.lead(p_name text, p_lease_ms bigint) returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v     integration.maintenance;
+    v_now timestamptz := integration.clock();
+begin
+    select * into v from integration.maintenance;
+    if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
+        return true;
+    end if;
+    if v.leader <> p_name and v.leads_until > v_now then
+        return false;
+    end if;
+    update integration.maintenance m
+       set leader = p_name, leads_until = v_now + p_lease_ms * interval '1 ms'
+     where m.leader = p_name or m.leads_until is null or m.leads_until <= v_now;
+    return found;
+end $$;
+
+-- Leaves the maintenance to whoever asks next, if the caller does it.
+-- Locks: the row of maintenance.
+create or replace function integration.step_down(p_name text) returns void
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    update integration.maintenance m set leads_until = null, leader = null where m.leader = p_name
+$$;
+
+-- Notes that a round of archiving, purging and partitions came to its end.
+create or replace function integration.note_cleaned() returns void
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    update integration.maintenance set cleaned_at = integration.clock()
+$$;
+
+-- Whether it is time to compare the counters with the table, once a day; if so, it is the caller who does. Noted
+-- beforehand, in a transaction of its own, so that a comparison that takes too long is not begun again and again.
+create or replace function integration.check_is_due() returns boolean
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update integration.maintenance m set checked_at = integration.clock()
+     where m.checked_at is null or m.checked_at <= integration.clock() - interval '1 day';
+    return found;
+end $$;
+
+-- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers
+-- through. Returns how many messages were rescued and promoted.
+create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_targets text[];
+begin
+    rescued := integration.rescue();
+    with recursive due as (
+        (select d.target_app from integration.data_staging d where d.status = 'scheduled' order by d.target_app limit 1)
+        union all
+        select (select d.target_app from integration.data_staging d
+                 where d.status = 'scheduled' and d.target_app > due.target_app order by d.target_app limit 1)
+          from due where due.target_app is not null)
+    select array_agg(x.target_app) into v_targets
+      from (select due.target_app from due where due.target_app is not null
+            union select coalesce(t.target_app, b.breaker_key) from integration.breakers b
+              left join integration.targets t on t.breaker_key = b.breaker_key where b.state = 'open') x;
+    promoted := integration.promote(coalesce(v_targets, '{}'));
+end $$;
+
+-- One round of all of it in one transaction, for schedulers in the database: bounded, call it every minute.
+-- Locks: as the functions it calls; none is waited for longer than 50 ms.
+create or replace function integration.maintain(
+    out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
+    out expired integer, out partitions_created integer, out partitions_dropped integer
+)
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_after bigint := 0;
+    v_step  record;
+begin
+    select r.rescued, r.promoted into rescued, promoted from integration.rescue_and_promote() r;
+    folded := integration.fold();
+    archived := 0;
+    purged := 0;
+    for i in 1 .. 50 loop
+        select * into v_step from integration.retire(v_after);
+        archived := archived + v_step.archived;
+        purged := purged + v_step.purged;
+        v_after := v_step.last_id;
+        exit when v_after is null;
+    end loop;
+    expired := integration.purge_expired(10000);
+    partitions_created := integration.ensure_partitions();
+    select d.dropped into partitions_dropped from integration.drop_old_partitions() d;
+    perform integration.note_cleaned();
+end $$;
+
+-- What a round of maintenance would do now, changing nothing: one line per kind of work and target or table. Reads
+-- every message that is old enough to be looked at, so it takes as long as they are many.
+create or replace function integration.maintenance_due() returns table (task text, object text, count bigint)
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
+    select d.task, d.object, d.count
+      from (select 1 as at, 'rescue' as task, m.target_app as object, count(*) as count
+              from integration.data_staging m
+             where m.status = 'processing'
+               and case
+                       when m.lease_until is not null then m.lease_until < integration.clock()
+                       when m.claimed_by is not null then not exists (
+                           select from integration.consumers c
+                            where c.incarnation = m.claimed_by and c.lease_until >= integration.clock())
+                       else m.updated_at < integration.clock() - (
+                           select t.foreign_lease from integration.targets t where t.target_app = m.target_app)
+                   end
+             group by m.target_app
+            union all
+            select 2, 'promote' as task, m.target_app, count(*) from integration.data_staging m
+             where m.status = 'scheduled' and m.available_at <= integration.clock() group by m.target_app
+            union all
+            select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
+            union all
+            select 4, case r.verb when 'archived' then 'archive' else 'purge' end || ' ' || r.status, r.target_app,
+                count(*)
+              from integration.retention r
+              join integration.data_staging m on m.target_app = r.target_app and m.status = r.status
+               -- Once for all of them, for the BRIN index.
+               and m.created_at <= (select integration.clock() - min(x.keep) from integration.retention x)
+               and case m.status when 'completed' then coalesce(m.processed_at, m.updated_at)
+                   else m.updated_at end <= integration.clock() - r.keep
+             group by r.verb, r.status, r.target_app
+            union all
+            select 5, 'purge' as task, 'dedup_keys' as object, count(*) from integration.dedup_keys k
+                where k.expires_at <= integration.clock()
+            union all
+            select 6, 'purge' as task, 'traffic' as object, count(*)
+              from integration.traffic t, integration.settings s
+                  where t.minute < integration.clock() - s.traffic_retention
+            union all
+            select 6, 'purge' as task, 'outcomes' as object, count(*)
+              from integration.outcomes o, integration.settings s
+                  where o.created_at < integration.clock() - s.traffic_retention
+            union all
+            select 7, 'drop partition' as task, o.name, 1 from integration.old_partitions o
+            union all
+            select 8, 'create partition' as task, p.name, 1
+              from (select x.parent || to_char((date_trunc('month', integration.clock(),
+                  'UTC') + make_interval(months => i)) at time zone 'UTC', '"_"YYYYMM') as name
+                      from (values ('audit_log'), ('data_staging_archive')) x (parent), generate_series(0, 3) i) p
+             where to_regclass('integration.' || p.name) is null) d
+     where d.count > 0
+     order by d.at, d.object
+$$;

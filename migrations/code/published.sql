@@ -1,0 +1,138 @@
+-- What happens to every statement that publishes, in its own transaction: it is checked, counted and rung for.
+
+-- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; the counting; and the
+-- dedup keys of plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT. Nearly every statement
+-- publishes rows that are alike; those are counted by the cheapest statements there are, because a plan with an
+-- aggregate and a sort costs a lone message more than all the rest of this function.
+-- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken.
+create or replace function integration.on_published() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_pending   integer;
+    v_scheduled integer;
+    v_source    text;
+    v_target    text;
+    v_status    text;
+    v_key       text;
+    v_alike     boolean := false;
+    v_keys      boolean;
+    v_rung      text;
+    v_since     timestamptz;
+    v_later     boolean := false;
+begin
+    select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
+      into v_source, v_target, v_status, v_key, v_since from published p limit 1;
+    if v_target is null then
+        return null;
+    end if;
+    -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement,
+    -- seeing that it is nothing once the variables are known.
+    if v_status in ('pending', 'scheduled') then
+        v_alike := char_length(v_target) between 1 and 50 and char_length(v_source) between 1 and 50 and not exists (
+            select from published p
+             where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
+                or (p.dedup_key is null) <> (v_key is null)
+                or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
+                or char_length(p.record_type) not between 1 and 50 or char_length(p.ordering_key) not between 1 and 200
+                or char_length(p.dedup_key) not between 1 and 200 or p.max_retries < 0);
+    end if;
+    if not v_alike then
+        perform integration.check_published(to_jsonb(p))
+           from (select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries
+               from published p) p;
+    end if;
+    v_keys := v_key is not null;
+    if not v_alike then
+        v_keys := exists (select from published p where p.dedup_key is not null);
+    end if;
+    if v_keys then
+        perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
+           from published p where p.dedup_key is not null;
+    end if;
+    if v_alike then
+        insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+        select integration.clock(), v_since, case v_status when 'pending' then c.messages end,
+               case v_status when 'scheduled' then c.messages end, c.messages, v_target, 'published', v_source
+          from (select count(*) as messages from published) c;
+        if v_status = 'pending' then
+            perform integration.ring(v_target);
+        else
+            perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+        end if;
+        return null;
+    end if;
+    -- Counting names the targets and what is there for them, so it is the loop over them, too.
+    for v_pending, v_scheduled, v_target in
+        insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
+                                        messages, target_app, action, source_app)
+        select integration.clock(), g.created_at, case g.status when 'pending' then g.messages end,
+               case g.status when 'scheduled' then g.messages end, case g.status when 'processing' then g.messages end,
+               case g.status when 'completed' then g.messages end, case g.status when 'failed' then g.messages end,
+               case g.status when 'cancelled' then g.messages end, g.messages, g.target_app, 'published', g.source_app
+          from (select p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at) as created_at,
+              count(*) as messages
+                  from published p group by p.target_app, p.source_app, p.status,
+                      integration.ten_minutes(p.created_at)) g
+         order by g.target_app
+        returning pending, scheduled, target_app
+    loop
+        if v_pending is not null and v_target is distinct from v_rung then
+            perform integration.ring(v_target);
+            v_rung := v_target;
+        end if;
+        v_later := v_later or v_scheduled is not null;
+    end loop;
+    if v_later then
+        perform integration.ring_due(s.target_app, s.due)
+           from (select p.target_app, min(p.available_at) as due from published p
+               where p.status = 'scheduled' group by p.target_app) s;
+    end if;
+    return null;
+end $$;
+
+-- What every message must satisfy and no check constraint says, for a reason given in 0001: names of 1 to 50
+-- characters, keys of 1 to 200, no negative number of retries. SQLSTATEs: 23514 with the column as the constraint's
+-- name.
+create or replace function integration.check_published(p_message jsonb) returns void
+    language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_column text;
+    v_most   integer;
+    v_length integer;
+begin
+    for v_column, v_most in values
+        ('source_app', 50), ('target_app', 50), ('record_type', 50), ('ordering_key', 200), ('dedup_key', 200)
+    loop
+        v_length := char_length(p_message ->> v_column);
+        if v_length not between 1 and v_most then
+            raise exception '% has % characters; 1 to % are allowed: "%"', v_column, v_length, v_most,
+                left(p_message ->> v_column, 60)
+                using errcode = 'check_violation', column = v_column, constraint = v_column;
+        end if;
+    end loop;
+    if (p_message ->> 'max_retries')::integer < 0 then
+        raise exception 'max_retries is %; it cannot be negative', p_message ->> 'max_retries'
+            using errcode = 'check_violation', column = 'max_retries', constraint = 'max_retries';
+    end if;
+end $$;
+
+-- The ten minutes a time belongs to: what error rates are counted by.
+create or replace function integration.ten_minutes(p_at timestamptz) returns timestamptz
+    language sql immutable parallel safe as $$
+    select date_bin('10 min', p_at, '2000-01-01 00:00:00 UTC')
+$$;
+
+create or replace trigger data_staging_published after insert on integration.data_staging
+    referencing new table as published
+    for each statement execute function integration.on_published();
+
+-- AFTER INSERT, level 'all' only.
+create or replace function integration.audit_published() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into integration.audit_log
+        (staging_id, app_name, action, source_app, target_app, record_type, attempt, new_status)
+    select p.id, integration.actor(), 'published', p.source_app, p.target_app, p.record_type, p.attempt, p.status
+      from published p;
+    return null;
+end $$;

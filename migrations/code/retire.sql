@@ -1,0 +1,111 @@
+-- What keeps the tables small: archiving and purging what has ended.
+
+-- How long messages that have ended stay, and what happens then, for every target and status that has any (by the
+-- counters). Failed and cancelled ones stay for failed_retention.
+create or replace view integration.retention as
+    select c.target_app, c.status, c.messages,
+           case when c.status <> 'completed' then coalesce(t.failed_retention, s.failed_retention)
+                -- complete() has done that already; what is left was completed by plain SQL.
+                when t.on_complete in ('archive', 'delete') then interval '0'
+                else coalesce(t.completed_retention, s.completed_retention) end as keep,
+           case when c.status = 'completed' and coalesce(t.on_complete, 'keep') <> 'delete' then 'archived'
+               else 'purged' end as verb
+      from integration.current_counters c
+     cross join integration.settings s
+      left join integration.targets t on t.target_app = c.target_app
+     where c.status in ('completed', 'failed', 'cancelled') and c.messages > 0;
+
+-- Archives and purges what has been kept long enough among the p_limit messages after p_after, in the order of their
+-- ids, and says where to go on: last_id, or null when the rest is too young (ids and created_at grow together; who
+-- writes old times into new rows waits until the rows before them are old, too). Callers begin at 0. No index serves
+-- this: an entry per completed message would cost 75 bytes of WAL each (14 % of completing), walking the primary key
+-- costs only what is found there.
+-- Locks: the rows, SKIP LOCKED: never waits, and what somebody holds is left for the next time.
+create or replace function integration.retire(
+    p_after bigint default 0, p_limit integer default 1000,
+    out archived integer, out purged integer, out last_id bigint
+)
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set jit = off set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    v_now     timestamptz := integration.clock();
+    v_verb    text := current_setting('integration.verb', true);
+    v_old     timestamptz;
+    v_ids     bigint[];
+    v_archive bigint[];
+    v_purge   bigint[];
+begin
+    archived := 0;
+    purged := 0;
+    select v_now - min(r.keep) into v_old from integration.retention r;
+    if v_old is null then
+        return;
+    end if;
+    select array_agg(w.id), case when count(*) = p_limit and bool_or(w.created_at <= v_old) then max(w.id) end
+      into v_ids, last_id
+      from (select d.id, d.created_at from integration.data_staging d
+          where d.id > p_after order by d.id limit p_limit) w;
+    with rules as materialized (select * from integration.retention),
+    due as (
+        select d.id, r.verb
+          from integration.data_staging d
+          join rules r on r.target_app = d.target_app and r.status = d.status
+         where d.id = any (v_ids)
+           and case d.status when 'completed' then coalesce(d.processed_at, d.updated_at)
+               else d.updated_at end <= v_now - r.keep
+           for no key update of d skip locked)
+    select array_agg(u.id) filter (where u.verb = 'archived'), array_agg(u.id) filter (where u.verb = 'purged')
+      into v_archive, v_purge from due u;
+    if v_archive is not null then
+        perform set_config('integration.verb', 'archived', true);
+        with gone as (delete from integration.data_staging d where d.id = any (v_archive) returning d.*)
+        insert into integration.data_staging_archive select * from gone;
+        get diagnostics archived = row_count;
+    end if;
+    if v_purge is not null then
+        perform set_config('integration.verb', 'purged', true);
+        delete from integration.data_staging d where d.id = any (v_purge);
+        get diagnostics purged = row_count;
+    end if;
+    perform set_config('integration.verb', coalesce(v_verb, ''), true);
+end $$;
+
+-- Deletes up to p_limit dedup keys whose window is over, up to p_limit rows of traffic and outcomes past
+-- traffic_retention, and up to p_limit rows past retention that fell into a default partition. Returns how many rows;
+-- callers repeat while there are any.
+-- Locks: the rows, SKIP LOCKED.
+create or replace function integration.purge_expired(p_limit integer default 1000) returns integer
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+    v_now   timestamptz := integration.clock();
+    s       integration.settings;
+    v_count integer;
+    v_all   integer := 0;
+begin
+    select * into s from integration.settings;
+    delete from integration.dedup_keys k
+     where k.ctid = any (array(select x.ctid from integration.dedup_keys x
+         where x.expires_at <= v_now limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    v_all := v_all + v_count;
+    delete from integration.traffic t
+     where t.ctid = any (array(select x.ctid from integration.traffic x
+         where x.minute < v_now - s.traffic_retention limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    v_all := v_all + v_count;
+    delete from integration.outcomes o
+     where o.ctid = any (array(select x.ctid from integration.outcomes x
+         where x.created_at < v_now - s.traffic_retention limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    v_all := v_all + v_count;
+    delete from integration.audit_log_default a
+     where a.ctid = any (array(select x.ctid from integration.audit_log_default x
+         where x.created_at < v_now - s.audit_retention limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    v_all := v_all + v_count;
+    delete from integration.data_staging_archive_default a
+     where a.ctid = any (array(select x.ctid from integration.data_staging_archive_default x
+         where x.processed_at < v_now - s.archive_retention limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_all + v_count;
+end $$;

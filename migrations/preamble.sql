@@ -1,0 +1,22 @@
+-- What the schema is made, compared and repaired under, whatever the database or the role was set to.
+set transaction isolation level read committed;
+set local search_path = pg_catalog, pg_temp;
+set local standard_conforming_strings = on;
+set local backslash_quote = safe_encoding;
+set local escape_string_warning = on;
+set local array_nulls = on;
+set local transform_null_equals = off;
+set local timezone = 'UTC';
+set local datestyle = 'ISO, YMD';
+set local intervalstyle = postgres;
+set local extra_float_digits = 1;
+set local quote_all_identifiers = off;
+set local row_security = off;
+set local check_function_bodies = off;
+set local default_tablespace = '';
+set local default_table_access_method = heap;
+set local statement_timeout = 0;
+set local lock_timeout = 0;
+set local idle_in_transaction_session_timeout = 0;
+set local client_min_messages = warning;
+set local jit = off;

@@ -1,0 +1,57 @@
+//! What every part of one consumer may use and none may change.
+
+use std::sync::Arc;
+
+use super::{allowance::Allowance, config::ConsumerConfig, pulse::Pulse};
+use crate::{
+    error::Result,
+    handler::Registry,
+    message::{Delivery, Found},
+    process::Process,
+    store::{ClaimRequest, Store},
+    telemetry::Processing,
+};
+
+pub(super) struct Context {
+    pub(super) store: Store,
+    pub(super) target: String,
+    pub(super) config: ConsumerConfig,
+    pub(super) registry: Registry,
+    pub(super) process: Arc<Process>,
+    pub(super) allowance: Allowance,
+    pub(super) pulse: Pulse,
+}
+
+impl Context {
+    pub(super) fn request<'a>(&'a self, owner: &'a Arc<str>) -> ClaimRequest<'a> {
+        ClaimRequest {
+            target: &self.target,
+            owner,
+            record_types: self.config.record_types.as_deref(),
+            except_types: None,
+            bytes_max: i64::try_from(self.config.claim_bytes_max).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Runs a claim, for telemetry. `count`: how many messages it brought.
+    pub(super) async fn claiming<T>(
+        &self,
+        found: Found,
+        claim: impl Future<Output = Result<T>>,
+        count: impl FnOnce(&T) -> usize,
+    ) -> Result<T> {
+        self.store.telemetry().claiming(&self.target, found, claim, count).await
+    }
+
+    /// Begins to run a handler, for telemetry.
+    pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
+        let record_type = self.registry.label(&delivery.record_type);
+        self.store.telemetry().processing(&self.target, record_type, delivery)
+    }
+
+    /// Runs the commit that settles messages of transactional handlers, for telemetry.
+    pub(super) async fn committing(&self, messages: usize, commit: impl Future<Output = Result<()>>) -> Result<()> {
+        let settle = async { commit.await.map(|()| 0) };
+        self.store.telemetry().settling(&self.target, messages, settle).await.map(drop)
+    }
+}

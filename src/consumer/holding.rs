@@ -1,0 +1,229 @@
+//! Whether the next messages are held or leased, and how many one transaction may hold.
+//!
+//! Where messages are held, those of other record types are leased: looked for whenever nothing is left to hold. What
+//! could not be held is leased next, which is where failures are counted.
+
+use std::time::Duration;
+
+use super::{
+    config::ConsumerConfig,
+    held_batch::HeldBatch,
+    looking::{Exhausted, Look, NextLook},
+};
+use crate::message::Found;
+
+/// Batches in flight at a time, each on a connection of its own: one is handled while the next one is fetched.
+const BATCHES_MAX: usize = 3;
+
+/// A process that has just started uses leases: long enough to have rescued from the one before it, which may have died
+/// of what this one would hold next. Without that, a message could kill one fresh process after the other, and none
+/// would live to say so.
+const LEASES_FIRST: Duration = Duration::from_secs(3);
+
+/// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
+const FIRST: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Holding {
+    /// The longest that a transaction may last; `None`: nothing is held.
+    cap: Option<Duration>,
+    batch_max: usize,
+    batches_max: usize,
+    /// How many messages the next transaction may hold.
+    limit: usize,
+    next: NextLook,
+    /// What the last look that held says for parking.
+    exhausted: Option<Exhausted>,
+}
+
+/// What to look for once a batch has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Nothing,
+    Look(Found),
+    /// Unless there is another reason.
+    AlsoLook(Found),
+    /// From the beginning: what the batch took is free again, and no bell says so.
+    LookAgain(Found),
+}
+
+impl Holding {
+    pub(super) fn new(config: &ConsumerConfig) -> Self {
+        Self {
+            cap: config.in_transaction,
+            batch_max: config.tx_batch,
+            batches_max: BATCHES_MAX.min(config.concurrency),
+            limit: FIRST.min(config.tx_batch),
+            next: NextLook::Held,
+            exhausted: None,
+        }
+    }
+
+    /// What the next look is for, in a process of this age.
+    pub(super) fn next_look(&self, age: Duration) -> NextLook {
+        match self.next {
+            NextLook::Held if self.cap.is_none() || age < LEASES_FIRST => NextLook::Leased,
+            next => next,
+        }
+    }
+
+    /// How many messages one more batch may hold, beside so many others, and for how long.
+    pub(super) fn batch(&self, batches: usize) -> Option<(usize, Duration)> {
+        self.cap.filter(|_| batches < self.batches_max).map(|cap| (self.limit, cap))
+    }
+
+    /// A look has found what its batch holds: more of the same while batches come full.
+    pub(super) fn looked(&mut self, exhausted: Exhausted) {
+        self.exhausted = Some(exhausted);
+    }
+
+    /// A look for leases took so many.
+    pub(super) fn leased(&mut self, look: &Look, took: usize) {
+        self.next = match (self.next, look.next()) {
+            (NextLook::Refused(left), NextLook::Refused(_)) if left > took && took > 0 => {
+                NextLook::Refused(left - took)
+            }
+            (NextLook::Refused(_), NextLook::Refused(_)) | (NextLook::Others, NextLook::Others) => NextLook::Held,
+            // A batch has ended meanwhile, and wants another look.
+            (next, _) => next,
+        };
+    }
+
+    /// What a look for leases that took all there was says for parking, together with the one before it that held.
+    pub(super) fn exhausted(&mut self, look: &Look, exhausted: Exhausted) -> Exhausted {
+        let held = self.exhausted.take_if(|_| look.next() == NextLook::Others);
+        held.map_or(exhausted, |held| exhausted.and(held))
+    }
+
+    pub(super) fn ended(&mut self, batch: &HeldBatch) -> Then {
+        let HeldBatch { look, limit, took, completed, refused, duration } = batch;
+        if *refused {
+            self.limit = (self.limit / 2).max(1);
+            self.next = NextLook::Refused((*took).max(1));
+            // One from the beginning may not even have been made.
+            let again = *took > 0 || look.is_everywhere();
+            return if again { Then::LookAgain(look.why()) } else { Then::Look(look.why()) };
+        }
+        if *completed > 0 {
+            let each = *duration / *completed as u32;
+            let cap = self.cap.unwrap_or_default();
+            // Half of the cap, so that a batch of average messages stays below it.
+            let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
+            self.limit = (self.limit * 2).min(fits).clamp(1, self.batch_max);
+        }
+        if completed < took {
+            // The cap came first.
+            Then::LookAgain(Found::Drain)
+        } else if took < limit {
+            self.next = NextLook::Others;
+            Then::AlsoLook(if *took > 0 { Found::Drain } else { look.why() })
+        } else {
+            Then::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::places::Start;
+
+    const OLD: Duration = LEASES_FIRST;
+
+    fn holding(tx_batch: usize) -> Holding {
+        let in_transaction = Some(Duration::from_secs(1));
+        Holding::new(&ConsumerConfig { tx_batch, in_transaction, ..ConsumerConfig::default() })
+    }
+
+    fn look(next: NextLook) -> Look {
+        Look::for_a_bell(next, Start::Places)
+    }
+
+    fn batch(limit: usize, took: usize, completed: usize) -> HeldBatch {
+        let look = look(NextLook::Held);
+        HeldBatch { look, limit, took, completed, refused: false, duration: Duration::from_millis(1) }
+    }
+
+    #[test]
+    fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
+        let holding = holding(100);
+        assert_eq!(holding.next_look(LEASES_FIRST / 2), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST), NextLook::Held);
+        assert_eq!(Holding::new(&ConsumerConfig::default()).next_look(OLD), NextLook::Leased);
+    }
+
+    #[test]
+    fn when_nothing_is_left_to_hold_other_messages_are_leased_once() {
+        let mut holding = holding(100);
+        assert_eq!(holding.ended(&batch(16, 16, 16)), Then::Nothing);
+        assert_eq!(holding.ended(&batch(16, 3, 3)), Then::AlsoLook(Found::Drain));
+        assert_eq!(holding.next_look(OLD), NextLook::Others);
+        holding.leased(&look(NextLook::Others), 0);
+        assert_eq!(holding.next_look(OLD), NextLook::Held);
+        assert_eq!(holding.ended(&batch(16, 0, 0)), Then::AlsoLook(Found::Bell));
+    }
+
+    #[test]
+    fn a_batch_that_was_rolled_back_is_leased_until_so_many_were_taken() {
+        let mut holding = holding(100);
+        let refused = HeldBatch { refused: true, ..batch(16, 5, 0) };
+        assert_eq!(holding.ended(&refused), Then::LookAgain(Found::Bell));
+        for (took, next) in [(2, NextLook::Refused(3)), (1, NextLook::Refused(2)), (2, NextLook::Held)] {
+            holding.leased(&look(NextLook::Refused(5)), took);
+            assert_eq!(holding.next_look(OLD), next);
+        }
+    }
+
+    #[test]
+    fn a_target_that_does_not_allow_to_hold_is_leased_from_and_asked_again() {
+        let mut holding = holding(100);
+        let refused = HeldBatch { refused: true, ..batch(16, 0, 0) };
+        assert_eq!(holding.ended(&refused), Then::Look(Found::Bell));
+        let everywhere = HeldBatch { look: Look::for_a_bell(NextLook::Held, Start::Beginning), ..refused };
+        assert_eq!(holding.ended(&everywhere), Then::LookAgain(Found::Bell), "such a look is still to be made");
+        holding.leased(&look(NextLook::Refused(1)), 0);
+        assert_eq!(holding.next_look(OLD), NextLook::Held);
+    }
+
+    #[test]
+    fn a_rolled_back_batch_is_not_forgotten_for_a_look_that_was_under_way() {
+        let mut holding = holding(100);
+        holding.ended(&HeldBatch { refused: true, ..batch(16, 5, 0) });
+        holding.leased(&look(NextLook::Others), 7);
+        assert_eq!(holding.next_look(OLD), NextLook::Refused(5));
+    }
+
+    #[test]
+    fn batches_grow_while_they_fit_into_half_of_the_cap_and_shrink_when_they_are_rolled_back() {
+        let mut holding = holding(100);
+        let limits: Vec<usize> = (0..4)
+            .map(|_| {
+                let (limit, _) = holding.batch(0).unwrap();
+                holding.ended(&batch(limit, limit, limit));
+                limit
+            })
+            .collect();
+        assert_eq!(limits, [16, 32, 64, 100]);
+        holding.ended(&HeldBatch { duration: Duration::from_millis(500), ..batch(100, 10, 10) });
+        assert_eq!(holding.batch(0), Some((10, Duration::from_secs(1))));
+        holding.ended(&HeldBatch { refused: true, ..batch(10, 10, 0) });
+        assert_eq!(holding.batch(BATCHES_MAX - 1), Some((5, Duration::from_secs(1))));
+        assert_eq!(holding.batch(BATCHES_MAX), None);
+    }
+
+    #[test]
+    fn what_the_cap_left_unbegun_is_looked_for_from_the_beginning() {
+        assert_eq!(holding(100).ended(&batch(16, 16, 9)), Then::LookAgain(Found::Drain));
+    }
+
+    #[test]
+    fn the_queue_is_exhausted_when_both_ways_are() {
+        let mut holding = holding(100);
+        let held = Exhausted { nothing: false, why: Found::Bell, everywhere: true, oldest_xid: 4 };
+        let others = Exhausted { nothing: true, why: Found::Drain, everywhere: true, oldest_xid: 5 };
+        holding.looked(held);
+        assert_eq!(holding.exhausted(&look(NextLook::Refused(1)), others), others);
+        assert_eq!(holding.exhausted(&look(NextLook::Others), others), others.and(held));
+        assert_eq!(holding.exhausted(&look(NextLook::Others), others), others, "said once");
+    }
+}

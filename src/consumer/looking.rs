@@ -1,0 +1,415 @@
+//! Why, where and when to look into the table.
+//!
+//! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all
+//! others. What could not be held is leased once, and is looked for where the held ones are.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::places::{Observed, Places, Start};
+use crate::{
+    error::Error,
+    message::{Found, MessageId},
+    outage::Outage,
+    store::Ranges,
+};
+
+const RETRY_BASE: Duration = Duration::from_millis(20);
+const RETRY_CAP: Duration = Duration::from_secs(2);
+
+/// Every so many full batches, one look begins with the lowest priority, so that none starves.
+const LOWEST_FIRST_EVERY: u32 = 16;
+
+/// The only owner of the reason to look.
+#[derive(Debug)]
+pub(super) struct Looking {
+    /// Why to look again, if at all.
+    why: Option<Found>,
+    /// When to look from the beginning, without another reason.
+    everywhere_at: Option<Instant>,
+    /// The target had a limit of messages in flight at the last look.
+    limited: bool,
+    outage: Outage,
+    /// How long the next look waits, after one that failed.
+    pause: Option<Duration>,
+    leased: Way,
+    held: Way,
+    /// The places that the database has.
+    kept: Vec<(i32, SystemTime, MessageId)>,
+}
+
+/// One way through the queue.
+#[derive(Debug, Default)]
+struct Way {
+    places: Places,
+    /// The next look begins at the beginning.
+    everywhere: bool,
+    /// Full batches in a row.
+    full_batches: u32,
+}
+
+/// What the next look is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextLook {
+    /// Any message, to be leased: the mode is off, or not on yet.
+    Leased,
+    /// Messages to be held.
+    Held,
+    /// Messages that are not held, to be leased: other record types.
+    Others,
+    /// Any message, to be leased, so many: the target does not allow to hold, or a batch was rolled back and had so
+    /// many.
+    Refused(usize),
+}
+
+/// One look. It comes back with what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    why: Found,
+    next: NextLook,
+    start: Start,
+    lowest_first: bool,
+}
+
+impl Look {
+    pub(super) fn why(&self) -> Found {
+        self.why
+    }
+
+    /// What it is for.
+    pub(super) fn next(&self) -> NextLook {
+        self.next
+    }
+
+    /// Whether it misses nothing that is there.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.start == Start::Beginning
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_a_bell(next: NextLook, start: Start) -> Self {
+        Self { why: Found::Bell, next, start, lowest_first: false }
+    }
+}
+
+/// A look that took all there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exhausted {
+    /// Nothing at all was found.
+    pub(super) nothing: bool,
+    pub(super) why: Found,
+    /// It began at the beginning.
+    pub(super) everywhere: bool,
+    /// The oldest transaction running before the look.
+    pub(super) oldest_xid: i64,
+}
+
+impl Exhausted {
+    pub(super) fn new(look: &Look, observed: &Observed) -> Self {
+        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid());
+        Self { nothing, why: look.why, everywhere: look.is_everywhere(), oldest_xid }
+    }
+
+    /// Together with an earlier look for other messages.
+    pub(super) fn and(self, earlier: Self) -> Self {
+        Self {
+            nothing: self.nothing && earlier.nothing,
+            why: earlier.why,
+            everywhere: self.everywhere && earlier.everywhere,
+            oldest_xid: self.oldest_xid.min(earlier.oldest_xid),
+        }
+    }
+
+    /// Whether suspects are worth a look now. Also at the last one before parking: a rescue may have found nobody
+    /// parked to ring for.
+    pub(super) fn suspects_may_wait(&self) -> bool {
+        self.nothing && (self.why != Found::Drain || self.everywhere)
+    }
+}
+
+impl Looking {
+    /// Begins with the places that another consumer of the target has kept.
+    pub(super) fn new(target: &str, places: Places) -> Self {
+        let outage = Outage::new("claiming failed; trying again until it works", "claiming again");
+        Self {
+            // Register before looking, then look: what was there before the bell hung must be found.
+            why: Some(Found::Sweep),
+            everywhere_at: None,
+            limited: false,
+            outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
+            pause: None,
+            leased: Way { places, ..Way::default() },
+            held: Way::default(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// There is a reason to look.
+    pub(super) fn look(&mut self, why: Found) {
+        self.why = Some(why);
+    }
+
+    /// The same, where another reason goes before.
+    pub(super) fn also_look(&mut self, why: Found) {
+        self.why = self.why.or(Some(why));
+    }
+
+    /// Looks at everything that there is next.
+    pub(super) fn look_everywhere(&mut self, why: Found) {
+        self.also_look(why);
+        (self.leased.everywhere, self.held.everywhere) = (true, true);
+        self.everywhere_at = None;
+    }
+
+    /// The same, as soon as such a look costs little of the time.
+    pub(super) fn look_everywhere_soon(&mut self, now: Instant) {
+        self.everywhere_at = Some(now + self.everywhere_in());
+    }
+
+    /// What a look took is free again, perhaps behind where looks begin now.
+    pub(super) fn look_again(&mut self, look: &Look, why: Found) {
+        self.look(why);
+        self.way(look.next).everywhere = true;
+    }
+
+    /// A message of the target has left. If that has a limit, there is room again, and no bell for it.
+    pub(super) fn room_again(&mut self) {
+        if self.limited {
+            self.also_look(Found::Drain);
+        }
+    }
+
+    /// After anything that may have been a failover: where it went on, the same ids may be other messages.
+    pub(super) fn forget_places(&mut self) {
+        (self.leased.places, self.held.places) = Default::default();
+    }
+
+    /// Under a new owner.
+    pub(super) fn start_over(&mut self) {
+        self.pause = None;
+        self.forget_places();
+        self.look(Found::Sweep);
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.why.is_some()
+    }
+
+    /// When to look from the beginning, if nothing comes before.
+    pub(super) fn everywhere_at(&self) -> Option<Instant> {
+        self.everywhere_at
+    }
+
+    /// How long a look from the beginning should wait, so that such looks take little of the time.
+    pub(super) fn everywhere_in(&self) -> Duration {
+        self.leased.places.full_in()
+    }
+
+    /// How long the look that has begun is to wait.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        self.pause.take()
+    }
+
+    /// Begins a look, where there is a reason, and says where: `None`, everything, in the usual order. `settling`: it
+    /// must not miss late commits.
+    pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
+        let why = self.why.take()?;
+        let way = self.way(next);
+        let start = match way.places.start() {
+            _ if std::mem::take(&mut way.everywhere) => Start::Beginning,
+            Start::Last if settling => Start::Places,
+            start => start,
+        };
+        let lowest_first = way.full_batches >= LOWEST_FIRST_EVERY;
+        let ranges = way.places.ranges(start, lowest_first);
+        let start = if ranges.is_none() { Start::Beginning } else { start };
+        Some((Look { why, next, start, lowest_first }, ranges))
+    }
+
+    /// Learns what a look saw. `full`: there may be more, and it is looked for.
+    pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
+        self.outage.over();
+        self.limited = observed.is_limited();
+        let way = self.way(look.next);
+        way.places.looked(look.start, look.lowest_first, !full, observed);
+        if look.is_everywhere() {
+            way.places.looked_everywhere(took);
+        }
+        way.full_batches = if full && !look.lowest_first { way.full_batches + 1 } else { 0 };
+        if full {
+            self.look(Found::Drain);
+        }
+    }
+
+    /// A look failed: once more.
+    pub(super) fn failed(&mut self, look: &Look, error: &Error) {
+        self.pause = Some(self.outage.failed(error));
+        // It may be another server when it is back.
+        self.forget_places();
+        self.look(look.why);
+    }
+
+    /// The places that the next consumer is to begin with, where they are not what the database has already.
+    pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
+        let places = self.leased.places.kept();
+        if places.is_empty() || places == self.kept {
+            return None;
+        }
+        self.kept.clone_from(&places);
+        Some(places)
+    }
+
+    fn way(&mut self, next: NextLook) -> &mut Way {
+        match next {
+            NextLook::Leased | NextLook::Others => &mut self.leased,
+            NextLook::Held | NextLook::Refused(_) => &mut self.held,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn looking() -> Looking {
+        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
+    }
+
+    fn begin(looking: &mut Looking, next: NextLook) -> Look {
+        looking.begin(next, false).unwrap().0
+    }
+
+    fn saw(looking: &mut Looking, look: &Look, full: bool) {
+        looking.looked(look, &Observed::nothing(), full, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_reason_is_used_once_and_the_first_look_needs_none() {
+        let mut looking = looking();
+        assert_eq!(begin(&mut looking, NextLook::Leased).why(), Found::Sweep);
+        assert_eq!(looking.begin(NextLook::Leased, false), None);
+        looking.look(Found::Bell);
+        looking.also_look(Found::Drain);
+        assert_eq!(begin(&mut looking, NextLook::Leased).why(), Found::Bell);
+    }
+
+    #[test]
+    fn looks_begin_at_the_kept_places_and_where_there_are_none_at_the_beginning() {
+        let mut looking = looking();
+        let (look, ranges) = looking.begin(NextLook::Leased, false).unwrap();
+        assert!(!look.is_everywhere());
+        assert_eq!(ranges.unwrap().after_ids, [0, 7, 0]);
+        looking.look(Found::Bell);
+        let (look, ranges) = looking.begin(NextLook::Held, false).unwrap();
+        assert!(look.is_everywhere() && ranges.is_none());
+    }
+
+    #[test]
+    fn looking_everywhere_means_both_ways_once_each() {
+        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]));
+        looking.held.places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        looking.look_everywhere(Found::Sweep);
+        for (next, everywhere) in
+            [(NextLook::Held, true), (NextLook::Others, true), (NextLook::Held, false), (NextLook::Leased, false)]
+        {
+            looking.look(Found::Drain);
+            assert_eq!(begin(&mut looking, next).is_everywhere(), everywhere, "{next:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_held_is_leased_where_it_was_looked_for() {
+        let mut looking = looking();
+        looking.held.places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        let held = begin(&mut looking, NextLook::Held);
+        looking.look_again(&held, held.why());
+        let leased = begin(&mut looking, NextLook::Refused(3));
+        assert!(leased.is_everywhere());
+        looking.look(Found::Drain);
+        assert!(!begin(&mut looking, NextLook::Refused(3)).is_everywhere());
+    }
+
+    #[test]
+    fn after_many_full_batches_one_look_begins_with_the_lowest_priority() {
+        let mut looking = looking();
+        let mut lowest_first = Vec::new();
+        for n in 0..2 * (LOWEST_FIRST_EVERY + 1) {
+            let look = begin(&mut looking, NextLook::Leased);
+            saw(&mut looking, &look, true);
+            if look.lowest_first {
+                lowest_first.push(n);
+            }
+        }
+        assert_eq!(lowest_first, [LOWEST_FIRST_EVERY, 2 * LOWEST_FIRST_EVERY + 1]);
+    }
+
+    #[test]
+    fn a_full_batch_is_a_reason_to_look_and_an_exhausted_queue_is_none() {
+        let mut looking = looking();
+        let look = begin(&mut looking, NextLook::Leased);
+        saw(&mut looking, &look, true);
+        let look = begin(&mut looking, NextLook::Leased);
+        assert_eq!(look.why(), Found::Drain);
+        saw(&mut looking, &look, false);
+        assert!(!looking.is_wanted());
+    }
+
+    #[test]
+    fn a_failed_look_is_made_again_after_a_pause_from_the_beginning_for_the_same_reason() {
+        let mut looking = looking();
+        let look = begin(&mut looking, NextLook::Leased);
+        looking.failed(&look, &Error::new(ErrorKind::Connect, "no server"));
+        let again = begin(&mut looking, NextLook::Leased);
+        assert!(again.is_everywhere());
+        assert_eq!(again.why(), look.why());
+        assert!(looking.pause().is_some_and(|pause| pause <= RETRY_BASE));
+        assert_eq!(looking.pause(), None);
+    }
+
+    #[test]
+    fn who_leaves_makes_room_only_where_the_target_has_a_limit() {
+        let mut looking = looking();
+        let look = begin(&mut looking, NextLook::Leased);
+        looking.room_again();
+        assert!(!looking.is_wanted());
+        looking.looked(&look, &Observed::nothing().limited(), false, Duration::ZERO);
+        looking.room_again();
+        assert!(looking.is_wanted());
+    }
+
+    #[test]
+    fn places_are_kept_when_they_are_others_than_before() {
+        let mut looking = looking();
+        assert_eq!(looking.keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
+        assert_eq!(looking.keep(), None);
+        looking.forget_places();
+        assert_eq!(looking.keep(), None);
+    }
+
+    #[test]
+    fn a_look_from_the_beginning_that_took_long_is_not_repeated_soon() {
+        let mut looking = looking();
+        let now = Instant::now();
+        looking.look_everywhere_soon(now);
+        assert_eq!(looking.everywhere_at(), Some(now));
+        looking.look_everywhere(Found::Bell);
+        assert_eq!(looking.everywhere_at(), None);
+        let look = begin(&mut looking, NextLook::Leased);
+        looking.looked(&look, &Observed::nothing(), false, Duration::from_secs(60));
+        looking.look_everywhere_soon(now);
+        assert!(looking.everywhere_at() > Some(now + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn two_looks_have_exhausted_the_queue_as_well_as_the_worse_of_them() {
+        let (bell, drain) = (Found::Bell, Found::Drain);
+        let held = Exhausted { nothing: true, why: bell, everywhere: true, oldest_xid: 5 };
+        let others = Exhausted { nothing: false, why: drain, everywhere: true, oldest_xid: 4 };
+        let both = others.and(held);
+        assert_eq!(both, Exhausted { nothing: false, why: bell, everywhere: true, oldest_xid: 4 });
+        assert!(held.suspects_may_wait() && !both.suspects_may_wait());
+        assert!(!Exhausted { why: drain, everywhere: false, ..held }.suspects_may_wait());
+    }
+}

@@ -1,0 +1,210 @@
+//! What the loop does about each event.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Loop;
+use crate::{
+    consumer::{
+        claiming::Claimed,
+        held_batch::HeldBatch,
+        hold::HeldLook,
+        holding::Then,
+        looking::Exhausted,
+        parking,
+        places::Observed,
+        running::{Handled, Ran, did_not_stop},
+        signals::Signal,
+        sweeping,
+        under_way::{Ended, Kind},
+    },
+    message::{Delivery, Found},
+    store::{Claim, Looked, Verdict},
+};
+
+impl Loop {
+    pub(super) fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Handled(handled) => {
+                self.handled(handled);
+                self.give_back_surplus();
+            }
+            Ended::Settled => {
+                self.outbox.settled();
+                self.looking.room_again();
+            }
+            Ended::Claimed(claimed) => self.claimed(claimed),
+            Ended::HeldLook(look) => self.held_looked(&look),
+            Ended::Held(batch) => self.held(&batch),
+            Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
+            Ended::Swept(true) => {
+                self.looking.look_everywhere(Found::Sweep);
+                self.begin_suspects();
+            }
+            Ended::Swept(false) | Ended::Suspects | Ended::Reported | Ended::Kept => {}
+        }
+    }
+
+    pub(super) fn signalled(&mut self, signal: Signal) {
+        match signal {
+            Signal::LeaseLost => {
+                self.under_way.drop_one(Kind::Suspects);
+                self.start_over();
+            }
+            Signal::Rung => {
+                self.park(parking::Event::Rung { session: self.context.process.listener_session() });
+                self.looking.look(Found::Bell);
+            }
+            Signal::LookAgain => self.looking.look(Found::Drain),
+            Signal::LookEverywhere => self.looking.look_everywhere(Found::Drain),
+            Signal::Sweep => self.sweep(),
+            Signal::Watchdog => self.watch(),
+            // Ends the loop; see `run`.
+            Signal::Stop => {}
+        }
+    }
+
+    /// Takes the ends of handlers.
+    pub(super) fn handled(&mut self, handled: Vec<Handled>) {
+        for Handled { mut ran, canary, took } in handled {
+            self.workers.ended(&mut ran, took);
+            for (claim, ran) in ran {
+                self.report.ran(&ran, canary);
+                match ran {
+                    Ran::Outcome(outcome) => self.outbox.put(claim, Verdict::Outcome(outcome)),
+                    Ran::Completed | Ran::LeaseLost => {
+                        self.context.process.in_hand().forget([claim]);
+                        self.looking.room_again();
+                    }
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, claimed: Claimed) {
+        let Claimed { look, limit, took, looked } = claimed;
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                self.context.allowance.put_back(limit);
+                return self.looking.failed(&look, &error);
+            }
+        };
+        let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
+        let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
+        self.context.process.found(&self.context.target, look.why(), count);
+        self.holding.leased(&look, count);
+        self.looking.looked(&look, &observed, full, took);
+        let mine = self.mine(looked);
+        self.context.allowance.put_back(limit - mine.len());
+        self.workers.queue(mine);
+        if full {
+            // There may be more, and more will come.
+            self.park(parking::Event::Busy);
+            return;
+        }
+        let exhausted = self.holding.exhausted(&look, Exhausted::new(&look, &observed));
+        if !self.looking.is_wanted() {
+            self.park(parking::Event::Exhausted(exhausted));
+            if exhausted.suspects_may_wait() {
+                self.begin_suspects();
+            }
+        }
+    }
+
+    /// Without what came with a claim that was under way while the lease was lost: rescued already, or found as a stray
+    /// soon.
+    pub(super) fn mine(&self, looked: Looked) -> Vec<Delivery> {
+        let deliveries = looked.deliveries.into_iter();
+        let (mine, lost): (Vec<_>, Vec<_>) = deliveries.partition(|delivery| delivery.owner == self.owner);
+        self.context.process.in_hand().forget(lost.iter().map(Claim::of));
+        mine
+    }
+
+    /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with
+    /// leases.
+    fn held_looked(&mut self, held: &HeldLook) {
+        let HeldLook { look, observed, full, took } = held;
+        self.looking.looked(look, observed, *full, *took);
+        self.holding.looked(Exhausted::new(look, observed));
+        if *full {
+            self.park(parking::Event::Busy);
+        }
+    }
+
+    pub(super) fn held(&mut self, batch: &HeldBatch) {
+        self.context.allowance.put_back(batch.limit - batch.completed);
+        self.report.completed(batch.completed);
+        self.context.process.found(&self.context.target, batch.look.why(), batch.completed);
+        match self.holding.ended(batch) {
+            Then::Nothing => {}
+            Then::Look(why) => self.looking.look(why),
+            Then::AlsoLook(why) => self.looking.also_look(why),
+            Then::LookAgain(why) => self.looking.look_again(&batch.look, why),
+        }
+    }
+
+    fn sweep(&mut self) {
+        // Of consumers that accept only some record types, each is somewhere else.
+        if !self.under_way.has(Kind::Keep)
+            && self.context.config.record_types.is_none()
+            && let Some(places) = self.looking.keep()
+        {
+            let context = self.context.clone();
+            self.under_way.begin(Kind::Keep, async {
+                sweeping::keep(context, places).await;
+                Ended::Kept
+            });
+        }
+        let waiting = sweeping::sweep(&self.context, self.parking.is_parked());
+        self.under_way.begin(Kind::Sweep, async { Ended::Swept(waiting.await) });
+        self.plan_sweep();
+    }
+
+    pub(super) fn plan_sweep(&mut self) {
+        let pause = sweeping::pause(&self.context, self.looking.everywhere_in());
+        self.signals.sweep_at(pause.map(|pause| Instant::now() + pause));
+    }
+
+    /// Once a second.
+    fn watch(&mut self) {
+        self.under_way.reap();
+        self.give_up_overdue();
+        self.workers.notice_slow(Instant::now());
+        self.give_back_surplus();
+        self.begin_report();
+    }
+
+    /// Fails messages whose handlers their timeout did not stop because they never yield. Nothing renews a lease for
+    /// them.
+    fn give_up_overdue(&mut self) {
+        let Some(limit) = self.context.config.handler_timeout else { return };
+        for claim in self.workers.overdue(limit, Instant::now()) {
+            self.report.gave_up();
+            let (target_app, id, attempt) = (&self.context.target, claim.id(), claim.attempt());
+            warn!(%target_app, id, attempt, "the handler did not stop at its timeout; is it blocking its thread?");
+            self.outbox.put(claim, Verdict::Outcome(did_not_stop(limit)));
+        }
+    }
+
+    fn give_back_surplus(&mut self) {
+        self.outbox.release(self.workers.surplus());
+    }
+
+    /// The lease was lost: stop everything that ran under it.
+    pub(super) fn start_over(&mut self) {
+        let owner = self.signals.owner();
+        if owner == self.owner {
+            return;
+        }
+        let unstarted = self.workers.take_unstarted().len();
+        let lost = unstarted + self.workers.stop().len() + self.outbox.clear();
+        if lost > 0 {
+            warn!(target_app = %self.context.target, lost, owner = %self.owner, "handlers are cancelled: their lease was lost");
+            self.context.store.telemetry().lease_lost(&self.context.target, lost);
+        }
+        self.context.allowance.put_back(unstarted);
+        self.owner = owner;
+        self.looking.start_over();
+    }
+}

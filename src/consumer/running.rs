@@ -1,0 +1,56 @@
+//! What is said of a task of handlers: when it began, how its messages' runs ended.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{handler::timeout_reason, outcome::Outcome, store::Claim};
+
+/// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// When a task began; unset while it waits for a suspect that runs alone in this process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Begun(Arc<OnceLock<Instant>>);
+
+impl Begun {
+    pub(super) fn now(&self) -> Instant {
+        *self.0.get_or_init(Instant::now)
+    }
+
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.0.get().copied()
+    }
+
+    /// Whether that is the same task.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// How the run of a message's handler ended.
+#[derive(Clone, Debug)]
+pub(super) enum Ran {
+    /// To be settled.
+    Outcome(Outcome),
+    /// Completed already, in the transaction of its handler.
+    Completed,
+    /// The transaction of its handler found the lease lost, and was rolled back.
+    LeaseLost,
+}
+
+/// One task's end: what became of its messages.
+#[derive(Debug)]
+pub(super) struct Handled {
+    pub(super) ran: Vec<(Claim, Ran)>,
+    pub(super) canary: bool,
+    pub(super) took: Duration,
+}
+
+/// What becomes of a message whose handler its timeout did not stop.
+pub(super) fn did_not_stop(limit: Duration) -> Outcome {
+    Outcome::retry(timeout_reason(limit) + " and did not stop")
+}

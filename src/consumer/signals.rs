@@ -1,0 +1,119 @@
+//! What reaches a consumer from outside, and from the clock.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::process::Bell;
+
+const WATCHDOG: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    LeaseLost,
+    Stop,
+    Rung,
+    LookAgain,
+    LookEverywhere,
+    Sweep,
+    Watchdog,
+}
+
+pub(super) struct Signals {
+    bell: Arc<Bell>,
+    stopping: watch::Receiver<Option<Duration>>,
+    incarnation: watch::Receiver<Arc<str>>,
+    next_sweep: Option<Instant>,
+    watchdog: Interval,
+}
+
+impl Signals {
+    pub(super) fn new(
+        bell: Arc<Bell>,
+        stopping: watch::Receiver<Option<Duration>>,
+        incarnation: watch::Receiver<Arc<str>>,
+    ) -> Self {
+        let mut watchdog = interval(WATCHDOG);
+        watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { bell, stopping, incarnation, next_sweep: None, watchdog }
+    }
+
+    /// The next one, the most urgent first; the loop looks again at the times given. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self, look_at: Option<Instant>, everywhere_at: Option<Instant>) -> Signal {
+        tokio::select! {
+            biased;
+            _ = self.incarnation.changed() => Signal::LeaseLost,
+            _ = self.stopping.wait_for(Option::is_some) => Signal::Stop,
+            () = self.bell.rung() => Signal::Rung,
+            () = at(look_at) => Signal::LookAgain,
+            () = at(everywhere_at) => Signal::LookEverywhere,
+            () = at(self.next_sweep) => Signal::Sweep,
+            _ = self.watchdog.tick() => Signal::Watchdog,
+        }
+    }
+
+    /// Waits for [`Signal::LeaseLost`] alone.
+    pub(super) async fn lease_lost(&mut self) {
+        // The sender lives as long as the process.
+        let _ = self.incarnation.changed().await;
+    }
+
+    pub(super) fn sweep_at(&mut self, at: Option<Instant>) {
+        self.next_sweep = at;
+    }
+
+    /// The incarnation of the process, which owns what it claims.
+    pub(super) fn owner(&mut self) -> Arc<str> {
+        self.incarnation.borrow_and_update().clone()
+    }
+
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(super) fn stopping(&self) -> &watch::Receiver<Option<Duration>> {
+        &self.stopping
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_signal_comes_once_the_most_urgent_first() {
+        let (stop, stopping) = watch::channel(None);
+        let (incarnation, owners) = watch::channel(Arc::<str>::from("first"));
+        let bell = Arc::new(Bell::default());
+        let mut signals = Signals::new(bell.clone(), stopping, owners);
+        let past = Some(Instant::now());
+        signals.sweep_at(past);
+        bell.ring();
+        bell.ring();
+        incarnation.send_replace("second".into());
+        assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
+        assert_eq!(&*signals.owner(), "second");
+        assert_eq!(signals.next(past, past).await, Signal::Rung);
+        assert_eq!(signals.next(past, past).await, Signal::LookAgain);
+        assert_eq!(signals.next(None, past).await, Signal::LookEverywhere);
+        assert_eq!(signals.next(None, None).await, Signal::Sweep);
+        signals.sweep_at(None);
+        assert_eq!(signals.next(None, None).await, Signal::Watchdog);
+        assert!(signals.next(None, None).now_or_never().is_none());
+        stop.send_replace(Some(Duration::ZERO));
+        bell.ring();
+        assert_eq!(signals.next(None, None).await, Signal::Stop);
+    }
+}

@@ -1,0 +1,210 @@
+//! The tasks of one consumer that are under way.
+//!
+//! Its loop polls them beside everything else and starts, of most kinds, one at a time. What has begun here ends here:
+//! the drain goes on with the same tasks.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{claiming::Claimed, held_batch::HeldBatch, hold::HeldLook, outbox::SETTLE_MAX, running::Handled};
+use crate::process::Parked;
+
+/// What there is one of at a time, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Settle,
+    Claim,
+    Park,
+    Suspects,
+    Report,
+    Keep,
+    Sweep,
+}
+
+const KINDS: usize = Kind::Sweep as usize + 1;
+
+/// What has come to its end.
+pub(super) enum Ended {
+    /// Tasks of handlers.
+    Handled(Vec<Handled>),
+    Settled,
+    Claimed(Claimed),
+    /// Not ended: a batch has said what it holds.
+    HeldLook(HeldLook),
+    Held(HeldBatch),
+    Latched(Option<Parked>),
+    Suspects,
+    Reported,
+    Kept,
+    /// Whether there is something to look for.
+    Swept(bool),
+}
+
+pub(super) struct UnderWay {
+    one_of_each: [Option<BoxFuture<'static, Ended>>; KINDS],
+    held: FuturesUnordered<BoxFuture<'static, HeldBatch>>,
+    tell: mpsc::UnboundedSender<HeldLook>,
+    looks: mpsc::UnboundedReceiver<HeldLook>,
+    /// Aborted when dropped.
+    handlers: JoinSet<()>,
+    handled: mpsc::UnboundedSender<Handled>,
+    ended_handlers: mpsc::UnboundedReceiver<Handled>,
+}
+
+impl UnderWay {
+    pub(super) fn new() -> Self {
+        let (tell, looks) = mpsc::unbounded_channel();
+        let (handled, ended_handlers) = mpsc::unbounded_channel();
+        Self {
+            one_of_each: Default::default(),
+            held: FuturesUnordered::new(),
+            tell,
+            looks,
+            handlers: JoinSet::new(),
+            handled,
+            ended_handlers,
+        }
+    }
+
+    /// Begins the only one of its kind; one that is under way is dropped.
+    pub(super) fn begin(&mut self, kind: Kind, task: impl Future<Output = Ended> + Send + 'static) {
+        self.one_of_each[kind as usize] = Some(task.boxed());
+    }
+
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.one_of_each[kind as usize].is_some()
+    }
+
+    /// Drops it where it is.
+    pub(super) fn drop_one(&mut self, kind: Kind) {
+        self.one_of_each[kind as usize] = None;
+    }
+
+    /// Begins a batch, which tells of its look.
+    pub(super) fn begin_held<F>(&mut self, batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F)
+    where
+        F: Future<Output = HeldBatch> + Send + 'static,
+    {
+        self.held.push(batch(self.tell.clone()).boxed());
+    }
+
+    /// How many batches are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Begins a task of handlers, which tells of its end. It runs beside the loop, whatever a handler does to its
+    /// thread.
+    pub(super) fn begin_handlers<F>(&mut self, handle: impl FnOnce(mpsc::UnboundedSender<Handled>) -> F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.handlers.spawn(handle(self.handled.clone()))
+    }
+
+    /// Forgets tasks of handlers that have ended, or were aborted.
+    pub(super) fn reap(&mut self) {
+        while self.handlers.try_join_next().is_some() {}
+    }
+
+    /// What ends next; waits for ever while nothing is under way. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Ended {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
+        let mut handled = Vec::new();
+        if self.ended_handlers.poll_recv_many(context, &mut handled, SETTLE_MAX).is_ready() {
+            self.reap();
+            return Poll::Ready(Ended::Handled(handled));
+        }
+        for slot in &mut self.one_of_each {
+            if let Some(task) = slot
+                && let Poll::Ready(ended) = Pin::new(task).poll(context)
+            {
+                *slot = None;
+                return Poll::Ready(ended);
+            }
+        }
+        // Before the batches: what one has found comes before its end.
+        if let Poll::Ready(Some(look)) = self.looks.poll_recv(context) {
+            return Poll::Ready(Ended::HeldLook(look));
+        }
+        match self.held.poll_next_unpin(context) {
+            Poll::Ready(Some(batch)) => Poll::Ready(Ended::Held(batch)),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn handled() -> Handled {
+        Handled { ran: Vec::new(), canary: false, took: Default::default() }
+    }
+
+    #[tokio::test]
+    async fn the_most_urgent_comes_first_and_each_once() {
+        let mut under_way = UnderWay::new();
+        under_way.begin(Kind::Sweep, ready(Ended::Swept(true)));
+        under_way.begin(Kind::Park, ready(Ended::Latched(None)));
+        under_way.begin(Kind::Settle, ready(Ended::Settled));
+        under_way.begin(Kind::Claim, pending());
+        let _ = under_way.handled.send(handled());
+        assert!(matches!(under_way.next().await, Ended::Handled(_)));
+        assert!(matches!(under_way.next().await, Ended::Settled));
+        assert!(matches!(under_way.next().await, Ended::Latched(None)));
+        assert!(matches!(under_way.next().await, Ended::Swept(true)));
+        assert!(under_way.next().now_or_never().is_none());
+        assert!(under_way.has(Kind::Claim) && !under_way.has(Kind::Settle));
+    }
+
+    #[tokio::test]
+    async fn one_of_a_kind_takes_the_place_of_another() {
+        let mut under_way = UnderWay::new();
+        under_way.begin(Kind::Sweep, ready(Ended::Swept(false)));
+        under_way.begin(Kind::Sweep, ready(Ended::Swept(true)));
+        assert!(matches!(under_way.next().await, Ended::Swept(true)));
+        under_way.begin(Kind::Suspects, ready(Ended::Suspects));
+        under_way.drop_one(Kind::Suspects);
+        assert!(under_way.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn ends_of_handlers_are_taken_together() {
+        let mut under_way = UnderWay::new();
+        for _ in 0..3 {
+            let handle = |tell: mpsc::UnboundedSender<Handled>| async move {
+                let _ = tell.send(handled());
+            };
+            under_way.begin_handlers(handle);
+        }
+        while under_way.ended_handlers.len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(under_way.next().await, Ended::Handled(handled) if handled.len() == 3));
+    }
+
+    #[tokio::test]
+    async fn handlers_end_with_their_consumer() {
+        let mut under_way = UnderWay::new();
+        let handlers = under_way.begin_handlers(|_| pending());
+        drop(under_way);
+        while !handlers.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The code of the schema: every function, view and trigger, always the version in force.
+
+use super::checksum;
+
+/// The files of `migrations/code`, in the order in which they are applied: views after those that they read, triggers, and
+/// what is called, at the end.
+pub const CODE: &[(&str, &str)] = files! {
+    "code/base" "code/bell" "code/dedup" "code/publish" "code/published" "code/hand_edit" "code/gates" "code/breaker" "code/pick"
+    "code/claim" "code/hold" "code/due" "code/policy" "code/complete" "code/settle" "code/lease" "code/rescue"
+    "code/changed" "code/deleted" "code/audit" "code/operate" "code/counters" "code/fold" "code/stats" "code/retire"
+    "code/maintain" "code/words" "code/explain" "code/explain_processing" "code/list" "code/kept" "code/partitions"
+    "code/audit_level"
+};
+
+/// What a statement makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Function,
+    View,
+    Trigger,
+    /// Nothing that stays: it is repeated whenever its file changes.
+    Call,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Function, Self::View, Self::Trigger, Self::Call];
+
+    /// As the records and `drop` name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::View => "view",
+            Self::Trigger => "trigger",
+            Self::Call => "call",
+        }
+    }
+
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// One statement of the code.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) kind: Kind,
+    /// As the catalogue writes it: `claim(text,integer)`, `stats`, `data_staging.data_staging_published`.
+    pub(crate) name: String,
+    /// The statement, without its semicolon.
+    pub(crate) text: &'static str,
+    pub(crate) checksum: String,
+}
+
+/// All parts of the code, functions first; among those of a kind the order of the files.
+pub(crate) fn parts() -> Vec<Part> {
+    let mut parts: Vec<_> = CODE.iter().flat_map(|(_, sql)| statements(sql).map(|text| part(text, sql))).collect();
+    // What is called changes tables and triggers, as triggers do: these two keep the order of the files.
+    parts.sort_by_key(|part| part.kind.min(Kind::Trigger));
+    parts
+}
+
+/// What tells one state of the code from another.
+pub(crate) fn checksum_of_all() -> String {
+    checksum(&CODE.iter().map(|(_, sql)| *sql).collect::<String>())
+}
+
+fn part(text: &'static str, file: &'static str) -> Part {
+    let (kind, name) = named(text).unwrap_or_else(|| (Kind::Call, text.to_owned()));
+    let checksum = checksum(if kind == Kind::Call { file } else { text });
+    Part { kind, name, text, checksum }
+}
+
+fn named(text: &str) -> Option<(Kind, String)> {
+    let rest = text.strip_prefix("create or replace ")?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let kind = Kind::of(kind)?;
+    let name = match kind {
+        Kind::Function => signature(rest.strip_prefix("integration.")?)?,
+        Kind::View => rest.strip_prefix("integration.")?.split_whitespace().next()?.to_owned(),
+        Kind::Trigger => {
+            let table = rest.split_once(" on integration.")?.1.split_whitespace().next()?;
+            format!("{table}.{}", rest.split_whitespace().next()?)
+        }
+        Kind::Call => return None,
+    };
+    Some((kind, name))
+}
+
+/// `name(types)` of what follows `create or replace function integration.`.
+fn signature(text: &str) -> Option<String> {
+    let (name, rest) = text.split_once('(')?;
+    let mut types = Vec::new();
+    for parameter in split(rest) {
+        let declared = parameter.split(" default ").next()?.trim();
+        let (name, kind) = declared.split_once(char::is_whitespace).unwrap_or(("", declared));
+        match name {
+            "" | "out" => {}
+            _ => types.push(kind.trim().replace("timestamptz", "timestamp with time zone")),
+        }
+    }
+    Some(format!("{name}({})", types.join(",")))
+}
+
+/// What stands between the commas of a list, up to the parenthesis that closes it.
+fn split(text: &str) -> Vec<&str> {
+    let (mut items, mut start, mut depth, mut quoted) = (Vec::new(), 0, 0, false);
+    for (at, character) in text.char_indices() {
+        match character {
+            '\'' => quoted = !quoted,
+            _ if quoted => {}
+            ')' if depth == 0 => {
+                items.push(&text[start..at]);
+                break;
+            }
+            ',' if depth == 0 => {
+                items.push(&text[start..at]);
+                start = at + 1;
+            }
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            _ => {}
+        }
+    }
+    items
+}
+
+/// The statements of a file, without comments before them. Bodies are in `$$`; nothing else of dollars is used.
+fn statements(file: &'static str) -> impl Iterator<Item = &'static str> {
+    let mut rest = file;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_start();
+            match rest.strip_prefix("--") {
+                Some(comment) => rest = comment.split_once('\n').map_or("", |(_, after)| after),
+                None => break,
+            }
+        }
+        let end = end(rest)?;
+        let statement = &rest[..end];
+        rest = &rest[end + 1..];
+        Some(statement)
+    })
+}
+
+/// Where the semicolon is that ends the first statement.
+fn end(text: &str) -> Option<usize> {
+    let (mut body, mut quoted, mut comment) = (false, false, false);
+    let bytes = text.as_bytes();
+    for (at, byte) in bytes.iter().enumerate() {
+        let pair = bytes.get(at..at + 2);
+        match byte {
+            b'\n' => comment = false,
+            _ if comment => {}
+            b'$' if !quoted && pair == Some(b"$$") => body = !body,
+            _ if body => {}
+            b'\'' => quoted = !quoted,
+            _ if quoted => {}
+            b'-' if pair == Some(b"--") => comment = true,
+            b';' => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_end_where_they_end() {
+        let file = "-- about; it\n\ncreate or replace function integration.a(p_x text default ';', out y integer) \
+                    returns void as $$\n  select ';'; -- it's;\n$$;\n-- more\ncreate or replace view integration.b as\n\
+                    select 1; -- end\nselect integration.c();\n";
+        let found: Vec<_> = statements(file).map(|text| named(text).unwrap_or((Kind::Call, text.into()))).collect();
+        let wanted = [
+            (Kind::Function, "a(text)".to_owned()),
+            (Kind::View, "b".to_owned()),
+            (Kind::Call, "select integration.c()".to_owned()),
+        ];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn each_part_is_there_once_and_can_be_applied_to_any_schema() {
+        let parts = parts();
+        for (at, part) in parts.iter().enumerate() {
+            assert!(parts[..at].iter().all(|other| (other.kind, &other.name) != (part.kind, &part.name)), "{part:?}");
+            let call = part.text.starts_with("select integration.");
+            assert!(call || part.text.starts_with("create or replace "), "{}", part.text);
+        }
+        assert!(parts.is_sorted_by_key(|part| part.kind.min(Kind::Trigger)));
+    }
+}

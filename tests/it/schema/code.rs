@@ -1,0 +1,126 @@
+//! What every function of the schema keeps to, whoever wrote it.
+
+use doorbell::migrate::{CODE, STEPS};
+
+use crate::support::Database;
+
+/// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
+const FROM_OUTSIDE: [&str; 8] = [
+    "channel",
+    "check_counters",
+    "clock",
+    "due_channel",
+    "latch_class",
+    "lock_class",
+    "oldest_xid",
+    "somebody_is_parked",
+];
+/// These are called by functions that pin theirs.
+const FROM_INSIDE: [&str; 10] = [
+    "accepts",
+    "action_of",
+    "actor",
+    "backoff_ms",
+    "bell_is_on",
+    "clean_text",
+    "in_words",
+    "policy",
+    "shell_word",
+    "ten_minutes",
+];
+
+fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STEPS.iter().chain(CODE).copied()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_function_depends_on_tables_and_all_but_the_inlined_pin_their_search_path() {
+    let client = Database::new().await.client().await;
+    let sql = "select p.proname::text, p.prosqlbody is not null, p.prosecdef, l.lanname::text, p.prosrc, \
+            coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false) \
+        from pg_proc p join pg_language l on l.oid = p.prolang \
+        where p.pronamespace = 'integration'::regnamespace order by 1";
+    let mut inlined = Vec::new();
+    for row in client.query(sql, &[]).await.unwrap() {
+        let (name, definer, language): (String, bool, String) = (row.get(0), row.get(2), row.get(3));
+        assert!(!row.get::<_, bool>(1), "{name} has a body that the server keeps as a tree");
+        if row.get::<_, bool>(5) {
+            continue;
+        }
+        assert!(language == "sql" && !definer, "{name} pins no search_path");
+        if FROM_OUTSIDE.contains(&name.as_str()) {
+            let (body, unqualified) = (row.get::<_, String>(4), names_something_without_its_schema(row.get(4)));
+            assert_eq!(unqualified, None, "{name}: {body}");
+        }
+        inlined.push(name);
+    }
+    inlined.dedup();
+    let mut expected = [FROM_OUTSIDE.as_slice(), &FROM_INSIDE].concat();
+    expected.sort_unstable();
+    assert_eq!(inlined, expected);
+}
+
+/// A function or operator that the search_path decides about.
+fn names_something_without_its_schema(body: &str) -> Option<String> {
+    let code: String = body.split('\'').step_by(2).collect::<Vec<_>>().join("''");
+    let words = code.split_inclusive('(').filter_map(|piece| piece.strip_suffix('('));
+    let function = words
+        .map(|piece| piece.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).next().unwrap_or_default())
+        .find(|word| !word.is_empty() && !word.contains('.'));
+    let operator = code.find(|c: char| "+-*/<>=~!@#%^&|".contains(c)).map(|at| &code[at..at + 1]);
+    function.or(operator).map(str::to_owned)
+}
+
+#[test]
+fn names_without_a_schema_are_seen() {
+    for (body, seen) in [
+        ("select pg_catalog.f('a = b(', x::pg_catalog.text)", None),
+        ("select f(1)", Some("f")),
+        ("select pg_catalog.f(1) + 1", Some("+")),
+        ("select case when a.b(g(1)) then 1 end", Some("g")),
+    ] {
+        assert_eq!(names_something_without_its_schema(body).as_deref(), seen, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_body_compiles_and_the_code_can_be_applied_again() {
+    let mut client = Database::new().await.client().await;
+    let tx = client.transaction().await.unwrap();
+    tx.batch_execute("set local check_function_bodies = on").await.unwrap();
+    for (name, sql) in CODE {
+        tx.batch_execute(sql).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+}
+
+#[test]
+fn migrations_are_ascii_in_lines_of_120_and_use_no_backslash_in_plain_literals() {
+    let mut breaches = Vec::new();
+    for (name, sql) in files() {
+        for (at, line) in sql.lines().enumerate() {
+            let code = line.split("--").next().unwrap_or_default();
+            if !line.is_ascii() || line.len() > 120 || has_a_plain_backslash(code) {
+                breaches.push(format!("{name}.sql:{}: {line}", at + 1));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+/// What it means depends on standard_conforming_strings.
+fn has_a_plain_backslash(code: &str) -> bool {
+    let mut before = "";
+    code.split('\'').enumerate().any(|(at, piece)| {
+        let literal = at % 2 == 1;
+        let escaped = before.ends_with('E') || before.is_empty() && at > 1;
+        let breach = literal && piece.contains('\\') && !escaped;
+        before = piece;
+        breach
+    })
+}
+
+#[test]
+fn backslashes_in_plain_literals_are_seen() {
+    assert!(has_a_plain_backslash(r"select 'a\b'"));
+    assert!(!has_a_plain_backslash(r"select E'a\\b', 'c'"));
+}
