@@ -6,7 +6,7 @@ use super::{
     finding::Finding,
     session::{Session, identifier},
 };
-use crate::error::Result;
+use crate::{error::Result, schema::Schema};
 
 /// The rights that a verb needs; the first one tells that a role is meant to use it.
 const NEEDED: [(&str, &str, &str); 23] = [
@@ -44,7 +44,8 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     if !usage {
         return Ok(vec![Finding::problem("privileges", format!("role {role} may not even look into the schema")).fix(
             format!(
-                "grant usage on schema integration to {}; and the rights of a publisher or consumer, see docs/deploy.md, Roles",
+                "grant usage on schema {} to {}; and the rights of a publisher or consumer, see docs/deploy.md, Roles",
+                session.schema(),
                 identifier(&role)
             ),
         )]);
@@ -67,10 +68,10 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     for row in session.rows(&sql).await? {
         missing.push(row.try_get::<_, i32>(0)? as usize);
     }
-    Ok(verdict(&role, owner, &missing))
+    Ok(verdict(session.schema(), &role, owner, &missing))
 }
 
-fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
+fn verdict(schema: &Schema, role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
     let mut verbs: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let mut meant: BTreeMap<&str, bool> = BTreeMap::new();
     for (at, (verb, ..)) in NEEDED.iter().enumerate() {
@@ -81,7 +82,7 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (verb, lacks) in verbs.iter().filter(|(verb, lacks)| meant[*verb] && !lacks.is_empty()) {
         let named = |at: &usize| format!("{} on {}", NEEDED[*at].2, NEEDED[*at].1);
-        let grants: Vec<String> = lacks.iter().map(|at| grant(role, NEEDED[*at])).collect();
+        let grants: Vec<String> = lacks.iter().map(|at| grant(schema, role, NEEDED[*at])).collect();
         findings.push(
             Finding::problem("privileges", format!("role {role} has some of the rights to {verb}, and lacks others"))
                 .evidence(format!("it lacks {}", lacks.iter().map(named).collect::<Vec<_>>().join(", ")))
@@ -101,7 +102,7 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
     }]
 }
 
-fn grant(role: &str, (_, object, right): (&str, &str, &str)) -> String {
+fn grant(schema: &Schema, role: &str, (_, object, right): (&str, &str, &str)) -> String {
     let kind = if object.ends_with("_seq") { "sequence " } else { "" };
-    format!("grant {right} on {kind}integration.{object} to {}", identifier(role))
+    format!("grant {right} on {kind}{schema}.{object} to {}", identifier(role))
 }
