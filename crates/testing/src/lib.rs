@@ -198,7 +198,7 @@ pub struct Row {
     pub crash_count: i32,
     pub redrive_count: i32,
     pub error: Option<String>,
-    pub claimed_by: Option<String>,
+    pub owner: Option<String>,
     /// Seconds from the last change until it becomes pending.
     pub scheduled_in: Option<f64>,
 }
@@ -210,7 +210,7 @@ impl Row {
 }
 
 pub async fn row(client: &Client, id: MessageId) -> Row {
-    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, claimed_by, \
+    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, owner, \
         extract(epoch from available_at - updated_at)::float8 from integration.data_staging where id = $1";
     let row = client.query_one(sql, &[&id]).await.unwrap();
     Row {
@@ -220,7 +220,7 @@ pub async fn row(client: &Client, id: MessageId) -> Row {
         crash_count: row.get(3),
         redrive_count: row.get(4),
         error: row.get(5),
-        claimed_by: row.get(6),
+        owner: row.get(6),
         scheduled_in: row.get(7),
     }
 }
