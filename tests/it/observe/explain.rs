@@ -30,9 +30,8 @@ async fn run(client: &Client, sql: &str) {
 
 /// A process that is alive for 15 seconds.
 async fn register(client: &Client, owner: &str, targets: &str) {
-    let sql = format!(
-        "select integration.register('{owner}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)"
-    );
+    let sql =
+        format!("select integration.register('{owner}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)");
     run(client, &sql).await;
 }
 
@@ -371,8 +370,8 @@ async fn a_suspect_says_that_it_runs_alone() {
     run(&client, "select integration.claim('billing', 'dead', 2, p_lease => '-1 s'); select integration.maintain()")
         .await;
     register(&client, "one", EIGHT).await;
-    let sentence = "a consumer died while handling it: it is a suspect and runs alone, when a consumer process of \
-                    billing has nothing else in flight; one other is before it";
+    let sentence = "a consumer died while handling it: it is a suspect, and a consumer process of billing runs \
+                    one suspect at a time; one other is before it";
     is(&explain(&client, 2).await, "suspect", sentence, None);
     let claimed = "select count(*) from integration.claim('billing', 'one', 10)";
     assert_eq!(count(&client, claimed).await, 0, "claim leaves it alone");
