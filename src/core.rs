@@ -1,7 +1,7 @@
 //! What everything that works on one database needs: its settings, the configuration, the store, and the process, which is
 //! started by the first consumer. [`Broker`](crate::Broker) is the façade of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::OnceCell;
 use tokio_postgres::Transaction;
@@ -14,6 +14,9 @@ use crate::{
     store::Store,
     telemetry::Telemetry,
 };
+
+/// How long a statement on the heartbeat's connection may take even where leases are short.
+const BEATS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Shared by a broker, its clones, and all that they made.
 #[derive(Debug)]
@@ -70,7 +73,9 @@ impl Core {
         let ping = PingConfig { every: config.ping, within: config.ping_within };
         // Handlers that hold every pooled connection must not keep the heartbeat from its own.
         let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
-        let beats = Store::new(Pool::new(settings.clone(), &one)?, config.statement_within, store.telemetry().clone());
+        // Whoever uses the connection of the beats gives a silent one up in time for another beat.
+        let deadline = config.statement_within.min((config.lease / 2).max(BEATS_WITHIN));
+        let beats = Store::new(Pool::new(settings.clone(), &one)?, deadline, store.telemetry().clone());
         Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
     }
 }

@@ -1,4 +1,4 @@
-//! Getting a session: host after host, address after address, each within its time.
+//! Getting a session: of one host after the other, address after address, each within its time.
 
 use std::{
     convert::Infallible,
@@ -27,6 +27,7 @@ use super::{
     failure::{self, Failure},
     host::Host,
     messages::Messages,
+    race,
     role::{Session, checked},
     settings::Settings,
     socket,
@@ -71,31 +72,27 @@ impl Settings {
         self.ssl.mode != SslMode::Disable && self.hosts.iter().any(|host| host.socket().is_none())
     }
 
-    fn order(&self) -> Vec<&Host> {
+    /// The hosts as they are to be tried. The one that let us in last comes first: who connects again must not wait for the
+    /// silent ones in front of it. Where load is to be balanced the order is left to chance.
+    pub(super) fn order(&self) -> Vec<&Host> {
         let mut hosts: Vec<_> = self.hosts.iter().collect();
         if self.shuffle {
             hosts.shuffle(&mut rand::rng());
+        } else if let Some(before) = hosts.get_mut(..=self.last_good.load(Ordering::Relaxed)) {
+            before.rotate_right(1);
         }
         hosts
     }
 
     async fn first_of(&self, hosts: &[&Host], session: Session, encryption: Option<&Encryption>) -> Result<Connected> {
-        let mut failures = Vec::new();
-        for &host in hosts {
-            // Boxed: TLS and login make a future of many kilobytes, which every caller of connect would carry on its stack.
-            match Box::pin(self.through(host, session, encryption)).await {
-                Ok(connected) => return Ok(connected),
-                Err(failure) => {
-                    tracing::debug!(%host, ?failure, "a host could not be used");
-                    let last = failure.is_final();
-                    failures.push((host, failure));
-                    if last {
-                        break;
-                    }
-                }
+        match race::first(hosts, |host| self.through(host, session, encryption)).await {
+            Ok((at, connected)) => {
+                let place = self.hosts.iter().position(|host| host == hosts[at]);
+                self.last_good.store(place.unwrap_or_default(), Ordering::Relaxed);
+                Ok(connected)
             }
+            Err(failures) => Err(failure::report(failures)),
         }
-        Err(failure::report(failures))
     }
 
     /// One host, all its addresses, one deadline.

@@ -24,6 +24,7 @@ mod connect;
 mod deadline;
 mod failure;
 mod messages;
+mod race;
 mod role;
 mod socket;
 #[cfg(feature = "tls")]

@@ -20,7 +20,7 @@ use self::{
     labels::{Look, Operation, Run, Target},
     names::{
         BUILD, CLAIMS, CONSUMED, END_TO_END, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, OPERATION_DURATION,
-        PROCESS_DURATION, RESCUED, RETRIES, SENT, SETTLED,
+        PROCESS_DURATION, RESCUED, RETRIES, RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
 use crate::{
@@ -71,6 +71,7 @@ pub struct Metrics {
     rescued: Counter,
     reconnects: Counter,
     listener_up: Gauge<i64, AtomicI64>,
+    runtime_blocked: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -105,6 +106,7 @@ impl Metrics {
             rescued: Counter::default(),
             reconnects: Counter::default(),
             listener_up: Gauge::default(),
+            runtime_blocked: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -132,6 +134,11 @@ impl Metrics {
             metrics.reconnects.clone(),
         );
         registry.register(LISTENER_UP, "Whether bells arrive (1) or consumers sweep (0)", metrics.listener_up.clone());
+        registry.register(
+            RUNTIME_BLOCKED,
+            "Whether handlers block all threads of the program's runtime (1)",
+            metrics.runtime_blocked.clone(),
+        );
         registry.register(BUILD, "This version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
     }
@@ -219,6 +226,9 @@ impl Observer for Metrics {
                 if up && sessions > 1 {
                     self.reconnects.inc();
                 }
+            }
+            Event::Runtime { blocked, .. } => {
+                self.runtime_blocked.set(i64::from(blocked));
             }
         }
     }

@@ -18,6 +18,7 @@ pub(crate) const LEASE_LOSSES: &str = "doorbell_lease_losses";
 pub(crate) const RESCUED: &str = "doorbell_rescued_messages";
 pub(crate) const LISTENER_UP: &str = "doorbell_listener_up";
 pub(crate) const LISTENER_RECONNECTS: &str = "doorbell_listener_reconnects";
+pub(crate) const RUNTIME_BLOCKED: &str = "doorbell_runtime_blocked";
 pub(crate) const BUILD: &str = "doorbell_build";
 
 // Ours: of the database, the same from every process.

@@ -93,6 +93,8 @@ impl Heartbeat {
     /// One beat; false: the lease was lost.
     async fn renew(&mut self, owner: &str) -> Result<bool> {
         let lease = self.config.lease;
+        // Connecting has a limit of its own for each host, and silent hosts must not use up what the beat has.
+        drop(self.store.pool().get().await?);
         let beat = async {
             if !self.registered {
                 self.registration.announce().await?;

@@ -24,6 +24,7 @@ use tokio::{
 use tracing::info;
 
 use super::{
+    aside::Aside,
     bell::{Bell, Bells},
     session::{Command, Parked, PingConfig, Session},
 };
@@ -51,6 +52,7 @@ impl Listener {
     /// Starts listening in the background. `owners` names the session lock to hold; it changes when the process lost its
     /// lease.
     pub(super) fn start(
+        aside: &Aside,
         settings: Settings,
         ping: PingConfig,
         owners: watch::Receiver<Arc<str>>,
@@ -63,7 +65,7 @@ impl Listener {
         let state = State::new(tell, telemetry);
         let line = Line { settings, ping, bells: bells.clone(), inbox, owners, state, session: session.clone() };
         let mut task = JoinSet::new();
-        task.spawn(line.run());
+        aside.spawn(&mut task, line.run());
         Self { commands, bells, is_up, session, _task: task }
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::registration::Registration;
+use super::{aside::Aside, registration::Registration};
 use crate::{
     backoff,
     maintenance::{LEAD, Maintenance},
@@ -20,7 +20,7 @@ const QUESTION: Duration = Duration::from_secs(5);
 
 /// Does the maintenance while nobody else does. `questions` has a connection of its own, `store` may be kept busy by
 /// handlers. Whoever fails twice steps back for as long as others need to take over.
-pub(super) async fn run(questions: Store, store: Store, registration: Arc<Registration>) {
+pub(super) async fn run(questions: Aside, store: Store, registration: Arc<Registration>) {
     let mut maintenance = Maintenance::new(store, registration.owner());
     let mut outage = Outage::new(
         "the maintenance failed; leaving it to others for a while, then trying again",
@@ -39,7 +39,9 @@ pub(super) async fn run(questions: Store, store: Store, registration: Arc<Regist
         maintenance.rename(&owner);
         let asked = async {
             // Over the own connection first: most processes learn here that there is nothing to do.
-            if leading || questions.lead(&owner, LEAD).await? { maintenance.round().await } else { Ok(None) }
+            let name = owner.clone();
+            let lead = |store: Store| async move { store.lead(&name, LEAD).await };
+            if leading || questions.call(lead).await? { maintenance.round().await } else { Ok(None) }
         };
         match asked.await {
             Ok(done) => {

@@ -4,6 +4,7 @@
 mod registration;
 
 mod alarm;
+mod aside;
 mod heartbeat;
 mod maintenance;
 
@@ -25,8 +26,14 @@ use tokio::{
 };
 
 use self::{
-    found::FoundAccounts, heartbeat::Heartbeat, in_hand::InHand, isolation::Isolation, listener::Listener,
-    registration::Registration, sweep::Sweeper,
+    aside::{Alive, Aside},
+    found::FoundAccounts,
+    heartbeat::Heartbeat,
+    in_hand::InHand,
+    isolation::Isolation,
+    listener::Listener,
+    registration::Registration,
+    sweep::Sweeper,
 };
 use crate::{connection::Settings, error::Result, message::Found, store::Store};
 
@@ -34,6 +41,9 @@ pub(crate) use bell::Bell;
 pub(crate) use heartbeat::LeaseConfig;
 pub(crate) use registration::fresh_name;
 pub(crate) use session::{Parked, PingConfig};
+
+/// For how many beats a runtime may run no task before it is called blocked.
+const PATIENCE: u32 = 2;
 
 /// The running process. Dropping it ends its tasks; what it had in hand is rescued by others.
 #[derive(Debug)]
@@ -50,12 +60,13 @@ pub(crate) struct Process {
     due: Arc<Bell>,
     started: Instant,
     maintenance: AbortHandle,
+    _alive: Alive,
     _tasks: JoinSet<()>,
 }
 
 impl Process {
     /// Registers a fresh owner and starts heartbeat, listener, alarm clock and maintenance. `beats` is a store with a
-    /// connection of its own.
+    /// connection of its own, which nobody has used yet.
     pub(crate) async fn start(
         store: Store,
         beats: Store,
@@ -63,16 +74,18 @@ impl Process {
         lease: LeaseConfig,
         ping: PingConfig,
     ) -> Result<Self> {
-        let registration = Registration::new(beats.clone(), settings.application().to_owned(), lease.lease);
+        let mut tasks = JoinSet::new();
+        let (aside, alive) = Aside::start(beats, &mut tasks, lease.beat * PATIENCE)?;
+        let registration = Registration::new(aside.clone(), settings.application().to_owned(), lease.lease);
         let registration = Arc::new(registration);
         registration.announce().await?;
         let (in_hand, found, due) = (Arc::<InHand>::default(), Arc::<FoundAccounts>::default(), Arc::<Bell>::default());
-        let heartbeat = Heartbeat::new(lease, registration.clone(), in_hand.clone(), found.clone(), beats.clone());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(heartbeat.run());
+        let beats = aside.store().clone();
+        let heartbeat = Heartbeat::new(lease, registration.clone(), in_hand.clone(), found.clone(), beats);
+        aside.spawn(&mut tasks, heartbeat.run());
         tasks.spawn(alarm::run(store.clone(), registration.clone(), due.clone()));
-        let maintenance = tasks.spawn(maintenance::run(beats, store.clone(), registration.clone()));
-        let listener = Listener::start(settings, ping, registration.owners(), store.telemetry().clone());
+        let maintenance = tasks.spawn(maintenance::run(aside.clone(), store.clone(), registration.clone()));
+        let listener = Listener::start(&aside, settings, ping, registration.owners(), store.telemetry().clone());
         let sweeper = Sweeper::start(store.clone(), due.clone());
         Ok(Self {
             registration,
@@ -85,6 +98,7 @@ impl Process {
             due,
             started: Instant::now(),
             maintenance,
+            _alive: alive,
             _tasks: tasks,
         })
     }

@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::aside::Aside;
 use crate::{
     error::Result,
     store::{Registrant, Store},
@@ -17,7 +18,7 @@ use crate::{
 /// The registration of one process, and its owner's name, which changes when the lease was lost.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    store: Store,
+    aside: Aside,
     host: String,
     application: String,
     lease: Duration,
@@ -38,10 +39,10 @@ struct Accepts {
 
 impl Registration {
     /// A fresh owner, unknown to the database until it is [announced](Self::announce).
-    pub(super) fn new(store: Store, application: String, lease: Duration) -> Self {
+    pub(super) fn new(aside: Aside, application: String, lease: Duration) -> Self {
         let host = host_name();
         let (owner, _) = watch::channel(name(&host));
-        Self { store, host, application, lease, owner, accepts: Mutex::default() }
+        Self { aside, host, application, lease, owner, accepts: Mutex::default() }
     }
 
     /// Who owns what this process claims now.
@@ -101,14 +102,12 @@ impl Registration {
             });
             serde_json::Value::Object(entries.collect()).to_string()
         });
-        let registrant = Registrant {
-            owner: &self.owner(),
-            host: &self.host,
-            application: &self.application,
-            targets: &targets,
-            lease: self.lease,
+        let (owner, host, application, lease) = (self.owner(), self.host.clone(), self.application.clone(), self.lease);
+        let register = |store: Store| async move {
+            let (owner, host, application, targets) = (&*owner, &*host, &*application, &*targets);
+            store.register(&Registrant { owner, host, application, targets, lease }).await
         };
-        self.store.register(&registrant).await
+        self.aside.call(register).await
     }
 
     /// The lease is gone: everything that the owner held belongs to others. Whoever watches sees the new one.

@@ -6,7 +6,7 @@ use crate::{error::Error, message::Found, outcome::Outcome};
 
 /// Is told what happens, for metrics of any kind; given to a broker by [`BrokerConfig::observer`](crate::BrokerConfig).
 ///
-/// Called from the loops that move messages, so it must return at once: add to counters, take no lock that is held
+/// Called from the loops that move messages and from the thread that keeps the lease, so it must return at once: add to counters, take no lock that is held
 /// across I/O. It is told of batches once per batch and of handlers once per message. Without one nothing is measured.
 ///
 /// ```
@@ -107,5 +107,13 @@ pub enum Event<'a> {
         up: bool,
         /// How many connections the listener had in its life, this one included.
         sessions: u64,
+    },
+    /// The program's runtime runs no tasks any more, because handlers block all of its threads, or runs them again. The
+    /// lease is kept meanwhile, by a thread of its own, and nothing else happens.
+    Runtime {
+        /// Whether it is blocked.
+        blocked: bool,
+        /// For how long it has run none.
+        silent: Duration,
     },
 }

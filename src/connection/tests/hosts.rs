@@ -73,6 +73,37 @@ async fn a_frozen_first_host_does_not_hide_a_healthy_second() {
 }
 
 #[tokio::test]
+async fn frozen_hosts_are_not_waited_for_and_the_one_that_answered_comes_first_from_then_on() {
+    let ((_one, first), (_other, second)) = (frozen().await, frozen().await);
+    let third = answering(WELCOME).await;
+    let ports = format!("{},{},{}", first.port(), second.port(), third.port());
+    // Without a limit: waiting for a frozen host would never end.
+    let text = format!("host=127.0.0.1,127.0.0.1,127.0.0.1 port={ports} connect_timeout=0 sslmode=disable");
+    let settings = parse(&text).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), settings.connect()).await.expect("nobody waits").unwrap();
+    let order: Vec<u16> = settings.clone().order().iter().map(|host| host.port).collect();
+    assert_eq!(order, [third.port(), first.port(), second.port()]);
+}
+
+#[tokio::test]
+async fn a_refused_user_does_not_outrun_a_slower_host_in_front() {
+    let (slow, first) = frozen().await;
+    let (refusing, second) = frozen().await;
+    tokio::spawn(async move {
+        let (mut stream, _) = slow.accept().await.unwrap();
+        skip_startup(&mut stream).await;
+        // The second host has refused before the first says a word.
+        let (mut other, _) = refusing.accept().await.unwrap();
+        skip_startup(&mut other).await;
+        other.write_all(&refusal("28P01")).await.unwrap();
+        let _ = other.read_to_end(&mut Vec::new()).await;
+        stream.write_all(WELCOME).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    connect(&[first, second], "sslmode=disable connect_timeout=0").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_host_that_freezes_during_the_login_is_given_up_too() {
     let first = answering(b"").await;
     let second = answering(WELCOME).await;

@@ -3,6 +3,7 @@
 //!
 //! One file per scenario.
 
+mod blocked;
 mod child;
 mod frozen;
 mod killed;
