@@ -34,6 +34,7 @@ mod tls;
 mod tls;
 
 mod pool;
+mod pooler;
 
 #[cfg(test)]
 mod tests;
