@@ -2,11 +2,11 @@
 
 -- The life of one message as the audit log has it, oldest first; also after it was archived or deleted.
 create or replace function integration.history(p_id bigint) returns table (
-    at timestamptz, action text, app_name text, role_name text, incarnation text, attempt integer,
+    at timestamptz, action text, app_name text, role_name text, owner text, attempt integer,
     old_status text, new_status text, details jsonb
 )
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select a.created_at, a.action, a.app_name, a.role_name, a.incarnation, a.attempt, a.old_status, a.new_status,
+    select a.created_at, a.action, a.app_name, a.role_name, a.owner, a.attempt, a.old_status, a.new_status,
         a.details
       from integration.audit_log a where a.staging_id = p_id order by a.created_at, a.id
 $$;

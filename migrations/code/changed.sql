@@ -39,8 +39,8 @@ begin
         return null;
     end if;
     if v_alike and v_new = 'completed' and tg_argv[0] <> 'off' then
-        select count(*) = count(o.claimed_by) and min(o.claimed_by) = max(o.claimed_by) or count(o.claimed_by) = 0,
-            min(o.claimed_by)
+        select count(*) = count(o.owner) and min(o.owner) = max(o.owner) or count(o.owner) = 0,
+            min(o.owner)
           into v_one_owner, v_owner from before o;
     end if;
     if v_one_owner then
@@ -48,13 +48,13 @@ begin
         v_actor := integration.actor();
         v_owner := coalesce(v_owner, nullif(current_setting('integration.owner', true), ''));
         insert into integration.audit_log
-            (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status,
+            (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
                 new_status)
         select n.id, v_actor, 'completed', v_owner, n.source_app, v_target, n.record_type, n.attempt, v_old,
             'completed' from after n;
     elsif tg_argv[0] = 'all' or tg_argv[0] = 'outcomes' and not (v_alike and v_new = 'processing') then
         insert into integration.audit_log
-            (staging_id, app_name, action, details, incarnation, source_app, target_app, record_type, attempt,
+            (staging_id, app_name, action, details, owner, source_app, target_app, record_type, attempt,
                 old_status, new_status)
         select c.id, integration.actor(), c.action,
                case when c.action not in ('claimed', 'completed', 'promoted', 'released')
@@ -62,9 +62,9 @@ begin
                    'reason', c.error_message, 'retry_count', nullif(c.retry_count, 0), 'crash_count',
                        nullif(c.crash_count, 0),
                    'redrive_count', nullif(c.redrive_count, 0), 'available_at', c.available_at)) end,
-               c.incarnation, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
-          from (select n.*, o.status as old_status, coalesce(n.claimed_by, o.claimed_by,
-              nullif(current_setting('integration.owner', true), '')) as incarnation,
+               c.held_by, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
+          from (select n.*, o.status as old_status, coalesce(n.owner, o.owner,
+              nullif(current_setting('integration.owner', true), '')) as held_by,
                        integration.action_of(o.status, n.status, n.crash_count - o.crash_count,
                            n.retry_count - o.retry_count) as action
                   from before o join after n on n.id = o.id
@@ -149,7 +149,7 @@ create or replace function integration.action_of(p_old text, p_new text, p_crash
         when p_old = 'scheduled' then 'promoted'
         when p_old = 'pending' then 'scheduled'
         when p_crashes > 0 then 'rescued'
-        when p_retries > 0 then 'retried'
+        when p_retries > 0 then 'errored'
         when p_new = 'scheduled' then 'snoozed'
         else 'released'
     end

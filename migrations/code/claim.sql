@@ -2,7 +2,7 @@
 
 -- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
 --
--- p_owner is the incarnation of a live row in consumers, or any name together with p_lease (the claim then ends by
+-- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by
 -- itself after that long unless extended). p_types restricts to some record types, p_except_types to all others.
 -- p_bytes_max bounds the sum of the stored payload sizes (at least one message is always claimed). Messages that were
 -- in flight when a consumer died (crash_count > 0) are left to claim_suspect. p_lows, p_highs, p_after_at, p_after_ids:
@@ -33,7 +33,7 @@ declare
     v_canary boolean := false;
     v_count  integer;
 begin
-    select p_lease is not null or exists (select from integration.consumers c where c.incarnation = p_owner),
+    select p_lease is not null or exists (select from integration.processes c where c.owner = p_owner),
            exists (select from integration.targets t where t.target_app = p_target)
            or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed')
       into v_alive, v_gated;
@@ -51,7 +51,7 @@ begin
     return query
         with claimed as (
             update integration.data_staging d
-               set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+               set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
                    lease_until = v_now + p_lease, updated_at = v_now
              where d.id = any (array(
                 select p.id from integration.pick(
@@ -94,7 +94,7 @@ begin
     end if;
     return query
         update integration.data_staging d
-           set status = 'processing', attempt = d.attempt + 1, claimed_by = p_owner,
+           set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
                lease_until = v_now + p_lease, updated_at = v_now
          where d.id = any (array(
             select s.id from integration.data_staging s
@@ -150,11 +150,11 @@ begin
 end $$;
 
 -- Keeps the places where a consumer would look next, for the next one to start.
--- Locks: the marks, in the order of priorities.
-create or replace function integration.keep_marks(p_target text, p_priorities integer[], p_times timestamptz[],
+-- Locks: the places, in the order of priorities.
+create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],
     p_ids bigint[]) returns void
     language sql set search_path = pg_catalog, pg_temp as $$
-    insert into integration.marks (target_app, priority, created_at, id, kept_at)
+    insert into integration.places (target_app, priority, created_at, id, kept_at)
     select p_target, k.priority, k.created_at, k.id, integration.clock()
       from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority
     on conflict (target_app, priority) do update

@@ -28,10 +28,10 @@ begin
     return query
         update integration.data_staging d
            set status = 'completed', attempt = s.attempt, processed_at = v_now, updated_at = v_now,
-               claimed_by = null, lease_until = null, error_message = null, crash_count = 0
+               owner = null, lease_until = null, error_message = null, crash_count = 0
           from unnest(p_ids, p_attempts) s (id, attempt)
          where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
-           and d.claimed_by is not distinct from v_holder and d.status || '' = v_from
+           and d.owner is not distinct from v_holder and d.status || '' = v_from
         returning d.id;
     if p_held then
         perform set_config('integration.owner', '', true);
@@ -64,7 +64,7 @@ begin
             delete from integration.data_staging d
              using unnest(p_ids, p_attempts) s (id, attempt), integration.targets t
              where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
-               and d.claimed_by is not distinct from p_holder and d.status || '' = case when p_held then 'pending'
+               and d.owner is not distinct from p_holder and d.status || '' = case when p_held then 'pending'
                    else 'processing' end
                and t.target_app = d.target_app and t.on_complete <> 'keep'
             returning d.*, s.attempt as done_attempt, t.on_complete),

@@ -28,7 +28,7 @@ create or replace view integration.open_actions as
      where v.action is not null and v.messages > 0;
 
 -- How often each action happened to messages of a target since the beginning: published, claimed, completed, failed,
--- cancelled, retried, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated;
+-- cancelled, errored, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated;
 -- and how claimed messages were found: found_bell, found_drain, found_sweep. Two looks give a rate.
 create or replace view integration.current_totals as
     select t.target_app, t.action, sum(t.messages)::bigint as messages

@@ -41,9 +41,9 @@ begin
     end if;
     if tg_argv[0] <> 'off' then
         insert into integration.audit_log
-            (staging_id, app_name, action, incarnation, source_app, target_app, record_type, attempt, old_status,
+            (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
                 new_status)
-        select d.id, integration.actor(), v_verb, coalesce(d.claimed_by,
+        select d.id, integration.actor(), v_verb, coalesce(d.owner,
             nullif(current_setting('integration.owner', true), '')),
                d.source_app, d.target_app, d.record_type, d.attempt, d.status, case v_verb when 'completed'
                    then v_verb end

@@ -107,7 +107,7 @@ begin
     select d.*, p.max_retries as retries into m
       from integration.data_staging d cross join lateral integration.policy(d.target_app, d.record_type) p
           where d.id = p_id;
-    select case e.action when 'retried' then 'retry' when 'snoozed' then 'snooze' end into v_cause
+    select case e.action when 'errored' then 'retry' when 'snoozed' then 'snooze' end into v_cause
       from integration.last_event(p_id, m.updated_at) e;
     v_cause := coalesce(v_cause, case when m.retry_count > 0 then 'retry' when m.attempt > 0 then 'snooze'
         else 'delay' end);
@@ -151,8 +151,8 @@ create or replace function integration.explain_consumers(p_target text, p_type t
                    coalesce(bool_or(integration.accepts(c.targets, p_target,
                        p_type)) filter (where c.lease_until > integration.clock()), false) as accepted,
                    string_agg(distinct t.types, ', ') filter (where c.lease_until > integration.clock()) as types,
-                   (array_agg(c.incarnation order by c.beat_at desc))[1] as last, max(c.beat_at) as last_beat
-              from integration.consumers c
+                   (array_agg(c.owner order by c.beat_at desc))[1] as last, max(c.beat_at) as last_beat
+              from integration.processes c
               left join lateral (
                    select string_agg(x.type, ', ' order by x.type) as types
                      from jsonb_array_elements_text(case jsonb_typeof(c.targets #> array[p_target, 'types'])
@@ -175,14 +175,14 @@ create or replace function integration.explain_locker(p_target text, p_xid text)
            case when not h.consuming then format('select pg_terminate_backend(%s)', h.pid) end,
            jsonb_build_object('session', h.pid, 'application', h.name, 'since', h.xact_start)
       from (select a.pid, a.xact_start, coalesce(nullif(a.application_name, ''), a.usename) as name,
-                   exists (select from integration.consumers c
+                   exists (select from integration.processes c
                             where c.lease_until > integration.clock() and c.application = a.application_name
                               and c.targets #>> array[p_target, 'in_transaction'] = 'true') as consuming
               from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
              where l.locktype = 'transactionid' and l.granted and l.transactionid::text = p_xid) h
 $$;
 
--- Whether what a process says of its consumers (consumers.targets) takes messages of a record type of a target.
+-- Whether what a process says of its consumers (processes.targets) takes messages of a record type of a target.
 create or replace function integration.accepts(p_targets jsonb, p_target text, p_type text) returns boolean
     language sql immutable parallel safe as $$
     select p_targets ? p_target

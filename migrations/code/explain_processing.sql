@@ -17,15 +17,15 @@ begin
            x.locked_on = pg_postmaster_start_time() and x.beat_at < v_now - interval '1500 ms' and not exists (
                select from pg_catalog.pg_locks l
                 where l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint = integration.lock_class()
-                  and l.objid::bigint = (hashtext(x.incarnation)::bigint & 4294967295) and l.granted) as lock_is_free
-      into c from integration.consumers x where x.incarnation = m.claimed_by;
-    details := jsonb_build_object('consumer', m.claimed_by, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+                  and l.objid::bigint = (hashtext(x.owner)::bigint & 4294967295) and l.granted) as lock_is_free
+      into c from integration.processes x where x.owner = m.owner;
+    details := jsonb_build_object('consumer', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
         'since', m.updated_at,
                                   'beat_at', c.beat_at, 'lease_until', coalesce(m.lease_until, c.lease_until));
     if m.lease_until is not null then
         v_dead := case when m.lease_until < v_now then format('its lease ran out %s ago',
             integration.in_words(v_now - m.lease_until)) end;
-    elsif m.claimed_by is null then
+    elsif m.owner is null then
         select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
         return query select 'foreign_claim',
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
@@ -35,7 +35,7 @@ begin
             format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
             details || jsonb_build_object('foreign_lease', v_lease);
         return;
-    elsif c.incarnation is null then
+    elsif c.owner is null then
         v_dead := 'which is not registered any more';
     elsif c.lease_until < v_now then
         v_dead := format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until));
@@ -47,13 +47,13 @@ begin
         return query select 'owner_dead',
             format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
                 m.attempt,
-                   integration.in_words(v_now - m.updated_at), m.claimed_by, ' (' || c.host || ', process ' || c.pid
+                   integration.in_words(v_now - m.updated_at), m.owner, ' (' || c.host || ', process ' || c.pid
                        || ')', v_dead),
             'doorbell maintain --once', details;
         return;
     end if;
     return query select 'processing',
-        format('%s%s has been handling attempt %s for %s; %s', m.claimed_by, ' (' || c.host || ', process ' || c.pid
+        format('%s%s has been handling attempt %s for %s; %s', m.owner, ' (' || c.host || ', process ' || c.pid
             || ')', m.attempt,
                integration.in_words(v_now - m.updated_at),
                case when m.lease_until is not null then 'its lease runs for '
@@ -106,10 +106,10 @@ begin
                             else format('%s messages are before it', v_before) end;
     select coalesce(sum((c.targets #>> array[m.target_app, 'capacity'])::bigint), 0), coalesce(sum(h.held), 0)
       into v_capacity, v_held
-      from integration.consumers c
+      from integration.processes c
      cross join lateral (
         select count(*) as held from integration.data_staging d
-         where d.target_app = m.target_app and d.status = 'processing' and d.claimed_by = c.incarnation) h
+         where d.target_app = m.target_app and d.status = 'processing' and d.owner = c.owner) h
      where c.lease_until > integration.clock() and integration.accepts(c.targets, m.target_app, m.record_type);
     return query select
         case when v_held >= v_capacity then 'busy' when v_before > 0 then 'queued' else 'ready' end,

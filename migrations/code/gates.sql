@@ -104,13 +104,13 @@ $$;
 -- Every target that is known: named in p_names, with settings, or with a consumer; its live consumer processes, the
 -- messages they handle at the same time, and the gates that are closed.
 create or replace function integration.target_states(p_names text[] default '{}') returns table (
-    target_app text, consumers bigint, workers bigint, gate_codes text[], gate_sentences text[]
+    target_app text, processes bigint, workers bigint, gate_codes text[], gate_sentences text[]
 )
     language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     with consuming as materialized (
         select t.key as target_app, c.lease_until > integration.clock() as alive,
                coalesce((t.value ->> 'capacity')::bigint, 0) as capacity
-          from integration.consumers c cross join lateral jsonb_each(c.targets) t),
+          from integration.processes c cross join lateral jsonb_each(c.targets) t),
     names as (
         select n.name from unnest(p_names) n (name)
         union select t.target_app from integration.targets t

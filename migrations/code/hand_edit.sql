@@ -1,6 +1,6 @@
 -- Editing rows by hand: legal edits are completed, illegal ones fail.
 
--- AFTER UPDATE, for changes of status that were not made by claim or settle: those always change claimed_by, so the
+-- AFTER UPDATE, for changes of status that were not made by claim or settle: those always change owner, so the
 -- machine path never enters; nor does it leave what the other conditions ask for. Legal hand edits are completed
 -- (ownership cleared, fence moved, times set), illegal ones fail. AFTER and not BEFORE: a BEFORE trigger would lock
 -- each row once more and log that, for every message.
@@ -11,7 +11,7 @@ declare
     v_ended   boolean := old.status in ('completed', 'failed', 'cancelled');
     v_waits   boolean := new.status in ('pending', 'scheduled');
     v_revived boolean := v_ended and v_waits;
-    v_owned   boolean := new.claimed_by is not null and new.status <> 'processing';
+    v_owned   boolean := new.owner is not null and new.status <> 'processing';
 begin
     if new.attempt < old.attempt then
         raise exception 'message %: attempt cannot go down from % to %', old.id, old.attempt, new.attempt
@@ -40,7 +40,7 @@ begin
         or new.updated_at = old.updated_at
     then
         update integration.data_staging d
-           set claimed_by = case when new.status = 'processing' then d.claimed_by end,
+           set owner = case when new.status = 'processing' then d.owner end,
                lease_until = case when new.status = 'processing' then d.lease_until end,
                attempt = d.attempt + (v_owned or v_revived)::integer,
                redrive_count = d.redrive_count + v_revived::integer,
@@ -60,13 +60,13 @@ create or replace trigger data_staging_hand_edit after update on integration.dat
     for each row when (
         old.status is distinct from new.status
             -- What a transaction held is completed under a new attempt.
-            and (new.claimed_by is not distinct from old.claimed_by and new.attempt = old.attempt
+            and (new.owner is not distinct from old.owner and new.attempt = old.attempt
                 or old.status in ('completed', 'failed', 'cancelled')
                 -- Edits that changed the owner as well, and left behind what no claim or settle leaves.
                 or old.status = 'scheduled' and new.status = 'processing'
                 or new.status = 'completed' and new.processed_at is null
                 or new.status <> 'scheduled' and new.available_at is not null
                 or new.status = 'pending' and not new.requeued
-                or new.status <> 'processing' and (new.claimed_by is not null or new.lease_until is not null))
+                or new.status <> 'processing' and (new.owner is not null or new.lease_until is not null))
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();

@@ -1,67 +1,67 @@
 -- Leases: which processes run, and how they come and go.
 
--- Registers a running process under a new incarnation, or renews what its consumers accept.
+-- Registers a running process under a new name as owner, or renews what its consumers accept.
 create or replace function integration.register(
-    p_incarnation text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb,
+    p_owner text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb,
         p_lease_ms bigint
 ) returns void
     language sql set search_path = pg_catalog, pg_temp as $$
-    insert into integration.consumers (incarnation, host, pid, application, version, targets, lease_until)
-    values (p_incarnation, p_host, p_pid, p_application, p_version, p_targets,
+    insert into integration.processes (owner, host, pid, application, version, targets, lease_until)
+    values (p_owner, p_host, p_pid, p_application, p_version, p_targets,
         integration.clock() + p_lease_ms * interval '1 ms')
-    on conflict (incarnation) do update
+    on conflict (owner) do update
        set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until
 $$;
 
--- Whether the incarnation is registered. Not compared with its lease: until somebody has rescued its messages, they are
+-- Whether the owner is registered. Not compared with its lease: until somebody has rescued its messages, they are
 -- its own.
-create or replace function integration.is_alive(p_incarnation text) returns boolean
+create or replace function integration.is_alive(p_owner text) returns boolean
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from integration.consumers c where c.incarnation = p_incarnation)
+    select exists (select from integration.processes c where c.owner = p_owner)
 $$;
 
 -- Heartbeat: renews the lease of one process. False: it was rescued in the meantime, owns nothing any more and must
--- register again under a new incarnation.
-create or replace function integration.beat(p_incarnation text, p_lease_ms bigint) returns boolean
+-- register again under a new name.
+create or replace function integration.beat(p_owner text, p_lease_ms bigint) returns boolean
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    update integration.consumers c
+    update integration.processes c
        set beat_at = integration.clock(), lease_until = integration.clock() + p_lease_ms * interval '1 ms'
-     where c.incarnation = p_incarnation;
+     where c.owner = p_owner;
     return found;
 end $$;
 
--- Takes the session lock of an incarnation on the calling session (the one that LISTENs and lives as long as the
--- process) and notes on which server. False: another session has it, or the incarnation is not registered.
-create or replace function integration.hold_session_lock(p_incarnation text) returns boolean
+-- Takes the session lock of an owner on the calling session (the one that LISTENs and lives as long as the
+-- process) and notes on which server. False: another session has it, or the owner is not registered.
+create or replace function integration.hold_session_lock(p_owner text) returns boolean
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_incarnation)) then
+    if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_owner)) then
         return false;
     end if;
-    update integration.consumers c set locked_on = pg_postmaster_start_time() where c.incarnation = p_incarnation;
+    update integration.processes c set locked_on = pg_postmaster_start_time() where c.owner = p_owner;
     return found;
 end $$;
 
--- Gives the session lock of an incarnation back, when the session goes on under another one.
-create or replace function integration.release_session_lock(p_incarnation text) returns boolean
+-- Gives the session lock of an owner back, when the session goes on under another one.
+create or replace function integration.release_session_lock(p_owner text) returns boolean
     language sql set search_path = pg_catalog, pg_temp as $$
-    select pg_advisory_unlock(integration.lock_class(), hashtext(p_incarnation))
+    select pg_advisory_unlock(integration.lock_class(), hashtext(p_owner))
 $$;
 
 -- A process that ends well: gives back what it still holds, hands over the maintenance and leaves. Returns how many
 -- messages it gave back.
-create or replace function integration.deregister(p_incarnation text) returns integer
+create or replace function integration.deregister(p_owner text) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
     update integration.data_staging d
-       set status = 'pending', requeued = true, claimed_by = null, lease_until = null, updated_at = integration.clock()
-     where d.status = 'processing' and d.claimed_by = p_incarnation;
+       set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
+     where d.status = 'processing' and d.owner = p_owner;
     get diagnostics v_count = row_count;
-    delete from integration.consumers c where c.incarnation = p_incarnation;
-    perform integration.step_down(p_incarnation);
+    delete from integration.processes c where c.owner = p_owner;
+    perform integration.step_down(p_owner);
     return v_count;
 end $$;
 
@@ -74,8 +74,8 @@ declare
     v_count integer;
 begin
     update integration.data_staging d
-       set status = 'pending', requeued = true, claimed_by = null, lease_until = null, updated_at = integration.clock()
-     where d.status = 'processing' and d.claimed_by = p_owner
+       set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
+     where d.status = 'processing' and d.owner = p_owner
        and (d.id, d.attempt) not in (select k.id, k.attempt from unnest(p_ids, p_attempts) k (id, attempt));
     get diagnostics v_count = row_count;
     return v_count;

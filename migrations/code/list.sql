@@ -20,12 +20,12 @@ create or replace function integration.list(
 ) returns table (
     id bigint, source_app text, target_app text, record_type text, status text, priority integer, attempt integer,
     retry_count integer, crash_count integer, redrive_count integer, created_at timestamptz, updated_at timestamptz,
-    available_at timestamptz, claimed_by text, reason text, cursor text
+    available_at timestamptz, owner text, reason text, cursor text
 )
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_columns constant text := 'd.id, d.source_app, d.target_app, d.record_type, d.status, d.priority, d.attempt,
-        d.retry_count, d.crash_count, d.redrive_count, d.created_at, d.updated_at, d.available_at, d.claimed_by,
+        d.retry_count, d.crash_count, d.redrive_count, d.created_at, d.updated_at, d.available_at, d.owner,
         d.error_message';
     v_iso     constant text := 'YYYY-MM-DD HH24:MI:SS.US';
     v_order   text := coalesce(p_order, case p_status when 'pending' then 'queue' when 'scheduled' then 'due'

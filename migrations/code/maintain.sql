@@ -110,9 +110,9 @@ create or replace function integration.maintenance_due() returns table (task tex
              where m.status = 'processing'
                and case
                        when m.lease_until is not null then m.lease_until < integration.clock()
-                       when m.claimed_by is not null then not exists (
-                           select from integration.consumers c
-                            where c.incarnation = m.claimed_by and c.lease_until >= integration.clock())
+                       when m.owner is not null then not exists (
+                           select from integration.processes c
+                            where c.owner = m.owner and c.lease_until >= integration.clock())
                        else m.updated_at < integration.clock() - (
                            select t.foreign_lease from integration.targets t where t.target_app = m.target_app)
                    end

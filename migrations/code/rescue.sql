@@ -6,8 +6,8 @@
 -- Returns how many messages were returned. With p_full false the messages are looked at only when somebody was declared
 -- dead just now: cheap enough for every heartbeat; what it leaves (leases of single claims, strays) the next full one
 -- finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), consumers rows SKIP
--- LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
+-- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
+-- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(
     p_grace_ms bigint default 1500, p_limit integer default 1000, p_full boolean default true
 ) returns integer
@@ -22,13 +22,13 @@ begin
         return 0;
     end if;
     with dead as (
-        delete from integration.consumers c
-         where c.incarnation = any (array(
-            select x.incarnation from integration.consumers x
+        delete from integration.processes c
+         where c.owner = any (array(
+            select x.owner from integration.processes x
              where x.lease_until < v_now
                 or (x.locked_on = pg_postmaster_start_time()
                     and x.beat_at < v_now - p_grace_ms * interval '1 ms'
-                    and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.incarnation)))
+                    and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.owner)))
              for update skip locked))
         returning c.targets)
     select array_agg(dead.targets) into v_dead from dead;
@@ -43,8 +43,8 @@ begin
          where d.status = 'processing'
            and case
                    when d.lease_until is not null then d.lease_until < v_now
-                   when d.claimed_by is not null
-                       then not exists (select from integration.consumers c where c.incarnation = d.claimed_by)
+                   when d.owner is not null
+                       then not exists (select from integration.processes c where c.owner = d.owner)
                    else d.updated_at < v_now - (
                        select t.foreign_lease from integration.targets t where t.target_app = d.target_app)
                end
@@ -56,7 +56,7 @@ begin
            error_message = case when d.crash_count + 1 >= p.max_crashes
                then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
                else d.error_message end,
-           claimed_by = null, lease_until = null, updated_at = v_now
+           owner = null, lease_until = null, updated_at = v_now
       from lost l
      cross join lateral integration.policy(l.target_app, l.record_type) p
      where d.id = l.id;

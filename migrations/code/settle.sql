@@ -43,11 +43,11 @@ begin
                                 integration.backoff_ms(p.backoff_base_ms, p.backoff_factor, p.backoff_cap_ms,
                                     d.retry_count, random())))
                             * interval '1 ms' end,
-               requeued = true, updated_at = v_now, claimed_by = null, lease_until = null
+               requeued = true, updated_at = v_now, owner = null, lease_until = null
           from unnest(p_ids, p_attempts, p_outcomes, p_reasons, p_delays_ms) s (id, attempt, outcome, reason, delay_ms)
           join integration.data_staging m on m.id = s.id
          cross join lateral integration.policy(m.target_app, m.record_type) p
-         where d.id = s.id and d.attempt = s.attempt and d.claimed_by = p_owner and d.status = 'processing'
+         where d.id = s.id and d.attempt = s.attempt and d.owner = p_owner and d.status = 'processing'
         returning d.id, d.status;
 end $$;
 
@@ -88,7 +88,7 @@ create or replace function integration.release(p_id bigint, p_attempt integer, p
     select integration.settle_one(p_id, p_attempt, p_owner, 'release', null, null)
 $$;
 
--- Moves the end of a claim's own lease to p_lease from now. A claim without one (its owner is a registered consumer)
+-- Moves the end of a claim's own lease to p_lease from now. A claim without one (its owner is a registered process)
 -- gets one. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.extend(p_id bigint, p_attempt integer, p_owner text, p_lease interval)
     returns timestamptz
@@ -97,7 +97,7 @@ declare
     v_until timestamptz;
 begin
     update integration.data_staging d set lease_until = integration.clock() + p_lease
-     where d.id = p_id and d.attempt = p_attempt and d.claimed_by = p_owner and d.status = 'processing'
+     where d.id = p_id and d.attempt = p_attempt and d.owner = p_owner and d.status = 'processing'
     returning d.lease_until into v_until;
     if not found then
         perform integration.raise_lease_lost(p_id, p_attempt, p_owner);
@@ -111,12 +111,12 @@ create or replace function integration.raise_lease_lost(p_id bigint, p_attempt i
 declare
     v_message record;
 begin
-    select d.status, d.attempt, d.claimed_by into v_message from integration.data_staging d where d.id = p_id;
+    select d.status, d.attempt, d.owner into v_message from integration.data_staging d where d.id = p_id;
     raise exception 'message %: attempt % of "%" has lost its lease', p_id, p_attempt, p_owner
         using errcode = 'MQ001', detail = case
             when v_message.status is null then 'the message is no longer in data_staging'
             else format('it is %s, attempt %s%s', v_message.status, v_message.attempt, ', owner '
-                || v_message.claimed_by) end;
+                || v_message.owner) end;
 end $$;
 
 -- Which of the attempts ended by their own owner's settle: asked when the answer of a settle was lost with its

@@ -6,7 +6,7 @@ create or replace view integration.pending_by_app as
         where status = 'pending' and messages > 0;
 
 create or replace view integration.stuck as
-    select id, target_app, claimed_by, attempt, created_at, integration.clock() - created_at as age
+    select id, target_app, owner, attempt, created_at, integration.clock() - created_at as age
       from integration.data_staging
      where status = 'processing' and updated_at < integration.clock() - interval '1 hour';
 
@@ -66,7 +66,7 @@ begin
      where d.target_app = p_target and d.status = 'scheduled' order by d.available_at limit 1;
 end $$;
 
--- One row per target that has, or ever had, messages, settings or consumers. oldest_age: of the oldest pending message.
+-- One row per target that has, or ever had, messages, settings or processes. oldest_age: of the oldest pending message.
 -- Rates: means of the last five minutes. sweep_share: see wakeups.
 create or replace view integration.stats as
     with counts as (
@@ -84,15 +84,15 @@ create or replace view integration.stats as
                    and t.minute > (select integration.clock() - interval '5 min')), 0) as published,
                coalesce(sum(t.messages) filter (where t.action = 'completed'
                    and t.minute > (select integration.clock() - interval '5 min')), 0) as completed,
-               coalesce(sum(t.messages) filter (where t.action = 'retried'), 0)::bigint as retried,
+               coalesce(sum(t.messages) filter (where t.action = 'errored'), 0)::bigint as errored,
                coalesce(sum(t.messages) filter (where t.action = 'rescued'), 0)::bigint as rescued,
                coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed,
                round(coalesce(sum(t.messages) filter (where t.action = 'found_sweep'),
                    0) / sum(t.messages) filter (where t.action like 'found%'), 4) as sweep_share
           from integration.recent_traffic('1 hour') t group by t.target_app),
     live as (
-        select k.key as target_app, count(*) as consumers, sum((k.value ->> 'capacity')::bigint)::bigint as capacity
-          from integration.consumers c cross join lateral jsonb_each(c.targets) k
+        select k.key as target_app, count(*) as processes, sum((k.value ->> 'capacity')::bigint)::bigint as capacity
+          from integration.processes c cross join lateral jsonb_each(c.targets) k
          where c.lease_until > integration.clock() group by k.key),
     known as (
         select target_app from counts union select target_app from integration.targets union select target_app
@@ -106,11 +106,11 @@ create or replace view integration.stats as
            f.next_due_at,
            round(coalesce(r.published, 0) / 300.0, 2) as published_per_second,
            round(coalesce(r.completed, 0) / 300.0, 2) as completed_per_second,
-           coalesce(r.retried, 0) as retried_last_hour, coalesce(r.rescued, 0) as rescued_last_hour,
+           coalesce(r.errored, 0) as errored_last_hour, coalesce(r.rescued, 0) as rescued_last_hour,
            coalesce(r.failed, 0) as failed_last_hour,
            t.paused_at, t.paused_by, t.pause_reason,
            coalesce(b.state, 'closed') as breaker,
-           coalesce(l.consumers, 0) as consumers, coalesce(l.capacity, 0) as capacity,
+           coalesce(l.processes, 0) as processes, coalesce(l.capacity, 0) as capacity,
            r.sweep_share
       from known k
       left join counts c on c.target_app = k.target_app

@@ -28,9 +28,9 @@ create table integration.data_staging (
     available_at  timestamptz,
     -- attempt: the fence. Grows at every claim, redrive and hand edit of an owned row; never goes down.
     attempt       integer     not null default 0,
-    -- claimed_by: the incarnation (or foreign owner) that holds the message; null when plain SQL claimed it.
-    claimed_by    text,
-    -- lease_until: only for claims that asked for a lease of their own; otherwise the owner's row in consumers decides.
+    -- owner: who holds the message, a process or a name that a claim in another language gave; null: plain SQL did.
+    owner         text,
+    -- lease_until: only for claims that asked for a lease of their own; otherwise the owner's row in processes decides.
     lease_until   timestamptz,
     -- crash_count: consumers that died holding the message, one after the other; cleared when a run survives.
     crash_count   integer     not null default 0,
@@ -105,7 +105,7 @@ create table integration.audit_log (
     created_at  timestamptz not null default integration.clock(),
     -- Ours: enough to tell the story after the message is gone.
     role_name   text        not null default session_user,
-    incarnation text,
+    owner       text,
     source_app  text,
     target_app  text,
     record_type text,
@@ -125,9 +125,9 @@ alter table integration.data_staging_archive_default replica identity full;
 alter table integration.audit_log replica identity full;
 alter table integration.audit_log_default replica identity full;
 
--- One row per running process: its unique incarnation, its lease, and what its consumers accept.
-create table integration.consumers (
-    incarnation text        primary key check (char_length(incarnation) between 1 and 100),
+-- One row per running process: its unique name as owner, its lease, and what its consumers accept.
+create table integration.processes (
+    owner       text        primary key check (char_length(owner) between 1 and 100),
     host        text        not null,
     pid         integer     not null,
     application text        not null default '',
@@ -194,7 +194,7 @@ create table integration.targets (
 
 -- Where consumers of a target last looked, per priority: a process that starts need not walk over what was taken long
 -- ago.
-create table integration.marks (
+create table integration.places (
     target_app text        not null,
     priority   integer     not null,
     created_at timestamptz not null,
@@ -280,7 +280,7 @@ create table integration.counters (
     primary key (target_app, status)
 ) with (fillfactor = 50);
 
--- How often each action happened since the beginning (published, claimed, completed, retried, ...). Never goes down.
+-- How often each action happened since the beginning (published, claimed, completed, errored, ...). Never goes down.
 create table integration.totals (
     target_app text   not null,
     action     text   not null,

@@ -45,7 +45,7 @@ use crate::{
 pub(super) struct Loop {
     context: Arc<Context>,
     signals: Signals,
-    /// The incarnation that owns everything below.
+    /// The owner of everything below.
     owner: Arc<str>,
     looking: Looking,
     holding: Holding,
@@ -75,7 +75,7 @@ impl Loop {
         process
             .join(&target, config.record_types.as_deref(), config.concurrency, config.in_transaction.is_some(), &bell)
             .await?;
-        let mut signals = Signals::new(bell, stopping, process.incarnation());
+        let mut signals = Signals::new(bell, stopping, process.owners());
         // Of consumers that accept only some record types, each is somewhere else.
         let places = match config.record_types {
             None => Places::load(store.places(&target).await?),

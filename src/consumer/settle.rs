@@ -41,7 +41,7 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
                     plain_reasons(&mut settlements, &error);
                 }
                 tokio::time::sleep(pause).await;
-                if *context.process.incarnation().borrow() != owner {
+                if *context.process.owners().borrow() != owner {
                     return;
                 }
             }

@@ -25,7 +25,7 @@ pub(super) enum Signal {
 pub(super) struct Signals {
     bell: Arc<Bell>,
     stopping: watch::Receiver<Option<Duration>>,
-    incarnation: watch::Receiver<Arc<str>>,
+    owners: watch::Receiver<Arc<str>>,
     next_sweep: Option<Instant>,
     watchdog: Interval,
 }
@@ -34,18 +34,18 @@ impl Signals {
     pub(super) fn new(
         bell: Arc<Bell>,
         stopping: watch::Receiver<Option<Duration>>,
-        incarnation: watch::Receiver<Arc<str>>,
+        owners: watch::Receiver<Arc<str>>,
     ) -> Self {
         let mut watchdog = interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { bell, stopping, incarnation, next_sweep: None, watchdog }
+        Self { bell, stopping, owners, next_sweep: None, watchdog }
     }
 
     /// The next one, the most urgent first; the loop looks again at the times given. Cancelling it loses nothing.
     pub(super) async fn next(&mut self, look_at: Option<Instant>, everywhere_at: Option<Instant>) -> Signal {
         tokio::select! {
             biased;
-            _ = self.incarnation.changed() => Signal::LeaseLost,
+            _ = self.owners.changed() => Signal::LeaseLost,
             _ = self.stopping.wait_for(Option::is_some) => Signal::Stop,
             () = self.bell.rung() => Signal::Rung,
             () = at(look_at) => Signal::LookAgain,
@@ -58,16 +58,16 @@ impl Signals {
     /// Waits for [`Signal::LeaseLost`] alone.
     pub(super) async fn lease_lost(&mut self) {
         // The sender lives as long as the process.
-        let _ = self.incarnation.changed().await;
+        let _ = self.owners.changed().await;
     }
 
     pub(super) fn sweep_at(&mut self, at: Option<Instant>) {
         self.next_sweep = at;
     }
 
-    /// The incarnation of the process, which owns what it claims.
+    /// Who owns what it claims: the name of the process.
     pub(super) fn owner(&mut self) -> Arc<str> {
-        self.incarnation.borrow_and_update().clone()
+        self.owners.borrow_and_update().clone()
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
@@ -95,14 +95,14 @@ mod tests {
     #[tokio::test]
     async fn each_signal_comes_once_the_most_urgent_first() {
         let (stop, stopping) = watch::channel(None);
-        let (incarnation, owners) = watch::channel(Arc::<str>::from("first"));
+        let (owner, owners) = watch::channel(Arc::<str>::from("first"));
         let bell = Arc::new(Bell::default());
         let mut signals = Signals::new(bell.clone(), stopping, owners);
         let past = Some(Instant::now());
         signals.sweep_at(past);
         bell.ring();
         bell.ring();
-        incarnation.send_replace("second".into());
+        owner.send_replace("second".into());
         assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
         assert_eq!(&*signals.owner(), "second");
         assert_eq!(signals.next(past, past).await, Signal::Rung);

@@ -5,30 +5,30 @@ use super::{
     finding::{Finding, Level},
     session::{Session, age},
 };
-use crate::error::Result;
+use crate::{config::BrokerConfig, error::Result};
 
 /// Somebody rescues within a beat or two; who is still listed so long after its lease is seen by nobody.
 const UNSEEN_AFTER: f64 = 5.0;
 
-const CONSUMERS: &str = "select c.incarnation, c.host, c.pid, c.application, \
+const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, \
         extract(epoch from integration.clock() - c.beat_at)::float8, extract(epoch from integration.clock() - c.lease_until)::float8, \
         c.locked_on is not distinct from pg_postmaster_start_time(), c.version, \
-        (select count(*) from integration.data_staging d where d.status = 'processing' and d.claimed_by = c.incarnation) \
-    from integration.consumers c order by c.started_at, c.incarnation";
+        (select count(*) from integration.data_staging d where d.status = 'processing' and d.owner = c.owner) \
+    from integration.processes c order by c.started_at, c.owner";
 
-pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
+pub(super) async fn processes(session: &mut Session) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let (mut alive, mut unlocked, mut others) = (0, Vec::new(), Vec::new());
-    for row in session.rows(CONSUMERS).await? {
+    for row in session.rows(PROCESSES).await? {
         let (owner, host, pid, application): (String, String, i32, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let (beat, over, locked, version, held): (f64, f64, bool, String, i64) =
             (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
         if over > UNSEEN_AFTER {
             let level = if held > 0 { Level::Problem } else { Level::Warning };
-            let what = format!("a consumer stopped beating {} ago and nobody rescues from it", age(beat));
+            let what = format!("a process stopped beating {} ago and nobody rescues from it", age(beat));
             findings.push(
-                Finding::new("consumers", level, what)
+                Finding::new("processes", level, what)
                     .evidence(format!(
                         "{owner} (pid {pid} on {host}, application {application:?}) holds {held} messages"
                     ))
@@ -37,8 +37,8 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
         } else if over > 0.0 {
             findings.push(
                 Finding::note(
-                    "consumers",
-                    format!("a consumer stopped beating {} ago; its messages are about to be rescued", age(beat)),
+                    "processes",
+                    format!("a process stopped beating {} ago; its messages are about to be rescued", age(beat)),
                 )
                 .evidence(format!("{owner} holds {held} messages")),
             );
@@ -55,7 +55,7 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
     if !unlocked.is_empty() {
         findings.push(
             Finding::note(
-                "consumers",
+                "processes",
                 format!(
                     "{} of {alive} processes hold no session lock: a death is noticed by the lease alone",
                     unlocked.len()
@@ -70,22 +70,47 @@ pub(super) async fn consumers(session: &mut Session) -> Result<Vec<Finding>> {
     if !others.is_empty() {
         findings.push(
             Finding::note(
-                "consumers",
+                "processes",
                 format!("{} processes run another version of Doorbell than this program", others.len()),
             )
             .evidence(others.join(", ")),
         );
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("consumers", format!("{alive} processes consume, all beat")));
+        findings.push(Finding::ok("processes", format!("{alive} processes consume, all beat")));
     }
     Ok(findings)
+}
+
+const CONNECTIONS: &str = "select count(*)::integer, current_setting('max_connections')::integer, \
+        current_setting('superuser_reserved_connections')::integer \
+        + coalesce(current_setting('reserved_connections', true), '0')::integer \
+    from integration.processes c where c.lease_until > integration.clock()";
+
+/// Whether all processes find room when each opens what it may at once, as after a failover.
+pub(super) async fn connections(session: &mut Session) -> Result<Vec<Finding>> {
+    let row = session.row(CONNECTIONS).await?;
+    let (processes, most, reserved): (i32, i32, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    // Heartbeat and listener beside the pool.
+    let each = BrokerConfig::default().connections_max as i32 + 2;
+    if processes.saturating_mul(each) <= most - reserved {
+        return Ok(Vec::new());
+    }
+    let what = format!("{processes} processes of up to {each} connections want more than the {} there are", most - reserved);
+    Ok(vec![
+        Finding::warning("connections", what)
+            .evidence(format!(
+                "max_connections {most}, {reserved} of them reserved; counted with the default connections_max. After a failover \
+                 all connect at once, and what watches over the cluster must find a connection, too"
+            ))
+            .fix("lower connections_max of the processes, limit their role (alter role … connection limit), or raise max_connections"),
+    ])
 }
 
 const TARGETS: &str = "select s.target_app, s.pending, s.failed, coalesce(extract(epoch from s.oldest_age), 0)::float8, \
         t.paused_at is not null, concat_ws(': ', t.paused_by, t.pause_reason), coalesce(t.bell, 'on_demand'), \
         coalesce(b.state, 'closed'), coalesce(b.reason, ''), \
-        (select count(*) from integration.consumers c where c.lease_until > integration.clock() and c.targets ? s.target_app) \
+        (select count(*) from integration.processes c where c.lease_until > integration.clock() and c.targets ? s.target_app) \
     from integration.stats s \
     left join integration.targets t on t.target_app = s.target_app \
     left join integration.breakers b on b.breaker_key = coalesce(t.breaker_key, s.target_app) \
@@ -146,7 +171,7 @@ pub(super) async fn targets(session: &mut Session, options: &Options) -> Result<
 }
 
 const STUCK: &str = "select count(*), coalesce(string_agg(distinct s.target_app, ', '), '') from integration.stuck s \
-    where s.claimed_by is null or not exists (select from integration.consumers c where c.incarnation = s.claimed_by)";
+    where s.owner is null or not exists (select from integration.processes c where c.owner = s.owner)";
 
 /// Claims by plain SQL that nobody can watch.
 pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {

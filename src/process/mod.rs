@@ -135,7 +135,7 @@ impl Process {
     }
 
     /// The current owner; it changes when the lease was lost.
-    pub(crate) fn incarnation(&self) -> watch::Receiver<Arc<str>> {
+    pub(crate) fn owners(&self) -> watch::Receiver<Arc<str>> {
         self.registration.owners()
     }
 

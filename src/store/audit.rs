@@ -6,7 +6,7 @@ use super::{Store, json::JsonbString};
 use crate::{error::Result, message::MessageId, rows::AuditEvent};
 
 const AUDIT: &str = "select a.created_at as at, a.action, a.staging_id, a.source_app, a.target_app, a.record_type, \
-        a.attempt, a.old_status, a.new_status, a.app_name, a.role_name, a.incarnation as owner, a.details \
+        a.attempt, a.old_status, a.new_status, a.app_name, a.role_name, a.owner, a.details \
       from integration.audit_log a where a.staging_id = $1 order by a.created_at, a.id";
 
 impl Store {

@@ -32,8 +32,8 @@ const CHANNELS: &str = "select integration.channel($1) as bell, integration.due_
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const WAITING: &str = "select * from integration.waiting($1)";
 const PLACES: &str =
-    "select priority, created_at, id from integration.marks where target_app = $1 order by kept_at desc";
-const KEEP_PLACES: &str = "select integration.keep_marks($1, $2, $3, $4)";
+    "select priority, created_at, id from integration.places where target_app = $1 order by kept_at desc";
+const KEEP_PLACES: &str = "select integration.keep_places($1, $2, $3, $4)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.

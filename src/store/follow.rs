@@ -23,7 +23,7 @@ const PUBLISHED: &str = "select * from ( \
               order by x.id limit $4) d limit $4)) p order by id limit $4";
 
 const CHANGED: &str = "select a.id, a.created_at as at, a.staging_id, a.action, a.source_app, a.target_app, a.record_type, \
-        a.attempt, a.old_status, a.new_status, a.app_name, a.role_name, a.incarnation as owner, a.details \
+        a.attempt, a.old_status, a.new_status, a.app_name, a.role_name, a.owner, a.details \
       from integration.audit_log a \
      where a.created_at >= to_timestamp($5) \
        and (a.id > $1 or exists (select from unnest($2::bigint[], $3::bigint[]) g (first, last) where a.id between g.first and g.last)) \

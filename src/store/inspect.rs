@@ -60,7 +60,7 @@ impl Store {
                 Ok(TargetState {
                     stats: found.map(|at| stats.swap_remove(at)),
                     target,
-                    processes: row.try_get("consumers")?,
+                    processes: row.try_get("processes")?,
                     workers: row.try_get("workers")?,
                     closed_gates: codes.into_iter().zip(sentences).collect(),
                 })

@@ -13,13 +13,13 @@ const BEAT: &str = "select integration.beat($1, $2)";
 const RESCUE: &str = "select integration.rescue($1, $2, $3)";
 const DEREGISTER: &str = "select integration.deregister($1)";
 const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
-const PROCESSES: &str = "select c.incarnation as owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
+const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
         c.started_at, c.beat_at, c.lease_until > integration.clock() as alive, \
         extract(epoch from integration.clock() - c.beat_at)::float8 as beat_age, coalesce(h.processing, 0) as processing \
-    from integration.consumers c \
-    left join (select d.claimed_by, count(*) as processing from integration.data_staging d \
-         where d.status = 'processing' group by d.claimed_by) h on h.claimed_by = c.incarnation \
-    order by c.started_at, c.incarnation";
+    from integration.processes c \
+    left join (select d.owner, count(*) as processing from integration.data_staging d \
+         where d.status = 'processing' group by d.owner) h on h.owner = c.owner \
+    order by c.started_at, c.owner";
 
 /// A process whose session lock is free is declared dead once it has not beaten for this long.
 const RESCUE_GRACE: Duration = Duration::from_millis(1500);

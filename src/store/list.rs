@@ -95,7 +95,7 @@ pub(super) fn message(row: &Row) -> Result<MessageRow> {
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
         available_at: row.try_get("available_at")?,
-        owner: row.try_get("claimed_by")?,
+        owner: row.try_get("owner")?,
         reason: row.try_get("reason")?,
     })
 }

@@ -124,11 +124,11 @@ cluster_down() {
     local n
     [ -e "/etc/netns/$NS" ] || return 0
     for n in 1 2 3; do
-        kill -CONT $(processes $n) 2>/dev/null
-        kill -KILL $(processes $n) 2>/dev/null
+        kill -CONT $(processes $n) 2>/dev/null || true
+        kill -KILL $(processes $n) 2>/dev/null || true
     done
-    [ ! -e "$DIR/etcd.pid" ] || kill "$(cat "$DIR/etcd.pid")" 2>/dev/null
-    ip netns del "$NS" 2>/dev/null
+    [ ! -e "$DIR/etcd.pid" ] || kill "$(cat "$DIR/etcd.pid")" 2>/dev/null || true
+    ip netns del "$NS" 2>/dev/null || true
     rm -rf "${DIR:?}" "/etc/netns/$NS"
     rmdir /etc/netns 2>/dev/null || true
 }
@@ -158,7 +158,9 @@ fault() { # NAME NODE; how long it lasts is in HOLD
         ;;
     isolate) # Clients still reach it, nobody else does.
         for other in 1 2 3; do
-            [ "$other" = "$n" ] || drop "ip saddr { $(address "$n"), $(address "$other") } ip daddr { $(address "$n"), $(address "$other") } ip saddr != ip daddr"
+            [ "$other" != "$n" ] || continue
+            drop "ip saddr $(address "$n") ip daddr $(address "$other")"
+            drop "ip saddr $(address "$other") ip daddr $(address "$n")"
         done
         drop "ip saddr $(address "$n") tcp dport 2379"
         drop "ip daddr $(address "$n") tcp sport 2379"

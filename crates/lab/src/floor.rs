@@ -31,9 +31,9 @@ const PICKED: &str = "from integration.data_staging where target_app = $1 and st
     order by priority desc, created_at, id limit $2 for no key update skip locked";
 const COLUMNS: &str = "id, attempt, source_app, record_type, data, headers, priority, retry_count, redrive_count, ordering_key, created_at";
 
-const COMPLETE: &str = "update integration.data_staging set status = 'completed', claimed_by = null, \
+const COMPLETE: &str = "update integration.data_staging set status = 'completed', owner = null, \
     processed_at = clock_timestamp(), updated_at = clock_timestamp() \
-    where id = any ($1) and claimed_by = 'floor' and status = 'processing'";
+    where id = any ($1) and owner = 'floor' and status = 'processing'";
 const COMPLETE_LOCKED: &str = "update integration.data_staging set status = 'completed', attempt = attempt + 1, \
     processed_at = clock_timestamp(), updated_at = clock_timestamp() where id = any ($1)";
 
@@ -109,7 +109,7 @@ impl Claimer {
         client.batch_execute("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off").await?;
         let claim = format!(
             "with picked as materialized (select id {PICKED}) update integration.data_staging \
-             set status = 'processing', attempt = attempt + 1, claimed_by = 'floor', updated_at = clock_timestamp() \
+             set status = 'processing', attempt = attempt + 1, owner = 'floor', updated_at = clock_timestamp() \
              where id = any (array(select id from picked)) returning {COLUMNS}"
         );
         Ok(Self(Arc::new(Statements {

@@ -5,12 +5,13 @@
 
 mod consumer;
 mod place;
+#[cfg(any(feature = "report", test))]
 mod report;
 mod show;
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use doorbell_lab::{
     Lab,
     measure::{Effort, Scenario},
@@ -31,20 +32,20 @@ pub(crate) use consumer::BenchConsumer;
 /// Runs on a durable private server that vanishes afterwards; on a database of yours only with --database-url. Each figure
 /// is printed with its floor (the same work in raw SQL, taken in turns on the same server) and their ratio.
 #[derive(Args, Debug)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    after_help = "\
+#[cfg_attr(
+    any(feature = "report", test),
+    command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)
+)]
+#[command(after_help = "\
 Examples:
   doorbell bench drain
   doorbell bench publish wake --seconds 5 --json | jq '{scenario, ratio}'
   doorbell bench backlog --bindir /usr/lib/postgresql/18/bin
-  doorbell bench report                           everything, and write BENCHMARKS.md
 
 JSON: one object per scenario: {\"scenario\", \"case\", \"figure\", \"floor\", \"ratio\", \"unit\", \"better\", \"floor_is\", \
-\"samples\", \"figure_range\", \"floor_range\", \"settings\", \"server\", \"cases\": […]}; ratio = figure / floor."
-)]
+\"samples\", \"figure_range\", \"floor_range\", \"settings\", \"server\", \"cases\": […]}; ratio = figure / floor.")]
 pub(crate) struct Bench {
+    #[cfg(any(feature = "report", test))]
     #[command(subcommand)]
     command: Option<BenchCommand>,
 
@@ -59,7 +60,8 @@ pub(crate) struct Bench {
     place: PlaceArgs,
 }
 
-#[derive(Debug, Subcommand)]
+#[cfg(any(feature = "report", test))]
+#[derive(Debug, clap::Subcommand)]
 enum BenchCommand {
     Report(report::Report),
 }
@@ -185,10 +187,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Bench {
     pub(crate) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
-        match self.command {
-            Some(BenchCommand::Report(report)) => report.run(global, signals).await,
-            None => measured(global, &self.place, &self.effort, &self.scenarios, &mut signals).await,
+        #[cfg(any(feature = "report", test))]
+        if let Some(BenchCommand::Report(report)) = self.command {
+            return report.run(global, signals).await;
         }
+        measured(global, &self.place, &self.effort, &self.scenarios, &mut signals).await
     }
 }
 

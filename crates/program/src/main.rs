@@ -20,6 +20,7 @@ mod list;
 mod show;
 mod stats;
 mod targets;
+#[cfg(feature = "top")]
 mod top;
 
 mod audit;
@@ -130,6 +131,7 @@ enum Command {
     Publish(publish::Publish),
     Consume(consume::Consume),
     Stats(stats::Stats),
+    #[cfg(feature = "top")]
     Top(top::Top),
     Targets(targets::Targets),
     List(list::List),
@@ -209,6 +211,7 @@ impl Command {
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
+            #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::List(list) => list.run(global).await,

@@ -1,5 +1,7 @@
 //! A private PostgreSQL: the server beneath the demo, the tests, the benchmarks and `doorbell up`.
 //!
+//! For a test, [`scratch`] is all it takes: a database of its own, in one line.
+//!
 //! Two lives: a [`Server`] is ephemeral, belongs to this process and vanishes with it, however the process ends; the
 //! server behind [`kept`] has its data in the user's state directory and outlives the program.
 //!
@@ -18,6 +20,7 @@ mod installation;
 pub mod kept;
 mod processes;
 mod readiness;
+mod scratch;
 mod template;
 #[cfg(feature = "trial")]
 mod trial;
@@ -29,6 +32,7 @@ pub use ephemeral::{EphemeralOptions, Server, Shutdown};
 pub use error::{Error, ErrorKind, Result};
 pub use fetch::{Consent, FetchOptions};
 pub use installation::{Installation, MAJOR_MIN};
+pub use scratch::scratch;
 #[cfg(feature = "trial")]
 pub use trial::Trial;
 

@@ -10,7 +10,7 @@ use doorbell::{
     operate::{MessageRow, Status},
 };
 
-use crate::{EphemeralOptions, Server};
+use crate::scratch;
 
 /// Between two looks at the message that is being handled.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// What a trial may fail with.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// A private server with the schema, for as long as this lives. Tests of handlers may share one, or have one each.
+/// A database of its own on the process's private server, with the schema. Tests of handlers may share one, or have one each.
 ///
 /// ```
 /// use doorbell::{Message, Outcome, operate::Status};
@@ -41,19 +41,17 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 #[derive(Debug)]
 pub struct Trial {
     broker: Broker,
-    _server: Server,
 }
 
 impl Trial {
-    /// Starts a server, as [`Server::ephemeral`] does, and makes the schema.
+    /// Makes a database, as [`scratch`] does, and the schema in it.
     ///
     /// # Errors
-    /// The server's, and those of [`Broker::migrate`].
+    /// Those of [`scratch`] and of [`Broker::migrate`].
     pub async fn start() -> Result<Self> {
-        let server = Server::ephemeral(EphemeralOptions::default()).await?;
-        let broker = Broker::connect(&server.connection_string("postgres")).await?;
+        let broker = Broker::connect(&scratch().await?).await?;
         broker.migrate().await?;
-        Ok(Self { broker, _server: server })
+        Ok(Self { broker })
     }
 
     /// Its database: for the tables that handlers write to, and to look at what they wrote.

@@ -12,16 +12,12 @@ pub mod pooler;
 pub mod proxy;
 
 use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use doorbell::{Broker, BrokerConfig, Consumer, Delivery, Message, MessageId, Outcome, Settings};
-use doorbell_server::{EphemeralOptions, Server};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// How long a test waits for an event that must come. Not an assertion about speed: a lost event would take for ever.
@@ -30,27 +26,19 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// The sweep of a consumer that is to be woken by the bell: nothing but a notification explains that it wakes.
 pub const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 
-/// Its own runtime and thread, because every test has a runtime of its own that ends with it.
-static SERVER: LazyLock<String> = LazyLock::new(|| {
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let server =
-                Server::ephemeral(EphemeralOptions { max_connections: 400, ..Default::default() }).await.unwrap();
-            let admin = connect(&server.connection_string("postgres")).await;
-            admin.batch_execute("create database template_doorbell").await.unwrap();
-            let broker = Broker::connect(&server.connection_string("template_doorbell")).await.unwrap();
-            broker.migrate().await.unwrap();
-            broker.close().await;
-            // Sealed: nobody may be connected to a database that is cloned.
-            seal(&admin, "template_doorbell").await;
-            tell.send(server.connection_string("postgres")).unwrap();
-            std::future::pending::<()>().await;
-        });
+/// The database that tests clone: migrated, and sealed, because nobody may be connected to one that is cloned.
+async fn template() -> Database {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    let made = TEMPLATE.get_or_init(async || {
+        let template = Database::empty().await;
+        let broker = template.broker().await;
+        broker.migrate().await.unwrap();
+        broker.close().await;
+        seal(&template.sibling("postgres").client().await, template.name()).await;
+        template.url
     });
-    told.recv().expect("the test server starts")
-});
+    Database { url: made.await.clone() }
+}
 
 async fn seal(admin: &Client, database: &str) {
     let sql = format!("alter database {database} with is_template true allow_connections false");
@@ -69,22 +57,22 @@ pub struct Database {
 impl Database {
     /// With the schema.
     pub async fn new() -> Self {
-        Self::create("template template_doorbell").await
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let template = template().await;
+        let db = template.sibling(&format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let sql = format!("create database {} template {}", db.name(), template.name());
+        template.sibling("postgres").client().await.batch_execute(&sql).await.unwrap();
+        db
     }
 
     /// Without it.
     pub async fn empty() -> Self {
-        Self::create("template template0").await
+        Self { url: doorbell_server::scratch().await.unwrap() }
     }
 
-    async fn create(options: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        // Blocks this test's thread while the server starts; the others wait for it, too.
-        let base = tokio::task::spawn_blocking(|| SERVER.clone()).await.unwrap();
-        let admin = connect(&base).await;
-        admin.batch_execute(&format!("create database {name} {options}")).await.unwrap();
-        Self { url: base.replace("dbname=postgres", &format!("dbname={name}")) }
+    /// Another one of the same server.
+    fn sibling(&self, name: &str) -> Self {
+        Self { url: format!("{}dbname={name}", self.url.strip_suffix(&format!("dbname={}", self.name())).unwrap()) }
     }
 
     /// A name that no other database of this server has.
@@ -210,7 +198,7 @@ pub struct Row {
     pub crash_count: i32,
     pub redrive_count: i32,
     pub error: Option<String>,
-    pub claimed_by: Option<String>,
+    pub owner: Option<String>,
     /// Seconds from the last change until it becomes pending.
     pub scheduled_in: Option<f64>,
 }
@@ -222,7 +210,7 @@ impl Row {
 }
 
 pub async fn row(client: &Client, id: MessageId) -> Row {
-    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, claimed_by, \
+    let sql = "select status, attempt, retry_count, crash_count, redrive_count, error_message, owner, \
         extract(epoch from available_at - updated_at)::float8 from integration.data_staging where id = $1";
     let row = client.query_one(sql, &[&id]).await.unwrap();
     Row {
@@ -232,7 +220,7 @@ pub async fn row(client: &Client, id: MessageId) -> Row {
         crash_count: row.get(3),
         redrive_count: row.get(4),
         error: row.get(5),
-        claimed_by: row.get(6),
+        owner: row.get(6),
         scheduled_in: row.get(7),
     }
 }

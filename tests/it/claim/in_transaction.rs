@@ -108,11 +108,11 @@ async fn messages_are_completed_without_having_been_leased() {
     consumer.shutdown().await.unwrap();
     assert_eq!(count(&client, "select count(*) from ledger").await, 500);
     let done = row(&client, ids[0]).await;
-    assert_eq!((done.attempt, done.claimed_by), (1, None));
+    assert_eq!((done.attempt, done.owner), (1, None));
     let claimed = "select count(*) from integration.audit_log where action = 'claimed'";
     // Not one, unless a statement waited too long and its batch went the other way.
     assert!(count(&client, claimed).await <= 20);
-    let told = "select count(*) from integration.audit_log a where action = 'completed' and old_status = 'pending' and attempt = 1 and incarnation is not null";
+    let told = "select count(*) from integration.audit_log a where action = 'completed' and old_status = 'pending' and attempt = 1 and owner is not null";
     assert!(count(&client, told).await >= 480);
 }
 

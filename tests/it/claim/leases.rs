@@ -118,7 +118,7 @@ async fn a_process_that_was_declared_dead_stops_its_handlers_and_starts_over() {
     let id = plain_insert(&client, "billing", "1").await;
     assert_eq!(told.next().await, "running");
     let before = broker.operator().processes().await.unwrap().remove(0).owner;
-    client.execute("delete from integration.consumers", &[]).await.unwrap();
+    client.execute("delete from integration.processes", &[]).await.unwrap();
     assert_eq!(told.next().await, "dropped");
     assert_eq!(told.next().await, "running");
     let completed = until_status(&client, id, "completed").await;
@@ -156,7 +156,7 @@ async fn what_a_lost_consumer_says_in_the_end_changes_nothing() {
     let consumer = consumer.start().await.unwrap();
     let id = plain_insert(&client, "billing", "1").await;
     assert_eq!(told.next().await, id);
-    client.execute("delete from integration.consumers", &[]).await.unwrap();
+    client.execute("delete from integration.processes", &[]).await.unwrap();
     client.execute("select integration.rescue(0)", &[]).await.unwrap();
     assert_eq!(row(&client, id).await.status, "pending");
     go.send_replace(true);
@@ -172,10 +172,10 @@ async fn a_single_claim_ends_with_its_own_lease() {
     let id = db.broker().await.producer("shop").publish(&message("billing", 1)).await.unwrap();
     let claim = "select integration.claim('billing', 'script', p_lease => interval '-1 second')";
     client.execute(claim, &[]).await.unwrap();
-    assert_eq!(row(&client, id).await.claimed_by.as_deref(), Some("script"));
+    assert_eq!(row(&client, id).await.owner.as_deref(), Some("script"));
     client.execute("select integration.rescue()", &[]).await.unwrap();
     let rescued = row(&client, id).await;
-    assert_eq!((&*rescued.status, rescued.crash_count, rescued.claimed_by), ("pending", 1, None));
+    assert_eq!((&*rescued.status, rescued.crash_count, rescued.owner), ("pending", 1, None));
     let late = client.execute("select integration.complete($1, 1, 'script')", &[&id]).await.unwrap_err();
     assert_eq!(late.code().unwrap().code(), "MQ001");
 }

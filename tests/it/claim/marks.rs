@@ -230,7 +230,7 @@ async fn a_consumer_keeps_its_places_for_the_next_one() {
         let id = plain_insert(&client, "billing", &n.to_string()).await;
         assert_eq!(told.next().await, id);
     }
-    let kept = "select exists (select from integration.marks where target_app = 'billing')";
+    let kept = "select exists (select from integration.places where target_app = 'billing')";
     until(&client, "the place is kept", kept).await;
     consumer.shutdown().await.unwrap();
     let next = start(&broker).await;

@@ -29,7 +29,7 @@ const MUST_HAPPEN: [&str; 21] = [
     "promoted",
     "scheduled",
     "rescued",
-    "retried",
+    "errored",
     "snoozed",
     "released",
     "suspect claimed",
@@ -293,7 +293,7 @@ impl Lab {
             return self.same(answer, expected);
         }
         let due = (status == "scheduled").then_some(self.model.now + 1000);
-        let sql = "update integration.data_staging set status = $2, claimed_by = case when not $3 then claimed_by end, \
+        let sql = "update integration.data_staging set status = $2, owner = case when not $3 then owner end, \
                    available_at = case when $2 = 'scheduled' then integration.clock() + interval '1 s' else available_at end \
                    where id = $1 returning 0::bigint";
         let disown = status != "processing" && self.random.random_bool(0.3);

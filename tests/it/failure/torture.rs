@@ -139,7 +139,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
 /// The liveness phase: waits until nothing is left to do and nobody is left to be rescued, or until nothing moves any more.
 async fn rest(client: &Client, workers: usize) -> bool {
     let left = format!(
-        "select count(*) + (select abs(count(*) - {workers}) from integration.consumers) \
+        "select count(*) + (select abs(count(*) - {workers}) from integration.processes) \
            from integration.data_staging where status in ('pending', 'scheduled', 'processing')"
     );
     let (mut least, mut moved) = (i64::MAX, std::time::Instant::now());

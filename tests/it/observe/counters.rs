@@ -34,11 +34,11 @@ fn anything(random: &mut StdRng) -> String {
         ),
         6..10 => format!("select count(*) from integration.claim('{target}', 'me', 10, p_lease => '1 h')"),
         10..13 => "select count(*) from (select integration.complete('me', array_agg(id), array_agg(attempt)) from \
-            (select id, attempt from integration.data_staging where claimed_by = 'me' and status = 'processing' limit 5) x) y"
+            (select id, attempt from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
             .to_owned(),
         13 => "select count(*) from (select integration.settle('me', array_agg(id), array_agg(attempt), \
             array_agg((array['retry', 'reject', 'snooze', 'release'])[1 + id % 4]), array_agg('why'::text), array_agg(1::bigint)) from \
-            (select id, attempt from integration.data_staging where claimed_by = 'me' and status = 'processing' limit 5) x) y"
+            (select id, attempt from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
             .to_owned(),
         14 => format!("update integration.data_staging set status = 'pending' where {some}"),
         15 => format!("update integration.data_staging set target_app = '{target}', priority = 1 where {some}"),
@@ -187,13 +187,13 @@ async fn every_action_in_the_life_of_messages_has_a_total() {
             "claimed 7",
             "completed 1",
             "deleted 1",
+            "errored 1",
             "failed 1",
             "promoted 1",
             "published 8",
             "redriven 1",
             "released 1",
             "rescued 1",
-            "retried 1",
             "scheduled 1",
             "snoozed 1",
         ];

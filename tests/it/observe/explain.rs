@@ -29,9 +29,9 @@ async fn run(client: &Client, sql: &str) {
 }
 
 /// A process that is alive for 15 seconds.
-async fn register(client: &Client, incarnation: &str, targets: &str) {
+async fn register(client: &Client, owner: &str, targets: &str) {
     let sql = format!(
-        "select integration.register('{incarnation}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)"
+        "select integration.register('{owner}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)"
     );
     run(client, &sql).await;
 }
@@ -172,7 +172,7 @@ async fn a_message_that_is_being_handled_says_by_whom_and_whether_they_live() {
         format!("attempt 1 was claimed {seconds} s ago by {who}, {why}; any consumer process or maintenance returns it")
     };
     // Its connection ended with its process: the session lock, taken on this server, is free.
-    run(&client, "update integration.consumers set locked_on = pg_postmaster_start_time()").await;
+    run(&client, "update integration.processes set locked_on = pg_postmaster_start_time()").await;
     let one = "one (host-1, process 4242)";
     let sentence = dead("whose connection is gone and whose last beat was 3.0 s ago", one, "3.0");
     is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
@@ -183,7 +183,7 @@ async fn a_message_that_is_being_handled_says_by_whom_and_whether_they_live() {
     is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
     let sentence = dead("its lease ran out 10 s ago", "me", "70");
     is(&explain(&client, 2).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
-    run(&client, "delete from integration.consumers").await;
+    run(&client, "delete from integration.processes").await;
     let sentence = dead("which is not registered any more", "one", "70");
     is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
     // And what it says is true.
@@ -231,7 +231,7 @@ async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
     let fix = "update integration.targets set max_in_flight = 6 where target_app = 'billing'";
     is(&explain(&client, 4).await, "in_flight_limit", sentence, Some(fix));
     // Several at once: each is told, in the order in which claiming meets them.
-    run(&client, "select integration.pause('billing'); select integration.open_breaker('billing'); delete from integration.consumers")
+    run(&client, "select integration.pause('billing'); select integration.open_breaker('billing'); delete from integration.processes")
         .await;
     assert_eq!(codes(&client, 4).await, ["paused", "breaker_open", "in_flight_limit", "no_consumer"]);
 }
@@ -310,7 +310,7 @@ async fn without_a_consumer_that_takes_it_a_message_says_which_ones_there_are() 
     register(&client, "two", r#"{"billing": {"types": ["c"], "capacity": 8}}"#).await;
     let sentence = "none of the 2 live consumer processes of billing accepts n; they accept: a, b, c";
     is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
-    run(&client, "delete from integration.consumers where incarnation = 'two'").await;
+    run(&client, "delete from integration.processes where owner = 'two'").await;
     at(&client, 20).await;
     let sentence = "no live consumer of billing is registered; the last one, one, stopped beating 20 s ago";
     is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
@@ -323,7 +323,7 @@ async fn without_a_consumer_that_takes_it_a_message_says_which_ones_there_are() 
     let config = ConsumerConfig { record_types: Some(vec!["other".to_owned()]), ..ConsumerConfig::default() };
     let consumer = broker.consumer("it's billing").config(config).fallback(|_| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
-    until(&client, "it is registered", "select count(*) = 1 from integration.consumers where targets <> '{}'").await;
+    until(&client, "it is registered", "select count(*) = 1 from integration.processes where targets <> '{}'").await;
     assert_eq!(codes(&client, id).await, ["type_not_accepted"]);
     consumer.shutdown().await.unwrap();
     broker.close().await;

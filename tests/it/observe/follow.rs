@@ -37,11 +37,11 @@ async fn a_message_and_its_story_are_told_once_and_in_order() {
         .await
         .unwrap();
     let events = follower.events().await.unwrap();
-    assert_eq!(told(&events), [("published", id), ("retried", 1), ("completed", id), ("paused", 0)]);
-    let retried = &events[1];
-    assert_eq!((retried.attempt, retried.old_status.as_deref()), (Some(1), Some("processing")));
-    assert_eq!((retried.owner.as_deref(), retried.record_type.as_deref()), (Some("me"), Some("n")));
-    assert!(retried.details.as_deref().unwrap().contains(r#""reason": "no""#));
+    assert_eq!(told(&events), [("published", id), ("errored", 1), ("completed", id), ("paused", 0)]);
+    let errored = &events[1];
+    assert_eq!((errored.attempt, errored.old_status.as_deref()), (Some(1), Some("processing")));
+    assert_eq!((errored.owner.as_deref(), errored.record_type.as_deref()), (Some("me"), Some("n")));
+    assert!(errored.details.as_deref().unwrap().contains(r#""reason": "no""#));
     assert_eq!(follower.events().await.unwrap(), []);
 }
 

@@ -55,7 +55,7 @@ async fn eventful(db: &Database) -> String {
     // A consumer died holding a message, which somebody rescues.
     client
         .batch_execute(
-            "insert into integration.data_staging (source_app, target_app, record_type, data, status, claimed_by, attempt) \
+            "insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
              values ('shop', 'reports', 'n', '1', 'processing', 'dead-1', 1)",
         )
         .await

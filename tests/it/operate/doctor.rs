@@ -56,12 +56,12 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     let ills: Vec<_> = report.findings.iter().filter(own).collect();
     assert!(ills.is_empty(), "{ills:#?}");
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions consumers targets stuck maintenance wakeups";
+    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions processes targets stuck maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
     assert!(finding(&report, "bell", "INSERT and its trigger").what.contains("woke"));
-    for table in ["data_staging", "audit_log", "consumers", "dedup_keys", "deltas", "stats"] {
+    for table in ["data_staging", "audit_log", "processes", "dedup_keys", "deltas", "stats"] {
         assert_eq!(count(&client, &format!("select count(*) from integration.{table}")).await, 0, "{table}");
     }
 }
@@ -300,18 +300,18 @@ async fn a_missing_month_is_found_and_what_fell_beside_it_can_be_moved() {
 async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
     let db = Database::new().await;
     let client = db.client().await;
-    let dead = "insert into integration.consumers (incarnation, host, pid, version, lease_until, beat_at) \
+    let dead = "insert into integration.processes (owner, host, pid, version, lease_until, beat_at) \
         values ('dead-1', 'gone', 1, '0.1.0', integration.clock() - interval '1 min', integration.clock() - interval '75 s'); \
-        insert into integration.data_staging (source_app, target_app, record_type, data, status, claimed_by, attempt) \
+        insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
         values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1)";
     client.batch_execute(dead).await.unwrap();
     let report = examined(&db).await;
-    let found = finding(&report, "consumers", "stopped beating");
+    let found = finding(&report, "processes", "stopped beating");
     assert_eq!(found.level, Level::Problem);
     assert!(found.evidence.as_deref().unwrap().contains("dead-1 (pid 1 on gone"), "{found:?}");
     assert!(found.evidence.as_deref().unwrap().contains("holds 1 messages"), "{found:?}");
     db.broker().await.operator().maintain().await.unwrap();
-    assert!(ills(&examined(&db).await, "consumers").is_empty());
+    assert!(ills(&examined(&db).await, "processes").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -407,7 +407,7 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     consumer.shutdown().await.unwrap();
     until_status(&client, id, "completed").await;
     worker.close().await;
-    assert_eq!(count(&client, "select count(*) from integration.consumers").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
     // Who may not take a probe back rings without it, and says so.
     assert_eq!(finding(&report, "bell", "integration.ring()").level, Level::Ok, "{report:#?}");
     assert_eq!(finding(&report, "bell", "was not tried").level, Level::Note);

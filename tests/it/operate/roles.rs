@@ -35,5 +35,5 @@ async fn the_rights_of_a_publisher_and_of_a_consumer_are_enough_for_a_message_to
     running.shutdown().await.unwrap();
     consumer.close().await;
     assert_eq!(told.rest().count(), 200);
-    assert_eq!(count(&client, "select count(*) from integration.consumers").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
 }

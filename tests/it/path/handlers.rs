@@ -113,7 +113,7 @@ async fn unreadable_payloads_fail_alone() {
     for id in unreadable {
         let failed = until_status(&client, id, "failed").await;
         assert!(failed.reason().starts_with("the payload cannot be read as"), "{failed:?}");
-        assert_eq!((failed.attempt, failed.claimed_by), (1, None));
+        assert_eq!((failed.attempt, failed.owner), (1, None));
     }
     consumer.shutdown().await.unwrap();
 }
@@ -132,7 +132,7 @@ async fn an_error_is_retried_after_the_backoff_and_keeps_its_causes() {
     let id = publish(&db, &message("billing", 1)).await;
     let failed = until_status(&client, id, "scheduled").await;
     assert_eq!(failed.reason(), "card not charged: invalid digit found in string");
-    assert_eq!((failed.attempt, failed.retry_count, &failed.claimed_by), (1, 1, &None));
+    assert_eq!((failed.attempt, failed.retry_count, &failed.owner), (1, 1, &None));
     let wait = failed.scheduled_in.unwrap();
     assert!(wait > 1.0 && wait <= 864_000.0, "{wait}");
     consumer.shutdown().await.unwrap();

@@ -178,14 +178,14 @@ async fn a_late_report_about_a_running_message_makes_our_settle_too_late_and_bre
     let consumer = consumer.start().await.unwrap();
     let id = publish(&client, "billing").await;
     assert_eq!(told.next().await, id);
-    assert!(row(&client, id).await.claimed_by.is_some());
+    assert!(row(&client, id).await.owner.is_some());
     client.execute(MARK_COMPLETED, &[&id]).await.unwrap();
     go.send_replace(true);
     let next = publish(&client, "billing").await;
     until_status(&client, next, "failed").await;
     consumer.shutdown().await.unwrap();
     let completed = row(&client, id).await;
-    assert_eq!((&*completed.status, completed.error, completed.claimed_by), ("completed", None, None));
+    assert_eq!((&*completed.status, completed.error, completed.owner), ("completed", None, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

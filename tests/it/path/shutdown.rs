@@ -47,7 +47,7 @@ async fn running_handlers_are_waited_for_and_what_did_not_start_is_given_back_at
     for &id in &ids[1..] {
         let given_back = row(&client, id).await;
         assert_eq!((given_back.attempt, given_back.retry_count, given_back.crash_count), (1, 0, 0));
-        assert_eq!(given_back.claimed_by, None);
+        assert_eq!(given_back.owner, None);
     }
     assert_eq!(told.rest().count(), 0, "nothing else was started");
 }

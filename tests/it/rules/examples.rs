@@ -62,7 +62,7 @@ async fn the_hello_consumer_greets_whom_the_hello_producer_announces() {
     );
     let client = db.client().await;
     assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'completed'").await, 2);
-    assert_eq!(count(&client, "select count(*) from integration.consumers").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +71,7 @@ async fn the_waiting_hello_consumer_is_woken_by_psql() {
     let client = db.client().await;
     let waiting = run(&db, "hello_consumer", &["1"]);
     let publishing = async {
-        crate::support::until(&client, "it consumes", "select exists (select from integration.consumers)").await;
+        crate::support::until(&client, "it consumes", "select exists (select from integration.processes)").await;
         let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
                    values ('psql', 'reception', 'visitor.arrived', '{\"name\": \"Edsger\"}')";
         client.execute(sql, &[]).await.unwrap();

@@ -4,3 +4,4 @@ mod arrows;
 mod examples;
 mod front_door;
 mod house;
+mod weight;

@@ -112,7 +112,7 @@ async fn handlers_that_hold_every_connection_keep_their_lease() {
     let consumer = consumer.start().await.unwrap();
     told.take(2).await;
     let beats =
-        "select beat_at > started_at + interval '2 s' and lease_until > integration.clock() from integration.consumers";
+        "select beat_at > started_at + interval '2 s' and lease_until > integration.clock() from integration.processes";
     until(&client, "it has beaten for longer than its lease", beats).await;
     go.add_permits(10);
     consumer.shutdown().await.unwrap();

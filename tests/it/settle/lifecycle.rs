@@ -28,12 +28,12 @@ async fn completed_messages_are_kept_archived_or_deleted_as_their_target_says() 
         assert_eq!(count(&client, &rows).await, kept, "{target}");
         let moved = format!(
             "select count(*) from integration.data_staging_archive where target_app = '{target}' \
-             and status = 'completed' and attempt = 1 and processed_at is not null and claimed_by is null"
+             and status = 'completed' and attempt = 1 and processed_at is not null and owner is null"
         );
         assert_eq!(count(&client, &moved).await, archived, "{target}");
         let told = format!(
             "select count(*) from integration.audit_log where target_app = '{target}' and action = 'completed' \
-             and new_status = 'completed' and incarnation is not null"
+             and new_status = 'completed' and owner is not null"
         );
         assert_eq!(count(&client, &told).await, 49, "{target}");
     }

@@ -191,8 +191,8 @@ async fn behind_completed(
     let everything = raw(&lab.url).await?;
     everything
         .batch_execute(
-            "update integration.data_staging set status = 'processing', attempt = 1, claimed_by = 'floor'; \
-             update integration.data_staging set status = 'completed', claimed_by = null, processed_at = clock_timestamp()",
+            "update integration.data_staging set status = 'processing', attempt = 1, owner = 'floor'; \
+             update integration.data_staging set status = 'completed', owner = null, processed_at = clock_timestamp()",
         )
         .await?;
     lab.add(TARGET, "pending", SHALLOW, BYTES).await?;

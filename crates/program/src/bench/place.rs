@@ -32,7 +32,7 @@ const SHOWN: [&str; 8] = [
 ];
 
 const IN_USE: &str =
-    "select ((select count(*) from integration.data_staging) + (select count(*) from integration.consumers))::float8";
+    "select ((select count(*) from integration.data_staging) + (select count(*) from integration.processes))::float8";
 const IS_SUPERUSER: &str = "select rolsuper::integer::float8 from pg_roles where rolname = current_user";
 
 /// Where to measure.

@@ -48,7 +48,7 @@ const NOTES: &str = "notes.md";
 
 /// Measure everything and write BENCHMARKS.md
 ///
-/// Takes about ten minutes, with --quick less than three. Private, durable servers only. A file notes.md beside the plots is
+/// Takes about ten minutes, with --quick less than three. Only a program built with the feature `report` has it. Private, durable servers only. A file notes.md beside the plots is
 /// taken into the report as it is, so that what people wrote survives the next run.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -148,7 +148,7 @@ impl Report {
     fn command(&self) -> String {
         let quick = if self.effort.quick { " --quick" } else { "" };
         let bindir = " --bindir <directory of another PostgreSQL's programs>".repeat(self.bindir.len());
-        format!("cargo run --release -- bench report{quick}{bindir}")
+        format!("cargo run --release --features report -- bench report{quick}{bindir}")
     }
 }
 

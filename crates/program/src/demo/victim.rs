@@ -26,11 +26,11 @@ const CONCURRENCY: usize = 4;
 
 const EVERY: Duration = Duration::from_millis(10);
 
-const REGISTERED: &str = "select count(*) from integration.consumers where pid = $1 and targets <> '{}'";
-const HELD: &str = "select d.id, c.incarnation from integration.data_staging d \
-    join integration.consumers c on c.incarnation = d.claimed_by where c.pid = $1 and d.status = 'processing'";
+const REGISTERED: &str = "select count(*) from integration.processes where pid = $1 and targets <> '{}'";
+const HELD: &str = "select d.id, c.owner from integration.data_staging d \
+    join integration.processes c on c.owner = d.owner where c.pid = $1 and d.status = 'processing'";
 const STILL_HELD: &str =
-    "select count(*) from integration.data_staging where claimed_by = $1 and status = 'processing'";
+    "select count(*) from integration.data_staging where owner = $1 and status = 'processing'";
 
 /// The process, while it lives.
 pub(super) struct Victim {
@@ -90,8 +90,8 @@ impl Victim {
         let held = ledger.rows(HELD, &[&pid]).await?;
         view.say(format_args!("kill -9 {pid}: a consumer process is dead, with {} messages in its hands", held.len()));
         if let Some(row) = held.first() {
-            let incarnation: String = row.try_get(1).map_err(doorbell::Error::from)?;
-            ledger.until_zero(STILL_HELD, &[&incarnation]).await?;
+            let owner: String = row.try_get(1).map_err(doorbell::Error::from)?;
+            ledger.until_zero(STILL_HELD, &[&owner]).await?;
         }
         let rescued_after = killed_at.elapsed();
         view.say(format_args!(

@@ -44,7 +44,7 @@ pub(super) fn latency(sample: &Sample) -> String {
 pub(super) fn target_rows(sample: &Sample) -> Vec<Vec<String>> {
     let row = |target: &doorbell::operate::TargetState| {
         let counts = sample.of(&target.target);
-        let rates = [counts.published, counts.completed, counts.retried, counts.failed];
+        let rates = [counts.published, counts.completed, counts.errored, counts.failed];
         let rates = rates.map(|count| format!("{:.0}", sample.per_second(count)));
         let stats = target.stats.as_ref();
         let waiting = [stats.map_or(0, |stats| stats.pending), stats.map_or(0, |stats| stats.processing)];
@@ -76,7 +76,7 @@ fn sample_json(sample: &Sample) -> Value {
             for (name, count) in [
                 ("published_per_second", counts.published),
                 ("completed_per_second", counts.completed),
-                ("retried_per_second", counts.retried),
+                ("errored_per_second", counts.errored),
                 ("failed_per_second", counts.failed),
             ] {
                 all[name] = json!(sample.per_second(count));

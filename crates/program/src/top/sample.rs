@@ -34,7 +34,7 @@ pub(super) struct Sampler {
 pub(super) struct Counts {
     pub(super) published: u64,
     pub(super) completed: u64,
-    pub(super) retried: u64,
+    pub(super) errored: u64,
     pub(super) failed: u64,
 }
 
@@ -104,7 +104,7 @@ impl Sampler {
                 let latency = self.published.remove(&id).and_then(|at| event.at.duration_since(at).ok());
                 self.latencies.extend(latency);
             }
-            ("retried", _) => counts.retried += 1,
+            ("errored", _) => counts.errored += 1,
             ("failed", _) => counts.failed += 1,
             _ => {}
         }
@@ -117,7 +117,7 @@ impl Sample {
         self.counts.values().fold(Counts::default(), |all, one| Counts {
             published: all.published + one.published,
             completed: all.completed + one.completed,
-            retried: all.retried + one.retried,
+            errored: all.errored + one.errored,
             failed: all.failed + one.failed,
         })
     }

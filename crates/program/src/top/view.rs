@@ -58,10 +58,10 @@ fn head_lines(sample: &Sample, trouble: Option<&str>) -> Vec<Line<'static>> {
         None => Line::from(vec![
             Span::styled("doorbell top", bold),
             Span::raw(format!(
-                "   published {}  completed {}  retried {}  failed {}",
+                "   published {}  completed {}  errored {}  failed {}",
                 rate(total.published),
                 rate(total.completed),
-                rate(total.retried),
+                rate(total.errored),
                 rate(total.failed)
             )),
             Span::styled("   q quits", Style::new().fg(Color::DarkGray)),

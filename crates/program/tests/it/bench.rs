@@ -1,14 +1,11 @@
 //! The benchmarks of the program, at sizes at which their figures mean nothing: that they run, and what they print.
 
-use std::{
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::process::Output;
 
-use serde_json::Value;
-use tokio::{process::Command, time::timeout};
+use doorbell_testing::plain_insert;
+use tokio::time::timeout;
 
-use doorbell_testing::{Database, count, plain_insert};
+use crate::program::*;
 
 /// Two seconds' work, which shares the machine with all other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(120);
@@ -30,10 +27,10 @@ const TINY: [&str; 13] = [
     "--json",
 ];
 
-async fn doorbell(db: &Database, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.args(arguments).args(["--database-url", &db.url]).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// On this test's database, which benchmarks take only from the command line.
+async fn bench(db: &Database, arguments: &[&str]) -> Output {
+    let mut command = bare(arguments);
+    command.args(["--database-url", &db.url]);
     timeout(ENDS_WITHIN, command.output()).await.expect("the program ends").unwrap()
 }
 
@@ -41,7 +38,7 @@ async fn doorbell(db: &Database, arguments: &[&str]) -> Output {
 async fn measured(scenarios: &[&str]) -> Vec<Value> {
     let db = Database::new().await;
     let command = if scenarios == ["latency"] { &[][..] } else { &["bench"][..] };
-    let output = doorbell(&db, &[command, scenarios, &TINY].concat()).await;
+    let output = bench(&db, &[command, scenarios, &TINY].concat()).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -111,7 +108,7 @@ async fn the_log_is_measured_and_the_audit_level_is_put_back() {
     let db = Database::new().await;
     let client = db.client().await;
     client.execute("select integration.set_audit_level('all')", &[]).await.unwrap();
-    let output = doorbell(&db, &[&["bench", "schema", "wake"][..], &TINY].concat()).await;
+    let output = bench(&db, &[&["bench", "schema", "wake"][..], &TINY].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let level = "select count(*) from pg_trigger where tgname = 'data_staging_audit_published'";
     assert_eq!(count(&client, level).await, 1);
@@ -122,10 +119,10 @@ async fn a_database_with_messages_is_not_measured_unless_told_so() {
     let db = Database::new().await;
     let client = db.client().await;
     plain_insert(&client, "billing", "1").await;
-    let output = doorbell(&db, &[&["bench", "wake"][..], &TINY].concat()).await;
+    let output = bench(&db, &[&["bench", "wake"][..], &TINY].concat()).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--yes-use-this-database"));
     assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 1);
-    let output = doorbell(&db, &[&["bench", "wake", "--yes-use-this-database"][..], &TINY].concat()).await;
+    let output = bench(&db, &[&["bench", "wake", "--yes-use-this-database"][..], &TINY].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }

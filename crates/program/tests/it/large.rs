@@ -1,9 +1,9 @@
 //! What operators ask of a large table is answered from its indexes.
 
-use tokio::process::Command;
+use doorbell_testing::until;
 use tokio_postgres::Client;
 
-use doorbell_testing::{Database, count, soon, until};
+use crate::program::*;
 
 /// Triggers as they are. Every hundredth failed; few are being handled.
 const MANY: &str = "insert into integration.data_staging \
@@ -71,10 +71,10 @@ async fn every_question_reads_a_small_part_of_a_large_table() {
     ];
     for question in questions {
         let (blocks_before, scans_before) = asked_for(&client).await;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-        command.env("DOORBELL_DATABASE_URL", &db.url).args(question.split(' ')).arg("--json");
-        let output = soon(question, command.output()).await.unwrap();
-        assert!(matches!(output.status.code(), Some(0 | 3)), "{question}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut command = doorbell(&db, &question.split(' ').collect::<Vec<_>>());
+        command.arg("--json");
+        let output = ended(command).await;
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{question}: {}", err(&output));
         let (blocks, scans) = asked_for(&client).await;
         assert_eq!(scans, scans_before, "{question} scans the table");
         // Changing a message touches its row and every index, and once more for what the hand-edit guard completes.

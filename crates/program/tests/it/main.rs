@@ -11,7 +11,6 @@ mod list;
 mod live;
 mod many;
 mod names;
-mod operate;
 mod operators;
 mod pooler;
 mod program;

@@ -8,7 +8,7 @@ impl Lab {
     /// Where the database and the model disagree, one line each.
     pub(super) async fn differences(&self) -> String {
         const ROWS: &str = "
-            select d.id, d.target_app, d.status, d.priority, d.attempt, d.claimed_by, d.retry_count, d.crash_count, d.redrive_count,
+            select d.id, d.target_app, d.status, d.priority, d.attempt, d.owner, d.retry_count, d.crash_count, d.redrive_count,
                    d.max_retries, extract(epoch from d.created_at - z.t)::float8 * 1000, extract(epoch from d.available_at - z.t)::float8 * 1000,
                    extract(epoch from d.lease_until - z.t)::float8 * 1000, d.processed_at is not null, a.n, a.last
               from integration.data_staging d

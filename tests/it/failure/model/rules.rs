@@ -68,7 +68,7 @@ fn action(old: &Row, new: &Row) -> &'static str {
         ("scheduled", _) => "promoted",
         ("pending", _) => "scheduled",
         _ if new.crash_count > old.crash_count => "rescued",
-        _ if new.retry_count > old.retry_count => "retried",
+        _ if new.retry_count > old.retry_count => "errored",
         (_, "scheduled") => "snoozed",
         _ => "released",
     }

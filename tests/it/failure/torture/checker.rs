@@ -22,7 +22,7 @@ pub(super) async fn violations(client: &Client) -> Vec<(String, String, String)>
 pub(super) async fn story(client: &Client, subject: &str) -> String {
     const STORY: &str = "select string_agg(line, e'\\n  ' order by n, line) from (
         select 0::bigint as n, format('%s %s by %s', o.op, o.intent, o.outcome) as line from chk.op o join m on o.op = m.op
-        union all select a.id, concat_ws(' ', a.created_at::time, a.action, 'attempt', a.attempt, a.incarnation, 'by', a.app_name, a.details) from integration.audit_log a join m on a.staging_id = m.id
+        union all select a.id, concat_ws(' ', a.created_at::time, a.action, 'attempt', a.attempt, a.owner, 'by', a.app_name, a.details) from integration.audit_log a join m on a.staging_id = m.id
         union all select 1e15::bigint, concat_ws(' ', 'run', r.attempt, r.consumer, r.found) from chk.run r join m on r.staging_id = m.id
         union all select 1e15::bigint, concat_ws(' ', 'effect', e.attempt, e.consumer) from chk.effect e join m on e.staging_id = m.id) s";
     let sql = format!(

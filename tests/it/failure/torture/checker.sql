@@ -60,10 +60,10 @@ select 'S5 completed unhandled', m.data->>'op', 'no run' from chk.msg m
  where m.target_app = 'plain' and m.status = 'completed' and not exists (select from chk.run r where r.staging_id = m.id)
 union all
 -- S6 the effect belongs to the attempt and the process that completed the message.
-select 'S6 foreign effect', e.op, format('effect of attempt %s by %s, completed by %s', e.attempt, e.consumer, coalesce(string_agg(c.attempt || '/' || c.incarnation, ', '), 'nobody'))
+select 'S6 foreign effect', e.op, format('effect of attempt %s by %s, completed by %s', e.attempt, e.consumer, coalesce(string_agg(c.attempt || '/' || c.owner, ', '), 'nobody'))
   from chk.effect e left join integration.audit_log c on c.staging_id = e.staging_id and c.action = 'completed'
  group by e.n, e.op, e.attempt, e.consumer
-having not coalesce(bool_or(c.attempt = e.attempt and c.incarnation like '%-' || e.consumer || '-%'), false)
+having not coalesce(bool_or(c.attempt = e.attempt and c.owner like '%-' || e.consumer || '-%'), false)
 union all
 -- S7 an attempt is handed out once and run once, but for crashes of the server. What a transaction holds has no attempt before
 -- it commits: there, effects are counted instead.
@@ -114,16 +114,16 @@ select 'S13 conservation', 'total', format('published %s, there are %s', p, a)
 union all
 -- S14 rules of a row.
 select 'S14 state rule', id::text, status from chk.msg
- where (status = 'processing') <> (claimed_by is not null) or (status = 'completed') <> (processed_at is not null)
+ where (status = 'processing') <> (owner is not null) or (status = 'completed') <> (processed_at is not null)
     or (status = 'scheduled') <> (available_at is not null) or (lease_until is not null and status <> 'processing')
     or (place = 'archive' and status not in ('completed', 'failed', 'cancelled'))
 union all
 -- L1 nothing is stuck once the faults are over.
-select 'L1 stuck', id::text, format('%s, claimed by %s, crashes %s', status, claimed_by, crash_count) from chk.msg
+select 'L1 stuck', id::text, format('%s, claimed by %s, crashes %s', status, owner, crash_count) from chk.msg
  where status in ('pending', 'scheduled', 'processing')
 union all
 -- L2 no residue.
-select 'L2 dead consumer', incarnation, lease_until::text from integration.consumers
+select 'L2 dead consumer', owner, lease_until::text from integration.processes
 union all
 select 'L2 bell queue', 'pg_notification_queue_usage', pg_notification_queue_usage()::text where pg_notification_queue_usage() > 0.001
 union all

@@ -89,7 +89,7 @@ const UNLAWFUL: [(&str, &str); 31] = [
     ("S7 attempt went down", "update integration.audit_log set attempt = 9 where action = 'published'"),
     (
         "S8 undone",
-        "insert into integration.audit_log (staging_id, app_name, action, attempt, old_status, new_status) select staging_id, app_name, 'retried', attempt, 'completed', 'scheduled' from integration.audit_log where action = 'completed'",
+        "insert into integration.audit_log (staging_id, app_name, action, attempt, old_status, new_status) select staging_id, app_name, 'errored', attempt, 'completed', 'scheduled' from integration.audit_log where action = 'completed'",
     ),
     ("S11 retries", "update integration.data_staging set retry_count = 4 where data->>'op' = 'rejected'"),
     (
@@ -112,7 +112,7 @@ const UNLAWFUL: [(&str, &str); 31] = [
     ("S14 state rule", "update integration.data_staging set processed_at = null where data->>'op' = 'done'"),
     (
         "L1 stuck",
-        "update integration.data_staging set status = 'processing', claimed_by = 'dead' where data->>'op' = 'done'",
+        "update integration.data_staging set status = 'processing', owner = 'dead' where data->>'op' = 'done'",
     ),
     ("L2 dead consumer", "select integration.register('dead', 'host', 1, 'app', 'v', '{}', 0)"),
     ("L2 advisory lock", "select pg_advisory_lock(1)"),
