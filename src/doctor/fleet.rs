@@ -96,7 +96,8 @@ pub(super) async fn connections(session: &mut Session) -> Result<Vec<Finding>> {
     if processes.saturating_mul(each) <= most - reserved {
         return Ok(Vec::new());
     }
-    let what = format!("{processes} processes of up to {each} connections want more than the {} there are", most - reserved);
+    let what =
+        format!("{processes} processes of up to {each} connections want more than the {} there are", most - reserved);
     Ok(vec![
         Finding::warning("connections", what)
             .evidence(format!(

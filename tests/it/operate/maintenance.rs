@@ -1,6 +1,9 @@
 //! Maintenance: one at a time, in small batches, in nobody's way.
 
-use doorbell::Broker;
+use doorbell::{
+    Broker,
+    doctor::{Level, Options},
+};
 use tokio_postgres::Client;
 
 use crate::support::{Database, count, echo, listeners, plain_insert, soon, until, until_status};
@@ -88,8 +91,7 @@ async fn consumer_processes_do_it_by_themselves_and_another_goes_on_when_one_lea
     let client = db.client().await;
     let (one, two) = (db.broker().await, db.broker().await);
     let (first, _) = echo(&one, "billing").await;
-    let led =
-        "select count(*) = 1 from integration.maintenance m join integration.processes c on c.owner = m.leader";
+    let led = "select count(*) = 1 from integration.maintenance m join integration.processes c on c.owner = m.leader";
     until(&client, "somebody leads", led).await;
     let (second, _) = echo(&two, "billing").await;
     old_messages(&client, "erp", 10).await;
@@ -284,4 +286,50 @@ async fn a_leader_whose_connections_die_comes_back_to_it() {
     plain_insert(&client, "nobody", "1").await;
     until(&client, "it folds again", "select not exists (select from integration.deltas)").await;
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_of_all_tables_does_not_end_the_maintenance_and_the_doctor_names_it() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute("create publication everything for all tables").await.unwrap();
+    old_messages(&client, "billing", 10).await;
+    old_partition(&client).await;
+    client
+        .batch_execute("delete from integration.data_staging_archive; delete from integration.audit_log")
+        .await
+        .unwrap();
+    let done = db.broker().await.operator().maintain().await.unwrap();
+    assert_eq!(done.archived, 10);
+    assert_eq!(count(&client, "select count(*) from integration.deltas").await, 0, "they were folded");
+    let unnamed = "select count(*) from pg_class c where c.relnamespace = 'integration'::regnamespace \
+        and c.relkind in ('r', 'p') and (c.relreplident = 'n' or c.relreplident = 'd' \
+            and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary))";
+    assert_eq!(count(&client, unnamed).await, 0, "tables whose rows a publication could not name");
+    let report = db.broker().await.operator().doctor(&Options::default()).await.unwrap();
+    let finding = report.findings.iter().find(|finding| finding.check == "publication").expect("it is named");
+    assert!(finding.level == Level::Note && finding.what.contains("everything"), "{finding:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chore_that_is_refused_does_not_keep_the_others_from_being_done() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    old_messages(&client, "billing", 10).await;
+    client
+        .batch_execute(
+            "create publication everything for all tables; alter table integration.deltas replica identity default",
+        )
+        .await
+        .unwrap();
+    let broker = db.broker().await;
+    let error = broker.operator().maintain().await.unwrap_err();
+    assert!(error.to_string().contains("replica identity"), "{error}");
+    assert_eq!(count(&client, ARCHIVED).await, 10);
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
+    let finding = report.findings.iter().find(|finding| finding.check == "publication").expect("it is named");
+    assert!(finding.level == Level::Problem && finding.what.contains("deltas"), "{finding:?}");
+    client.batch_execute(finding.fix.as_deref().unwrap()).await.unwrap();
+    broker.operator().maintain().await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.deltas").await, 0);
 }
