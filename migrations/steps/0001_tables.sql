@@ -119,7 +119,8 @@ create index audit_log_staging_id on integration.audit_log using brin (staging_i
 create index audit_log_created_at on integration.audit_log using brin (created_at)
     with (pages_per_range = 32, autosummarize = on);
 
--- A publication of all tables refuses deletes where it cannot name the row: these have no key. New partitions: partitions.sql.
+-- A publication of all tables refuses deletes where it cannot name the row, and these have no key. Partitions that are
+-- made later get the same.
 alter table integration.data_staging_archive replica identity full;
 alter table integration.data_staging_archive_default replica identity full;
 alter table integration.audit_log replica identity full;

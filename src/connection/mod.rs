@@ -41,4 +41,5 @@ mod tests;
 
 pub(crate) use messages::{Messages, log};
 pub(crate) use pool::{Busy, Pool, PoolConfig, Pooled};
+pub(crate) use pooler::is_direct;
 pub use settings::Settings;

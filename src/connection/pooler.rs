@@ -27,7 +27,7 @@ impl Settings {
     /// # Errors
     /// `Config` where names are shared; else as for connecting, and the database's.
     pub(crate) async fn check_names(&self, client: &Client) -> Result<()> {
-        if !self.prepares() || backend(client).await? == announced(client).await {
+        if !self.prepares() || is_direct(client).await? {
             return Ok(());
         }
         let own = format!("doorbell_{:016x}", rand::random::<u64>());
@@ -46,6 +46,11 @@ impl Settings {
     }
 }
 
+/// Whether the server process that answers is the one that was named at the login: a pooler names one of its own.
+pub(crate) async fn is_direct(client: &Client) -> Result<bool> {
+    Ok(backend(client).await? == announced(client).await)
+}
+
 /// The server process that answers.
 async fn backend(client: &Client) -> Result<Option<i32>> {
     let answer = client.simple_query("select pg_catalog.pg_backend_pid()").await?;
@@ -55,8 +60,8 @@ async fn backend(client: &Client) -> Result<Option<i32>> {
     }))
 }
 
-/// The server process that was named at the login; a pooler names one of its own. The driver keeps it for requests for
-/// cancellation, so one is written down here.
+/// The server process that was named at the login. The driver keeps it for requests for cancellation, so one is written
+/// down here.
 async fn announced(client: &Client) -> Option<i32> {
     let mut note = Note::default();
     client.cancel_token().cancel_query_raw(&mut note, Quietly).await.ok()?;

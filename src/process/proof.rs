@@ -11,12 +11,15 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use tracing::debug;
 
 use crate::{
+    connection,
     error::{Error, ErrorKind, Result},
     store::Store,
 };
 
-/// How often the session that was left behind a LISTEN is looked for.
-const LOOKS_MAX: u32 = 10;
+/// How often it is looked, behind a pooler, whether sessions are shared, before something is left in one.
+const LOOKS: u32 = 3;
+/// How often the session with the LISTEN is looked for when they were after all.
+const LOOKS_BACK_MAX: u32 = 50;
 
 /// Listens on `channel` alone; `pong` is told of its notifications, `another` rings. When it was no session of our own, the
 /// LISTEN is taken back.
@@ -27,13 +30,17 @@ pub(super) async fn own_session(
     pong: &Notify,
     within: Duration,
 ) -> Result<()> {
+    let silent = |_| Error::new(ErrorKind::Timeout, "the listening session did not answer");
+    if !timeout(within * 2, connection::is_direct(client)).await.map_err(silent)?? {
+        look_for_others(client, another, within).await?;
+    }
     let backend = backend(client, &format!("listen \"{channel}\""), within).await?;
     let proof = async {
         another.ring(channel).await?;
         heard(pong, within).await?;
         match self::backend(client, "", within).await? == backend {
             true => Ok(()),
-            false => Err(shared("its session changes between two statements")),
+            false => Err(shared(CHANGES)),
         }
     };
     let proof = proof.await;
@@ -43,10 +50,23 @@ pub(super) async fn own_session(
     proof
 }
 
+/// Fails where our statements meet the session of another connection, or not the same one twice.
+async fn look_for_others(client: &Client, another: &Store, within: Duration) -> Result<()> {
+    for _ in 0..LOOKS {
+        let ours = backend(client, "", within).await?;
+        if another.backend().await?.to_string() == ours || backend(client, "", within).await? != ours {
+            return Err(shared(CHANGES));
+        }
+    }
+    Ok(())
+}
+
 /// Waits for a notification.
 pub(super) async fn heard(pong: &Notify, within: Duration) -> Result<()> {
     timeout(within, pong.notified()).await.map_err(|_| shared("a notification to itself did not arrive"))
 }
+
+const CHANGES: &str = "the listener shares its session with others";
 
 fn shared(what: &str) -> Error {
     Error::new(
@@ -59,7 +79,7 @@ fn shared(what: &str) -> Error {
 
 /// Each statement may meet another session of the pooler's; ours is the one with the LISTEN.
 async fn undo(client: &Client, channel: &str, left: &str, within: Duration) {
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..LOOKS_BACK_MAX {
         match backend(client, &format!("unlisten \"{channel}\""), within).await {
             Ok(backend) if backend == left => return,
             Ok(_) => {}

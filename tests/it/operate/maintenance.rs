@@ -294,7 +294,6 @@ async fn a_publication_of_all_tables_does_not_end_the_maintenance_and_the_doctor
     let client = db.client().await;
     client.batch_execute("create publication everything for all tables").await.unwrap();
     old_messages(&client, "billing", 10).await;
-    old_partition(&client).await;
     client
         .batch_execute("delete from integration.data_staging_archive; delete from integration.audit_log")
         .await
