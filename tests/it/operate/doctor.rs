@@ -439,15 +439,3 @@ async fn settings_that_break_a_promise_are_named() {
     assert_eq!(finding(&report, "settings", "integration.notify is off").level, Level::Note);
     assert_eq!(finding(&report, "bell", "rings no bell").level, Level::Problem);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn processes_that_may_want_more_connections_than_there_are_are_counted() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    let register = "select integration.register('p' || n, 'host', n, 'app', '1', '{}', 60000) from generate_series(1, $1::integer) n";
-    client.query(register, &[&2]).await.unwrap();
-    assert!(!examined(&db).await.findings.iter().any(|finding| finding.what.contains("want more")));
-    client.query(register, &[&60]).await.unwrap();
-    let report = examined(&db).await;
-    assert_eq!(finding(&report, "connections", "60 processes").level, Level::Warning);
-}

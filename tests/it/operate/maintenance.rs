@@ -1,16 +1,12 @@
 //! Maintenance: one at a time, in small batches, in nobody's way.
 
-use doorbell::{
-    Broker,
-    doctor::{Level, Options},
-};
-use doorbell_server::{EphemeralOptions, Server, Shutdown};
+use doorbell::Broker;
 use tokio_postgres::Client;
 
-use crate::support::{Database, connect, count, echo, listeners, plain_insert, soon, until, until_status};
+use crate::support::{Database, count, echo, listeners, plain_insert, soon, until, until_status};
 
 /// Completed (by hand) so long ago that they are to be archived.
-async fn old_messages(client: &Client, target: &str, many: i32) {
+pub(super) async fn old_messages(client: &Client, target: &str, many: i32) {
     let sql =
         "with gone as (insert into integration.data_staging (source_app, target_app, record_type, data, created_at)
             select 'erp', $1, 'n', '1', now() - interval '9 days' from generate_series(1, $2) returning id)
@@ -21,7 +17,7 @@ async fn old_messages(client: &Client, target: &str, many: i32) {
 }
 
 const LEFT: &str = "select count(*) from integration.data_staging";
-const ARCHIVED: &str = "select count(*) from integration.data_staging_archive";
+pub(super) const ARCHIVED: &str = "select count(*) from integration.data_staging_archive";
 const DUE: &str = "select coalesce(string_agg(task || ' ' || object || ' ' || count, ', ' order by task collate \"C\", object), '') from integration.maintenance_due()";
 
 async fn due(client: &Client) -> String {
@@ -287,70 +283,6 @@ async fn a_leader_whose_connections_die_comes_back_to_it() {
     plain_insert(&client, "nobody", "1").await;
     until(&client, "it folds again", "select not exists (select from integration.deltas)").await;
     consumer.shutdown().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publication_of_all_tables_does_not_end_the_maintenance_and_the_doctor_names_it() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    client.batch_execute("create publication everything for all tables").await.unwrap();
-    old_messages(&client, "billing", 10).await;
-    client
-        .batch_execute("delete from integration.data_staging_archive; delete from integration.audit_log")
-        .await
-        .unwrap();
-    let done = db.broker().await.operator().maintain().await.unwrap();
-    assert!(done.archived == 10 && done.folded > 0, "{done:?}");
-    let unnamed = "select count(*) from pg_class c where c.relnamespace = 'integration'::regnamespace \
-        and c.relkind in ('r', 'p') and (c.relreplident = 'n' or c.relreplident = 'd' \
-            and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary))";
-    assert_eq!(count(&client, unnamed).await, 0, "tables whose rows a publication could not name");
-    let report = db.broker().await.operator().doctor(&Options::default()).await.unwrap();
-    let finding = report.findings.iter().find(|finding| finding.check == "publication").expect("it is named");
-    assert!(finding.level == Level::Note && finding.what.contains("everything"), "{finding:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_chore_that_is_refused_does_not_keep_the_others_from_being_done() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    old_messages(&client, "billing", 10).await;
-    client
-        .batch_execute(
-            "create publication everything for all tables; alter table integration.deltas replica identity default",
-        )
-        .await
-        .unwrap();
-    let broker = db.broker().await;
-    let error = broker.operator().maintain().await.unwrap_err();
-    assert!(error.to_string().contains("replica identity"), "{error}");
-    assert_eq!(count(&client, ARCHIVED).await, 10);
-    let report = broker.operator().doctor(&Options::default()).await.unwrap();
-    let finding = report.findings.iter().find(|finding| finding.check == "publication").expect("it is named");
-    assert!(finding.level == Level::Problem && finding.what.contains("deltas"), "{finding:?}");
-    client.batch_execute(finding.fix.as_deref().unwrap()).await.unwrap();
-    broker.operator().maintain().await.unwrap();
-    assert_eq!(count(&client, "select count(*) from integration.deltas").await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn on_a_standby_the_maintenance_says_that_the_server_is_read_only() {
-    let mut server = Server::ephemeral(EphemeralOptions { durable: true, ..Default::default() }).await.unwrap();
-    let url = server.connection_string("postgres");
-    let broker = Broker::connect(&url).await.unwrap();
-    broker.migrate().await.unwrap();
-    let mut leader = broker.operator().maintenance();
-    assert!(leader.round().await.unwrap().is_some());
-    let client = connect(&url).await;
-    let data: String = client.query_one("select current_setting('data_directory')", &[]).await.unwrap().get(0);
-    std::fs::write(std::path::Path::new(&data).join("standby.signal"), "").unwrap();
-    server.restart(Shutdown::Fast).await.unwrap();
-    let broker = Broker::connect(&url).await.unwrap();
-    // Somebody else leads, if one believes what is written here.
-    let error = broker.operator().maintenance().round().await.unwrap_err();
-    assert_eq!(error.sqlstate(), Some("25006"));
-    assert!(error.to_string().contains("standby"), "{error}");
-    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
