@@ -10,7 +10,7 @@ use crate::{error::Result, rows::ProcessRow};
 
 const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
 const BEAT: &str = "select integration.beat($1, $2)";
-const RESCUE: &str = "select integration.rescue($1, $2, $3)";
+const RESCUE: &str = "select integration.rescue($1, $2)";
 const DEREGISTER: &str = "select integration.deregister($1)";
 const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
 const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
@@ -21,8 +21,6 @@ const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version
          where d.status = 'processing' group by d.owner) h on h.owner = c.owner \
     order by c.started_at, c.owner";
 
-/// A process whose session lock is free is declared dead once it has not beaten for this long.
-const RESCUE_GRACE: Duration = Duration::from_millis(1500);
 const RESCUE_LIMIT: i32 = 1000;
 
 /// Who a process says it is.
@@ -62,7 +60,7 @@ impl Store {
     pub(crate) async fn rescue(&self, full: bool) -> Result<usize> {
         let mut rescued = 0;
         loop {
-            let row = self.query_one("rescue", RESCUE, &[&millis(RESCUE_GRACE), &RESCUE_LIMIT, &full]).await?;
+            let row = self.query_one("rescue", RESCUE, &[&RESCUE_LIMIT, &full]).await?;
             let count: i32 = row.try_get(0)?;
             rescued += count as usize;
             if count < RESCUE_LIMIT {

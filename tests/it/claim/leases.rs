@@ -157,7 +157,7 @@ async fn what_a_lost_consumer_says_in_the_end_changes_nothing() {
     let id = plain_insert(&client, "billing", "1").await;
     assert_eq!(told.next().await, id);
     client.execute("delete from integration.processes", &[]).await.unwrap();
-    client.execute("select integration.rescue(0)", &[]).await.unwrap();
+    client.execute("select integration.rescue()", &[]).await.unwrap();
     assert_eq!(row(&client, id).await.status, "pending");
     go.send_replace(true);
     soon("the consumer stops", consumer.shutdown()).await.unwrap();

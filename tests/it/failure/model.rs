@@ -169,7 +169,7 @@ impl Lab {
             }
             72..77 => {
                 let full = self.random.random_bool(0.7);
-                let answer = self.ask("select integration.rescue(2000, 1000, $1)::bigint", &[&full]).await;
+                let answer = self.ask("select integration.rescue(1000, $1)::bigint", &[&full]).await;
                 let expected = self.model.rescue(full);
                 self.same(answer, Ok(vec![expected]));
             }
