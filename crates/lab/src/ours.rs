@@ -70,7 +70,8 @@ pub struct Process {
 impl Process {
     pub async fn start(lab: &Lab) -> Result<Self> {
         let broker = lab.broker(10).await?;
-        let warm = Handling::Leased.no_op(broker.consumer("warm"), || ()).sweep(NO_SWEEP).start().await?;
+        let config = ConsumerConfig { sweep: NO_SWEEP, ..ConsumerConfig::default() };
+        let warm = Handling::Leased.no_op(broker.consumer("warm").config(config), || ()).start().await?;
         Ok(Self { broker, warm })
     }
 

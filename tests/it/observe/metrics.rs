@@ -9,7 +9,7 @@ use openmetrics_parser::{
 
 use crate::{
     proxy::Proxy,
-    support::{Database, HOUR, message, seen, until, until_so},
+    support::{Database, bells_only, message, seen, until, until_so},
 };
 
 type Exposition = MetricsExposition<OpenMetricsType, OpenMetricsValue>;
@@ -61,7 +61,7 @@ async fn eventful(db: &Database) -> String {
         .await
         .unwrap();
     let (tell, mut told) = seen();
-    let billing = broker.consumer("billing").sweep(HOUR).on("n", move |n: i64, delivery| {
+    let billing = broker.consumer("billing").config(bells_only()).on("n", move |n: i64, delivery| {
         let _ = tell.send(delivery.attempt);
         async move {
             match n {

@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use clap::Args;
-use doorbell::{Broker, MessageId};
+use doorbell::{Broker, ConsumerConfig, MessageId};
 use tokio::{
     io::{AsyncReadExt, stdin},
     process::{Child, Command},
@@ -29,8 +29,7 @@ const EVERY: Duration = Duration::from_millis(10);
 const REGISTERED: &str = "select count(*) from integration.processes where pid = $1 and targets <> '{}'";
 const HELD: &str = "select d.id, c.owner from integration.data_staging d \
     join integration.processes c on c.owner = d.owner where c.pid = $1 and d.status = 'processing'";
-const STILL_HELD: &str =
-    "select count(*) from integration.data_staging where owner = $1 and status = 'processing'";
+const STILL_HELD: &str = "select count(*) from integration.data_staging where owner = $1 and status = 'processing'";
 
 /// The process, while it lives.
 pub(super) struct Victim {
@@ -117,7 +116,8 @@ impl DemoConsumer {
         let broker = Broker::connect(&database).await?;
         let mut consumers = Vec::new();
         for target in orders::TARGETS {
-            let slow = handlers::consumer(&broker, target, &ledger, HANDLING).concurrency(CONCURRENCY);
+            let config = ConsumerConfig { concurrency: CONCURRENCY, ..ConsumerConfig::default() };
+            let slow = handlers::consumer(&broker, target, &ledger, HANDLING).config(config);
             consumers.push(slow.start().await?);
         }
         let mut lifeline = [0; 1];
