@@ -19,7 +19,7 @@ begin
                 where l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint = integration.lock_class()
                   and l.objid::bigint = (hashtext(x.owner)::bigint & 4294967295) and l.granted) as lock_is_free
       into c from integration.processes x where x.owner = m.owner;
-    details := jsonb_build_object('consumer', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+    details := jsonb_build_object('owner', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
         'since', m.updated_at,
                                   'beat_at', c.beat_at, 'lease_until', coalesce(m.lease_until, c.lease_until));
     if m.lease_until is not null then
@@ -122,5 +122,5 @@ begin
              else format('nothing holds it: %s, and %s of %s workers of %s are free', v_said, v_capacity - v_held,
                  v_capacity, m.target_app) end,
         null::text,
-        jsonb_build_object('before', v_before, 'workers', v_capacity, 'held', v_held);
+        jsonb_build_object('before', v_before, 'workers', v_capacity, 'busy', v_held);
 end $$;
