@@ -19,7 +19,7 @@ use self::{
     fleet::Fleet,
     labels::{Look, Operation, Run, Target},
     names::{
-        BUILD, CLAIMS, CONSUMED, END_TO_END, ERRORED, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP,
+        BUILD, CONSUMED, END_TO_END, ERRORED, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, LOOKS,
         OPERATION_DURATION, PROCESS_DURATION, RESCUED, RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
@@ -66,7 +66,7 @@ pub struct Metrics {
     settled: Family<Target, Counter>,
     errored: Family<Target, Counter>,
     lease_losses: Family<Target, Counter>,
-    claims: Family<Look, Counter>,
+    looks: Family<Look, Counter>,
     found: Family<Look, Counter>,
     rescued: Counter,
     reconnects: Counter,
@@ -101,7 +101,7 @@ impl Metrics {
             settled: Family::default(),
             errored: Family::default(),
             lease_losses: Family::default(),
-            claims: Family::default(),
+            looks: Family::default(),
             found: Family::default(),
             rescued: Counter::default(),
             reconnects: Counter::default(),
@@ -125,7 +125,7 @@ impl Metrics {
         registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
         registry.register(ERRORED, "Runs that failed for now", metrics.errored.clone());
         registry.register(LEASE_LOSSES, "Messages lost to another owner", metrics.lease_losses.clone());
-        registry.register(CLAIMS, "Looks into the table, by what they were made for", metrics.claims.clone());
+        registry.register(LOOKS, "Looks into the table, by what they were made for", metrics.looks.clone());
         registry.register(FOUND, "Messages claimed, by what found them", metrics.found.clone());
         registry.register(RESCUED, "Messages of dead consumers that this process gave back", metrics.rescued.clone());
         registry.register(
@@ -189,7 +189,7 @@ impl Observer for Metrics {
                 let target = self.name(target);
                 self.ended(target.clone(), "receive", took, error);
                 let look = Look { target, found: found.name() };
-                self.claims.get_or_create(&look).inc();
+                self.looks.get_or_create(&look).inc();
                 // There at zero, so that an alert on the first one has something to rise from.
                 let labels = Target { target: look.target.clone() };
                 let _ = self.errored.get_or_create(&labels);

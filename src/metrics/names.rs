@@ -10,7 +10,7 @@ pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
 
 // Ours: of this process.
 pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
-pub(crate) const CLAIMS: &str = "doorbell_claims";
+pub(crate) const LOOKS: &str = "doorbell_looks";
 pub(crate) const FOUND: &str = "doorbell_found_messages";
 pub(crate) const SETTLED: &str = "doorbell_settled_messages";
 pub(crate) const ERRORED: &str = "doorbell_errored_runs";
