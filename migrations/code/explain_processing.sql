@@ -18,7 +18,7 @@ begin
      where x.owner = m.owner;
     v_lost := integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
                                        case when c.because is not null then array[c.owner] end);
-    details := jsonb_build_object('consumer', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+    details := jsonb_build_object('owner', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
                                   'since', m.updated_at, 'beat_at', c.beat_at,
                                   'lease_until', coalesce(m.lease_until, c.lease_until));
     if m.owner is null and m.lease_until is null then
@@ -119,5 +119,5 @@ begin
              else format('nothing holds it: %s, and %s of %s workers of %s are free', v_said, v_capacity - v_held,
                  v_capacity, m.target_app) end,
         null::text,
-        jsonb_build_object('before', v_before, 'workers', v_capacity, 'held', v_held);
+        jsonb_build_object('before', v_before, 'workers', v_capacity, 'busy', v_held);
 end $$;

@@ -223,10 +223,10 @@ impl Loop {
             Action::Nothing => {}
             Action::Park => {
                 let context = self.context.clone();
-                let park = async move { Ended::Latched(context.process.park(&context.target).await) };
+                let park = async move { Ended::Latched(context.process.listener().park(&context.target).await) };
                 self.under_way.begin(Kind::Park, park);
             }
-            Action::Unpark(parked) => self.context.process.unpark(&self.context.target, parked),
+            Action::Unpark(parked) => self.context.process.listener().unpark(&self.context.target, parked),
             Action::Look => self.looking.also_look(Found::Drain),
             Action::LookEverywhere => self.looking.look_everywhere(Found::Drain),
             Action::LookEverywhereSoon => self.looking.look_everywhere_soon(now),

@@ -52,7 +52,7 @@ impl Loop {
                 self.start_over();
             }
             Signal::Rung => {
-                self.park(parking::Event::Rung { session: self.context.process.listener_session() });
+                self.park(parking::Event::Rung { session: self.context.process.listener().session() });
                 self.looking.look(Found::Bell);
             }
             Signal::LookAgain => self.looking.look(Found::Drain),
@@ -92,7 +92,7 @@ impl Loop {
         };
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
         let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
-        self.context.process.found(&self.context.target, look.why(), count);
+        self.context.process.found().add(&self.context.target, look.why(), count);
         self.holding.leased(&look, count);
         self.looking.looked(&look, &observed, full, took);
         let mine = self.mine(looked);
@@ -135,7 +135,7 @@ impl Loop {
     pub(super) fn held(&mut self, batch: &HeldBatch) {
         self.context.allowance.put_back(batch.limit - batch.completed);
         self.report.completed(batch.completed);
-        self.context.process.found(&self.context.target, batch.look.why(), batch.completed);
+        self.context.process.found().add(&self.context.target, batch.look.why(), batch.completed);
         match self.holding.ended(batch) {
             Then::Nothing => {}
             Then::Look(why) => self.looking.look(why),

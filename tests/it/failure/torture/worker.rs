@@ -141,7 +141,11 @@ async fn intended(body: &Body, delivery: &Delivery) -> HandlerResult {
 
 async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
     let log = log.clone();
-    let consumer = broker.consumer("plain").concurrency(4).sweep(Some(Duration::from_secs(1)));
+    let consumer = broker.consumer("plain").config(ConsumerConfig {
+        concurrency: 4,
+        sweep: Some(Duration::from_secs(1)),
+        ..ConsumerConfig::default()
+    });
     let consumer = consumer.on("op", move |body: Body, delivery| {
         let log = log.clone();
         async move {
