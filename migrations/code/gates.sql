@@ -3,7 +3,7 @@
 -- Whether messages of the target may be held: not while it is paused, has a limit, or a breaker that is not closed, nor
 -- while leases are insisted on, because a consumer that held messages has died.
 create or replace function integration.may_hold(p_target text) returns boolean
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return not exists (
             select from integration.targets t

@@ -13,6 +13,9 @@ declare
     v_revived boolean := v_ended and v_waits;
     v_owned   boolean := new.owner is not null and new.status <> 'processing';
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     if new.attempt < old.attempt then
         raise exception 'message %: attempt cannot go down from % to %', old.id, old.attempt, new.attempt
             using errcode = 'MQ003', hint = 'the attempt is the fence against late workers; leave it as it is';

@@ -26,7 +26,7 @@ end $$;
 -- Leaves the maintenance to whoever asks next, if the caller does it.
 -- Locks: the row of maintenance.
 create or replace function integration.step_down(p_name text) returns void
-    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    language sql set search_path = pg_catalog, pg_temp as $$
     update integration.maintenance m set leads_until = null, leader = null where m.leader = p_name
 $$;
 
@@ -49,7 +49,7 @@ end $$;
 -- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers
 -- through. Returns how many messages were rescued and promoted.
 create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_targets text[];
 begin
@@ -73,7 +73,7 @@ create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
     out expired integer, out partitions_created integer, out partitions_dropped integer
 )
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_after bigint := 0;
     v_step  record;
