@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{BYTES, Speed};
-use doorbell_lab::{Lab, Result, TARGET, connect, floor::Claimer};
+use doorbell_bench::{Lab, Result, TARGET, connect, floor::Claimer};
 
 const BACKLOG: u64 = 200_000;
 const BATCHES: [i32; 2] = [1, 100];

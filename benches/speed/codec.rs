@@ -3,7 +3,7 @@
 use std::{hint::black_box, time::Instant};
 
 use doorbell::Message;
-use doorbell_lab::Result;
+use doorbell_bench::Result;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::Speed;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{BYTES, Speed};
-use doorbell_lab::{
+use doorbell_bench::{
     Lab, Result,
     floor::{self, Claimer, Way},
     ours::{Handling, Process},

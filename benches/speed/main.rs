@@ -13,12 +13,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use doorbell::Broker;
-use doorbell_lab::{Lab, Result};
+use doorbell_bench::{Lab, Result, SERVER_SETTINGS};
 use doorbell_server::{EphemeralOptions, Server};
 use tokio::runtime::Runtime;
-
-const SETTINGS: [(&str, &str); 3] =
-    [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
 
 /// Payload of all but the codec's.
 const BYTES: usize = 200;
@@ -36,13 +33,13 @@ impl Speed {
     fn new() -> Result<Self> {
         let runtime = Runtime::new()?;
         let (server, lab) = runtime.block_on(async {
-            let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+            let settings = SERVER_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
             let server = Server::ephemeral(EphemeralOptions { durable: true, settings, ..Default::default() }).await?;
             let url = server.connection_string("postgres");
             let broker = Broker::connect(&url).await?;
             broker.migrate().await?;
             broker.close().await;
-            println!("PostgreSQL {}, durable, {SETTINGS:?}, payload {BYTES} bytes", server.version());
+            println!("PostgreSQL {}, durable, {SERVER_SETTINGS:?}, payload {BYTES} bytes", server.version());
             Result::Ok((server, Lab::open(&url).await?))
         })?;
         let criterion = Criterion::default().configure_from_args();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{BYTES, Speed};
-use doorbell_lab::{Result, SOURCE, TARGET, floor::Inserter};
+use doorbell_bench::{Result, SOURCE, TARGET, floor::Inserter};
 
 const MANY: usize = 1000;
 

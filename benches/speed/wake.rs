@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use doorbell::Outcome;
-use doorbell_lab::{Lab, Result, SOURCE, TARGET, floor::Claimer, ours::NO_SWEEP, raw};
+use doorbell_bench::{Lab, Result, SOURCE, TARGET, floor::Claimer, ours::NO_SWEEP, raw};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};

@@ -12,7 +12,7 @@ mod show;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use doorbell_lab::{
+use doorbell_bench::{
     Lab,
     measure::{Effort, Scenario},
     scenario,
@@ -113,7 +113,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    async fn run(self, lab: &Lab, effort: &Effort) -> doorbell_lab::Result<Option<Scenario>> {
+    async fn run(self, lab: &Lab, effort: &Effort) -> doorbell_bench::Result<Option<Scenario>> {
         match self {
             Self::Publish => scenario::publish(lab, effort).await,
             Self::Bulk => scenario::bulk(lab, effort).await,

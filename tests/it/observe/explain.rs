@@ -30,9 +30,8 @@ async fn run(client: &Client, sql: &str) {
 
 /// A process that is alive for 15 seconds.
 async fn register(client: &Client, owner: &str, targets: &str) {
-    let sql = format!(
-        "select integration.register('{owner}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)"
-    );
+    let sql =
+        format!("select integration.register('{owner}', 'host-1', 4242, 'billing-service', '1.0', '{targets}', 15000)");
     run(client, &sql).await;
 }
 

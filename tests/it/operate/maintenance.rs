@@ -88,8 +88,7 @@ async fn consumer_processes_do_it_by_themselves_and_another_goes_on_when_one_lea
     let client = db.client().await;
     let (one, two) = (db.broker().await, db.broker().await);
     let (first, _) = echo(&one, "billing").await;
-    let led =
-        "select count(*) = 1 from integration.maintenance m join integration.processes c on c.owner = m.leader";
+    let led = "select count(*) = 1 from integration.maintenance m join integration.processes c on c.owner = m.leader";
     until(&client, "somebody leads", led).await;
     let (second, _) = echo(&two, "billing").await;
     old_messages(&client, "erp", 10).await;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Where our programs and libraries are.
-const SOURCES: [&str; 4] = ["src", "crates/lab/src", "crates/program/src", "crates/server/src"];
+const SOURCES: [&str; 4] = ["src", "crates/bench/src", "crates/program/src", "crates/server/src"];
 
 pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -81,11 +81,11 @@ fn state_is_changed_by_sql_in_migrations_only() {
         // The demo's own server: how its targets are to retry.
         "crates/program/src/demo/ledger.rs",
         // Floors, and what is measured beside them.
-        "crates/lab/src/floor.rs",
-        "crates/lab/src/lab.rs",
-        "crates/lab/src/scenario/backlog.rs",
-        "crates/lab/src/scenario/schema.rs",
-        "crates/lab/src/scenario/wake.rs",
+        "crates/bench/src/floor.rs",
+        "crates/bench/src/lab.rs",
+        "crates/bench/src/scenario/backlog.rs",
+        "crates/bench/src/scenario/schema.rs",
+        "crates/bench/src/scenario/wake.rs",
     ];
     none("SQL that changes state belongs into migrations/", breaches(&SOURCES, &except, changes));
 }

@@ -1,7 +1,7 @@
 //! This program once more, as a consumer process of its own: `doorbell bench-consumer`, hidden.
 
 use clap::Args;
-use doorbell_lab::child::{self, DATABASE_VARIABLE};
+use doorbell_bench::child::{self, DATABASE_VARIABLE};
 
 use super::failure;
 use crate::{

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use clap::Args;
-use doorbell_lab::Lab;
+use doorbell_bench::{Lab, SERVER_SETTINGS};
 use doorbell_server::{EphemeralOptions, Server};
 use serde::Serialize;
 
@@ -14,9 +14,6 @@ use crate::{
     exit::{Exit, Failure},
 };
 
-/// What differs from the server's defaults, so that checkpoints do not fall into some samples and not into others.
-const SETTINGS: [(&str, &str); 3] =
-    [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
 const CONNECTIONS_MAX: u32 = 500;
 
 /// What decides how long a commit takes.
@@ -89,7 +86,7 @@ impl Place {
         let options = EphemeralOptions {
             durable: true,
             max_connections: CONNECTIONS_MAX,
-            settings: SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            settings: SERVER_SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             bin_directory: args.bindir.clone(),
             consent: consent(args.yes),
             ..EphemeralOptions::default()
@@ -107,7 +104,7 @@ impl Place {
         let broker = doorbell::Broker::connect(url).await?;
         broker.migrate().await?;
         broker.close().await;
-        let plain = doorbell_lab::connect(url).await.map_err(|error| {
+        let plain = doorbell_bench::connect(url).await.map_err(|error| {
             failure(error).context("benchmarks connect without TLS and by a connection string that names the host")
         })?;
         let number = async |sql: &str| -> Result<f64, Failure> {
@@ -128,7 +125,7 @@ impl Place {
         Self::with(lab, None).await.map_err(failure)
     }
 
-    async fn with(lab: Lab, own: Option<Server>) -> doorbell_lab::Result<Self> {
+    async fn with(lab: Lab, own: Option<Server>) -> doorbell_bench::Result<Self> {
         let (server, audit_level) = (facts(&lab, own.is_some()).await?, lab.audit_level().await?);
         Ok(Self { lab, server, own, audit_level })
     }
@@ -143,7 +140,7 @@ impl Place {
     }
 }
 
-async fn facts(lab: &Lab, private: bool) -> doorbell_lab::Result<ServerFacts> {
+async fn facts(lab: &Lab, private: bool) -> doorbell_bench::Result<ServerFacts> {
     let mut settings = Vec::new();
     for name in SHOWN {
         settings.push((name.to_owned(), lab.text(&format!("show {name}")).await?));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use doorbell_lab::measure::Scenario;
+use doorbell_bench::measure::Scenario;
 
 use self::machine::Machine;
 use super::{

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use doorbell_lab::measure::{Better, Case, Scenario, number};
+use doorbell_bench::measure::{Better, Case, Scenario, number};
 use serde_json::json;
 
 use super::place::ServerFacts;

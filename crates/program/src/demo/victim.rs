@@ -29,8 +29,7 @@ const EVERY: Duration = Duration::from_millis(10);
 const REGISTERED: &str = "select count(*) from integration.processes where pid = $1 and targets <> '{}'";
 const HELD: &str = "select d.id, c.owner from integration.data_staging d \
     join integration.processes c on c.owner = d.owner where c.pid = $1 and d.status = 'processing'";
-const STILL_HELD: &str =
-    "select count(*) from integration.data_staging where owner = $1 and status = 'processing'";
+const STILL_HELD: &str = "select count(*) from integration.data_staging where owner = $1 and status = 'processing'";
 
 /// The process, while it lives.
 pub(super) struct Victim {

@@ -60,7 +60,7 @@ async fn every_question_reads_a_small_part_of_a_large_table() {
         "explain 51",
         "explain 5",
         "audit 50000",
-        "consumers",
+        "processes",
         "stats",
         "targets",
         "top --every 100ms",

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use doorbell_lab::measure::{Case, Scenario, number};
+use doorbell_bench::measure::{Case, Scenario, number};
 
 use super::{Results, Run, peers, plots};
 use crate::bench::show::{ratio, span, target};

@@ -1,6 +1,6 @@
 //! The plots, as SVG.
 
-use doorbell_lab::measure::{Case, Scenario, number};
+use doorbell_bench::measure::{Case, Scenario, number};
 use plotters::{
     coord::{combinators::IntoLogRange, ranged1d::Ranged},
     prelude::*,

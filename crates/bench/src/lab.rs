@@ -10,6 +10,11 @@ use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 /// What goes wrong in a benchmark ends it, whatever it was.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+/// What differs from the defaults of a private server that is measured, so that checkpoints do not fall into some samples and
+/// not into others.
+pub const SERVER_SETTINGS: [(&str, &str); 3] =
+    [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
+
 /// Nobody's application: in a database that was named, settings of targets are somebody's.
 pub const SOURCE: &str = "doorbell_bench";
 pub const TARGET: &str = "doorbell_bench";

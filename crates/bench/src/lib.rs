@@ -17,4 +17,4 @@ pub mod measure;
 pub mod ours;
 pub mod scenario;
 
-pub use lab::{AUDIT_LEVELS, Lab, Result, SOURCE, TARGET, TYPE, connect, raw};
+pub use lab::{AUDIT_LEVELS, Lab, Result, SERVER_SETTINGS, SOURCE, TARGET, TYPE, connect, raw};
