@@ -2,7 +2,8 @@
 -- where no consumer runs. All of it may run anywhere, at any time, any number of times, and by any role that may use
 -- the schema: it does what settings and targets say, and nothing else.
 
--- Whether the caller does the maintenance now, for p_lease_ms from now: it does already, or nobody does.
+-- Whether the caller does the maintenance now, for p_lease_ms from now (ten minutes at most): it does already, or nobody
+-- does.
 -- Locks: the one row of maintenance, when it changes.
 create or replace function integration.lead(p_name text, p_lease_ms bigint) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -10,6 +11,7 @@ declare
     v     integration.maintenance;
     v_now timestamptz := integration.clock();
 begin
+    p_lease_ms := least(p_lease_ms, 600000);
     select * into v from integration.maintenance;
     if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
         return true;

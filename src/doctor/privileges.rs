@@ -1,9 +1,6 @@
 //! What the connected role may do.
 
-use super::{
-    finding::Finding,
-    session::Session,
-};
+use super::{finding::Finding, session::Session};
 use crate::error::Result;
 
 /// The verbs a role can be granted, and the right that tells that it is meant to have one.
@@ -62,9 +59,8 @@ fn verdict(role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
         }
         let what = format!("role {role} has some of the rights to {verb}, and lacks others");
         let lacks = standing.lacks.as_ref().map_or("nearly all".to_owned(), |lacks| lacks.join(", "));
-        findings.push(
-            Finding::problem("privileges", what).evidence(format!("it lacks {lacks}")).fix(grant(role, verb)),
-        );
+        findings
+            .push(Finding::problem("privileges", what).evidence(format!("it lacks {lacks}")).fix(grant(role, verb)));
     }
     if !findings.is_empty() {
         return findings;
