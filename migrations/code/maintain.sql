@@ -2,8 +2,8 @@
 -- where no consumer runs. All of it may run anywhere, at any time, any number of times, and by any role that may use
 -- the schema: it does what settings and targets say, and nothing else.
 
--- Whether the caller does the maintenance now, for p_lease_ms from now (ten minutes at most): it does already, or nobody
--- does.
+-- Whether the caller does the maintenance now, for p_lease_ms from now (ten minutes at most): it does already, or
+-- nobody does.
 -- Locks: the one row of maintenance, when it changes.
 create or replace function integration.lead(p_name text, p_lease_ms bigint) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
