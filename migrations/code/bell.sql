@@ -48,7 +48,7 @@ $$;
 -- PL/pgSQL, because it keeps its plans: as one SQL statement it was planned for every publish, which cost more than all
 -- the counting.
 create or replace function integration.ring(p_target text) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_bell text;
 begin

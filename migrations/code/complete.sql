@@ -11,7 +11,7 @@
 create or replace function integration.complete(p_owner text, p_ids bigint[], p_attempts integer[],
     p_held boolean default false)
     returns setof bigint
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_nestloop = off as $$
 declare
     v_now    timestamptz := integration.clock();
@@ -41,7 +41,7 @@ end $$;
 -- The verbs for one message, for psql and other languages. They raise MQ001 when the lease was lost; fail, reject and
 -- snooze return the status the message got.
 create or replace function integration.complete(p_id bigint, p_attempt integer, p_owner text) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform integration.complete(p_owner, array[p_id], array[p_attempt]);
     if not found then
@@ -55,7 +55,7 @@ end $$;
 create or replace function integration.complete_out(
     p_holder text, p_ids bigint[], p_attempts integer[], p_held boolean, p_now timestamptz
 ) returns setof bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    language plpgsql set search_path = pg_catalog, pg_temp
     set jit = off set enable_seqscan = off set enable_nestloop = off as $$
 begin
     perform set_config('integration.verb', 'completed', true);

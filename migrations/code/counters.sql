@@ -108,9 +108,9 @@ create or replace function integration.note_found(p_targets text[], p_bells bigi
     p_sweeps bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.deltas (at, messages, target_app, action)
-    select integration.clock(), v.messages, f.target_app, v.action
+    select integration.clock(), least(v.messages, 10000000), f.target_app, v.action
       from unnest(p_targets, p_bells, p_drains, p_sweeps) f (target_app, bells, drains, sweeps)
      cross join lateral (values ('found_bell', f.bells), ('found_drain', f.drains),
          ('found_sweep', f.sweeps)) v (action, messages)
-     where v.messages > 0
+     where v.messages > 0 and char_length(f.target_app) between 1 and 50
 $$;

@@ -65,7 +65,7 @@ $$;
 
 -- Whether messages of the target may be held in a transaction: where there is no gate at all.
 create or replace function integration.may_hold(p_target text) returns boolean
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return not exists (select from integration.gates(p_target, false));
 end $$;

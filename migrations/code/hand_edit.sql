@@ -8,11 +8,19 @@
 create or replace function integration.guard_hand_edit() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_ended   boolean := old.status in ('completed', 'failed', 'cancelled');
-    v_waits   boolean := new.status in ('pending', 'scheduled');
-    v_revived boolean := v_ended and v_waits;
-    v_owned   boolean := new.owner is not null and new.status <> 'processing';
+    v_ended   boolean;
+    v_waits   boolean;
+    v_revived boolean;
+    v_owned   boolean;
 begin
+    -- Before anything else: what a foreign row is compared with may be foreign code.
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
+    v_ended := old.status in ('completed', 'failed', 'cancelled');
+    v_waits := new.status in ('pending', 'scheduled');
+    v_revived := v_ended and v_waits;
+    v_owned := new.owner is not null and new.status <> 'processing';
     if new.attempt < old.attempt then
         raise exception 'message %: attempt cannot go down from % to %', old.id, old.attempt, new.attempt
             using errcode = 'MQ003', hint = 'the attempt is the fence against late workers; leave it as it is';

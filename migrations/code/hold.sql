@@ -14,7 +14,7 @@ create or replace function integration.hold(
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin

@@ -5,7 +5,7 @@ create or replace function integration.register(
     p_owner text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb,
         p_lease_ms bigint
 ) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.processes (owner, host, pid, application, version, targets, lease_until)
     values (p_owner, p_host, p_pid, p_application, p_version, p_targets,
         integration.clock() + p_lease_ms * interval '1 ms')
@@ -23,7 +23,7 @@ $$;
 -- Heartbeat: renews the lease of one process. False: it was rescued in the meantime, owns nothing any more and must
 -- register again under a new name.
 create or replace function integration.beat(p_owner text, p_lease_ms bigint) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update integration.processes c
        set beat_at = integration.clock(), lease_until = integration.clock() + p_lease_ms * interval '1 ms'
@@ -34,7 +34,7 @@ end $$;
 -- Takes the session lock of an owner on the calling session (the one that LISTENs and lives as long as the
 -- process) and notes on which server. False: another session has it, or the owner is not registered.
 create or replace function integration.hold_session_lock(p_owner text) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_owner)) then
         return false;
@@ -52,7 +52,7 @@ $$;
 -- A process that ends well: gives back what it still holds, hands over the maintenance and leaves. Returns how many
 -- messages it gave back.
 create or replace function integration.deregister(p_owner text) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
@@ -69,7 +69,7 @@ end $$;
 -- connection. p_ids and p_attempts name what it knows. Returns how many were given back; they cost no retry.
 -- Locks: the rows.
 create or replace function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[]) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin

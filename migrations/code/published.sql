@@ -18,6 +18,9 @@ declare
     v_keys    boolean;
     v_since   timestamptz;
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
       into v_source, v_target, v_status, v_key, v_since from published p limit 1;
     if v_target is null then
@@ -123,6 +126,9 @@ create or replace trigger data_staging_published after insert on integration.dat
 create or replace function integration.audit_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     insert into integration.audit_log
         (staging_id, app_name, action, source_app, target_app, record_type, attempt, new_status)
     select p.id, integration.actor(), 'published', p.source_app, p.target_app, p.record_type, p.attempt, p.status

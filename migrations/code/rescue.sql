@@ -45,7 +45,7 @@ end $$;
 -- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
 -- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 declare
     v_now    timestamptz := integration.clock();
@@ -99,7 +99,7 @@ end $$;
 -- held leaves no trace when its process dies, so the message that kills its consumers is found only with leases.
 -- SECURITY DEFINER because consumers need no right to change settings.
 create or replace function integration.insist_on_leases(p_targets jsonb[], p_for interval default '10 min') returns void
-    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    language sql set search_path = pg_catalog, pg_temp as $$
     insert into integration.targets (target_app, leases_until)
     select x.target_app, integration.clock() + p_for
       from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e

@@ -35,6 +35,7 @@ declare
     v_archive bigint[];
     v_purge   bigint[];
 begin
+    p_limit := least(p_limit, 100000);
     archived := 0;
     purged := 0;
     select v_now - min(r.keep) into v_old from integration.retention r;
@@ -82,6 +83,7 @@ declare
     v_count integer;
     v_all   integer := 0;
 begin
+    p_limit := least(p_limit, 100000);
     select * into s from integration.settings;
     delete from integration.dedup_keys k
      where k.ctid = any (array(select x.ctid from integration.dedup_keys x

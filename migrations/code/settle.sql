@@ -11,7 +11,7 @@
 create or replace function integration.settle(
     p_owner text, p_ids bigint[], p_attempts integer[], p_outcomes text[], p_reasons text[], p_delays_ms bigint[]
 ) returns table (id bigint, status text)
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
     v_now     timestamptz := integration.clock();
@@ -69,22 +69,22 @@ end $$;
 
 create or replace function integration.fail(p_id bigint, p_attempt integer, p_owner text, p_reason text,
     p_after interval default null)
-    returns text language sql set search_path = pg_catalog, pg_temp as $$
+    returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'retry', p_reason, p_after)
 $$;
 
 create or replace function integration.reject(p_id bigint, p_attempt integer, p_owner text, p_reason text)
-    returns text language sql set search_path = pg_catalog, pg_temp as $$
+    returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'reject', p_reason, null)
 $$;
 
 create or replace function integration.snooze(p_id bigint, p_attempt integer, p_owner text, p_after interval)
-    returns text language sql set search_path = pg_catalog, pg_temp as $$
+    returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'snooze', null, p_after)
 $$;
 
 create or replace function integration.release(p_id bigint, p_attempt integer, p_owner text)
-    returns text language sql set search_path = pg_catalog, pg_temp as $$
+    returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'release', null, null)
 $$;
 
@@ -92,7 +92,7 @@ $$;
 -- gets one. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.extend(p_id bigint, p_attempt integer, p_owner text, p_lease interval)
     returns timestamptz
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_until timestamptz;
 begin
@@ -125,7 +125,7 @@ end $$;
 -- Locks: the rows, FOR SHARE in id order: waits for the settle itself, which may still be committing, so that the
 -- answer is final. SQLSTATEs: 55P03 when it is not over after five seconds; ask again.
 create or replace function integration.was_settled(p_ids bigint[], p_attempts integer[]) returns setof bigint
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set lock_timeout = '5 s' as $$
 begin
     perform from integration.data_staging d where d.id = any (p_ids) order by d.id for share;

@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::{
-    PREAMBLE, RECORDS, Report, SERVER, Status,
+    PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
     release::{Missing, Recorded},
     replace, script, short,
 };
@@ -152,6 +152,10 @@ async fn apply(tx: &Transaction<'_>, schema: &Schema, missing: &Missing, applied
         recorded("f.kind = 'trigger'").await?;
     } else if !missing.steps.is_empty() || is_recorded_elsewhere(tx, schema).await? {
         recorded("true").await?;
+    }
+    if missing.code || !missing.steps.is_empty() {
+        let renewed = tx.batch_execute(&schema.sql(RENEW_RIGHTS)).await;
+        renewed.map_err(|error| Error::from(error).context("renew the rights"))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The whole schema as text, and the statements that record it.
 
 use super::{
-    FINGERPRINTS, PREAMBLE, RECORDS, SERVER, STEPS, checksum,
+    FINGERPRINTS, PREAMBLE, RECORDS, RENEW_RIGHTS, SERVER, STEPS, checksum,
     code::{self, Kind, Part},
     release::{CODE_NAME, PROGRAM},
     short,
@@ -22,7 +22,7 @@ pub fn script(schema: &Schema) -> String {
     for part in &parts {
         script.push_str(&format!("{};\n\n", part.text));
     }
-    script.push_str(&format!("{}\n{}\ncommit;\n", record_code(&parts), record_fingerprints("true")));
+    script.push_str(&format!("{}\n{}\n{RENEW_RIGHTS};\ncommit;\n", record_code(&parts), record_fingerprints("true")));
     schema.sql(&script).into_owned()
 }
 
