@@ -13,8 +13,8 @@ declare
         somebody_is_parked, park, unpark, rights_of, lacks}';
     v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
         explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
-        history, last_event, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
-        audit_level}';
+        audit, last_event, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
+        audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of, ten_minutes}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
@@ -117,7 +117,7 @@ end $$;
 create or replace function integration.granted() returns table (role_name name, verb text)
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select g.rolname, v.verb
-      from (values ('publish', 'publish'), ('claim', 'consume'), ('history', 'look'), ('pause', 'operate'))
+      from (values ('publish', 'publish'), ('claim', 'consume'), ('audit', 'look'), ('pause', 'operate'))
            v (function, verb)
       join pg_proc p on p.pronamespace = 'integration'::regnamespace and p.proname = v.function
      cross join lateral aclexplode(p.proacl) a
