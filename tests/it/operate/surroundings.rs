@@ -85,6 +85,6 @@ async fn processes_that_may_want_more_connections_than_there_are_are_counted() {
     client.query(register, &[&2]).await.unwrap();
     assert!(finding(&broker, "want more").await.is_none());
     client.query(register, &[&60]).await.unwrap();
-    let finding = finding(&broker, "60 processes").await.expect("they are counted");
+    let finding = finding(&broker, "60 processes of up to").await.expect("they are counted");
     assert_eq!((finding.check, finding.level), ("connections", Level::Warning));
 }
