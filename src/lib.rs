@@ -98,7 +98,6 @@ pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
-pub use schema::Schema;
 pub use shutdown::shutdown_signal;
 
 /// Has the README's programs compiled with the documentation's.

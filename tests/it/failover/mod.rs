@@ -19,7 +19,7 @@ use doorbell::{Broker, Consumer, ConsumerConfig, Outcome, Settings};
 use doorbell_server::{EphemeralOptions, Server};
 use tokio::sync::Semaphore;
 
-use crate::support::HOUR;
+use crate::support::bells_only;
 
 /// A private server with the schema, for who stops it.
 async fn server() -> (Server, String) {
@@ -50,7 +50,7 @@ impl Long {
     /// A consumer of such handlers, which looks only when it is rung.
     async fn consumer(&self, broker: &Broker, target: &str) -> Consumer {
         let long = self.clone();
-        let config = ConsumerConfig { sweep: HOUR, handler_timeout: None, ..Default::default() };
+        let config = ConsumerConfig { handler_timeout: None, ..bells_only() };
         let consumer = broker.consumer(target).config(config).fallback(move |_| {
             let long = long.clone();
             async move {
