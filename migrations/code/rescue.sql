@@ -16,11 +16,13 @@ create or replace function integration.rescue(
 declare
     v_now   timestamptz := integration.clock();
     v_dead  jsonb[];
+    v_since timestamptz;
     v_count integer;
 begin
     if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
         return 0;
     end if;
+    v_since := integration.keep_contact();
     with dead as (
         delete from integration.processes c
          where c.owner = any (array(
@@ -45,7 +47,7 @@ begin
                    when d.lease_until is not null then d.lease_until < v_now
                    when d.owner is not null
                        then not exists (select from integration.processes c where c.owner = d.owner)
-                   else d.updated_at < v_now - (
+                   else greatest(d.updated_at, v_since) < v_now - (
                        select t.foreign_lease from integration.targets t where t.target_app = d.target_app)
                end
          limit p_limit
