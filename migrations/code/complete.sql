@@ -1,6 +1,6 @@
--- Completing. Every settle names (id, attempt, owner, created_at): a claim lost in a crash can be numbered again, so the
--- attempt alone is no fence; and after an asynchronous failover the new primary gives ids out again, so that an id is no
--- message: its created_at tells it from the one that had the id before. An id missing from the result was not
+-- Completing. Every settle names (id, attempt, owner, created_at): a claim lost in a crash can be numbered again, so
+-- the attempt alone is no fence; and after an asynchronous failover the new primary gives ids out again, so that an id
+-- is no message: its created_at tells it from the one that had the id before. An id missing from the result was not
 -- completed: the lease was lost.
 
 -- Completes messages. Returns the ids that were. What becomes of them is the target's on_complete: kept (the default),

@@ -1,7 +1,7 @@
 -- Contact: since when somebody has been looking at this server, because silence is death only while somebody listens.
 
--- Which history of which database cluster this is: its identifier and timeline. A promoted standby begins a new timeline
--- at once, and may not know the last commits of the one it replaces. Null where the server does not tell.
+-- Which history of which database cluster this is: its identifier and timeline. A promoted standby begins a new
+-- timeline at once, and may not know the last commits of the one it replaces. Null where the server does not tell.
 create or replace function integration.timeline() returns text
     language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -11,18 +11,19 @@ exception when others then
     return null;
 end $$;
 
--- Notes that somebody is here; called by each rescue, before it looks who is dead. Processes do so all the time, so when
--- nobody did for longer than half the shortest lease (the server was down, frozen or out of everybody's reach), or the
--- clock was set, nobody's silence proves anything: the leases of processes begin anew, and those of single messages are
--- moved by what is missing. All consumers may have died at once as well; they are found one lease later. Where nobody
--- has beaten since the last time, nobody was there to look: then leases are counted by the clock, so that what looks
--- once a minute (maintain by cron) finds the dead, too. Returns since when silence counts.
+-- Notes that somebody is here; called by each rescue, before it looks who is dead. Processes do so all the time, so
+-- when nobody did for longer than half the shortest lease (the server was down, frozen or out of everybody's reach), or
+-- the clock was set, nobody's silence proves anything: the leases of processes begin anew, and those of single messages
+-- are moved by what is missing. All consumers may have died at once as well; they are found one lease later. Where
+-- nobody has beaten since the last time, nobody was there to look: then leases are counted by the clock, so that what
+-- looks once a minute (maintain by cron) finds the dead, too. Returns since when silence counts.
 --
--- On a timeline that nobody was on before, ids are given out far behind those that may have been given out on the one that
--- it replaces, so that an id stays one message's for those who use it elsewhere. Once a timeline, so by a bounded number.
+-- On a timeline that nobody was on before, ids are given out far behind those that may have been given out on the one
+-- that it replaces, so that an id stays one message's for those who use it elsewhere. Once a timeline, so by a bounded
+-- number.
 --
--- SECURITY DEFINER: processes may not change leases of others, nor the sequence. Calling it can only prolong leases that
--- nobody has looked after. Locks: the row of contact, those of processes and of messages with leases, SKIP LOCKED.
+-- SECURITY DEFINER: processes may not change leases of others, nor the sequence. Calling it can only prolong leases
+-- that nobody has looked after. Locks: the row of contact, those of processes and of messages with leases, SKIP LOCKED.
 create or replace function integration.keep_contact() returns timestamptz
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare

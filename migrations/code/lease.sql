@@ -20,10 +20,10 @@ create or replace function integration.is_alive(p_owner text) returns boolean
     select exists (select from integration.processes c where c.owner = p_owner)
 $$;
 
--- Heartbeat: renews the lease of one process. renewed is false when it was rescued in the meantime, owns nothing any more
--- and must register again under a new name. timeline: see timeline(). session is another one whenever the caller's
--- connection is, also one that was replaced without an error: what the caller has in hand may then have been undone, and
--- still_mine says.
+-- Heartbeat: renews the lease of one process. renewed is false when it was rescued in the meantime, owns nothing any
+-- more and must register again under a new name. timeline: see timeline(). session is another one whenever the caller's
+-- connection is, also one that was replaced without an error: what the caller has in hand may then have been undone,
+-- and still_mine says.
 create or replace function integration.beat(p_owner text, p_lease_ms bigint,
     out renewed boolean, out timeline text, out session text)
     language plpgsql set search_path = pg_catalog, pg_temp as $$

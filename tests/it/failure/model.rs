@@ -181,8 +181,17 @@ impl Lab {
                 self.model.register(owner);
             }
             64..69 => {
-                self.model.now += self.random.random_range(1..9000);
-                self.tick().await;
+                // Mostly somebody looks who is dead meanwhile.
+                let (mut left, looks) = (self.random.random_range(1..9000), self.random.random_bool(0.7));
+                while left > 0 {
+                    let step = if looks { left.min(LEASE / 3) } else { left };
+                    left -= step;
+                    self.model.now += step;
+                    self.tick().await;
+                    if looks {
+                        self.rescue().await;
+                    }
+                }
             }
             69..72 => {
                 let expired = "update integration.data_staging set lease_until = integration.clock() - interval '1 s' where lease_until is not null and id = $1 returning id";
@@ -193,12 +202,7 @@ impl Lab {
                     row.lease_until = Some(now - 1000);
                 }
             }
-            72..77 => {
-                let full = self.random.random_bool(0.7);
-                let answer = self.ask("select integration.rescue(2000, 1000, $1)::bigint", &[&full]).await;
-                let expected = self.model.rescue(full);
-                self.same(answer, Ok(vec![expected]));
-            }
+            72..77 => self.rescue().await,
             77..81 => {
                 let answer = self.ask("select integration.promote($1)::bigint", &[&&TARGETS[..]]).await;
                 let expected = self.model.promote();
@@ -206,7 +210,7 @@ impl Lab {
             }
             81..90 => self.edit().await,
             90..92 => {
-                let id = self.some_id();
+                let id = if self.random.random_bool(0.1) { 12345 } else { self.some_id() };
                 let answer = self.ask("select integration.redrive($1::bigint)", &[&id]).await;
                 let expected = match self.model.rows.get(&id) {
                     None => Err("MQ004"),
@@ -239,6 +243,13 @@ impl Lab {
                 self.model.rows.remove(&id);
             }
         }
+    }
+
+    async fn rescue(&mut self) {
+        let full = self.random.random_bool(0.7);
+        let answer = self.ask("select integration.rescue(2000, 1000, $1)::bigint", &[&full]).await;
+        let expected = self.model.rescue(full);
+        self.same(answer, Ok(vec![expected]));
     }
 
     async fn tick(&mut self) {
