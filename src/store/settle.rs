@@ -93,8 +93,7 @@ impl Store {
         claims: &[Claim],
     ) -> Result<usize> {
         let Fence { ids, attempts, created } = Fence::of(claims);
-        let statement = tx.prepare_cached(&self.sql(COMPLETE_HELD)).await?;
-        Ok(tx.query(&statement, &[&owner, &ids, &attempts, &created]).await?.len())
+        Ok(self.query_in(tx, COMPLETE_HELD, &[&owner, &ids, &attempts, &created]).await?.len())
     }
 
     /// How many of the claims were settled by a statement whose answer was lost.
