@@ -29,8 +29,10 @@ begin
     if p_lease_until is not null then
         return case when p_lease_until < integration.clock() then 'lease' end;
     elsif p_owner is null then
-        return (select 'foreign' from integration.targets t
-                 where t.target_app = p_target and p_updated_at < integration.clock() - t.foreign_lease);
+        -- Silence counts only since somebody looks (see keep_contact).
+        return (select 'foreign' from integration.targets t, integration.contact c
+                 where t.target_app = p_target
+                   and greatest(p_updated_at, c.resumed_at) < integration.clock() - t.foreign_lease);
     elsif p_owner = any (p_dead) then
         return 'owner';
     end if;
@@ -56,6 +58,7 @@ begin
     if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
         return 0;
     end if;
+    perform integration.keep_contact();
     select array_agg(l.owner) into v_owners
       from (select c.owner from integration.processes c
              where c.owner = any (array(select d.owner from integration.dead_owners(true) d))

@@ -143,6 +143,17 @@ create table integration.processes (
     locked_on   timestamptz
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
+-- When somebody last looked who is dead, since when somebody does without a break, and on which timeline of the server:
+-- one row. Leases count only while somebody looks.
+create table integration.contact (
+    only_row   boolean     primary key default true check (only_row),
+    seen_at    timestamptz not null default integration.clock(),
+    resumed_at timestamptz not null default integration.clock(),
+    -- null: not known yet.
+    timeline   text
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+insert into integration.contact default values;
+
 -- Settings of the whole installation: one row.
 create table integration.settings (
     only_row            boolean  primary key default true check (only_row),

@@ -51,6 +51,7 @@ impl Loop {
                 self.under_way.drop_one(Kind::Suspects);
                 self.start_over();
             }
+            Signal::Gone => self.drop_gone(),
             Signal::Rung => {
                 self.park(parking::Event::Rung { session: self.context.process.listener().session() });
                 self.looking.look(Found::Bell);
@@ -189,6 +190,19 @@ impl Loop {
 
     fn give_back_surplus(&mut self) {
         self.outbox.release(self.workers.surplus());
+    }
+
+    /// The server has lost some messages: stop handling them. It may be another one, so places mean nothing there.
+    fn drop_gone(&mut self) {
+        let in_hand = self.context.process.in_hand();
+        let (unstarted, stopped) = self.workers.drop_gone(|claim| !in_hand.has(claim));
+        let gone = unstarted + stopped;
+        if gone > 0 {
+            warn!(target_app = %self.context.target, gone, "handlers are cancelled: the server does not know their messages any more");
+            self.context.store.telemetry().lease_lost(&self.context.target, gone);
+        }
+        self.context.allowance.put_back(unstarted);
+        self.looking.start_over();
     }
 
     /// The lease was lost: stop everything that ran under it.

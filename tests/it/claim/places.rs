@@ -194,9 +194,9 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
     pin.batch_execute("begin isolation level repeatable read; select count(*) from integration.data_staging")
         .await
         .unwrap();
-    let drain = "with c as materialized (select array_agg(id) as ids, array_agg(attempt) as attempts \
+    let drain = "with c as materialized (select array_agg(id) as ids, array_agg(attempt) as attempts, array_agg(created_at) as created \
         from integration.claim('billing', 'x', 1000, null, '1 min')) \
-        select count(*) from c, integration.complete('x', c.ids, c.attempts)";
+        select count(*) from c, integration.complete('x', c.ids, c.attempts, c.created)";
     for _ in 0..15 {
         assert_eq!(count(&client, drain).await, 1000);
     }

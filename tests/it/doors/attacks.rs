@@ -44,7 +44,7 @@ const PUBLISHER: &[(&str, &str)] = &[
 const CONSUMER: &[(&str, &str)] = &[
     ("select integration.register('b-1', 'h', 1, 'a', 'v', '{\"billing\": {\"capacity\": 1}}', 60000)", ""),
     (
-        "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt)) \
+        "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
         from integration.claim('billing', 'b-1', 1) c",
         "",
     ),

@@ -48,9 +48,11 @@ impl Worker {
         self.stopped = signal == Signal::SIGSTOP;
     }
 
-    pub(super) fn kill(&mut self) {
+    /// Which process it was.
+    pub(super) fn kill(&mut self) -> u32 {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.process.id()
     }
 
     /// Asks it to end, waits until it has, and says whether it ended well.
