@@ -10,7 +10,9 @@ create or replace function integration.register(
     values (p_owner, p_host, p_pid, p_application, p_version, p_targets,
         integration.clock() + p_lease_ms * interval '1 ms')
     on conflict (owner) do update
-       set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until
+       set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until;
+    -- Before anything is claimed, so that a failover soon after is seen to be one (see keep_contact).
+    update integration.contact set timeline = integration.timeline() where timeline is null;
 $$;
 
 -- Whether the owner is registered. Not compared with its lease: until somebody has rescued its messages, they are
