@@ -138,7 +138,7 @@ impl Process {
         self.registration.owners()
     }
 
-    /// Who runs handlers beside others, and who alone.
+    /// Keeps suspects apart from each other.
     pub(crate) fn isolation(&self) -> &Isolation {
         &self.isolation
     }
