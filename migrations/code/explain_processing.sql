@@ -24,12 +24,12 @@ begin
                                   'beat_at', c.beat_at, 'lease_until', coalesce(m.lease_until, c.lease_until));
     if m.lease_until is not null then
         v_dead := case when m.lease_until < v_now then format('its lease ran out %s ago',
-            integration.in_words(v_now - m.lease_until)) end;
+            integration.in_words(integration.since(m.lease_until))) end;
     elsif m.owner is null then
         select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
         return query select 'foreign_claim',
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
-                   integration.in_words(v_now - m.updated_at),
+                   integration.in_words(integration.since(m.updated_at)),
                    case when v_lease is null then 'if it died, nothing can tell'
                         else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
             format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
@@ -38,27 +38,27 @@ begin
     elsif c.owner is null then
         v_dead := 'which is not registered any more';
     elsif c.lease_until < v_now then
-        v_dead := format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until));
+        v_dead := format('whose lease ran out %s ago', integration.in_words(integration.since(c.lease_until)));
     elsif c.lock_is_free then
         v_dead := format('whose connection is gone and whose last beat was %s ago',
-            integration.in_words(v_now - c.beat_at));
+            integration.in_words(integration.since(c.beat_at)));
     end if;
     if v_dead is not null then
         return query select 'owner_dead',
             format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
                 m.attempt,
-                   integration.in_words(v_now - m.updated_at), m.owner, ' (' || c.host || ', process ' || c.pid
-                       || ')', v_dead),
+                   integration.in_words(integration.since(m.updated_at)), m.owner,
+                   ' (' || c.host || ', process ' || c.pid || ')', v_dead),
             'doorbell maintain --once', details;
         return;
     end if;
     return query select 'processing',
         format('%s%s has been handling attempt %s for %s; %s', m.owner, ' (' || c.host || ', process ' || c.pid
             || ')', m.attempt,
-               integration.in_words(v_now - m.updated_at),
+               integration.in_words(integration.since(m.updated_at)),
                case when m.lease_until is not null then 'its lease runs for '
-                   || integration.in_words(m.lease_until - v_now)
-                    else format('its last beat was %s ago', integration.in_words(v_now - c.beat_at)) end),
+                   || integration.in_words(-integration.since(m.lease_until))
+                    else format('its last beat was %s ago', integration.in_words(integration.since(c.beat_at))) end),
         null::text, details;
 end $$;
 

@@ -16,8 +16,8 @@ end $$;
 
 -- How many messages of the target may be claimed now: p_limit, fewer where its breaker lets canaries through, where the
 -- target has a fleet-wide limit, or 0 when an operator paused it or the breaker is open.
--- Locks: only for a target with max_in_flight (a transaction-scoped advisory lock per target, so that the limit is
--- exact) or a breaker that is not closed (its row).
+-- Locks: only for a target with max_in_flight (its row of turns, so that the limit is exact) or a breaker that is not
+-- closed (its row).
 create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -33,7 +33,11 @@ begin
         return;
     end if;
     if v_target.max_in_flight is not null then
-        perform pg_advisory_xact_lock(integration.lock_class() + 1, hashtext(p_target));
+        perform from integration.turns t where t.target_app = p_target for update;
+        if not found then
+            insert into integration.turns (target_app) values (p_target) on conflict do nothing;
+            perform from integration.turns t where t.target_app = p_target for update;
+        end if;
         admitted := least(admitted, v_target.max_in_flight - (
             select count(*) from integration.data_staging d where d.target_app = p_target and d.status = 'processing'));
     end if;
@@ -122,3 +126,17 @@ create or replace function integration.target_states(p_names text[] default '{}'
            array(select g.sentence from integration.closed_gates(n.name) g)
       from names n order by n.name
 $$;
+
+-- For what one session at a time does: whether it is the caller, until its transaction ends.
+-- Locks: the gate's table, tried and never waited for.
+create or replace function integration.pass_gate(p_gate text) returns boolean
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    case p_gate
+    when 'rescue' then lock table integration.gate_rescue in share row exclusive mode nowait;
+    when 'fold' then lock table integration.gate_fold in share row exclusive mode nowait;
+    end case;
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;

@@ -13,7 +13,7 @@ declare
         somebody_is_parked, park, unpark, rights_of, lacks}';
     v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
         explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
-        history, last_event, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
+        history, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
         audit_level}';
     v_names  text[];
 begin
@@ -52,7 +52,7 @@ begin
         union all
         select 'table', c.oid::regclass::text, c.oid, null, 'select' from pg_class c
          where c.relnamespace = 'integration'::regnamespace and c.relkind in ('r', 'p', 'v')
-           and not c.relispartition and p_verb in ('look', 'operate')
+           and not c.relispartition and c.relname not like 'gate%' and p_verb in ('look', 'operate')
         union all
         select 'sequence', c.oid::regclass::text, c.oid, null, r.want
           from (values ('publish', 'usage'), ('look', 'select'), ('operate', 'select')) r (verb, want)

@@ -6,7 +6,7 @@ use tokio_postgres::{IsolationLevel, Transaction, error::SqlState};
 use tracing::{debug, info};
 
 use super::{
-    PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
+    OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
     release::{Missing, Recorded},
     replace, script, short,
 };
@@ -108,6 +108,8 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     if !tx.query_one(&*schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
         create(&tx, schema).await?;
     }
+    let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
+    owned.map_err(|error| Error::from(error).context("whose schema it is"))?;
     tx.batch_execute(&schema.sql(LOCK)).await?;
     tx.batch_execute(TABLES_WITHIN).await?;
     let recorded = recorded(&tx, schema).await?;

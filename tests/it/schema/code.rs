@@ -16,16 +16,19 @@ const FROM_OUTSIDE: [&str; 8] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 10] = [
+const FROM_INSIDE: [&str; 13] = [
     "accepts",
     "action_of",
     "actor",
+    "asking_role",
     "backoff_ms",
     "bell_is_on",
     "clean_text",
     "in_words",
     "policy",
+    "role_name",
     "shell_word",
+    "since",
     "ten_minutes",
 ];
 
