@@ -1,5 +1,15 @@
 -- All that is made belongs to the owner of the schema, who may be a role that cannot log in: whoever owns the schema,
 -- or may create in it, can replace what runs in everybody's publishes.
+-- Not "if not exists", which asks for the right to create schemas also where one was made for us.
+do $$
+begin
+    if to_regnamespace('integration') is null then
+        create schema integration;
+    end if;
+exception when duplicate_schema or unique_violation then
+    null; -- Another migrator was faster.
+end $$;
+
 do $$
 declare
     v_owner  oid := (select n.nspowner from pg_namespace n where n.nspname = 'integration');

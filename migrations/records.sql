@@ -1,13 +1,5 @@
 -- What the schema says of itself: which steps and which code are in force, and what all of it looked like then.
 
--- Not "if not exists", which asks for the right to create schemas also where one was made for us.
-do $$
-begin
-    if to_regnamespace('integration') is null then
-        create schema integration;
-    end if;
-end $$;
-
 -- The steps that were applied, and as number 0 the code: its checksum changes with every release that changes code/.
 -- Who may read this can say whether there is anything to be done.
 create table if not exists integration.migrations (

@@ -105,11 +105,11 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     let tx = transaction.read_only(false).start().await?;
     tx.batch_execute(PREAMBLE).await?;
     tx.batch_execute(MIGRATORS_WITHIN).await?;
+    let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
+    owned.map_err(|error| Error::from(error).context("create the schema"))?;
     if !tx.query_one(&*schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
         create(&tx, schema).await?;
     }
-    let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
-    owned.map_err(|error| Error::from(error).context("whose schema it is"))?;
     tx.batch_execute(&schema.sql(LOCK)).await?;
     tx.batch_execute(TABLES_WITHIN).await?;
     let recorded = recorded(&tx, schema).await?;
@@ -123,7 +123,7 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     Ok(report)
 }
 
-/// Creates the schema and its records, unless somebody else just did.
+/// Creates the records, unless somebody else just did.
 async fn create(tx: &Transaction<'_>, schema: &Schema) -> Result<()> {
     tx.batch_execute("savepoint records").await?;
     match tx.batch_execute(&schema.sql(RECORDS)).await {

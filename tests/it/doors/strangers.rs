@@ -43,7 +43,8 @@ async fn only_the_owner_passes_a_gate_and_one_session_at_a_time() {
     for to in ["consumer", "operator", "watcher", "neighbour"] {
         let stranger = role(&db, to).await;
         for gate in ["gate_rescue", "gate_fold"] {
-            let locked = super::answer(&stranger, &format!("lock table integration.{gate} in share mode nowait")).await;
+            let lock = format!("do $$ begin lock table integration.{gate} in share mode nowait; end $$");
+            let locked = super::answer(&stranger, &lock).await;
             assert_eq!(locked, "42501", "{to} {gate}");
         }
     }
