@@ -47,3 +47,15 @@ create or replace function integration.clean_text(p_text text) returns text
     language sql immutable parallel safe as $$
     select left(regexp_replace(p_text, E'[\\x01-\\x08\\x0b-\\x1f\\x7f-\\x9f]', '', 'g'), 8000)
 $$;
+
+-- The most characters of a name (source_app, target_app, record_type). Who publishes from a library asks here, too.
+create or replace function integration.name_chars_max() returns integer
+    language sql immutable parallel safe as $$
+    select 50
+$$;
+
+-- The most characters of a key (ordering_key, dedup_key).
+create or replace function integration.key_chars_max() returns integer
+    language sql immutable parallel safe as $$
+    select 200
+$$;

@@ -110,14 +110,8 @@ create or replace function integration.maintenance_due() returns table (task tex
       from (select 1 as at, 'rescue' as task, m.target_app as object, count(*) as count
               from integration.data_staging m
              where m.status = 'processing'
-               and case
-                       when m.lease_until is not null then m.lease_until < integration.clock()
-                       when m.owner is not null then not exists (
-                           select from integration.processes c
-                            where c.owner = m.owner and c.lease_until >= integration.clock())
-                       else m.updated_at < integration.clock() - (
-                           select t.foreign_lease from integration.targets t where t.target_app = m.target_app)
-                   end
+               and integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
+                       array(select o.owner from integration.dead_owners(false) o)) is not null
              group by m.target_app
             union all
             select 2, 'promote' as task, m.target_app, count(*) from integration.data_staging m

@@ -23,10 +23,10 @@ create or replace view integration.error_rates with (security_invoker = true) as
            round(100.0 * greatest(sum(r.failed), 0) / nullif(sum(r.published), 0), 2) as error_rate
       from (select o.created_at, o.source_app, o.target_app, o.published, o.failed from integration.outcomes o
             union all
-            select d.created_at, d.source_app, d.target_app,
-                   case d.action when 'published' then d.messages else 0 end,
-                   case when d.action is null then d.messages else coalesce(d.failed, 0) end
-              from integration.deltas d where d.source_app is not null) r
+            select d.created_at, d.source_app, d.target_app, v.published, v.failed
+              from integration.deltas d
+             cross join lateral integration.outcomes_of(d.action, d.messages, d.failed) v
+             where d.source_app is not null) r
      where r.created_at > (select integration.clock() - interval '24 hours 10 minutes')
      group by r.source_app, r.target_app
     having sum(r.published) > 0;

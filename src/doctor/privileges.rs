@@ -1,7 +1,7 @@
 //! What the connected role may do.
 
 use super::{finding::Finding, session::Session};
-use crate::error::Result;
+use crate::{error::Result, schema::Schema};
 
 /// The verbs a role can be granted, and the right that tells that it is meant to have one.
 const VERBS: [(&str, &str); 4] = [
@@ -28,7 +28,8 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let (role, usage, owner): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if !usage {
         return Ok(vec![
-            Finding::problem("privileges", format!("role {role} may not even look into the schema")).fix(grants(&role)),
+            Finding::problem("privileges", format!("role {role} may not even look into the schema"))
+                .fix(grants(session.schema(), &role)),
         ]);
     }
     let may_ask: bool = session.row(MAY_ASK).await?.try_get(0)?;
@@ -43,10 +44,10 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         }
         standings.push(Standing { verb, is_meant, lacks });
     }
-    Ok(verdict(&role, owner, &standings))
+    Ok(verdict(session.schema(), &role, owner, &standings))
 }
 
-fn verdict(role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
+fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
     let may = |standing: &&Standing| standing.lacks.as_ref().is_some_and(Vec::is_empty);
     let mut may: Vec<&str> = standings.iter().filter(may).map(|standing| standing.verb).collect();
     // Who operates looks.
@@ -59,8 +60,9 @@ fn verdict(role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
         }
         let what = format!("role {role} has some of the rights to {verb}, and lacks others");
         let lacks = standing.lacks.as_ref().map_or("nearly all".to_owned(), |lacks| lacks.join(", "));
-        findings
-            .push(Finding::problem("privileges", what).evidence(format!("it lacks {lacks}")).fix(grant(role, verb)));
+        findings.push(
+            Finding::problem("privileges", what).evidence(format!("it lacks {lacks}")).fix(grant(schema, role, verb)),
+        );
     }
     if !findings.is_empty() {
         return findings;
@@ -69,7 +71,8 @@ fn verdict(role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
         may.retain(|verb| *verb != "look");
     }
     vec![match may.as_slice() {
-        [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume")).fix(grants(role)),
+        [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume"))
+            .fix(grants(schema, role)),
         may => Finding::ok(
             "privileges",
             format!("role {role} may {}{}", may.join(", "), if owner { ", and owns the schema" } else { "" }),
@@ -77,10 +80,10 @@ fn verdict(role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
     }]
 }
 
-fn grants(role: &str) -> String {
-    format!("as the owner of the schema, {}; or 'consume', 'look', 'operate'", grant(role, "publish"))
+fn grants(schema: &Schema, role: &str) -> String {
+    format!("as the owner of the schema, {}; or 'consume', 'look', 'operate'", grant(schema, role, "publish"))
 }
 
-fn grant(role: &str, verb: &str) -> String {
-    format!("select integration.grant_to('{}', '{verb}')", role.replace('\'', "''"))
+fn grant(schema: &Schema, role: &str, verb: &str) -> String {
+    format!("select {schema}.grant_to('{}', '{verb}')", role.replace('\'', "''"))
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{IsolationLevel, Transaction, error::SqlState};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::{
@@ -170,14 +171,13 @@ fn is_in_the_way(error: &Error) -> bool {
 /// A connection of its own: migrations run once, and session settings must not reach the pool.
 struct Session {
     client: tokio_postgres::Client,
-    _driver: tokio::task::JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Session {
     async fn open(settings: &Settings) -> Result<Self> {
         let (client, messages) = settings.connect().await?;
-        let mut driver = tokio::task::JoinSet::new();
-        driver.spawn(messages.drain());
+        let driver = AbortOnDropHandle::new(tokio::spawn(messages.drain()));
         Ok(Self { client, _driver: driver })
     }
 }

@@ -23,6 +23,8 @@ pub use code::CODE;
 pub(crate) use code::{Kind, Part, parts};
 pub use script::script;
 
+pub use crate::schema::Schema;
+
 /// The steps, in order: step 1 is the first. The text is part of the contract once released: an altered file is refused.
 pub const STEPS: &[(&str, &str)] = files! { "steps/0001_tables" };
 

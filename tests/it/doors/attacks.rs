@@ -19,7 +19,7 @@ const PUBLISHER: &[(&str, &str)] = &[
     ("select data from integration.data_staging", "42501"),
     ("update integration.data_staging set status = 'completed'", "42501"),
     ("delete from integration.data_staging", "42501"),
-    ("select integration.complete_out(null, '{1}', '{1}', true, now())", "42501"),
+    ("select integration.complete_out(null, '{1}', '{1}', array[now()], true, now())", "42501"),
     ("select integration.take_dedup_key('crm', 'order-7')", "42501"),
     ("select integration.take_dedup_keys('{crm}', '{order-7}', '{1}')", "42501"),
     ("select integration.lead('shop was here', 9000000000000000)", "42501"),
@@ -44,7 +44,7 @@ const PUBLISHER: &[(&str, &str)] = &[
 const CONSUMER: &[(&str, &str)] = &[
     ("select integration.register('b-1', 'h', 1, 'a', 'v', '{\"billing\": {\"capacity\": 1}}', 60000)", ""),
     (
-        "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt)) \
+        "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
         from integration.claim('billing', 'b-1', 1) c",
         "",
     ),
@@ -52,7 +52,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("select integration.rescue()", ""),
     ("select integration.deregister('b-1')", ""),
     ("insert into integration.audit_log (app_name, action, role_name) values ('ceo', 'paused', 'postgres')", "42501"),
-    ("select integration.complete_out(null, '{1}', '{1}', true, now())", "42501"),
+    ("select integration.complete_out(null, '{1}', '{1}', array[now()], true, now())", "42501"),
     ("select integration.set_breaker('billing', 'open', 'no', null, 0, 1)", "42501"),
     ("select integration.open_breaker('mailer')", "42501"),
     ("select integration.pause('mailer')", "42501"),
@@ -76,7 +76,7 @@ const WATCHER: &[(&str, &str)] = &[
         "",
     ),
     (
-        "select * from integration.list(); select * from integration.history(1); select * from integration.maintenance_due()",
+        "select * from integration.list(); select * from integration.audit(1); select * from integration.maintenance_due()",
         "",
     ),
     ("select integration.cancel('{1}')", "42501"),

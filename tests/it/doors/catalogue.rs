@@ -47,7 +47,7 @@ async fn a_migration_takes_from_everybody_what_was_new_and_gives_it_to_those_who
     let client = db.client().await;
     // As if both were new: PostgreSQL lets everybody execute a function that is.
     let sql = format!(
-        "grant execute on function integration.complete_out(text, bigint[], integer[], boolean, timestamptz) to public; \
+        "grant execute on function integration.complete_out(text, bigint[], integer[], timestamptz[], boolean, timestamptz) to public; \
          revoke execute on function integration.promote(text[], integer) from {name}; \
          update integration.migrations set checksum = 'another' where version = 0"
     );

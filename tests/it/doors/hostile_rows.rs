@@ -61,7 +61,7 @@ async fn everything_answers(consumer: &Client, watcher: &Client, operator: &Clie
         (consumer, "select * from integration.next_due('{billing}')"),
         (
             consumer,
-            "select integration.settle('b-1', array_agg(c.id), array_agg(c.attempt), array_agg('retry'::text), \
+            "select integration.settle('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at), array_agg('retry'::text), \
             array_agg('no'::text), array_agg(0::bigint)) from integration.claim('billing', 'b-1', 1000) c",
         ),
         (consumer, "select c.id from integration.claim_suspect('billing', 'b-1') c"),
@@ -69,7 +69,7 @@ async fn everything_answers(consumer: &Client, watcher: &Client, operator: &Clie
         (consumer, "select integration.hold('billing', 1000)"),
         (
             consumer,
-            "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt)) \
+            "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
             from integration.claim('billing', 'b-1', 1000) c",
         ),
         (consumer, "select integration.deregister('b-1')"),

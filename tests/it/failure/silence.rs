@@ -14,7 +14,7 @@ use doorbell_server::{EphemeralOptions, Server, Shutdown};
 
 use crate::{
     proxy::{Proxy, Weather},
-    support::{Database, Seen, connect, count, seen, until, until_so},
+    support::{Database, Seen, bells_only, connect, count, seen, until, until_so},
 };
 
 /// As in production, but for the probe: twice a second instead of every ten seconds.
@@ -31,7 +31,7 @@ fn config() -> BrokerConfig {
 async fn consume(url: &str) -> (Broker, Consumer, Seen<i64>) {
     let broker = Broker::with_config(Settings::parse(url).unwrap(), config()).await.unwrap();
     let (tell, told) = seen();
-    let consumer = broker.consumer("billing").sweep(Some(Duration::from_secs(3600))).fallback(move |delivery| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |delivery| {
         tell.send(delivery.id).unwrap();
         async { Ok(Outcome::Done) }
     });

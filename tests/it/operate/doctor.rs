@@ -153,7 +153,7 @@ async fn every_audit_level_is_as_the_migrations_made_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_made_by_the_script_and_by_its_owner_is_no_drift() {
     let db = Database::empty().await;
-    db.client().await.batch_execute(&doorbell::migrate::script(&doorbell::Schema::default())).await.unwrap();
+    db.client().await.batch_execute(&doorbell::migrate::script(&doorbell::migrate::Schema::default())).await.unwrap();
     // A search path of the role's own changes how the server writes definitions, and must not matter.
     let url = format!("{} options='-c search_path=integration,public'", db.url);
     let report = Broker::connect(&url).await.unwrap().operator().doctor(&patient()).await.unwrap();
