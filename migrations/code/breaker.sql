@@ -27,7 +27,7 @@ begin
         union select p_key
     loop
         if p_state = 'open' then
-            perform pg_notify(integration.due_channel(v_target), '') where integration.bell_is_on(v_target);
+            perform integration.send(integration.due_channel(v_target)) where integration.bell_is_on(v_target);
         else
             perform integration.ring(v_target);
         end if;

@@ -51,7 +51,7 @@ begin
     return query
         with claimed as (
             update integration.data_staging d
-               set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
+               set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
                    lease_until = v_now + p_lease, updated_at = v_now
              where d.id = any (array(
                 select p.id from integration.pick(
@@ -95,7 +95,7 @@ begin
     end if;
     return query
         update integration.data_staging d
-           set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
+           set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
                lease_until = v_now + p_lease, updated_at = v_now
          where d.id = any (array(
             select s.id from integration.data_staging s
@@ -145,6 +145,13 @@ begin
         if pg_try_advisory_xact_lock(integration.lock_class() + 3, hashtext(p_target)) then
             return true;
         end if;
+        -- Anybody can take an advisory lock; who may not claim is not waited for.
+        exit when i = 3 and exists (
+            select from pg_locks l join pg_stat_activity a on a.pid = l.pid
+             where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+               and l.classid::bigint = integration.lock_class() + 3
+               and l.objid::bigint = (hashtext(p_target)::bigint & 4294967295)
+               and not has_function_privilege(a.usesysid, 'integration.has_suspects(text,text[])', 'execute'));
         perform pg_sleep(0.001);
     end loop;
     return false;

@@ -31,11 +31,11 @@ end $$;
 -- client compares its clock with the server's.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select t.target_app, greatest(0, ceil(extract(epoch from min(s.due) - integration.clock()) * 1000))::bigint
+    select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
       from unnest(p_targets) t (target_app)
      cross join lateral (
         (select d.available_at as due from integration.data_staging d
-          where d.target_app = t.target_app and d.status = 'scheduled'
+          where d.target_app = t.target_app and d.status = 'scheduled' and d.available_at < 'infinity'
           order by d.available_at limit 1)
         union all
         select b.retry_at from integration.breakers b

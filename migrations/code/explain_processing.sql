@@ -25,7 +25,7 @@ begin
         select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
         return query select 'foreign_claim',
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
-                   integration.in_words(v_now - m.updated_at),
+                   integration.in_words(integration.since(m.updated_at)),
                    case when v_lease is null then 'if it died, nothing can tell'
                         else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
             format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
@@ -33,29 +33,30 @@ begin
         return;
     end if;
     v_dead := case
-        when v_lost = 'lease' then format('its lease ran out %s ago', integration.in_words(v_now - m.lease_until))
+        when v_lost = 'lease'
+            then format('its lease ran out %s ago', integration.in_words(integration.since(m.lease_until)))
         when v_lost is null then null
         when c.owner is null then 'which is not registered any more'
         when c.because = 'lease'
-            then format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until))
+            then format('whose lease ran out %s ago', integration.in_words(integration.since(c.lease_until)))
         else format('whose connection is gone and whose last beat was %s ago',
-                    integration.in_words(v_now - c.beat_at)) end;
+                    integration.in_words(integration.since(c.beat_at))) end;
     if v_dead is not null then
         return query select 'owner_dead',
             format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
                 m.attempt,
-                   integration.in_words(v_now - m.updated_at), m.owner, ' (' || c.host || ', process ' || c.pid
-                       || ')', v_dead),
+                   integration.in_words(integration.since(m.updated_at)), m.owner,
+                   ' (' || c.host || ', process ' || c.pid || ')', v_dead),
             'doorbell maintain --once', details;
         return;
     end if;
     return query select 'processing',
         format('%s%s has been handling attempt %s for %s; %s', m.owner, ' (' || c.host || ', process ' || c.pid
             || ')', m.attempt,
-               integration.in_words(v_now - m.updated_at),
+               integration.in_words(integration.since(m.updated_at)),
                case when m.lease_until is not null then 'its lease runs for '
-                   || integration.in_words(m.lease_until - v_now)
-                    else format('its last beat was %s ago', integration.in_words(v_now - c.beat_at)) end),
+                   || integration.in_words(-integration.since(m.lease_until))
+                    else format('its last beat was %s ago', integration.in_words(integration.since(c.beat_at))) end),
         null::text, details;
 end $$;
 

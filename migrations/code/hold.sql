@@ -22,7 +22,7 @@ begin
         return;
     end if;
     return query
-        select d.id, d.attempt + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
+        select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
                d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
           from integration.data_staging d
          where d.id = any (array(

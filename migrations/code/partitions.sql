@@ -56,7 +56,7 @@ begin
 end $$;
 
 -- The partitions of the audit log and the archive that hold nothing younger than their retention.
-create or replace view integration.old_partitions as
+create or replace view integration.old_partitions with (security_invoker = true) as
     select b.parent, b.name, b.ends_at
       from (select p.relname::text as parent, c.relname::text as name, c.oid,
                    substring(pg_get_expr(c.relpartbound, c.oid) from E'TO \\(''([^'']+)''\\)')::timestamptz as ends_at

@@ -44,7 +44,7 @@ end $$;
 -- nobody knows. At most p_limit messages; callers repeat while the result equals it. Returns how many were returned.
 -- With p_full false the messages are looked at only when somebody was declared dead just now: cheap enough for every
 -- heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
+-- Locks: rescue runs once at a time (its gate, tried, never waited for), rows of processes
 -- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -55,7 +55,7 @@ declare
     v_dead   jsonb[];
     v_count  integer;
 begin
-    if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
+    if not integration.pass_gate('rescue') then
         return 0;
     end if;
     perform integration.keep_contact();
@@ -85,10 +85,11 @@ begin
          limit p_limit
          for no key update skip locked)
     update integration.data_staging d
-       set status = case when d.crash_count + 1 >= p.max_crashes then 'failed' else 'pending' end,
-           crash_count = d.crash_count + 1,
-           error_message = case when d.crash_count + 1 >= p.max_crashes
-               then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
+       set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
+           crash_count = least(d.crash_count, 2147483646) + 1,
+           error_message = case when d.crash_count >= p.max_crashes - 1
+               then format('%s consumers died one after the other while handling this message',
+                   d.crash_count + 1::bigint)
                else d.error_message end,
            owner = null, lease_until = null, updated_at = v_now
       from lost l

@@ -13,7 +13,7 @@ declare
         somebody_is_parked, park, unpark, rights_of, lacks}';
     v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
         explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
-        audit, last_event, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
+        audit, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
         audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
         ten_minutes}';
     v_names  text[];
@@ -22,8 +22,8 @@ begin
         when 'publish' then '{publish, publish_many}'::text[]
         when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
             promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
-            was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister,
-            give_back, ring, rescue,
+            was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister, give_back,
+            ring, rescue,
             rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
             note_cleaned, check_is_due, recount, maintain}'::text[]
         when 'look' then v_look
@@ -54,7 +54,7 @@ begin
         union all
         select 'table', c.oid::regclass::text, c.oid, null, 'select' from pg_class c
          where c.relnamespace = 'integration'::regnamespace and c.relkind in ('r', 'p', 'v')
-           and not c.relispartition and p_verb in ('look', 'operate')
+           and not c.relispartition and c.relname not like 'gate%' and p_verb in ('look', 'operate')
         union all
         select 'sequence', c.oid::regclass::text, c.oid, null, r.want
           from (values ('publish', 'usage'), ('look', 'select'), ('operate', 'select')) r (verb, want)

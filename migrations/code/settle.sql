@@ -31,7 +31,7 @@ begin
                    when s.outcome = 'snooze' then 'scheduled'
                    when s.outcome = 'retry' and d.retry_count < coalesce(d.max_retries, p.max_retries) then 'scheduled'
                    else 'failed' end,
-               retry_count = d.retry_count + (s.outcome in ('retry', 'reject'))::integer,
+               retry_count = least(d.retry_count, 2147483646) + (s.outcome in ('retry', 'reject'))::integer,
                -- A run that came to an end, however, clears the suspicion of killing its consumer.
                crash_count = case when s.outcome = 'release' then d.crash_count else 0 end,
                error_message = case when s.outcome in ('retry', 'reject') then integration.clean_text(s.reason)

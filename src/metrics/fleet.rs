@@ -78,7 +78,9 @@ impl Fleet {
         self.oldest_age.clear();
         self.processes.clear();
         self.breakers.clear();
-        self.database_up.set(i64::from(read.is_ok()));
+        // A role that may not look was answered.
+        let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
+        self.database_up.set(i64::from(answered));
         match read {
             Ok((stats, breakers, processes)) => {
                 self.outage.over();

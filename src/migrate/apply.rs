@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::{
-    PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
+    OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
     release::{Missing, Recorded},
     replace, script, short,
 };
@@ -106,6 +106,8 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     let tx = transaction.read_only(false).start().await?;
     tx.batch_execute(PREAMBLE).await?;
     tx.batch_execute(MIGRATORS_WITHIN).await?;
+    let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
+    owned.map_err(|error| Error::from(error).context("create the schema"))?;
     if !tx.query_typed_one(&schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
         create(&tx, schema).await?;
     }
@@ -122,7 +124,7 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     Ok(report)
 }
 
-/// Creates the schema and its records, unless somebody else just did.
+/// Creates the records, unless somebody else just did.
 async fn create(tx: &Transaction<'_>, schema: &Schema) -> Result<()> {
     tx.batch_execute("savepoint records").await?;
     match tx.batch_execute(&schema.sql(RECORDS)).await {

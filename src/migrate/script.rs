@@ -1,7 +1,7 @@
 //! The whole schema as text, and the statements that record it.
 
 use super::{
-    FINGERPRINTS, PREAMBLE, RECORDS, RENEW_RIGHTS, SERVER, STEPS, checksum,
+    FINGERPRINTS, OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, SERVER, STEPS, checksum,
     code::{self, Kind, Part},
     release::{CODE_NAME, PROGRAM},
     short,
@@ -10,7 +10,7 @@ use crate::schema::Schema;
 
 /// The whole schema as one script, for those who apply it with their own tools to a database without it.
 pub fn script(schema: &Schema) -> String {
-    let mut script = format!("begin;\n{PREAMBLE}\n{RECORDS}\n");
+    let mut script = format!("begin;\n{PREAMBLE}\n{OWNERSHIP}\n{RECORDS}\n");
     for (at, (name, sql)) in STEPS.iter().enumerate() {
         script.push_str(&format!(
             "-- {name}.sql\n\n{}\n\n{};\n\n",

@@ -2,6 +2,9 @@
 
 mod attacks;
 mod catalogue;
+mod hostile_rows;
+mod schema;
+mod strangers;
 
 use tokio_postgres::Client;
 

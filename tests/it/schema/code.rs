@@ -23,6 +23,7 @@ const FROM_INSIDE: [&str; 13] = [
     "accepts",
     "action_of",
     "actor",
+    "asking_role",
     "backoff_ms",
     "bell_is_on",
     "clean_text",
@@ -31,7 +32,9 @@ const FROM_INSIDE: [&str; 13] = [
     "key_chars_max",
     "name_chars_max",
     "policy",
+    "role_name",
     "shell_word",
+    "since",
     "ten_minutes",
 ];
 
