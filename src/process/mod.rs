@@ -10,6 +10,7 @@ mod maintenance;
 
 mod bell;
 mod listener;
+mod proof;
 mod session;
 mod sweep;
 
