@@ -16,6 +16,10 @@ pub struct BrokerConfig {
     pub connection_wait: Duration,
     /// Largest payload that is published, in bytes of JSON text. Default 1 MiB; the schema refuses more than 64 MiB.
     pub payload_bytes_max: usize,
+    /// How long a publish is begun anew while the server certainly did nothing
+    /// ([`is_refused`](crate::Error::is_refused)), during a failover, a restart; with a dedup key, while its outcome is
+    /// unknown, too. 0: never. Default 1 min.
+    pub publish_within: Duration,
     /// How long this process's messages stay its own when it cannot be reached any more. Default 15 s, at least 3 beats.
     pub lease: Duration,
     /// How often the lease is renewed. Default 1 s.
@@ -40,6 +44,7 @@ impl Default for BrokerConfig {
             connections_max: 10,
             connection_wait: Duration::from_secs(30),
             payload_bytes_max: 1 << 20,
+            publish_within: Duration::from_secs(60),
             lease: Duration::from_secs(15),
             beat: Duration::from_secs(1),
             ping: Duration::from_secs(10),

@@ -34,7 +34,9 @@ impl Core {
         let settings = settings.fallback_application_name("doorbell");
         let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
         let pool = Pool::new(settings.clone(), &limits)?;
-        drop(pool.get().await?);
+        let client = pool.get().await?;
+        settings.check_names(&client).await?;
+        drop(client);
         let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
         let store = Store::new(pool, config.statement_within, telemetry);
         Ok(Self { settings, config, store, process: OnceCell::new() })

@@ -72,6 +72,11 @@ impl ErrorKind {
 }
 
 impl Error {
+    /// Found out when connecting, or later from what the server says.
+    pub(crate) const NAMES_ARE_SHARED: &str = "a pooler between this program and PostgreSQL has its clients share the names \
+        of prepared statements, so that they execute each other's: set DOORBELL_PREPARED_STATEMENTS=off \
+        (Settings::with_prepared_statements), use PgBouncer 1.21 or newer with max_prepared_statements, or connect directly";
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
     }
@@ -118,6 +123,15 @@ impl Error {
         }
     }
 
+    /// Whether the server certainly did nothing: it was not reached, or refused before it executed anything, because it has no
+    /// connection left or is read-only. Any call may be repeated then; publishes are, for
+    /// [`publish_within`](crate::BrokerConfig::publish_within).
+    ///
+    /// After any other error only what is harmless to do twice should be repeated: a publish with a dedup key.
+    pub fn is_refused(&self) -> bool {
+        self.0.kind == ErrorKind::Connect || self.sqlstate().is_some_and(|code| matches!(code, "25006" | "53300"))
+    }
+
     /// The server's error code, where the server gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         let mut cause = std::error::Error::source(self);
@@ -155,6 +169,11 @@ impl From<tokio_postgres::Error> for Error {
                 "MQ003" => ErrorKind::IllegalTransition,
                 "MQ004" => ErrorKind::NotFound,
                 "3F000" | "42P01" | "42883" | "42703" => ErrorKind::Schema,
+                // Of ours none was renamed, forgotten or made twice.
+                "26000" | "42P05" => return Self::new(ErrorKind::Config, Self::NAMES_ARE_SHARED).with_source(error),
+                "08P01" if db.message().starts_with("bind message supplies") => {
+                    return Self::new(ErrorKind::Config, Self::NAMES_ARE_SHARED).with_source(error);
+                }
                 // Ended in the middle of something, which may have been a commit.
                 "57P01" | "57P02" => ErrorKind::OutcomeUnknown,
                 "57P03" => ErrorKind::Connect,

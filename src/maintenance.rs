@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use crate::{backoff, error::Result, message::MessageId, rows::Maintained, store::Store};
+use crate::{
+    backoff,
+    error::{Error, ErrorKind, Result},
+    message::MessageId,
+    rows::Maintained,
+    store::Store,
+};
 
 /// How long nobody else takes the maintenance over from a process that has stopped doing it.
 pub(crate) const LEAD: Duration = Duration::from_secs(15);
@@ -58,16 +64,17 @@ impl Maintenance {
     /// Cancelling it leaves what was done.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's. A chore that it refuses does not keep the others from being done; then the first refusal.
     pub async fn round(&mut self) -> Result<Option<Maintained>> {
         if !self.store.lead(&self.name, LEAD).await? {
             return Ok(None);
         }
         let mut done = Maintained::default();
-        (done.rescued, done.promoted) = self.store.rescue_and_promote().await?;
+        let mut chores = Chores::default();
+        chores.rescue_and_promote(&self.store, &mut done).await?;
         let began = Instant::now();
         if began >= self.next_fold {
-            done.folded = self.store.fold().await?;
+            done.folded = chores.done(self.store.fold().await)?.unwrap_or_default();
             self.next_fold = Instant::now() + began.elapsed() * FOLD_SHARE;
         }
         let until = Instant::now() + SLICE;
@@ -78,7 +85,7 @@ impl Maintenance {
             {
                 break;
             }
-            self.cleaning = self.cleaning.step(&self.store, &mut done).await?;
+            self.cleaning = self.cleaning.step(&self.store, &mut chores, &mut done).await?;
             if let Cleaning::Due(_) = self.cleaning {
                 break;
             }
@@ -89,31 +96,65 @@ impl Maintenance {
             }
             sleep(took * BATCH_SHARE).await;
         }
+        chores.over()?;
         Ok(Some(done))
+    }
+}
+
+/// What went wrong. A chore that fails does not keep the others from being done: a table that refuses one of them would
+/// stop all maintenance for ever.
+#[derive(Default)]
+struct Chores(Option<Error>);
+
+impl Chores {
+    /// What a chore has done; `None`: it failed, and the others go on.
+    ///
+    /// # Errors
+    /// Where the database is out of reach, and with it all others.
+    fn done<T>(&mut self, chore: Result<T>) -> Result<Option<T>> {
+        match chore {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.kind() == ErrorKind::Database => {
+                debug!(?error, "a chore failed; the others go on");
+                self.0.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn rescue_and_promote(&mut self, store: &Store, done: &mut Maintained) -> Result<()> {
+        (done.rescued, done.promoted) = self.done(store.rescue_and_promote().await)?.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The first failure.
+    fn over(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 
 impl Cleaning {
     /// One transaction of it.
-    async fn step(self, store: &Store, done: &mut Maintained) -> Result<Self> {
+    async fn step(self, store: &Store, chores: &mut Chores, done: &mut Maintained) -> Result<Self> {
         Ok(match self {
             Self::Due(_) => {
                 let began = Instant::now();
-                done.partitions_created += store.create_partitions().await?;
-                let (dropped, busy) = store.drop_partitions().await?;
+                done.partitions_created += chores.done(store.create_partitions().await)?.unwrap_or_default();
+                let (dropped, busy) = chores.done(store.drop_partitions().await)?.unwrap_or_default();
                 done.partitions_dropped += dropped;
                 done.partitions_busy = busy;
                 Self::Expiring(began)
             }
-            Self::Expiring(began) => match store.purge_expired().await? {
-                0 => Self::Walking(began, 0),
-                expired => {
+            Self::Expiring(began) => match chores.done(store.purge_expired().await)? {
+                None | Some(0) => Self::Walking(began, 0),
+                Some(expired) => {
                     done.expired += expired;
                     self
                 }
             },
             Self::Walking(began, after) => {
-                let retired = store.retire(after).await?;
+                let Some(retired) = chores.done(store.retire(after).await)? else { return Ok(Self::next(began)) };
                 done.archived += retired.archived;
                 done.purged += retired.purged;
                 match retired.last_id {
@@ -121,12 +162,17 @@ impl Cleaning {
                     None => {
                         done.recounted += recount(store).await;
                         store.note_cleaned().await?;
-                        let pause = CLEANING.max(began.elapsed() * WALK_SHARE);
-                        Self::Due(Instant::now() + backoff::jittered(pause, rand::random()))
+                        Self::next(began)
                     }
                 }
             }
         })
+    }
+
+    /// After one that began then.
+    fn next(began: Instant) -> Self {
+        let pause = CLEANING.max(began.elapsed() * WALK_SHARE);
+        Self::Due(Instant::now() + backoff::jittered(pause, rand::random()))
     }
 }
 
@@ -148,13 +194,15 @@ async fn recount(store: &Store) -> usize {
 /// All of it, once, whoever leads.
 pub(crate) async fn all(store: &Store) -> Result<Maintained> {
     let mut done = Maintained::default();
-    (done.rescued, done.promoted) = store.rescue_and_promote().await?;
-    done.folded = store.fold().await?;
+    let mut chores = Chores::default();
+    chores.rescue_and_promote(store, &mut done).await?;
+    done.folded = chores.done(store.fold().await)?.unwrap_or_default();
     let mut cleaning = Cleaning::Due(Instant::now());
     loop {
         let began = Instant::now();
-        cleaning = cleaning.step(store, &mut done).await?;
+        cleaning = cleaning.step(store, &mut chores, &mut done).await?;
         if let Cleaning::Due(_) = cleaning {
+            chores.over()?;
             return Ok(done);
         }
         sleep(began.elapsed() * BATCH_SHARE).await;

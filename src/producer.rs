@@ -2,17 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_postgres::Transaction;
 
 use crate::{
     core::Core,
-    error::Result,
+    error::{Error, Result},
     message::{Message, MessageId, check_name},
     outage::Outage,
 };
 
-/// About ten seconds in all.
-const RETRIES: u32 = 10;
 const RETRY_BASE: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
@@ -30,9 +29,12 @@ impl Producer {
 
     /// Publishes one message in a transaction of its own and returns its id.
     ///
+    /// While the server certainly did nothing ([`Error::is_refused`](crate::Error::is_refused)) it is begun anew, for
+    /// [`publish_within`](crate::BrokerConfig::publish_within), a minute by default: a failover passes unnoticed.
+    ///
     /// Dropping the future leaves it open whether the message was published; so does
     /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). With a [dedup key](Message::dedup_key) publishing it again is
-    /// harmless, and done here: transient errors are retried for about ten seconds.
+    /// harmless, and done here for as long, after any transient error.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) before the server is asked: empty or over-long names, NUL characters, a
@@ -42,7 +44,7 @@ impl Producer {
         let harmless = message.dedup_key.is_some();
         let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
-        let publish = retried(harmless, || self.core.store().publish(&self.source, &traced[0]));
+        let publish = self.retried(harmless, || self.core.store().publish(&self.source, &traced[0]));
         publishing.run(publish, |id| Some(*id)).await
     }
 
@@ -58,7 +60,7 @@ impl Producer {
         let harmless = messages.iter().all(|message| message.dedup_key.is_some());
         let publishing = self.core.store().telemetry().publishing(messages);
         let traced = publishing.traced();
-        let publish = retried(harmless, || self.core.store().publish_many(&self.source, &traced));
+        let publish = self.retried(harmless, || self.core.store().publish_many(&self.source, &traced));
         publishing.run(publish, |_| None).await
     }
 
@@ -97,6 +99,15 @@ impl Producer {
         self.check_all(std::slice::from_ref(message))
     }
 
+    /// Repeats a publish that did not happen, and one that may have where that is harmless.
+    async fn retried<T, F: Future<Output = Result<T>>>(&self, harmless: bool, publish: impl FnMut() -> F) -> Result<T> {
+        let (began, within) = (Instant::now(), self.core.config().publish_within);
+        let again =
+            |error: &Error, _| began.elapsed() < within && (error.is_refused() || (harmless && error.is_transient()));
+        let outage = Outage::of_one_call("publishing again until it works").pauses(RETRY_BASE, RETRY_CAP);
+        outage.repeat(again, publish).await
+    }
+
     fn check_all(&self, messages: &[Message]) -> Result<()> {
         check_name("source", &self.source)?;
         messages.iter().enumerate().try_for_each(|(at, message)| {
@@ -106,12 +117,4 @@ impl Producer {
             })
         })
     }
-}
-
-/// Repeats a publish that is harmless to repeat while its errors are transient: a restart or failover passes unnoticed.
-async fn retried<T, F: Future<Output = Result<T>>>(harmless: bool, publish: impl FnMut() -> F) -> Result<T> {
-    Outage::of_one_call("publishing again under the same dedup key until it works")
-        .pauses(RETRY_BASE, RETRY_CAP)
-        .repeat(|error, failures| harmless && error.is_transient() && failures < RETRIES, publish)
-        .await
 }

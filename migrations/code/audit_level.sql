@@ -11,9 +11,12 @@ begin
     execute format('create or replace trigger data_staging_changed after update on integration.data_staging
         referencing old table as before new table as after
         for each statement execute function integration.on_changed(%L)', p_level);
-    drop trigger if exists data_staging_audit_published on integration.data_staging;
+    if p_level <> 'all' and exists (select from pg_trigger t where t.tgrelid = to_regclass('integration.data_staging')
+                                       and t.tgname = 'data_staging_audit_published') then
+        drop trigger data_staging_audit_published on integration.data_staging;
+    end if;
     if p_level = 'all' then
-        create trigger data_staging_audit_published after insert on integration.data_staging
+        create or replace trigger data_staging_audit_published after insert on integration.data_staging
             referencing new table as published
             for each statement execute function integration.audit_published();
     end if;

@@ -66,8 +66,9 @@ begin
     end if;
 end $$;
 
--- Claims at most one message that was in flight when a consumer died. The caller runs it with nothing else in flight
--- in its process, so that a message which kills its consumer kills nobody beside it.
+-- Claims at most one message that was in flight when a consumer died. The caller runs one of them at a time, beside
+-- whatever else it has in flight: a message that kills its consumers is never beside another suspect, so that the
+-- innocent ones come to an end, which clears them.
 -- Empty result, locks and SQLSTATEs: as claim.
 create or replace function integration.claim_suspect(
     p_target text, p_owner text, p_types text[] default null, p_lease interval default null

@@ -81,7 +81,7 @@ begin
              where d.target_app = m.target_app and d.status = 'pending' and d.crash_count > 0
                and (d.crash_count, d.created_at, d.id) < (m.crash_count, m.created_at, m.id) limit v_max) b;
         return query select 'suspect',
-            format('%s: it is a suspect and runs alone, when a consumer process of %s has nothing else in flight; %s',
+            format('%s: it is a suspect, and a consumer process of %s runs one suspect at a time; %s',
                    case m.crash_count when 1 then 'a consumer died while handling it'
                                       else format('%s consumers died one after the other while handling it',
                                           m.crash_count) end,

@@ -10,6 +10,11 @@ declare
     v     integration.maintenance;
     v_now timestamptz := integration.clock();
 begin
+    -- What is written here says who leads the primary, and nobody leads a standby.
+    if pg_is_in_recovery() then
+        raise exception 'this server is a standby, and read-only' using errcode = 'read_only_sql_transaction',
+            hint = 'maintain the primary; among several hosts, target_session_attrs=read-write finds it';
+    end if;
     select * into v from integration.maintenance;
     if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
         return true;

@@ -29,6 +29,7 @@ begin
             begin
                 execute format('create table integration.%I (like integration.%I including defaults '
                                'including constraints including storage including indexes)', v_name, v_parent);
+                execute format('alter table integration.%I replica identity full', v_name);
                 execute format('alter table integration.%I attach partition integration.%I '
                                'for values from (%L) to (%L)', v_parent, v_name, v_month, v_next);
                 v_created := v_created + 1;

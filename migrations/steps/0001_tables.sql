@@ -119,6 +119,13 @@ create index audit_log_staging_id on integration.audit_log using brin (staging_i
 create index audit_log_created_at on integration.audit_log using brin (created_at)
     with (pages_per_range = 32, autosummarize = on);
 
+-- A publication of all tables refuses deletes where it cannot name the row, and these have no key. Partitions that are
+-- made later get the same.
+alter table integration.data_staging_archive replica identity full;
+alter table integration.data_staging_archive_default replica identity full;
+alter table integration.audit_log replica identity full;
+alter table integration.audit_log_default replica identity full;
+
 -- One row per running process: its unique name as owner, its lease, and what its consumers accept.
 create table integration.processes (
     owner       text        primary key check (char_length(owner) between 1 and 100),
@@ -263,6 +270,8 @@ create table integration.deltas (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0,
             autovacuum_analyze_threshold = 2000000000);
+
+alter table integration.deltas replica identity full;
 
 -- Messages by status. Exact together with the deltas.
 create table integration.counters (

@@ -34,10 +34,12 @@ mod tls;
 mod tls;
 
 mod pool;
+mod pooler;
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use messages::{Messages, log};
 pub(crate) use pool::{Busy, Pool, PoolConfig, Pooled};
+pub(crate) use pooler::is_direct;
 pub use settings::Settings;

@@ -63,6 +63,11 @@ impl Pool {
         Ok(Pooled(self.0.get().await?))
     }
 
+    /// Whether statements may be prepared under names.
+    pub(crate) fn prepares(&self) -> bool {
+        self.0.manager().settings.prepares()
+    }
+
     /// The schema of the installation.
     pub(crate) fn schema(&self) -> &Schema {
         self.0.manager().settings.schema()

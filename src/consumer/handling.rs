@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{message::Delivery, store::Claim};
 
-/// Runs the handlers of one task. While a suspect runs alone in this process, it waits.
+/// Runs the handlers of one task.
 pub(super) async fn handle(
     context: Arc<Context>,
     deliveries: Vec<Delivery>,
@@ -19,7 +19,6 @@ pub(super) async fn handle(
     begun: Begun,
     handled: mpsc::UnboundedSender<Handled>,
 ) {
-    let _beside_others = context.process.isolation().beside_others().await;
     let started = begun.now();
     let canary = deliveries.iter().any(|delivery| delivery.canary);
     let ran = run_handlers(&context, deliveries).await;

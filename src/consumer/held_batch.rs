@@ -42,7 +42,6 @@ pub(super) async fn run(
 ) -> HeldBatch {
     let began = Instant::now();
     let mut hold = Hold::new(owner, (look, ranges), (limit, cap), tell);
-    let _beside_others = context.process.isolation().beside_others().await;
     let completed = match batch::run(&context, Source::Held(&mut hold)).await {
         Ok(Ok(completed)) => Some(completed),
         Ok(Err(_)) => None,

@@ -12,7 +12,7 @@ use crate::{handler::timeout_reason, outcome::Outcome, store::Claim};
 /// A handler that its timeout did not stop (it blocks its thread) is given up this much later.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// When a task began; unset while it waits for a suspect that runs alone in this process.
+/// When a task began; unset until its turn comes on the runtime.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Begun(Arc<OnceLock<Instant>>);
 

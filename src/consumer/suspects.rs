@@ -1,5 +1,5 @@
-//! Messages that were in flight when a consumer died are run alone in their process, one after the other, so that the
-//! one that kills its consumer kills nobody beside it and the innocent ones are cleared.
+//! Messages that were in flight when a consumer died are run one after the other in each process, so that the one that
+//! kills its consumer is never beside another suspect, and the innocent ones are cleared.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,6 @@ pub(super) async fn run_alone(context: Arc<Context>, owner: Arc<str>, stopping: 
 
 async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<Option<Duration>>) -> Result<()> {
     while stopping.borrow().is_none() && context.store.has_suspects(&context.request(&owner)).await? {
-        // Waits until every running handler of this process is done; new ones wait meanwhile.
         let alone = context.process.isolation().alone().await;
         if context.allowance.take(1) == 0 {
             return Ok(());
@@ -43,7 +42,7 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         let claim = Claim::of(&delivery);
         let settling = context.process.in_hand().settling(vec![claim]);
         let (id, attempt) = (claim.id(), claim.attempt());
-        info!(id, attempt, target_app = %context.target, "running a message alone: its last consumer died");
+        info!(id, attempt, target_app = %context.target, "running a suspect: its last consumer died");
         let running = context.clone();
         // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
         // the other handlers of the process.

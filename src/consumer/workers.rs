@@ -22,6 +22,8 @@ const PREFETCH_MAX: usize = 1000;
 pub(super) struct Workers {
     concurrency: usize,
     tx_batch: usize,
+    /// How many messages the task that started last may have: what a transaction takes is no measure for plain handlers.
+    per_task: usize,
     /// `None`: by the average.
     prefetch: Option<usize>,
     queue: VecDeque<Delivery>,
@@ -45,6 +47,7 @@ impl Workers {
         Self {
             concurrency: config.concurrency,
             tx_batch: config.tx_batch,
+            per_task: 1,
             prefetch: config.prefetch,
             queue: VecDeque::new(),
             running: HashMap::new(),
@@ -68,11 +71,11 @@ impl Workers {
             average if average >= PREFETCH_BELOW => 0,
             average => {
                 let worth = (PREFETCH_WORTH.as_nanos() / average.as_nanos().max(1)) as usize;
-                let most = self.concurrency.max(PREFETCH_MAX / self.tx_batch);
+                let most = self.concurrency.max(PREFETCH_MAX / self.per_task);
                 worth.saturating_mul(self.concurrency).clamp(self.concurrency, most)
             }
         });
-        (self.concurrency + prefetch) * self.tx_batch
+        (self.concurrency + prefetch) * self.per_task
     }
 
     pub(super) fn queue(&mut self, deliveries: Vec<Delivery>) {
@@ -85,9 +88,9 @@ impl Workers {
             return None;
         }
         let first = self.queue.pop_front()?;
-        let several = self.tx_batch > 1 && in_tx(&first);
+        self.per_task = if in_tx(&first) { self.tx_batch } else { 1 };
         let mut deliveries = vec![first];
-        while several && deliveries.len() < self.tx_batch && self.queue.front().is_some_and(&in_tx) {
+        while deliveries.len() < self.per_task && self.queue.front().is_some_and(&in_tx) {
             deliveries.extend(self.queue.pop_front());
         }
         Some(deliveries)
@@ -253,6 +256,19 @@ pub(super) mod tests {
         workers.queue((0..capacity as i64 / 2 + 2).map(delivery).collect());
         start(&mut workers, false);
         assert_eq!(workers.room(0), None, "more than half of it is there, and every handler is busy");
+    }
+
+    #[tokio::test]
+    async fn what_a_transaction_takes_is_not_claimed_for_plain_handlers() {
+        let mut workers = workers(8, 20);
+        assert_eq!(workers.room(0), Some(8));
+        workers.queue((0..8).map(delivery).collect());
+        start(&mut workers, false);
+        assert_eq!((workers.room(0), workers.surplus().len()), (None, 0));
+        workers.stop();
+        workers.queue((0..8).map(delivery).collect());
+        start(&mut workers, true);
+        assert_eq!(workers.room(0), Some(8 * 20 - 8));
     }
 
     #[tokio::test]

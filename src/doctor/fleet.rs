@@ -5,7 +5,7 @@ use super::{
     finding::{Finding, Level},
     session::{Session, age},
 };
-use crate::error::Result;
+use crate::{config::BrokerConfig, error::Result};
 
 /// Somebody rescues within a beat or two; who is still listed so long after its lease is seen by nobody.
 const UNSEEN_AFTER: f64 = 5.0;
@@ -80,6 +80,32 @@ pub(super) async fn processes(session: &mut Session) -> Result<Vec<Finding>> {
         findings.push(Finding::ok("processes", format!("{alive} processes consume, all beat")));
     }
     Ok(findings)
+}
+
+const CONNECTIONS: &str = "select count(*)::integer, current_setting('max_connections')::integer, \
+        current_setting('superuser_reserved_connections')::integer \
+        + coalesce(current_setting('reserved_connections', true), '0')::integer \
+    from integration.processes c where c.lease_until > integration.clock()";
+
+/// Whether all processes find room when each opens what it may at once, as after a failover.
+pub(super) async fn connections(session: &mut Session) -> Result<Vec<Finding>> {
+    let row = session.row(CONNECTIONS).await?;
+    let (processes, most, reserved): (i32, i32, i32) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    // Heartbeat and listener beside the pool.
+    let each = BrokerConfig::default().connections_max as i32 + 2;
+    if processes.saturating_mul(each) <= most - reserved {
+        return Ok(Vec::new());
+    }
+    let what =
+        format!("{processes} processes of up to {each} connections want more than the {} there are", most - reserved);
+    Ok(vec![
+        Finding::warning("connections", what)
+            .evidence(format!(
+                "max_connections {most}, {reserved} of them reserved; counted with the default connections_max. After a failover \
+                 all connect at once, and what watches over the cluster must find a connection, too"
+            ))
+            .fix("lower connections_max of the processes, limit their role (alter role … connection limit), or raise max_connections"),
+    ])
 }
 
 const TARGETS: &str = "select s.target_app, s.pending, s.failed, coalesce(extract(epoch from s.oldest_age), 0)::float8, \

@@ -13,6 +13,7 @@ mod fleet;
 mod horizon;
 mod partitions;
 mod privileges;
+mod publication;
 mod server;
 mod session;
 mod tables;
@@ -53,7 +54,9 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
             .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);
         report.add("tables", checked(within, tables::check(&mut session)).await);
         report.add("partitions", checked(within, partitions::check(&mut session)).await);
+        report.add("publication", checked(within, publication::check(&mut session)).await);
         report.add("processes", checked(within, fleet::processes(&mut session)).await);
+        report.add("connections", checked(within, fleet::connections(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);

@@ -73,7 +73,7 @@ async fn standing(settings: &Settings) -> Result<Standing> {
     let mut session = Session::open(settings).await?;
     let schema = settings.schema();
     let tx = session.client.build_transaction().read_only(true).start().await?;
-    let row = tx.query_one(&*schema.sql(THERE), &[]).await?;
+    let row = tx.query_typed_one(&schema.sql(THERE), &[]).await?;
     let (there, writable): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
     let recorded = if there { recorded(&tx, schema).await? } else { Recorded::default() };
     let recorded_elsewhere = writable && is_recorded_elsewhere(&tx, schema).await?;
@@ -83,7 +83,7 @@ async fn standing(settings: &Settings) -> Result<Standing> {
 
 async fn recorded(tx: &Transaction<'_>, schema: &Schema) -> Result<Recorded> {
     let mut recorded = Recorded::default();
-    for row in tx.query(&*schema.sql(STEPS_APPLIED), &[]).await? {
+    for row in tx.query_typed(&schema.sql(STEPS_APPLIED), &[]).await? {
         let (version, checksum): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         match version {
             0 => recorded.code = Some((checksum, row.try_get(2)?)),
@@ -95,7 +95,7 @@ async fn recorded(tx: &Transaction<'_>, schema: &Schema) -> Result<Recorded> {
 
 async fn is_recorded_elsewhere(tx: &Transaction<'_>, schema: &Schema) -> Result<bool> {
     let sql = format!("select exists (select from integration.fingerprints where deparsed and server <> {SERVER})");
-    Ok(tx.query_one(&*schema.sql(&sql), &[]).await?.try_get(0)?)
+    Ok(tx.query_typed_one(&schema.sql(&sql), &[]).await?.try_get(0)?)
 }
 
 async fn attempt(settings: &Settings) -> Result<Report> {
@@ -105,7 +105,7 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     let tx = transaction.read_only(false).start().await?;
     tx.batch_execute(PREAMBLE).await?;
     tx.batch_execute(MIGRATORS_WITHIN).await?;
-    if !tx.query_one(&*schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
+    if !tx.query_typed_one(&schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
         create(&tx, schema).await?;
     }
     tx.batch_execute(&schema.sql(LOCK)).await?;

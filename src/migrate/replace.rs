@@ -35,7 +35,7 @@ pub(super) struct Replacement<'a> {
 impl<'a> Replacement<'a> {
     pub(super) async fn read(tx: &'a Transaction<'a>, schema: &'a Schema) -> Result<Self> {
         let mut in_force = HashMap::new();
-        for row in tx.query(&*schema.sql(IN_FORCE), &[]).await? {
+        for row in tx.query_typed(&schema.sql(IN_FORCE), &[]).await? {
             in_force.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
         }
         Ok(Self { tx, schema, parts: code::parts(), in_force })
@@ -97,7 +97,7 @@ impl<'a> Replacement<'a> {
     /// Drops all views, which may read what goes, and what goes or has another shape; then makes everything that is missing,
     /// and grants again what was granted.
     async fn rebuild(&self, gone: Vec<(Kind, String)>) -> Result<()> {
-        let rights = self.tx.query(&*self.schema.sql(RIGHTS), &[]).await?;
+        let rights = self.tx.query_typed(&self.schema.sql(RIGHTS), &[]).await?;
         let (gone_views, gone_functions): (Vec<_>, Vec<_>) =
             gone.into_iter().partition(|(kind, _)| *kind == Kind::View);
         let views: Vec<_> = self.parts.iter().filter(|part| part.kind == Kind::View).collect();

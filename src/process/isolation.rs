@@ -1,27 +1,21 @@
-//! A suspect runs alone in its process: it waits until every running handler is done, and new ones wait for it.
+//! One suspect at a time in a process, beside ordinary messages: what dies with a suspect may be its doing, and never that of
+//! another one. No ordinary message waits for a suspect, and no suspect for an ordinary one: a process would stand still for
+//! as long as its slowest handler runs.
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The only owner of that rule.
 #[derive(Debug, Default)]
-pub(crate) struct Isolation(Arc<RwLock<()>>);
-
-/// Held while a handler runs beside others.
-pub(crate) type BesideOthers = OwnedRwLockReadGuard<()>;
+pub(crate) struct Isolation(Arc<Mutex<()>>);
 
 /// Held while a suspect runs.
-pub(crate) type Alone = OwnedRwLockWriteGuard<()>;
+pub(crate) type Alone = OwnedMutexGuard<()>;
 
 impl Isolation {
-    /// Waits while a suspect runs, or wants to.
-    pub(crate) async fn beside_others(&self) -> BesideOthers {
-        self.0.clone().read_owned().await
-    }
-
-    /// Waits until no other handler runs.
+    /// Waits until no other suspect runs. Who waits has claimed nothing yet, so another process may be faster.
     pub(crate) async fn alone(&self) -> Alone {
-        self.0.clone().write_owned().await
+        self.0.clone().lock_owned().await
     }
 }

@@ -3,7 +3,8 @@
 //! A bell is a hint: it sets a flag ([`Bell`]) and the consumer's loop decides. The connection's messages are polled in
 //! one place that never waits for anything else, because a listener that stops reading pins the vacuum horizon of the
 //! whole cluster. Its liveness is proved by a notification to itself: neither `select 1` nor `pg_listening_channels()`
-//! shows that notifications arrive (behind a transaction pooler both answer happily).
+//! shows that notifications arrive (behind a transaction pooler both answer happily). That it has a session to itself is
+//! proved once, before anything is left in it, by a notification from another session.
 //!
 //! Publishers ring only while somebody is *parked*: holds the target's idle latch, a shared session lock, on this
 //! connection (`integration.park`). A consumer parks when it has run out of work and unparks when work keeps coming.
@@ -32,6 +33,7 @@ use crate::{
     connection::Settings,
     error::Error,
     outage::Outage,
+    store::Store,
     telemetry::{Event, Telemetry},
 };
 
@@ -63,7 +65,8 @@ impl Listener {
         let bells = Arc::new(Bells::default());
         let session = Arc::new(AtomicU64::new(0));
         let state = State::new(tell, telemetry);
-        let line = Line { settings, ping, bells: bells.clone(), inbox, owners, state, session: session.clone() };
+        let beats = aside.store().clone();
+        let line = Line { settings, beats, ping, bells: bells.clone(), inbox, owners, state, session: session.clone() };
         let mut task = JoinSet::new();
         aside.spawn(&mut task, line.run());
         Self { commands, bells, is_up, session, _task: task }
@@ -110,6 +113,8 @@ impl Listener {
 /// The listener's task: one session after the other.
 struct Line {
     settings: Settings,
+    /// Another session than the listener's.
+    beats: Store,
     ping: PingConfig,
     bells: Arc<Bells>,
     inbox: mpsc::UnboundedReceiver<Command>,
@@ -126,7 +131,8 @@ impl Line {
                 Ok((client, messages)) => {
                     let number = self.session.fetch_add(1, Ordering::AcqRel) + 1;
                     let schema = self.settings.schema();
-                    let session = Session::new(client, schema, self.ping, number, &self.bells, self.owners.clone());
+                    let (bells, beats) = (&self.bells, &self.beats);
+                    let session = Session::new(client, schema, self.ping, number, bells, beats, self.owners.clone());
                     let error = session.run(messages, &mut self.inbox, || self.state.up()).await;
                     // Latches of that session are gone; whoever looks now must not take them for held.
                     self.session.fetch_add(1, Ordering::AcqRel);

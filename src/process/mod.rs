@@ -10,6 +10,7 @@ mod maintenance;
 
 mod bell;
 mod listener;
+mod proof;
 mod session;
 mod sweep;
 
@@ -138,7 +139,7 @@ impl Process {
         self.registration.owners()
     }
 
-    /// Who runs handlers beside others, and who alone.
+    /// Keeps suspects apart from each other.
     pub(crate) fn isolation(&self) -> &Isolation {
         &self.isolation
     }

@@ -13,12 +13,13 @@ use tokio_postgres::{
 };
 use tracing::debug;
 
-use super::bell::Bells;
+use super::{bell::Bells, proof};
 use crate::{
     backoff,
     connection::{self, Messages},
     error::{Error, ErrorKind, Result},
     schema::Schema,
+    store::Store,
 };
 
 /// A dead client's session, and with it the session lock, must go within seconds and not after two hours. Ordinary user
@@ -57,6 +58,8 @@ pub(super) struct Session<'a> {
     ping: PingConfig,
     number: u64,
     bells: &'a Bells,
+    /// Whose connection is another one.
+    beats: &'a Store,
     owners: watch::Receiver<Arc<str>>,
     /// The owner whose lock is held.
     locked: Option<Arc<str>>,
@@ -70,9 +73,10 @@ impl<'a> Session<'a> {
         ping: PingConfig,
         number: u64,
         bells: &'a Bells,
+        beats: &'a Store,
         owners: watch::Receiver<Arc<str>>,
     ) -> Self {
-        Self { client, schema, ping, number, bells, owners, locked: None }
+        Self { client, schema, ping, number, bells, beats, owners, locked: None }
     }
 
     /// Runs until the connection fails or stops delivering; returns why. `up` is called once bells arrive.
@@ -105,7 +109,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// LISTEN first, then ring everything (what was announced while nobody listened must be looked for), then keep
+    /// The proof first; then LISTEN, then ring everything (what was announced while nobody listened must be looked for), then keep
     /// proving that notifications arrive.
     async fn serve(
         &mut self,
@@ -114,15 +118,13 @@ impl<'a> Session<'a> {
         inbox: &mut mpsc::UnboundedReceiver<Command>,
         up: impl FnOnce(),
     ) -> Result<Infallible> {
+        proof::own_session(&self.client, self.beats, ping_channel, pong, self.ping.within).await?;
         // Before 14.x some of these do not exist everywhere; none is needed for correctness.
         if let Err(error) = self.statement(SESSION_SETTINGS).await {
             debug!(?error, "session settings not accepted");
         }
-        let mut channels = self.bells.channels();
-        channels.push(ping_channel.to_owned());
-        self.listen(&channels).await?;
+        self.listen(&self.bells.channels()).await?;
         self.hold_session_lock().await?;
-        self.ping(ping_channel, pong).await?;
         up();
         self.bells.ring_all();
         let mut next_ping = Instant::now() + backoff::jittered(self.ping.every, rand::random());
@@ -160,13 +162,7 @@ impl<'a> Session<'a> {
 
     async fn ping(&self, channel: &str, pong: &Notify) -> Result<()> {
         self.statement(&format!("notify \"{channel}\"")).await?;
-        timeout(self.ping.within, pong.notified()).await.map_err(|_| {
-            Error::new(
-                ErrorKind::Timeout,
-                "a notification to itself did not arrive: is a transaction pooler between the consumer and PostgreSQL? \
-                 Give consumers a direct connection",
-            )
-        })
+        proof::heard(pong, self.ping.within).await
     }
 
     async fn park(&self, target: &str) -> Result<Option<Parked>> {

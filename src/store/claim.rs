@@ -146,7 +146,6 @@ impl Store {
         found: Found,
         cap: Duration,
     ) -> Result<Option<Looked>> {
-        let statement = tx.prepare_cached(&self.sql(HOLD)).await?;
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let timeout = (cap * 2 + self.deadline).as_millis().to_string();
         let params: [&(dyn ToSql + Sync); 9] = [
@@ -160,7 +159,7 @@ impl Store {
             &ranges.map(|ranges| &ranges.after_ids),
             &timeout,
         ];
-        let rows = tx.query(&statement, &params).await?;
+        let rows = self.query_in(tx, HOLD, &params).await?;
         match rows.first().map(|row| row.try_get("may")).transpose()? {
             Some(false) => Ok(None),
             _ => looked(&rows, request, found).map(Some),

@@ -2,6 +2,7 @@
 //! lives in `migrations/`.
 
 mod audit;
+mod bell;
 mod claim;
 mod fence;
 mod follow;
@@ -14,11 +15,12 @@ mod observe;
 mod operate;
 mod publish;
 mod settle;
+mod unnamed;
 mod window;
 
 use std::{borrow::Cow, time::Duration};
 
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 use crate::{
     connection::{Busy, Pool},
@@ -67,14 +69,33 @@ impl Store {
         Ok(Busy::from(self.pool.get().await?))
     }
 
-    /// Runs one prepared statement. `doing` names it in errors ("claim messages").
+    /// Runs one statement, prepared where that may be. `doing` names it in errors ("claim messages").
     async fn query(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = self.busy().await.map_err(|error| error.context(doing))?;
         self.conclude(client, doing, async |client| {
-            let statement = client.prepare_cached(&self.sql(sql)).await?;
+            let sql = self.sql(sql);
+            if !self.pool.prepares() {
+                return client.query_typed(&sql, &unnamed::typed(params)).await;
+            }
+            let statement = client.prepare_cached(&sql).await?;
             client.query(&statement, params).await
         })
         .await
+    }
+
+    /// The same inside a transaction, without a deadline.
+    async fn query_in(
+        &self,
+        tx: &deadpool_postgres::Transaction<'_>,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        let sql = self.sql(sql);
+        if !self.pool.prepares() {
+            return Ok(tx.query_typed(&sql, &unnamed::typed(params)).await?);
+        }
+        let statement = tx.prepare_cached(&sql).await?;
+        Ok(tx.query(&statement, params).await?)
     }
 
     /// Runs statements on a connection; without an answer in time it is closed.
@@ -86,7 +107,12 @@ impl Store {
     ) -> Result<T> {
         let answer = tokio::time::timeout(self.deadline, statements(&client)).await;
         let answer = answer.map_err(|_| self.gave_up(doing))?;
-        client.answered();
+        if answer.as_ref().is_err_and(|error| error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) {
+            // The server became a standby and kept its connections: whoever tries again is to look for the primary.
+            self.pool.distrust_idle();
+        } else {
+            client.answered();
+        }
         answer.map_err(|error| Error::from(error).context(doing))
     }
 

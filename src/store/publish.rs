@@ -64,7 +64,7 @@ impl Store {
 
     /// All or nothing: one statement.
     pub(crate) async fn publish_many(&self, source: &str, messages: &[Message]) -> Result<Vec<MessageId>> {
-        if !copies(messages) {
+        if !self.copies(messages) {
             let columns = Columns::new(source, messages);
             return ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?);
         }
@@ -93,7 +93,7 @@ impl Store {
         source: &str,
         messages: &[Message],
     ) -> Result<Vec<MessageId>> {
-        if !copies(messages) {
+        if !self.copies(messages) {
             let columns = Columns::new(source, messages);
             let params = columns.params();
             return ids(tx.query_typed(&self.sql(PUBLISH_MANY), &typed(&params, &PUBLISH_MANY_TYPES)).await?);
@@ -103,10 +103,12 @@ impl Store {
         copy(tx.copy_in(&*self.sql(COPY)).await?, source, &reserved, messages).await?;
         Ok(reserved)
     }
-}
 
-fn copies(messages: &[Message]) -> bool {
-    messages.len() >= COPY_FROM && messages.iter().all(|message| message.dedup_key.is_none() && message.delay.is_none())
+    /// Whether these go by COPY, which the driver prepares.
+    fn copies(&self, messages: &[Message]) -> bool {
+        let plain = |message: &Message| message.dedup_key.is_none() && message.delay.is_none();
+        self.pool.prepares() && messages.len() >= COPY_FROM && messages.iter().all(plain)
+    }
 }
 
 async fn copy(

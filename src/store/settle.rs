@@ -90,8 +90,7 @@ impl Store {
         claims: &[Claim],
     ) -> Result<usize> {
         let Fence { ids, attempts } = Fence::of(claims);
-        let statement = tx.prepare_cached(&self.sql(COMPLETE_HELD)).await?;
-        Ok(tx.query(&statement, &[&owner, &ids, &attempts]).await?.len())
+        Ok(self.query_in(tx, COMPLETE_HELD, &[&owner, &ids, &attempts]).await?.len())
     }
 
     /// How many of the claims were settled by a statement whose answer was lost.

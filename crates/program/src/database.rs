@@ -1,6 +1,6 @@
 //! Which database a command works on.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use doorbell::{Broker, BrokerConfig, Schema, Settings};
@@ -37,7 +37,7 @@ pub(crate) struct DatabaseArgs {
 impl DatabaseArgs {
     /// Connects.
     pub(crate) async fn broker(&self) -> Result<Broker, Failure> {
-        self.broker_with(BrokerConfig::default()).await
+        self.broker_with(config()).await
     }
 
     /// Connects with a configuration of its own.
@@ -73,6 +73,11 @@ impl DatabaseArgs {
             None => Err(Failure::new(Exit::Unreachable, NOTHING_CHOSEN)),
         }
     }
+}
+
+/// As the library has it, but for a person who waits: a publish that fails is given up sooner.
+pub(crate) fn config() -> BrokerConfig {
+    BrokerConfig { publish_within: Duration::from_secs(10), ..BrokerConfig::default() }
 }
 
 /// Who acts, as the audit log and those who ask why a target is paused see it.

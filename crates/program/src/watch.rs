@@ -28,7 +28,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    database,
+    exit::{Exit, Failure},
+};
 
 /// Probes give up after a second by default; most answer much faster.
 const READY_WITHIN: Duration = Duration::from_secs(2);
@@ -102,7 +105,7 @@ impl Watch {
     /// How a broker is to be configured for it.
     pub(crate) fn config(&self) -> BrokerConfig {
         let observer = self.listener.as_ref().map(|_| self.metrics.clone() as Arc<dyn Observer>);
-        BrokerConfig { observer, ..BrokerConfig::default() }
+        BrokerConfig { observer, ..database::config() }
     }
 
     /// Serves until the result is dropped.

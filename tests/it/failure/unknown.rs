@@ -33,11 +33,15 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Self {
+        Self::with(BrokerConfig::default()).await
+    }
+
+    async fn with(config: BrokerConfig) -> Self {
         let db = Database::new().await;
         let client = db.client().await;
         client.batch_execute(LEDGER).await.unwrap();
         let proxy = Proxy::to(&db.url).await;
-        let broker = through(&proxy).await;
+        let broker = through(&proxy, config).await;
         Self { proxy, client, broker }
     }
 
@@ -52,8 +56,8 @@ impl Lab {
 }
 
 /// Beats once an hour, so that every statement that is seen belongs to the test.
-async fn through(proxy: &Proxy) -> Broker {
-    let config = BrokerConfig { lease: HOUR * 4, beat: HOUR, ..Default::default() };
+async fn through(proxy: &Proxy, config: BrokerConfig) -> Broker {
+    let config = BrokerConfig { lease: HOUR * 4, beat: HOUR, ..config };
     Broker::with_config(Settings::parse(&proxy.url).unwrap(), config).await.unwrap()
 }
 
@@ -241,7 +245,7 @@ async fn cut_everywhere(transactional: bool) {
     lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
     let mut cuts = 0;
     loop {
-        lab.broker = through(&lab.proxy).await;
+        lab.broker = through(&lab.proxy, BrokerConfig::default()).await;
         let (consumer, runs) = if transactional {
             (consume_in_tx(&lab, 1).await, None)
         } else {

@@ -370,8 +370,8 @@ async fn a_suspect_says_that_it_runs_alone() {
     run(&client, "select integration.claim('billing', 'dead', 2, p_lease => '-1 s'); select integration.maintain()")
         .await;
     register(&client, "one", EIGHT).await;
-    let sentence = "a consumer died while handling it: it is a suspect and runs alone, when a consumer process of \
-                    billing has nothing else in flight; one other is before it";
+    let sentence = "a consumer died while handling it: it is a suspect, and a consumer process of billing runs \
+                    one suspect at a time; one other is before it";
     is(&explain(&client, 2).await, "suspect", sentence, None);
     let claimed = "select count(*) from integration.claim('billing', 'one', 10)";
     assert_eq!(count(&client, claimed).await, 0, "claim leaves it alone");

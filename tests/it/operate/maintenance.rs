@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::support::{Database, count, echo, listeners, plain_insert, soon, until, until_status};
 
 /// Completed (by hand) so long ago that they are to be archived.
-async fn old_messages(client: &Client, target: &str, many: i32) {
+pub(super) async fn old_messages(client: &Client, target: &str, many: i32) {
     let sql =
         "with gone as (insert into integration.data_staging (source_app, target_app, record_type, data, created_at)
             select 'erp', $1, 'n', '1', now() - interval '9 days' from generate_series(1, $2) returning id)
@@ -17,7 +17,7 @@ async fn old_messages(client: &Client, target: &str, many: i32) {
 }
 
 const LEFT: &str = "select count(*) from integration.data_staging";
-const ARCHIVED: &str = "select count(*) from integration.data_staging_archive";
+pub(super) const ARCHIVED: &str = "select count(*) from integration.data_staging_archive";
 const DUE: &str = "select coalesce(string_agg(task || ' ' || object || ' ' || count, ', ' order by task collate \"C\", object), '') from integration.maintenance_due()";
 
 async fn due(client: &Client) -> String {
@@ -283,4 +283,24 @@ async fn a_leader_whose_connections_die_comes_back_to_it() {
     plain_insert(&client, "nobody", "1").await;
     until(&client, "it folds again", "select not exists (select from integration.deltas)").await;
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setting_the_audit_level_says_nothing() {
+    let db = Database::new().await;
+    let (client, mut connection) = tokio_postgres::connect(&db.url, tokio_postgres::NoTls).await.unwrap();
+    let notices = tokio::spawn(async move {
+        let mut notices = Vec::new();
+        while let Some(Ok(message)) = futures::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message {
+                notices.push(notice.message().to_owned());
+            }
+        }
+        notices
+    });
+    for level in ["all", "all", "off", "outcomes"] {
+        client.query_one("select integration.set_audit_level($1)", &[&level]).await.unwrap();
+    }
+    drop(client);
+    assert_eq!(notices.await.unwrap(), Vec::<String>::new());
 }

@@ -5,3 +5,4 @@ mod login;
 mod maintenance;
 mod retention;
 mod roles;
+mod surroundings;

@@ -1,9 +1,11 @@
 //! Publishes whose answer was lost.
 
-use doorbell::{ErrorKind, Message};
+use std::time::Duration;
+
+use doorbell::{BrokerConfig, ErrorKind, Message};
 
 use super::{Lab, message};
-use crate::proxy::Cut;
+use crate::{proxy::Cut, support::soon};
 
 #[tokio::test]
 async fn a_publish_with_a_dedup_key_answers_with_its_one_message_wherever_it_is_cut() {
@@ -64,4 +66,29 @@ async fn a_publish_without_a_dedup_key_says_that_its_outcome_is_unknown() {
         assert_eq!(lab.count("integration.data_staging").await, expected);
     }
     assert_eq!(lab.proxy.cancels(), 0);
+}
+
+#[tokio::test]
+async fn a_publish_that_was_certainly_not_sent_is_repeated_with_a_key_and_without_unless_that_is_switched_off() {
+    for within in [Duration::ZERO, Duration::from_secs(60)] {
+        let lab = Lab::with(BrokerConfig { publish_within: within, ..BrokerConfig::default() }).await;
+        let producer = lab.broker.producer("shop");
+        lab.proxy.refuse(usize::MAX);
+        lab.proxy.reset();
+        // Until the connections of before are seen to be gone.
+        soon("no server is reached", async {
+            while !lab.broker.ping().await.is_err_and(|error| error.kind() == ErrorKind::Connect) {}
+        })
+        .await;
+        if within.is_zero() {
+            let error = producer.publish(&message(1)).await.unwrap_err();
+            assert!(error.is_refused(), "{error:?}");
+            assert_eq!(lab.count("integration.data_staging").await, 0);
+            continue;
+        }
+        lab.proxy.refuse(2);
+        producer.publish(&message(1)).await.unwrap();
+        producer.publish_many(&(0..100).map(message).collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(lab.count("integration.data_staging").await, 101);
+    }
 }

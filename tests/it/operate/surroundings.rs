@@ -1,0 +1,90 @@
+//! What stands around the messages: publications, standbys, room for connections.
+
+use doorbell::{
+    Broker,
+    doctor::{Finding, Level, Options},
+};
+use doorbell_server::{EphemeralOptions, Server, Shutdown};
+
+use super::maintenance::{ARCHIVED, old_messages};
+use crate::support::{Database, connect, count};
+
+/// What the doctor says of this, if anything.
+async fn finding(broker: &Broker, about: &str) -> Option<Finding> {
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
+    report.findings.into_iter().find(|finding| finding.what.contains(about))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_of_all_tables_does_not_end_the_maintenance_and_the_doctor_names_it() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute("create publication everything for all tables").await.unwrap();
+    old_messages(&client, "billing", 10).await;
+    client
+        .batch_execute("delete from integration.data_staging_archive; delete from integration.audit_log")
+        .await
+        .unwrap();
+    let done = db.broker().await.operator().maintain().await.unwrap();
+    assert!(done.archived == 10 && done.folded > 0, "{done:?}");
+    let unnamed = "select count(*) from pg_class c where c.relnamespace = 'integration'::regnamespace \
+        and c.relkind in ('r', 'p') and (c.relreplident = 'n' or c.relreplident = 'd' \
+            and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary))";
+    assert_eq!(count(&client, unnamed).await, 0, "tables whose rows a publication could not name");
+    let finding = finding(&db.broker().await, "publication everything").await.expect("it is named");
+    assert_eq!(finding.level, Level::Note);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chore_that_is_refused_does_not_keep_the_others_from_being_done() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    old_messages(&client, "billing", 10).await;
+    client
+        .batch_execute(
+            "create publication everything for all tables; alter table integration.deltas replica identity default",
+        )
+        .await
+        .unwrap();
+    let broker = db.broker().await;
+    let error = broker.operator().maintain().await.unwrap_err();
+    assert!(error.to_string().contains("replica identity"), "{error}");
+    assert_eq!(count(&client, ARCHIVED).await, 10);
+    let finding = finding(&broker, "publication everything keeps rows of deltas").await.expect("it is named");
+    assert_eq!(finding.level, Level::Problem);
+    client.batch_execute(finding.fix.as_deref().unwrap()).await.unwrap();
+    broker.operator().maintain().await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.deltas").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_standby_the_maintenance_says_that_the_server_is_read_only() {
+    let mut server = Server::ephemeral(EphemeralOptions { durable: true, ..Default::default() }).await.unwrap();
+    let url = server.connection_string("postgres");
+    let broker = Broker::connect(&url).await.unwrap();
+    broker.migrate().await.unwrap();
+    let mut leader = broker.operator().maintenance();
+    assert!(leader.round().await.unwrap().is_some());
+    let client = connect(&url).await;
+    let data: String = client.query_one("select current_setting('data_directory')", &[]).await.unwrap().get(0);
+    std::fs::write(std::path::Path::new(&data).join("standby.signal"), "").unwrap();
+    server.restart(Shutdown::Fast).await.unwrap();
+    let broker = Broker::connect(&url).await.unwrap();
+    // Somebody else leads, if one believes what is written here.
+    let error = broker.operator().maintenance().round().await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("25006"));
+    assert!(error.to_string().contains("standby"), "{error}");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_may_want_more_connections_than_there_are_are_counted() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let register = "select integration.register('p' || n, 'host', n, 'app', '1', '{}', 60000) from generate_series(1, $1::integer) n";
+    client.query(register, &[&2]).await.unwrap();
+    assert!(finding(&broker, "want more").await.is_none());
+    client.query(register, &[&60]).await.unwrap();
+    let finding = finding(&broker, "60 processes of up to").await.expect("they are counted");
+    assert_eq!((finding.check, finding.level), ("connections", Level::Warning));
+}
