@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 13] = [
+const FROM_INSIDE: [&str; 16] = [
     "accepts",
     "action_of",
     "actor",
