@@ -152,6 +152,9 @@ async fn consumers_outlive_a_server_that_freezes_and_goes_on_or_is_restarted() {
         let insert = "insert into integration.data_staging (source_app, target_app, record_type, data) values ('psql', 'billing', 'n', '1') returning id";
         let id: i64 = client.query_one(insert, &[]).await.unwrap().get(0);
         assert_eq!(told.next().await, id);
+        // Else a crash may undo its claim, and it is told again.
+        let done = format!("select status = 'completed' from integration.data_staging where id = {id}");
+        until(&client, "it is completed", &done).await;
     }
     consumer.shutdown().await.unwrap();
     server.stop().await.unwrap();
