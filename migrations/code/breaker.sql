@@ -27,7 +27,7 @@ begin
         union select p_key
     loop
         if p_state = 'open' then
-            perform pg_notify(integration.due_channel(v_target), '') where integration.bell_is_on(v_target);
+            perform integration.send(integration.due_channel(v_target)) where integration.bell_is_on(v_target);
         else
             perform integration.ring(v_target);
         end if;
@@ -38,13 +38,13 @@ end $$;
 -- after so long.
 create or replace function integration.open_breaker(p_key text, p_reason text default null,
     p_for interval default null) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.set_breaker(p_key, 'open', p_reason, integration.clock() + p_for, 0, 1)
 $$;
 
 -- Closes a breaker, whatever its state. False: it was closed.
 create or replace function integration.close_breaker(p_key text, p_reason text default null) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform from integration.breakers b where b.breaker_key = p_key and b.state <> 'closed' for update;
     if not found then
@@ -61,7 +61,7 @@ end $$;
 create or replace function integration.report_runs(
     p_target text, p_ok bigint, p_failed bigint, p_down boolean default false, p_reason text default null
 ) returns text
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_key text := integration.breaker_of(p_target);
     v     integration.breakers;

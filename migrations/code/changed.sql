@@ -27,6 +27,9 @@ declare
     v_owner   text;
     v_one_owner boolean := false;
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select n.target_app, n.status, (select o.status from before o limit 1) into v_target, v_new, v_old
         from after n limit 1;
     if v_target is null then

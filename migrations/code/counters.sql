@@ -58,7 +58,7 @@ $$;
 
 -- How many messages of a target have a status, now: what was folded and what was not. Exact in every snapshot; targets
 -- whose messages are gone stay, with 0.
-create or replace view integration.current_counters as
+create or replace view integration.current_counters with (security_invoker = true) as
     select c.target_app, c.status, sum(c.messages)::bigint as messages
       from (select k.target_app, k.status, k.messages from integration.counters k
             union all
@@ -69,7 +69,7 @@ create or replace view integration.current_counters as
      group by c.target_app, c.status;
 
 -- What the deltas say happened, one row per action.
-create or replace view integration.open_actions as
+create or replace view integration.open_actions with (security_invoker = true) as
     select d.at, d.target_app, v.action, v.messages::bigint as messages
       from integration.deltas d
      cross join lateral integration.actions_of(
@@ -78,7 +78,7 @@ create or replace view integration.open_actions as
 -- How often each action happened to messages of a target since the beginning: published, claimed, completed, failed,
 -- cancelled, errored, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated;
 -- and how claimed messages were found: found_bell, found_drain, found_sweep. Two looks give a rate.
-create or replace view integration.current_totals as
+create or replace view integration.current_totals with (security_invoker = true) as
     select t.target_app, t.action, sum(t.messages)::bigint as messages
       from (select k.target_app, k.action, k.messages from integration.totals k
             union all
@@ -86,7 +86,7 @@ create or replace view integration.current_totals as
      group by t.target_app, t.action;
 
 -- The same by the minute, for settings.traffic_retention; several rows for a minute of which not all is folded.
-create or replace view integration.current_traffic as
+create or replace view integration.current_traffic with (security_invoker = true) as
     select k.minute, k.target_app, k.action, k.messages from integration.traffic k
     union all
     select date_trunc('minute', o.at), o.target_app, o.action, o.messages from integration.open_actions o;
@@ -108,9 +108,9 @@ create or replace function integration.note_found(p_targets text[], p_bells bigi
     p_sweeps bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.deltas (at, messages, target_app, action)
-    select integration.clock(), v.messages, f.target_app, v.action
+    select integration.clock(), least(v.messages, 10000000), f.target_app, v.action
       from unnest(p_targets, p_bells, p_drains, p_sweeps) f (target_app, bells, drains, sweeps)
      cross join lateral (values ('found_bell', f.bells), ('found_drain', f.drains),
          ('found_sweep', f.sweeps)) v (action, messages)
-     where v.messages > 0
+     where v.messages > 0 and char_length(f.target_app) between 1 and 50
 $$;

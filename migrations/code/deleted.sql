@@ -11,6 +11,9 @@ declare
     v_status text;
     v_alike  boolean := false;
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select d.target_app, d.status into v_target, v_status from deleted d limit 1;
     if v_target is null then
         return null;
@@ -48,6 +51,9 @@ end $$;
 create or replace function integration.on_truncated() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'data_staging can only be truncated in a READ COMMITTED transaction'
             using errcode = 'feature_not_supported', detail = 'the counters would be wrong',

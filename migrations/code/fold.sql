@@ -3,14 +3,14 @@
 -- Adds the open deltas up into counters, totals, traffic and outcomes, and deletes them: one transaction, so that every
 -- snapshot sees each delta either open or folded. Returns how many deltas were folded; 0 also when another session is
 -- at it.
--- Locks: an advisory lock, tried and never waited for; then rows that only folding changes. Publishers are never in its
--- way.
+-- Locks: the gate of folding, tried and never waited for; then rows that only folding changes. Publishers are never in
+-- its way.
 create or replace function integration.fold() returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     v_count bigint;
 begin
-    if not pg_try_advisory_xact_lock(integration.lock_class(), 2) then
+    if not integration.pass_gate('fold') then
         return 0;
     end if;
     if not exists (select from integration.deltas) then
@@ -24,7 +24,8 @@ begin
          cross join lateral integration.changes_of(
             g.pending, g.scheduled, g.processing, g.completed, g.failed, g.cancelled) v
          group by g.target_app, v.status
-        on conflict (target_app, status) do update set messages = k.messages + excluded.messages),
+        on conflict (target_app, status) do update
+           set messages = k.messages + excluded.messages, changed_at = integration.clock()),
     acted as materialized (
         select date_trunc('minute', g.at) as minute, g.target_app, v.action, sum(v.messages) as messages
           from gone g
@@ -53,7 +54,7 @@ begin
 end $$;
 
 -- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty: they are right.
-create or replace view integration.wrong_counters as
+create or replace view integration.wrong_counters with (security_invoker = true) as
     select coalesce(c.target_app, m.target_app) as target_app, coalesce(c.status, m.status) as status,
            coalesce(c.messages, 0) as counted, coalesce(m.messages, 0) as messages
       from integration.current_counters c
@@ -74,7 +75,7 @@ $$;
 -- Repairs what check_counters finds (triggers were off: session_replication_role = replica, a restore), and returns it.
 -- The difference is found in one snapshot and written down as one more delta, so that publishing and claiming go on
 -- meanwhile.
--- Locks: the lock of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
+-- Locks: the gate of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
 create or replace function integration.recount()
     returns table (target_app text, status text, counted bigint, messages bigint)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -89,7 +90,7 @@ begin
         raise exception 'recount() needs a READ COMMITTED transaction' using errcode = 'feature_not_supported';
     end if;
     -- Two at a time would both repair the same. Waited for: folding takes a moment.
-    perform pg_advisory_xact_lock(integration.lock_class(), 2);
+    lock table integration.gate_fold in share row exclusive mode;
     select array_agg(w.target_app), array_agg(w.status), array_agg(w.counted), array_agg(w.messages),
            array_agg(w.messages - w.counted)
       into v_targets, v_statuses, v_counted, v_messages, v_changes

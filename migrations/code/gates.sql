@@ -65,22 +65,26 @@ $$;
 
 -- Whether messages of the target may be held in a transaction: where there is no gate at all.
 create or replace function integration.may_hold(p_target text) returns boolean
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return not exists (select from integration.gates(p_target, false));
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are
 -- canaries of the target's breaker, and taken.
--- Locks: only for a target with max_in_flight (a transaction-scoped advisory lock per target, so that the limit is
--- exact) or a breaker that is not closed (its row).
+-- Locks: only for a target with max_in_flight (its row of turns, so that the limit is exact) or a breaker that is not
+-- closed (its row).
 create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_breaker text;
 begin
     if exists (select from integration.targets t where t.target_app = p_target and t.max_in_flight is not null) then
-        perform pg_advisory_xact_lock(integration.lock_class() + 1, hashtext(p_target));
+        perform from integration.turns t where t.target_app = p_target for update;
+        if not found then
+            insert into integration.turns (target_app) values (p_target) on conflict do nothing;
+            perform from integration.turns t where t.target_app = p_target for update;
+        end if;
     end if;
     -- A statement of its own, which sees what the lock was waited for.
     select greatest(least(p_limit, min(g.admits)), 0), min(g.breaker) into admitted, v_breaker
@@ -126,3 +130,17 @@ create or replace function integration.target_states(p_names text[] default '{}'
            array(select g.sentence from integration.closed_gates(n.name) g)
       from names n order by n.name
 $$;
+
+-- For what one session at a time does: whether it is the caller, until its transaction ends.
+-- Locks: the gate's table, tried and never waited for.
+create or replace function integration.pass_gate(p_gate text) returns boolean
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    case p_gate
+    when 'rescue' then lock table integration.gate_rescue in share row exclusive mode nowait;
+    when 'fold' then lock table integration.gate_fold in share row exclusive mode nowait;
+    end case;
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;

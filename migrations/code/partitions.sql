@@ -3,6 +3,7 @@
 -- Creates the monthly partitions of audit_log and the archive from this month to p_months ahead; months are UTC's.
 -- A month whose rows already fell into the default partition is left there. Returns how many were created; what is in
 -- the way of somebody is left for the next time. An empty one whose bounds are not its month's is made anew.
+-- SQLSTATEs: MQ002 for less than 0 or more than 24 months.
 -- Locks: SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on its default partition, which nobody writes to: 50 ms
 -- at most, and for a moment. (CREATE TABLE ... PARTITION OF would keep all writers out while it waits.)
 create or replace function integration.ensure_partitions(p_months integer default 3) returns integer
@@ -19,6 +20,9 @@ declare
     v_empty   boolean;
     v_created integer := 0;
 begin
+    if p_months not between 0 and 24 then
+        raise exception 'partitions % months ahead', p_months using errcode = 'MQ002', hint = 'use 0 to 24';
+    end if;
     for v_parent, v_column in values ('audit_log', 'created_at'), ('data_staging_archive', 'processed_at') loop
         for i in 0 .. p_months loop
             v_month := date_trunc('month', integration.clock()) + make_interval(months => i);
@@ -52,7 +56,7 @@ begin
 end $$;
 
 -- The partitions of the audit log and the archive that hold nothing younger than their retention.
-create or replace view integration.old_partitions as
+create or replace view integration.old_partitions with (security_invoker = true) as
     select b.parent, b.name, b.ends_at
       from (select p.relname::text as parent, c.relname::text as name, c.oid,
                    substring(pg_get_expr(c.relpartbound, c.oid) from E'TO \\(''([^'']+)''\\)')::timestamptz as ends_at

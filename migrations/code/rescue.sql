@@ -29,8 +29,10 @@ begin
     if p_lease_until is not null then
         return case when p_lease_until < integration.clock() then 'lease' end;
     elsif p_owner is null then
-        return (select 'foreign' from integration.targets t
-                 where t.target_app = p_target and p_updated_at < integration.clock() - t.foreign_lease);
+        -- Silence counts only since somebody looks (see keep_contact).
+        return (select 'foreign' from integration.targets t, integration.contact c
+                 where t.target_app = p_target
+                   and greatest(p_updated_at, c.resumed_at) < integration.clock() - t.foreign_lease);
     elsif p_owner = any (p_dead) then
         return 'owner';
     end if;
@@ -42,10 +44,10 @@ end $$;
 -- nobody knows. At most p_limit messages; callers repeat while the result equals it. Returns how many were returned.
 -- With p_full false the messages are looked at only when somebody was declared dead just now: cheap enough for every
 -- heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
+-- Locks: rescue runs once at a time (its gate, tried, never waited for), rows of processes
 -- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
 create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 declare
     v_now    timestamptz := integration.clock();
@@ -53,9 +55,10 @@ declare
     v_dead   jsonb[];
     v_count  integer;
 begin
-    if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
+    if not integration.pass_gate('rescue') then
         return 0;
     end if;
+    perform integration.keep_contact();
     select array_agg(l.owner) into v_owners
       from (select c.owner from integration.processes c
              where c.owner = any (array(select d.owner from integration.dead_owners(true) d))
@@ -82,10 +85,11 @@ begin
          limit p_limit
          for no key update skip locked)
     update integration.data_staging d
-       set status = case when d.crash_count + 1 >= p.max_crashes then 'failed' else 'pending' end,
-           crash_count = d.crash_count + 1,
-           error_message = case when d.crash_count + 1 >= p.max_crashes
-               then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
+       set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
+           crash_count = least(d.crash_count, 2147483646) + 1,
+           error_message = case when d.crash_count >= p.max_crashes - 1
+               then format('%s consumers died one after the other while handling this message',
+                   d.crash_count + 1::bigint)
                else d.error_message end,
            owner = null, lease_until = null, updated_at = v_now
       from lost l
@@ -99,7 +103,7 @@ end $$;
 -- held leaves no trace when its process dies, so the message that kills its consumers is found only with leases.
 -- SECURITY DEFINER because consumers need no right to change settings.
 create or replace function integration.insist_on_leases(p_targets jsonb[], p_for interval default '10 min') returns void
-    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    language sql set search_path = pg_catalog, pg_temp as $$
     insert into integration.targets (target_app, leases_until)
     select x.target_app, integration.clock() + p_for
       from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e

@@ -5,13 +5,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_postgres::{
     AsyncMessage, Client, Row,
     types::{ToSql, Type},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{finding::Finding, options::Options, session::Session};
 use crate::{
@@ -126,21 +126,20 @@ struct Ear {
     /// A target and a channel that nobody else has.
     target: String,
     own: String,
-    _driver: JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Ear {
     async fn open(settings: &Settings, within: Duration) -> Result<Self> {
         let (client, mut messages) = settings.connect().await?;
         let (tell, heard) = mpsc::unbounded_channel();
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let AsyncMessage::Notification(bell) = message {
                     let _ = tell.send(bell.channel().to_owned());
                 }
             }
-        });
+        }));
         let alone: u64 = rand::random();
         let (target, own) = (format!("doorbell doctor {alone:016x}"), format!("doorbell_doctor_{alone:016x}"));
         Ok(Self { client, schema: settings.schema().clone(), heard, within, target, own, _driver: driver })

@@ -423,7 +423,14 @@ async fn the_rights_of_a_consumer_are_enough_to_explain_what_is_there() {
     let db = Database::new().await;
     let client = db.client().await;
     let role = format!("consumer_{}", db.name());
-    run(&client, &format!("create role {role} login; {}", grants("consumer", &role))).await;
+    run(
+        &client,
+        &format!(
+            "create role {role} login; {}; select integration.grant_to('{role}', 'look')",
+            grants("consumer", &role)
+        ),
+    )
+    .await;
     for _ in 0..4 {
         plain_insert(&client, "billing", "1").await;
     }

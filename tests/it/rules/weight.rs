@@ -1,6 +1,8 @@
 //! What the library costs those who add it to theirs.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, process::Command};
+
+use serde_json::Value;
 
 /// The crates that a service builds for this machine's kind, ourselves among them, as `cargo tree` has them.
 fn crates(features: &[&str]) -> BTreeSet<String> {
@@ -25,9 +27,12 @@ fn a_service_builds_at_most_100_crates_and_90_without_tls() {
 
 #[test]
 fn at_the_root_cargo_means_every_package() {
-    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let crates = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")).unwrap();
-    for package in crates.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        assert!(manifest.contains(&format!("\"crates/{package}\"")), "crates/{package} is no default member");
-    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--no-deps", "--format-version", "1"]);
+    let listed = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let packages = |what: &str| -> BTreeSet<String> { serde_json::from_value(metadata[what].clone()).expect("names") };
+    let (all, meant) = (packages("workspace_members"), packages("workspace_default_members"));
+    assert!(all.len() > 1);
+    assert_eq!(meant, all, "`cargo test` at the root is to run everything");
 }

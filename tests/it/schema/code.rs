@@ -19,10 +19,11 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 13] = [
+const FROM_INSIDE: [&str; 16] = [
     "accepts",
     "action_of",
     "actor",
+    "asking_role",
     "backoff_ms",
     "bell_is_on",
     "clean_text",
@@ -31,7 +32,9 @@ const FROM_INSIDE: [&str; 13] = [
     "key_chars_max",
     "name_chars_max",
     "policy",
+    "role_name",
     "shell_word",
+    "since",
     "ten_minutes",
 ];
 

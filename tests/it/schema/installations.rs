@@ -1,9 +1,9 @@
 //! Other names for the schema, and several installations in one database.
 
 use doorbell::{
-    Broker, BrokerConfig, Schema, Settings,
+    Broker, BrokerConfig, Settings,
     doctor::{Level, Options},
-    migrate,
+    migrate::{self, Schema},
 };
 
 use crate::support::{Database, count, echo, message};
