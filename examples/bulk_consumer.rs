@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use doorbell::{Broker, Delivery, Error, Outcome};
+use doorbell::{Broker, ConsumerConfig, Delivery, Error, Outcome};
 use tokio::sync::mpsc;
 
 #[tokio::main]
@@ -18,7 +18,8 @@ async fn main() -> Result<(), Error> {
     let (tell, mut told) = mpsc::unbounded_channel();
     let start = Instant::now();
     // Handlers this quick never wait for anything: more of them at a time make larger, cheaper claims.
-    let consumer = broker.consumer("ledger").concurrency(100).on("meter.read", move |reading: u64, _: Delivery| {
+    let config = ConsumerConfig { concurrency: 100, ..ConsumerConfig::default() };
+    let consumer = broker.consumer("ledger").config(config).on("meter.read", move |reading: u64, _: Delivery| {
         // Nobody listens any more once enough were counted; the message is handled all the same.
         let _ = tell.send(reading);
         async { Ok(Outcome::Done) }

@@ -1,7 +1,5 @@
 -- What the schema says of itself: which steps and which code are in force, and what all of it looked like then.
 
-create schema if not exists integration;
-
 -- The steps that were applied, and as number 0 the code: its checksum changes with every release that changes code/.
 -- Who may read this can say whether there is anything to be done.
 create table if not exists integration.migrations (

@@ -109,7 +109,7 @@ impl Broker {
     /// Whether this process's consumers are woken by bells at the moment; false while the listener is down (they sweep
     /// then) and before the first consumer started. For readiness checks.
     pub fn is_listening(&self) -> bool {
-        self.0.running().is_some_and(|process| process.is_listening())
+        self.0.running().is_some_and(|process| process.listener().is_up())
     }
 
     /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.

@@ -31,9 +31,14 @@
 //!
 //! **Words.** A *message* is published by a *source* for a *target*, with a *record type*. A consumer *claims* it for one
 //! *attempt*, and *settles* it: completes, fails (retry by policy), rejects or snoozes. *Failed* is the dead-letter state;
-//! *redrive* puts a message back. A process holds its messages by a *lease* it renews; who stops renewing is *rescued* from.
+//! *redrive* puts a message back. A process owns its messages by a *lease* it renews; who stops renewing is *rescued* from.
 //!
 //! **Events** go out through `tracing`, one line per change of state, never a payload or a password.
+//!
+//! **Where what is.** The root has what a service needs; [`operate`] what operators do, [`observe`] the hooks for metrics and
+//! traces, [`migrate`] what is reported of the schema, [`doctor`] what an examination finds.
+//!
+//! **Features.** `tls` (default): TLS with libpq's meaning of `sslmode`. `metrics`: `observe::Metrics`, for Prometheus.
 
 #![warn(clippy::unwrap_used)]
 
@@ -93,7 +98,6 @@ pub use handler::{Handler, HandlerError, HandlerResult, TxHandler, UnknownType};
 pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
-pub use schema::Schema;
 pub use shutdown::shutdown_signal;
 
 /// Has the README's programs compiled with the documentation's.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use doorbell::Outcome;
+use doorbell::{ConsumerConfig, Outcome};
 use doorbell_bench::{Lab, Result, SOURCE, TARGET, floor::Claimer, ours::NO_SWEEP, raw};
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -20,7 +20,8 @@ const BY_HAND: &str = "by_hand";
 pub(crate) fn bench(speed: &mut Speed) -> Result<()> {
     let (entered, mut entries) = mpsc::unbounded_channel();
     let broker = speed.runtime.block_on(speed.lab.broker(10))?;
-    let consumer = broker.consumer(TARGET).sweep(NO_SWEEP).fallback(move |delivery| {
+    let config = ConsumerConfig { sweep: NO_SWEEP, ..ConsumerConfig::default() };
+    let consumer = broker.consumer(TARGET).config(config).fallback(move |delivery| {
         let _ = entered.send((delivery.id, Instant::now()));
         async { Ok(Outcome::Done) }
     });

@@ -1,7 +1,7 @@
 -- Reading the audit log.
 
 -- The life of one message as the audit log has it, oldest first; also after it was archived or deleted.
-create or replace function integration.history(p_id bigint) returns table (
+create or replace function integration.audit(p_id bigint) returns table (
     at timestamptz, action text, app_name text, role_name text, owner text, attempt integer,
     old_status text, new_status text, details jsonb
 )

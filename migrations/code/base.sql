@@ -23,8 +23,39 @@ create or replace function integration.actor() returns text
     select left(coalesce(nullif(current_setting('application_name'), ''), session_user), 50)
 $$;
 
+-- The role that asks, in whoever's name a function runs: what SET ROLE chose, else who logged in.
+create or replace function integration.asking_role() returns name
+    language sql stable as $$
+    select case current_setting('role') when 'none' then session_user else current_setting('role')::name end
+$$;
+
+-- How the history names who asked: who logged in, and the role it had chosen.
+create or replace function integration.role_name() returns text
+    language sql stable as $$
+    select case when current_setting('role') in ('none', session_user) then session_user::text
+                else session_user || ' as ' || current_setting('role') end
+$$;
+
+-- How long a time is past; null when it is none, or infinitely far.
+create or replace function integration.since(p_at timestamptz) returns interval
+    language sql stable as $$
+    select case when isfinite(p_at) then integration.clock() - p_at end
+$$;
+
 -- Foreign text made storable and printable: no control characters but line breaks and tabs, at most 8,000 characters.
 create or replace function integration.clean_text(p_text text) returns text
     language sql immutable parallel safe as $$
     select left(regexp_replace(p_text, E'[\\x01-\\x08\\x0b-\\x1f\\x7f-\\x9f]', '', 'g'), 8000)
+$$;
+
+-- The most characters of a name (source_app, target_app, record_type). Who publishes from a library asks here, too.
+create or replace function integration.name_chars_max() returns integer
+    language sql immutable parallel safe as $$
+    select 50
+$$;
+
+-- The most characters of a key (ordering_key, dedup_key).
+create or replace function integration.key_chars_max() returns integer
+    language sql immutable parallel safe as $$
+    select 200
 $$;

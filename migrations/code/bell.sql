@@ -42,13 +42,23 @@ create or replace function integration.bell_is_on(p_target text) returns boolean
        and not exists (select from integration.targets t where t.target_app = p_target and t.bell = 'off')
 $$;
 
+-- Sends a notification, delivered at commit. The queue is the whole cluster's, anybody can fill it, and when it is full
+-- whatever sends fails: once it is half full nothing of ours does, and consumers sweep.
+create or replace function integration.send(p_channel text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(p_channel, '');
+    end if;
+end $$;
+
 -- Rings one target: NOTIFY with an empty payload, delivered at commit, merged within a transaction.
 -- Rings nothing when the session said "set integration.notify = off" (prepared transactions cannot carry a NOTIFY), the
 -- target's bell is off, or it is on demand (the default) and nobody is parked.
 -- PL/pgSQL, because it keeps its plans: as one SQL statement it was planned for every publish, which cost more than all
 -- the counting.
 create or replace function integration.ring(p_target text) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_bell text;
 begin
@@ -61,7 +71,7 @@ begin
             and not (integration.somebody_is_parked(p_target) and integration.somebody_is_parked(p_target)) then
         return;
     end if;
-    perform pg_notify(integration.channel(p_target), '');
+    perform integration.send(integration.channel(p_target));
 end $$;
 
 -- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
@@ -70,7 +80,7 @@ end $$;
 -- committed by then. Of a transaction that takes longer, the sweep finds it.
 create or replace function integration.ring_due(p_target text, p_due timestamptz) returns void
     language sql set search_path = pg_catalog, pg_temp as $$
-    select pg_notify(integration.due_channel(p_target), '')
+    select integration.send(integration.due_channel(p_target))
      where integration.bell_is_on(p_target)
        and not exists (
         select from integration.data_staging d

@@ -27,7 +27,7 @@ begin
         union select p_key
     loop
         if p_state = 'open' then
-            perform pg_notify(integration.due_channel(v_target), '') where integration.bell_is_on(v_target);
+            perform integration.send(integration.due_channel(v_target)) where integration.bell_is_on(v_target);
         else
             perform integration.ring(v_target);
         end if;
@@ -38,13 +38,13 @@ end $$;
 -- after so long.
 create or replace function integration.open_breaker(p_key text, p_reason text default null,
     p_for interval default null) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.set_breaker(p_key, 'open', p_reason, integration.clock() + p_for, 0, 1)
 $$;
 
 -- Closes a breaker, whatever its state. False: it was closed.
 create or replace function integration.close_breaker(p_key text, p_reason text default null) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform from integration.breakers b where b.breaker_key = p_key and b.state <> 'closed' for update;
     if not found then
@@ -61,7 +61,7 @@ end $$;
 create or replace function integration.report_runs(
     p_target text, p_ok bigint, p_failed bigint, p_down boolean default false, p_reason text default null
 ) returns text
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_key text := integration.breaker_of(p_target);
     v     integration.breakers;
@@ -108,35 +108,45 @@ begin
     return v.state;
 end $$;
 
--- For claim: how many canaries of a breaker that is not closed the caller may take, at most p_limit. An open breaker
--- whose time has come becomes half-open here. Canaries that never came back (their consumer died) are handed out again
--- after breaker_open_for.
+-- How many canaries a breaker in this state lets through: none while it is open, all of them once its time has come,
+-- and again after breaker_open_for where they never came back (their consumer died). Null: it is closed.
+create or replace function integration.canaries_left(
+    p_state text, p_retry_at timestamptz, p_left integer, p_changed_at timestamptz
+) returns integer
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return case p_state
+        when 'open' then case when p_retry_at <= integration.clock()
+            then (select s.breaker_canaries from integration.settings s) else 0 end
+        when 'half_open' then case when p_left = 0
+            then (select case when p_changed_at < integration.clock() - s.breaker_open_for then s.breaker_canaries
+                              else 0 end from integration.settings s)
+            else p_left end
+    end;
+end $$;
+
+-- For claim: takes canaries of a breaker that is not closed, at most p_limit; returns how many. A breaker whose time
+-- has come becomes half-open here.
 -- Locks: the breaker's row.
 create or replace function integration.take_canaries(p_key text, p_limit integer) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v     integration.breakers;
-    s     integration.settings;
-    v_now timestamptz := integration.clock();
+    v      integration.breakers;
+    v_left integer;
 begin
-    select * into s from integration.settings;
     select * into v from integration.breakers b where b.breaker_key = p_key for update;
     if v.state = 'closed' then
         return p_limit;
     end if;
-    if v.state = 'open' then
-        if v.retry_at is null or v.retry_at > v_now then
-            return 0;
-        end if;
-        perform integration.set_breaker(p_key, 'half_open', v.reason, null, s.breaker_canaries, v.openings);
-        v.canaries_left := s.breaker_canaries;
-    elsif v.canaries_left = 0 and v.changed_at < v_now - s.breaker_open_for then
-        perform integration.set_breaker(p_key, 'half_open', 'the last canaries did not come back', null,
-            s.breaker_canaries, v.openings);
-        v.canaries_left := s.breaker_canaries;
+    v_left := integration.canaries_left(v.state, v.retry_at, v.canaries_left, v.changed_at);
+    if v_left > 0 and (v.state = 'open' or v.canaries_left = 0) then
+        perform integration.set_breaker(p_key, 'half_open',
+            case v.state when 'open' then v.reason else 'the last canaries did not come back' end, null, v_left,
+            v.openings);
     end if;
-    p_limit := least(p_limit, v.canaries_left);
-    update integration.breakers b set canaries_left = b.canaries_left - p_limit where b.breaker_key = p_key;
+    p_limit := least(p_limit, v_left);
+    update integration.breakers b set canaries_left = b.canaries_left - p_limit
+     where b.breaker_key = p_key and p_limit > 0;
     return p_limit;
 end $$;
 

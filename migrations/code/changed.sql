@@ -16,6 +16,9 @@ declare
     v_new     text;
     v_alike   boolean := false;
     v_target  text;
+    v_targets text[];
+    v_statuses text[];
+    v_changes bigint[];
     v_pending boolean;
     v_due     timestamptz;
     v_waits   boolean;
@@ -24,6 +27,9 @@ declare
     v_owner   text;
     v_one_owner boolean := false;
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select n.target_app, n.status, (select o.status from before o limit 1) into v_target, v_new, v_old
         from after n limit 1;
     if v_target is null then
@@ -80,27 +86,18 @@ begin
         return null;
     end if;
     -- How many rows had and have each status: that needs no join of before and after, which costs twice as much.
-    with present as materialized (
-        select n.target_app, n.status, count(*) as messages from after n group by n.target_app, n.status),
-    past as materialized (
-        select o.target_app, o.status, -count(*) as messages from before o group by o.target_app, o.status),
-    counted as (
-        insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, target_app)
-        select integration.clock(),
-               sum(c.messages) filter (where c.status = 'pending'),
-                   sum(c.messages) filter (where c.status = 'scheduled'),
-               sum(c.messages) filter (where c.status = 'processing'),
-                   sum(c.messages) filter (where c.status = 'completed'),
-               sum(c.messages) filter (where c.status = 'failed'),
-                   sum(c.messages) filter (where c.status = 'cancelled'),
-               c.target_app
-          from (select u.target_app, u.status, sum(u.messages)::integer as messages
-                  from (select * from present union all select * from past) u
-                 group by u.target_app, u.status having sum(u.messages) <> 0) c
-         group by c.target_app)
-    select bool_or(s.status in ('pending', 'scheduled') and s.messages > 0), bool_or(s.status = 'failed')
-      into v_waits, v_failed
-      from (select * from present union all select * from past) s;
+    select array_agg(c.target_app) filter (where c.change <> 0), array_agg(c.status) filter (where c.change <> 0),
+           array_agg(c.change) filter (where c.change <> 0),
+           bool_or(c.present and c.status in ('pending', 'scheduled')), bool_or(c.status = 'failed')
+      into v_targets, v_statuses, v_changes, v_waits, v_failed
+      from (select u.target_app, u.status, sum(u.messages)::bigint as change, bool_or(u.messages > 0) as present
+              from (select n.target_app, n.status, count(*) as messages from after n group by n.target_app, n.status
+                    union all
+                    select o.target_app, o.status, -count(*) from before o group by o.target_app, o.status) u
+             group by u.target_app, u.status) c;
+    if v_targets is not null then
+        perform integration.note_changes(v_targets, v_statuses, v_changes);
+    end if;
     if v_failed then
         insert into integration.deltas (at, created_at, messages, target_app, source_app)
         select integration.clock(), f.created_at, sum(f.messages), f.target_app, f.source_app

@@ -22,7 +22,7 @@ create or replace function integration.claim(
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
@@ -51,7 +51,7 @@ begin
     return query
         with claimed as (
             update integration.data_staging d
-               set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
+               set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
                    lease_until = v_now + p_lease, updated_at = v_now
              where d.id = any (array(
                 select p.id from integration.pick(
@@ -76,7 +76,7 @@ create or replace function integration.claim_suspect(
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
@@ -95,7 +95,7 @@ begin
     end if;
     return query
         update integration.data_staging d
-           set status = 'processing', attempt = d.attempt + 1, owner = p_owner,
+           set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
                lease_until = v_now + p_lease, updated_at = v_now
          where d.id = any (array(
             select s.id from integration.data_staging s
@@ -114,7 +114,7 @@ end $$;
 
 -- Whether claim_suspect would find something.
 create or replace function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
-    language sql stable set search_path = pg_catalog, pg_temp as $$
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
@@ -123,8 +123,8 @@ $$;
 
 -- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
 create or replace function integration.waiting(p_targets text[]) returns setof text
-    language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
-        set enable_bitmapscan = off as $$
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
     return query
         select t.target_app from unnest(p_targets) t (target_app)
@@ -139,12 +139,19 @@ end $$;
 -- turns, so nobody waits for one that is left open. False: it was nobody's turn for too long; claim all the same.
 -- Locks: an advisory one per target until the end of the transaction; tried, for at most a fifth of a second.
 create or replace function integration.take_turn(p_target text) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     for i in 1 .. 200 loop
         if pg_try_advisory_xact_lock(integration.lock_class() + 3, hashtext(p_target)) then
             return true;
         end if;
+        -- Anybody can take an advisory lock; who may not claim is not waited for.
+        exit when i = 3 and exists (
+            select from pg_locks l join pg_stat_activity a on a.pid = l.pid
+             where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+               and l.classid::bigint = integration.lock_class() + 3
+               and l.objid::bigint = (hashtext(p_target)::bigint & 4294967295)
+               and not has_function_privilege(a.usesysid, 'integration.has_suspects(text,text[])', 'execute'));
         perform pg_sleep(0.001);
     end loop;
     return false;
@@ -154,7 +161,7 @@ end $$;
 -- Locks: the places, in the order of priorities.
 create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],
     p_ids bigint[]) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.places (target_app, priority, created_at, id, kept_at)
     select p_target, k.priority, k.created_at, k.id, integration.clock()
       from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority

@@ -1,5 +1,7 @@
--- Completing. Every settle names (id, attempt, owner): a claim lost in a crash can be numbered again, so the attempt
--- alone is no fence. An id missing from the result was not completed: the lease was lost.
+-- Completing. Every settle names (id, attempt, owner, created_at): a claim lost in a crash can be numbered again, so
+-- the attempt alone is no fence; and after an asynchronous failover the new primary gives ids out again, so that an id
+-- is no message: its created_at tells it from the one that had the id before. An id missing from the result was not
+-- completed: the lease was lost.
 
 -- Completes messages. Returns the ids that were. What becomes of them is the target's on_complete: kept (the default),
 -- moved to the archive, or deleted. p_held: they are not leased but locked by the caller's transaction (see hold), and
@@ -9,9 +11,9 @@
 -- "status || ''" keeps the planner from the index of all processing messages, which would make every settle read what
 -- the whole fleet has in flight; nested loops are off because they would compare every id with every other.
 create or replace function integration.complete(p_owner text, p_ids bigint[], p_attempts integer[],
-    p_held boolean default false)
+    p_created timestamptz[], p_held boolean default false)
     returns setof bigint
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_nestloop = off as $$
 declare
     v_now    timestamptz := integration.clock();
@@ -23,15 +25,15 @@ begin
         perform set_config('integration.owner', p_owner, true);
     end if;
     if exists (select from integration.targets t where t.on_complete <> 'keep') then
-        return query select * from integration.complete_out(v_holder, p_ids, p_attempts, p_held, v_now);
+        return query select * from integration.complete_out(v_holder, p_ids, p_attempts, p_created, p_held, v_now);
     end if;
     return query
         update integration.data_staging d
            set status = 'completed', attempt = s.attempt, processed_at = v_now, updated_at = v_now,
                owner = null, lease_until = null, error_message = null, crash_count = 0
-          from unnest(p_ids, p_attempts) s (id, attempt)
+          from unnest(p_ids, p_attempts, p_created) s (id, attempt, created_at)
          where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
-           and d.owner is not distinct from v_holder and d.status || '' = v_from
+           and d.created_at = s.created_at and d.owner is not distinct from v_holder and d.status || '' = v_from
         returning d.id;
     if p_held then
         perform set_config('integration.owner', '', true);
@@ -39,31 +41,42 @@ begin
 end $$;
 
 -- The verbs for one message, for psql and other languages. They raise MQ001 when the lease was lost; fail, reject and
--- snooze return the status the message got.
-create or replace function integration.complete(p_id bigint, p_attempt integer, p_owner text) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- snooze return the status the message got. p_created_at, as claim returned it, is needed by who may go on after an
+-- asynchronous failover: without it the verb means whatever message has the id now.
+create or replace function integration.complete(p_id bigint, p_attempt integer, p_owner text,
+    p_created_at timestamptz default null)
+    returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform integration.complete(p_owner, array[p_id], array[p_attempt]);
+    perform integration.complete(p_owner, array[p_id], array[p_attempt],
+        array[integration.created_at_of(p_id, p_created_at)]);
     if not found then
         perform integration.raise_lease_lost(p_id, p_attempt, p_owner);
     end if;
 end $$;
 
+-- For the verbs for one message: the message that is meant.
+create or replace function integration.created_at_of(p_id bigint, p_created_at timestamptz) returns timestamptz
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select coalesce(p_created_at, (select d.created_at from integration.data_staging d where d.id = p_id))
+$$;
+
 -- For complete: the messages of targets that do not keep what is completed leave the table, archived or deleted.
 -- Returns the ids that did. SECURITY DEFINER, so that consumers need no right to delete; the fence is the same.
 -- Locks: the rows.
 create or replace function integration.complete_out(
-    p_holder text, p_ids bigint[], p_attempts integer[], p_held boolean, p_now timestamptz
+    p_holder text, p_ids bigint[], p_attempts integer[], p_created timestamptz[], p_held boolean, p_now timestamptz
 ) returns setof bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    language plpgsql set search_path = pg_catalog, pg_temp
     set jit = off set enable_seqscan = off set enable_nestloop = off as $$
 begin
     perform set_config('integration.verb', 'completed', true);
     return query
         with gone as (
             delete from integration.data_staging d
-             using unnest(p_ids, p_attempts) s (id, attempt), integration.targets t
+             using unnest(p_ids, p_attempts, p_created) s (id, attempt, created_at), integration.targets t
              where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - p_held::integer
+               and d.created_at = s.created_at
                and d.owner is not distinct from p_holder and d.status || '' = case when p_held then 'pending'
                    else 'processing' end
                and t.target_app = d.target_app and t.on_complete <> 'keep'

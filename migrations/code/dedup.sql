@@ -3,7 +3,7 @@
 -- Reserves a dedup key: the id to insert the message under, or minus the id of the message that has the key.
 -- Waits for another transaction that is publishing under the same key right now.
 create or replace function integration.take_dedup_key(p_source text, p_dedup_key text) returns bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_id    bigint := nextval('integration.data_staging_id_seq');
     v_taken bigint;

@@ -11,6 +11,9 @@ declare
     v_status text;
     v_alike  boolean := false;
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select d.target_app, d.status into v_target, v_status from deleted d limit 1;
     if v_target is null then
         return null;
@@ -21,23 +24,13 @@ begin
     if v_alike then
         insert into integration.deltas (at, pending, processing, completed, messages, target_app, action)
         select integration.clock(), case v_status when 'pending' then -c.messages end,
-               case v_status when 'processing' then -c.messages end, case v_status when 'completed'
-                   then -c.messages end,
-               c.messages, v_target, v_verb
+               case v_status when 'processing' then -c.messages end,
+               case v_status when 'completed' then -c.messages end, c.messages, v_target, v_verb
           from (select count(*) as messages from deleted) c;
     else
-        insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages,
-            target_app, action)
-        select integration.clock(),
-               -sum(g.messages) filter (where g.status = 'pending'),
-                   -sum(g.messages) filter (where g.status = 'scheduled'),
-               -sum(g.messages) filter (where g.status = 'processing'),
-                   -sum(g.messages) filter (where g.status = 'completed'),
-               -sum(g.messages) filter (where g.status = 'failed'),
-                   -sum(g.messages) filter (where g.status = 'cancelled'),
-               sum(g.messages), g.target_app, v_verb
-          from (select d.target_app, d.status, count(*) as messages from deleted d group by d.target_app, d.status) g
-         group by g.target_app;
+        perform integration.note_changes(
+                    array_agg(g.target_app), array_agg(g.status), array_agg(-g.messages), v_verb)
+           from (select d.target_app, d.status, count(*) as messages from deleted d group by d.target_app, d.status) g;
     end if;
     if tg_argv[0] <> 'off' then
         insert into integration.audit_log
@@ -58,6 +51,9 @@ end $$;
 create or replace function integration.on_truncated() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'data_staging can only be truncated in a READ COMMITTED transaction'
             using errcode = 'feature_not_supported', detail = 'the counters would be wrong',
@@ -68,14 +64,8 @@ begin
         select integration.actor(), 'truncated', c.target_app, jsonb_object_agg(c.status, c.messages)
           from integration.current_counters c where c.messages <> 0 group by c.target_app;
     end if;
-    insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages,
-        target_app, action)
-    select integration.clock(),
-           -sum(c.messages) filter (where c.status = 'pending'), -sum(c.messages) filter (where c.status = 'scheduled'),
-           -sum(c.messages) filter (where c.status = 'processing'),
-               -sum(c.messages) filter (where c.status = 'completed'),
-           -sum(c.messages) filter (where c.status = 'failed'), -sum(c.messages) filter (where c.status = 'cancelled'),
-           sum(c.messages), c.target_app, 'truncated'
-      from integration.current_counters c where c.messages <> 0 group by c.target_app;
+    perform integration.note_changes(
+                array_agg(c.target_app), array_agg(c.status), array_agg(-c.messages), 'truncated')
+       from integration.current_counters c where c.messages <> 0;
     return null;
 end $$;

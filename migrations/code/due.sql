@@ -4,7 +4,7 @@
 -- the result equals the limit. Breakers of the targets whose time has come let their canaries through.
 -- Locks: the rows, SKIP LOCKED.
 create or replace function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 declare
     v_now   timestamptz := integration.clock();
@@ -30,12 +30,12 @@ end $$;
 -- the time at which its open breaker lets canaries through. Targets without either are left out. Relative, so that no
 -- client compares its clock with the server's.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
-    language sql stable set search_path = pg_catalog, pg_temp as $$
-    select t.target_app, greatest(0, ceil(extract(epoch from min(s.due) - integration.clock()) * 1000))::bigint
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
       from unnest(p_targets) t (target_app)
      cross join lateral (
         (select d.available_at as due from integration.data_staging d
-          where d.target_app = t.target_app and d.status = 'scheduled'
+          where d.target_app = t.target_app and d.status = 'scheduled' and d.available_at < 'infinity'
           order by d.available_at limit 1)
         union all
         select b.retry_at from integration.breakers b

@@ -115,9 +115,9 @@ begin
         case when m.available_at > v_now then 'scheduled' else 'due' end,
         case when m.available_at > v_now
             then format('it waits until %s (%s)', integration.in_words(m.available_at),
-                integration.in_words(m.available_at - v_now))
+                integration.in_words(-integration.since(m.available_at)))
             else format('it was due %s ago and is about to be made pending, by a consumer of %s or by maintenance',
-                        integration.in_words(v_now - m.available_at), m.target_app) end
+                        integration.in_words(integration.since(m.available_at)), m.target_app) end
         || case v_cause
             when 'retry' then format(': retry %s of %s, because attempt %s failed: %s', m.retry_count,
                 coalesce(m.max_retries, m.retries),
@@ -138,7 +138,7 @@ create or replace function integration.explain_consumers(p_target text, p_type t
            case when k.live = 0
                then format('no live consumer of %s is registered%s', p_target,
                            '; the last one, ' || k.last || ', stopped beating '
-                               || integration.in_words(integration.clock() - k.last_beat) || ' ago')
+                               || integration.in_words(integration.since(k.last_beat)) || ' ago')
                when k.live = 1
                then format('the only live consumer process of %s does not accept %s; it accepts: %s', p_target,
                    p_type, k.types)
@@ -171,7 +171,7 @@ create or replace function integration.explain_locker(p_target text, p_xid text)
                else 'another transaction holds its row: session ' end
                -- Since when, only those see who may see the activity of other roles.
                || format('%s (%s)%s', h.pid, h.name, ', open for '
-                   || integration.in_words(integration.clock() - h.xact_start)),
+                   || integration.in_words(integration.since(h.xact_start))),
            case when not h.consuming then format('select pg_terminate_backend(%s)', h.pid) end,
            jsonb_build_object('session', h.pid, 'application', h.name, 'since', h.xact_start)
       from (select a.pid, a.xact_start, coalesce(nullif(a.application_name, ''), a.usename) as name,

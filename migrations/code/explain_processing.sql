@@ -9,56 +9,54 @@ declare
     c       record;
     v_now   timestamptz := integration.clock();
     v_lease interval;
+    v_lost  text;
     v_dead  text;
 begin
     select d.* into m from integration.data_staging d where d.id = p_id;
-    select x.*,
-           -- As rescue sees it, but it may not try the lock: whether anybody holds it.
-           x.locked_on = pg_postmaster_start_time() and x.beat_at < v_now - interval '1500 ms' and not exists (
-               select from pg_catalog.pg_locks l
-                where l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint = integration.lock_class()
-                  and l.objid::bigint = (hashtext(x.owner)::bigint & 4294967295) and l.granted) as lock_is_free
-      into c from integration.processes x where x.owner = m.owner;
-    details := jsonb_build_object('consumer', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
-        'since', m.updated_at,
-                                  'beat_at', c.beat_at, 'lease_until', coalesce(m.lease_until, c.lease_until));
-    if m.lease_until is not null then
-        v_dead := case when m.lease_until < v_now then format('its lease ran out %s ago',
-            integration.in_words(v_now - m.lease_until)) end;
-    elsif m.owner is null then
+    select x.*, o.because into c
+      from integration.processes x left join integration.dead_owners(false) o on o.owner = x.owner
+     where x.owner = m.owner;
+    v_lost := integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
+                                       case when c.because is not null then array[c.owner] end);
+    details := jsonb_build_object('owner', m.owner, 'host', c.host, 'pid', c.pid, 'attempt', m.attempt,
+                                  'since', m.updated_at, 'beat_at', c.beat_at,
+                                  'lease_until', coalesce(m.lease_until, c.lease_until));
+    if m.owner is null and m.lease_until is null then
         select t.foreign_lease into v_lease from integration.targets t where t.target_app = m.target_app;
         return query select 'foreign_claim',
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
-                   integration.in_words(v_now - m.updated_at),
+                   integration.in_words(integration.since(m.updated_at)),
                    case when v_lease is null then 'if it died, nothing can tell'
                         else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
             format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
             details || jsonb_build_object('foreign_lease', v_lease);
         return;
-    elsif c.owner is null then
-        v_dead := 'which is not registered any more';
-    elsif c.lease_until < v_now then
-        v_dead := format('whose lease ran out %s ago', integration.in_words(v_now - c.lease_until));
-    elsif c.lock_is_free then
-        v_dead := format('whose connection is gone and whose last beat was %s ago',
-            integration.in_words(v_now - c.beat_at));
     end if;
+    v_dead := case
+        when v_lost = 'lease'
+            then format('its lease ran out %s ago', integration.in_words(integration.since(m.lease_until)))
+        when v_lost is null then null
+        when c.owner is null then 'which is not registered any more'
+        when c.because = 'lease'
+            then format('whose lease ran out %s ago', integration.in_words(integration.since(c.lease_until)))
+        else format('whose connection is gone and whose last beat was %s ago',
+                    integration.in_words(integration.since(c.beat_at))) end;
     if v_dead is not null then
         return query select 'owner_dead',
             format('attempt %s was claimed %s ago by %s%s, %s; any consumer process or maintenance returns it',
                 m.attempt,
-                   integration.in_words(v_now - m.updated_at), m.owner, ' (' || c.host || ', process ' || c.pid
-                       || ')', v_dead),
+                   integration.in_words(integration.since(m.updated_at)), m.owner,
+                   ' (' || c.host || ', process ' || c.pid || ')', v_dead),
             'doorbell maintain --once', details;
         return;
     end if;
     return query select 'processing',
         format('%s%s has been handling attempt %s for %s; %s', m.owner, ' (' || c.host || ', process ' || c.pid
             || ')', m.attempt,
-               integration.in_words(v_now - m.updated_at),
+               integration.in_words(integration.since(m.updated_at)),
                case when m.lease_until is not null then 'its lease runs for '
-                   || integration.in_words(m.lease_until - v_now)
-                    else format('its last beat was %s ago', integration.in_words(v_now - c.beat_at)) end),
+                   || integration.in_words(-integration.since(m.lease_until))
+                    else format('its last beat was %s ago', integration.in_words(integration.since(c.beat_at))) end),
         null::text, details;
 end $$;
 
@@ -122,5 +120,5 @@ begin
              else format('nothing holds it: %s, and %s of %s workers of %s are free', v_said, v_capacity - v_held,
                  v_capacity, m.target_app) end,
         null::text,
-        jsonb_build_object('before', v_before, 'workers', v_capacity, 'held', v_held);
+        jsonb_build_object('before', v_before, 'workers', v_capacity, 'busy', v_held);
 end $$;

@@ -3,14 +3,14 @@
 -- Adds the open deltas up into counters, totals, traffic and outcomes, and deletes them: one transaction, so that every
 -- snapshot sees each delta either open or folded. Returns how many deltas were folded; 0 also when another session is
 -- at it.
--- Locks: an advisory lock, tried and never waited for; then rows that only folding changes. Publishers are never in its
--- way.
+-- Locks: the gate of folding, tried and never waited for; then rows that only folding changes. Publishers are never in
+-- its way.
 create or replace function integration.fold() returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     v_count bigint;
 begin
-    if not pg_try_advisory_xact_lock(integration.lock_class(), 2) then
+    if not integration.pass_gate('fold') then
         return 0;
     end if;
     if not exists (select from integration.deltas) then
@@ -21,21 +21,16 @@ begin
         insert into integration.counters as k (target_app, status, messages)
         select g.target_app, v.status, sum(v.messages)
           from gone g
-         cross join lateral (values ('pending', g.pending), ('scheduled', g.scheduled), ('processing', g.processing),
-                                    ('completed', g.completed), ('failed', g.failed),
-                                        ('cancelled', g.cancelled)) v (status, messages)
-         where v.messages is not null
+         cross join lateral integration.changes_of(
+            g.pending, g.scheduled, g.processing, g.completed, g.failed, g.cancelled) v
          group by g.target_app, v.status
-        on conflict (target_app, status) do update set messages = k.messages + excluded.messages),
+        on conflict (target_app, status) do update
+           set messages = k.messages + excluded.messages, changed_at = integration.clock()),
     acted as materialized (
         select date_trunc('minute', g.at) as minute, g.target_app, v.action, sum(v.messages) as messages
           from gone g
-         cross join lateral (values (g.action, g.messages),
-                                    ('claimed', case when g.action is null then g.processing end),
-                                    ('completed', case when g.action is null then g.completed end),
-                                    ('failed', case when g.action is null then g.failed end),
-                                    ('cancelled', case when g.action is null then g.cancelled end)) v (action, messages)
-         where v.action is not null and v.messages > 0
+         cross join lateral integration.actions_of(
+            g.action, g.messages, g.processing, g.completed, g.failed, g.cancelled) v
          group by 1, g.target_app, v.action),
     totalled as (
         insert into integration.totals as k (target_app, action, messages)
@@ -47,10 +42,10 @@ begin
         on conflict (minute, target_app, action) do update set messages = k.messages + excluded.messages),
     ended as (
         insert into integration.outcomes as k (created_at, source_app, target_app, published, failed)
-        select g.created_at, g.source_app, g.target_app,
-               coalesce(sum(g.messages) filter (where g.action = 'published'), 0),
-               sum(case when g.action is null then g.messages else coalesce(g.failed, 0) end)
-          from gone g where g.source_app is not null
+        select g.created_at, g.source_app, g.target_app, sum(v.published), sum(v.failed)
+          from gone g
+         cross join lateral integration.outcomes_of(g.action, g.messages, g.failed) v
+         where g.source_app is not null
          group by g.created_at, g.source_app, g.target_app
         on conflict (created_at, source_app, target_app) do update
            set published = k.published + excluded.published, failed = k.failed + excluded.failed)
@@ -59,7 +54,7 @@ begin
 end $$;
 
 -- Where the counters differ from the table, counted in one snapshot. Reads all of data_staging. Empty: they are right.
-create or replace view integration.wrong_counters as
+create or replace view integration.wrong_counters with (security_invoker = true) as
     select coalesce(c.target_app, m.target_app) as target_app, coalesce(c.status, m.status) as status,
            coalesce(c.messages, 0) as counted, coalesce(m.messages, 0) as messages
       from integration.current_counters c
@@ -80,30 +75,28 @@ $$;
 -- Repairs what check_counters finds (triggers were off: session_replication_role = replica, a restore), and returns it.
 -- The difference is found in one snapshot and written down as one more delta, so that publishing and claiming go on
 -- meanwhile.
--- Locks: the lock of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
-create or replace function integration.recount() returns table (target_app text, status text, counted bigint,
-    messages bigint)
+-- Locks: the gate of folding. SQLSTATEs: 0A000 in another isolation level than READ COMMITTED.
+create or replace function integration.recount()
+    returns table (target_app text, status text, counted bigint, messages bigint)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-#variable_conflict use_column
+declare
+    v_targets  text[];
+    v_statuses text[];
+    v_counted  bigint[];
+    v_messages bigint[];
+    v_changes  bigint[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'recount() needs a READ COMMITTED transaction' using errcode = 'feature_not_supported';
     end if;
     -- Two at a time would both repair the same. Waited for: folding takes a moment.
-    perform pg_advisory_xact_lock(integration.lock_class(), 2);
-    return query
-        with wrong as materialized (select w.* from integration.wrong_counters w),
-        repaired as (
-            insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled,
-                messages, target_app, action)
-            select integration.clock(),
-                   sum(w.messages - w.counted) filter (where w.status = 'pending'),
-                   sum(w.messages - w.counted) filter (where w.status = 'scheduled'),
-                   sum(w.messages - w.counted) filter (where w.status = 'processing'),
-                   sum(w.messages - w.counted) filter (where w.status = 'completed'),
-                   sum(w.messages - w.counted) filter (where w.status = 'failed'),
-                   sum(w.messages - w.counted) filter (where w.status = 'cancelled'),
-                   sum(abs(w.messages - w.counted)), w.target_app, 'recounted'
-              from wrong w group by w.target_app)
-        select w.* from wrong w;
+    lock table integration.gate_fold in share row exclusive mode;
+    select array_agg(w.target_app), array_agg(w.status), array_agg(w.counted), array_agg(w.messages),
+           array_agg(w.messages - w.counted)
+      into v_targets, v_statuses, v_counted, v_messages, v_changes
+      from integration.wrong_counters w;
+    if v_targets is not null then
+        perform integration.note_changes(v_targets, v_statuses, v_changes, 'recounted');
+    end if;
+    return query select * from unnest(v_targets, v_statuses, v_counted, v_messages);
 end $$;

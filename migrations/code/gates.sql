@@ -1,47 +1,97 @@
 -- The gates of a target: what keeps its messages from being claimed, whoever asks.
 
--- Whether messages of the target may be held: not while it is paused, has a limit, or a breaker that is not closed, nor
--- while leases are insisted on, because a consumer that held messages has died.
+-- Everything that keeps messages of a target from being claimed by whoever wants them: the one place that says so. A
+-- new gate is one more arm here; claim, hold, explain and the lists of targets follow. admits: how many messages it
+-- lets through now, 0 while it is closed; null: as many as one likes, but each with a lease. breaker: whose canaries
+-- those are. Any row keeps messages from being held in transactions, which leave no trace to count. p_explained: with
+-- the words; claims do without, which costs nothing then, because the function is inlined. Its facts are in targets and
+-- breakers: claim asks only where one of them has a row for the target.
+create or replace function integration.gates(p_target text, p_explained boolean)
+    returns table (code text, admits bigint, breaker text, sentence text, fix text, details jsonb)
+    language sql stable as $$
+    select g.code, g.admits, g.breaker, g.sentence, g.fix, g.details
+      from (values (p_target)) p (target)
+      left join integration.targets t on t.target_app = p.target
+      left join integration.breakers b on b.breaker_key = coalesce(t.breaker_key, p.target) and b.state <> 'closed'
+     cross join lateral (
+        select 'paused' as code, 0::bigint as admits, null::text as breaker,
+               case when p_explained then
+                   format('%s was paused by %s %s ago%s', p.target, t.paused_by,
+                          integration.in_words(integration.clock() - t.paused_at), ': ' || t.pause_reason)
+               end as sentence,
+               case when p_explained then 'doorbell resume ' || integration.shell_word(p.target) end as fix,
+               case when p_explained then
+                   jsonb_build_object('since', t.paused_at, 'by', t.paused_by, 'reason', t.pause_reason) end as details
+         where t.paused_at is not null
+        union all
+        select 'breaker_' || b.state, integration.canaries_left(b.state, b.retry_at, b.canaries_left, b.changed_at),
+               b.breaker_key,
+               case when p_explained then
+                   case b.state when 'open' then
+                       format('the breaker %s was opened by %s %s ago%s; %s', b.breaker_key, b.changed_by,
+                              integration.in_words(integration.clock() - b.changed_at), ': ' || b.reason,
+                              coalesce('canaries go through in '
+                                       || integration.in_words(b.retry_at - integration.clock()),
+                                       'it stays open until somebody closes it'))
+                   else
+                       format('the breaker %s has been half-open for %s%s; all its canaries are under way, '
+                              '%s came back well', b.breaker_key,
+                              integration.in_words(integration.clock() - b.changed_at),
+                              ' (it was opened: ' || b.reason || ')', b.canaries_passed) end end,
+               case when p_explained then 'doorbell breaker close ' || integration.shell_word(b.breaker_key) end,
+               case when p_explained then
+                   jsonb_build_object('breaker', b.breaker_key, 'since', b.changed_at, 'reason', b.reason)
+                   || case b.state when 'open' then jsonb_build_object('by', b.changed_by, 'retry_at', b.retry_at)
+                                   else jsonb_build_object('canaries_passed', b.canaries_passed) end end
+         where b.breaker_key is not null
+        union all
+        select 'in_flight_limit', greatest(t.max_in_flight - f.count, 0), null,
+               case when p_explained then
+                   format('%s messages of %s are being handled, and max_in_flight is %s', f.count, p.target,
+                          t.max_in_flight) end,
+               case when p_explained then
+                   format('update integration.targets set max_in_flight = %s where target_app = %L',
+                          t.max_in_flight * 2, p.target) end,
+               case when p_explained then
+                   jsonb_build_object('processing', f.count, 'max_in_flight', t.max_in_flight) end
+          from (select count(*) from integration.data_staging d
+                 where d.target_app = p.target and d.status = 'processing') f
+         where t.max_in_flight is not null
+        union all
+        -- A consumer that held messages has died: the one that kills its consumers is found only with leases.
+        select 'leases_only', null, null, null, null, null
+         where t.leases_until > integration.clock()) g
+$$;
+
+-- Whether messages of the target may be held in a transaction: where there is no gate at all.
 create or replace function integration.may_hold(p_target text) returns boolean
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return not exists (
-            select from integration.targets t
-             where t.target_app = p_target
-               and (t.paused_at is not null or t.max_in_flight is not null or t.leases_until > integration.clock()))
-       and not exists (
-            select from integration.breakers b
-             where b.breaker_key = integration.breaker_of(p_target) and b.state <> 'closed');
+    return not exists (select from integration.gates(p_target, false));
 end $$;
 
--- How many messages of the target may be claimed now: p_limit, fewer where its breaker lets canaries through, where the
--- target has a fleet-wide limit, or 0 when an operator paused it or the breaker is open.
--- Locks: only for a target with max_in_flight (a transaction-scoped advisory lock per target, so that the limit is
--- exact) or a breaker that is not closed (its row).
+-- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are
+-- canaries of the target's breaker, and taken.
+-- Locks: only for a target with max_in_flight (its row of turns, so that the limit is exact) or a breaker that is not
+-- closed (its row).
 create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v_target  record;
     v_breaker text;
 begin
-    admitted := greatest(p_limit, 0);
-    canary := false;
-    select t.paused_at, t.max_in_flight, t.breaker_key into v_target
-      from integration.targets t where t.target_app = p_target;
-    if v_target.paused_at is not null then
-        admitted := 0;
-        return;
+    if exists (select from integration.targets t where t.target_app = p_target and t.max_in_flight is not null) then
+        perform from integration.turns t where t.target_app = p_target for update;
+        if not found then
+            insert into integration.turns (target_app) values (p_target) on conflict do nothing;
+            perform from integration.turns t where t.target_app = p_target for update;
+        end if;
     end if;
-    if v_target.max_in_flight is not null then
-        perform pg_advisory_xact_lock(integration.lock_class() + 1, hashtext(p_target));
-        admitted := least(admitted, v_target.max_in_flight - (
-            select count(*) from integration.data_staging d where d.target_app = p_target and d.status = 'processing'));
-    end if;
-    select b.breaker_key into v_breaker from integration.breakers b
-     where b.breaker_key = coalesce(v_target.breaker_key, p_target) and b.state <> 'closed';
-    if v_breaker is not null then
+    -- A statement of its own, which sees what the lock was waited for.
+    select greatest(least(p_limit, min(g.admits)), 0), min(g.breaker) into admitted, v_breaker
+      from integration.gates(p_target, false) g;
+    canary := v_breaker is not null;
+    if canary and admitted > 0 then
         admitted := integration.take_canaries(v_breaker, admitted);
-        canary := true;
     end if;
 end $$;
 
@@ -52,53 +102,11 @@ begin
     return coalesce((select t.breaker_key from integration.targets t where t.target_app = p_target), p_target);
 end $$;
 
--- What keeps every message of a target from being claimed now: admit() as it would decide, without its locks and
--- without taking a canary. A test compares the two in every state. Empty result: messages of the target may be claimed.
+-- The gates of a target that are closed, in words. Empty result: messages of the target may be claimed.
 create or replace function integration.closed_gates(p_target text)
     returns table (code text, sentence text, fix text, details jsonb)
     language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
-    select 'paused' as code,
-           format('%s was paused by %s %s ago%s', p_target, t.paused_by,
-               integration.in_words(integration.clock() - t.paused_at),
-                  ': ' || t.pause_reason),
-           'doorbell resume ' || integration.shell_word(p_target),
-           jsonb_build_object('since', t.paused_at, 'by', t.paused_by, 'reason', t.pause_reason)
-      from integration.targets t
-     where t.target_app = p_target and t.paused_at is not null
-    union all
-    select 'breaker_open' as code,
-           format('the breaker %s was opened by %s %s ago%s; %s', b.breaker_key, b.changed_by,
-                  integration.in_words(integration.clock() - b.changed_at), ': ' || b.reason,
-                  coalesce('canaries go through in ' || integration.in_words(b.retry_at - integration.clock()),
-                           'it stays open until somebody closes it')),
-           'doorbell breaker close ' || integration.shell_word(b.breaker_key),
-           jsonb_build_object('breaker', b.breaker_key, 'since', b.changed_at, 'by', b.changed_by, 'reason', b.reason,
-                              'retry_at', b.retry_at)
-      from integration.breakers b
-     where b.breaker_key = integration.breaker_of(p_target) and b.state = 'open'
-       -- Once its time has come, the next claim lets the canaries through.
-       and (b.retry_at is null or b.retry_at > integration.clock())
-    union all
-    select 'breaker_half_open' as code,
-           format('the breaker %s has been half-open for %s%s; all its canaries are under way, %s came back well',
-                  b.breaker_key, integration.in_words(integration.clock() - b.changed_at),
-                  ' (it was opened: ' || b.reason || ')', b.canaries_passed),
-           'doorbell breaker close ' || integration.shell_word(b.breaker_key),
-           jsonb_build_object('breaker', b.breaker_key, 'since', b.changed_at, 'reason', b.reason,
-                              'canaries_passed', b.canaries_passed)
-      from integration.breakers b, integration.settings s
-     where b.breaker_key = integration.breaker_of(p_target) and b.state = 'half_open' and b.canaries_left = 0
-       and b.changed_at >= integration.clock() - s.breaker_open_for
-    union all
-    select 'in_flight_limit' as code,
-           format('%s messages of %s are being handled, and max_in_flight is %s', f.count, p_target, t.max_in_flight),
-           format('update integration.targets set max_in_flight = %s where target_app = %L', t.max_in_flight * 2,
-               p_target),
-           jsonb_build_object('processing', f.count, 'max_in_flight', t.max_in_flight)
-      from integration.targets t
-     cross join lateral (
-        select count(*) from integration.data_staging d where d.target_app = p_target and d.status = 'processing') f
-     where t.target_app = p_target and f.count >= t.max_in_flight;
+    select g.code, g.sentence, g.fix, g.details from integration.gates(p_target, true) g where g.admits <= 0
 $$;
 
 -- Every target that is known: named in p_names, with settings, or with a consumer; its live consumer processes, the
@@ -122,3 +130,17 @@ create or replace function integration.target_states(p_names text[] default '{}'
            array(select g.sentence from integration.closed_gates(n.name) g)
       from names n order by n.name
 $$;
+
+-- For what one session at a time does: whether it is the caller, until its transaction ends.
+-- Locks: the gate's table, tried and never waited for.
+create or replace function integration.pass_gate(p_gate text) returns boolean
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    case p_gate
+    when 'rescue' then lock table integration.gate_rescue in share row exclusive mode nowait;
+    when 'fold' then lock table integration.gate_fold in share row exclusive mode nowait;
+    end case;
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;

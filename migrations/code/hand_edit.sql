@@ -8,11 +8,19 @@
 create or replace function integration.guard_hand_edit() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_ended   boolean := old.status in ('completed', 'failed', 'cancelled');
-    v_waits   boolean := new.status in ('pending', 'scheduled');
-    v_revived boolean := v_ended and v_waits;
-    v_owned   boolean := new.owner is not null and new.status <> 'processing';
+    v_ended   boolean;
+    v_waits   boolean;
+    v_revived boolean;
+    v_owned   boolean;
 begin
+    -- Before anything else: what a foreign row is compared with may be foreign code.
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
+    v_ended := old.status in ('completed', 'failed', 'cancelled');
+    v_waits := new.status in ('pending', 'scheduled');
+    v_revived := v_ended and v_waits;
+    v_owned := new.owner is not null and new.status <> 'processing';
     if new.attempt < old.attempt then
         raise exception 'message %: attempt cannot go down from % to %', old.id, old.attempt, new.attempt
             using errcode = 'MQ003', hint = 'the attempt is the fence against late workers; leave it as it is';
@@ -42,8 +50,8 @@ begin
         update integration.data_staging d
            set owner = case when new.status = 'processing' then d.owner end,
                lease_until = case when new.status = 'processing' then d.lease_until end,
-               attempt = d.attempt + (v_owned or v_revived)::integer,
-               redrive_count = d.redrive_count + v_revived::integer,
+               attempt = least(d.attempt, 2147483646) + (v_owned or v_revived)::integer,
+               redrive_count = least(d.redrive_count, 2147483646) + v_revived::integer,
                requeued = d.requeued or v_waits,
                retry_count = case when v_revived then 0 else d.retry_count end,
                crash_count = case when v_revived then 0 else d.crash_count end,
@@ -70,3 +78,36 @@ create or replace trigger data_staging_hand_edit after update on integration.dat
                 or new.status <> 'processing' and (new.owner is not null or new.lease_until is not null))
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();
+
+-- AFTER UPDATE of what a message says, or between whom: our verbs never change it, so it is a hand; the history says
+-- which columns (never their contents) and whose name stood there before.
+create or replace function integration.on_rewritten() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
+    if integration.audit_level() <> 'off' then
+        insert into integration.audit_log
+            (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
+                new_status, details)
+        values (new.id, integration.actor(), 'rewritten', new.owner, new.source_app, new.target_app, new.record_type,
+            new.attempt, old.status, new.status, jsonb_strip_nulls(jsonb_build_object(
+                'columns', array_remove(array[case when new.data <> old.data then 'data' end,
+                    case when new.headers is distinct from old.headers then 'headers' end,
+                    case when new.source_app <> old.source_app then 'source_app' end,
+                    case when new.target_app <> old.target_app then 'target_app' end,
+                    case when new.record_type <> old.record_type then 'record_type' end], null),
+                'source_app', case when new.source_app <> old.source_app then old.source_app end,
+                'target_app', case when new.target_app <> old.target_app then old.target_app end,
+                'record_type', case when new.record_type <> old.record_type then old.record_type end)));
+    end if;
+    return null;
+end $$;
+
+create or replace trigger data_staging_rewritten
+    after update of data, headers, source_app, target_app, record_type on integration.data_staging
+    for each row when (
+        (old.data, old.headers, old.source_app, old.target_app, old.record_type)
+        is distinct from (new.data, new.headers, new.source_app, new.target_app, new.record_type))
+    execute function integration.on_rewritten();

@@ -14,7 +14,7 @@ create or replace function integration.hold(
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
 )
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
@@ -22,7 +22,7 @@ begin
         return;
     end if;
     return query
-        select d.id, d.attempt + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
+        select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
                d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
           from integration.data_staging d
          where d.id = any (array(

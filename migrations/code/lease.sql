@@ -5,12 +5,14 @@ create or replace function integration.register(
     p_owner text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb,
         p_lease_ms bigint
 ) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.processes (owner, host, pid, application, version, targets, lease_until)
     values (p_owner, p_host, p_pid, p_application, p_version, p_targets,
         integration.clock() + p_lease_ms * interval '1 ms')
     on conflict (owner) do update
-       set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until
+       set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until;
+    -- Before anything is claimed, so that a failover soon after is seen to be one (see keep_contact).
+    update integration.contact set timeline = integration.timeline() where timeline is null;
 $$;
 
 -- Whether the owner is registered. Not compared with its lease: until somebody has rescued its messages, they are
@@ -20,21 +22,26 @@ create or replace function integration.is_alive(p_owner text) returns boolean
     select exists (select from integration.processes c where c.owner = p_owner)
 $$;
 
--- Heartbeat: renews the lease of one process. False: it was rescued in the meantime, owns nothing any more and must
--- register again under a new name.
-create or replace function integration.beat(p_owner text, p_lease_ms bigint) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- Heartbeat: renews the lease of one process. renewed is false when it was rescued in the meantime, owns nothing any
+-- more and must register again under a new name. timeline: see timeline(). session is another one whenever the caller's
+-- connection is, also one that was replaced without an error: what the caller has in hand may then have been undone,
+-- and still_mine says.
+create or replace function integration.beat(p_owner text, p_lease_ms bigint,
+    out renewed boolean, out timeline text, out session text)
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update integration.processes c
        set beat_at = integration.clock(), lease_until = integration.clock() + p_lease_ms * interval '1 ms'
      where c.owner = p_owner;
-    return found;
+    renewed := found;
+    timeline := integration.timeline();
+    session := pg_postmaster_start_time() || ' ' || pg_backend_pid();
 end $$;
 
 -- Takes the session lock of an owner on the calling session (the one that LISTENs and lives as long as the
 -- process) and notes on which server. False: another session has it, or the owner is not registered.
 create or replace function integration.hold_session_lock(p_owner text) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_owner)) then
         return false;
@@ -52,7 +59,7 @@ $$;
 -- A process that ends well: gives back what it still holds, hands over the maintenance and leaves. Returns how many
 -- messages it gave back.
 create or replace function integration.deregister(p_owner text) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
@@ -66,17 +73,33 @@ begin
 end $$;
 
 -- Gives back what p_owner has claimed and does not know of: the messages of a claim whose answer was lost with its
--- connection. p_ids and p_attempts name what it knows. Returns how many were given back; they cost no retry.
+-- connection. p_ids, p_attempts and p_created name what it knows. Returns how many were given back; they cost no retry.
 -- Locks: the rows.
-create or replace function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[]) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+create or replace function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[],
+    p_created timestamptz[])
+    returns integer
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
     update integration.data_staging d
        set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
      where d.status = 'processing' and d.owner = p_owner
-       and (d.id, d.attempt) not in (select k.id, k.attempt from unnest(p_ids, p_attempts) k (id, attempt));
+       and (d.id, d.attempt, d.created_at) not in (
+            select k.id, k.attempt, k.created_at from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at));
     get diagnostics v_count = row_count;
     return v_count;
 end $$;
+
+-- Those of an owner's claims that are or may be still its own: the rest are of messages that the server does not know
+-- (it lost its last commits in a failover), or that others have claimed. A claim that the server has undone, as its
+-- message was before, counts as one's own: the next claim may bring it again.
+create or replace function integration.still_mine(p_owner text, p_ids bigint[], p_attempts integer[],
+    p_created timestamptz[])
+    returns table (id bigint, attempt integer, created_at timestamptz)
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select k.id, k.attempt, k.created_at
+      from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at)
+      join integration.data_staging d on d.id = k.id and d.created_at = k.created_at
+     where d.attempt <= k.attempt and (d.status <> 'processing' or d.owner = p_owner)
+$$;

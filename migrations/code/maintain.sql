@@ -2,7 +2,8 @@
 -- where no consumer runs. All of it may run anywhere, at any time, any number of times, and by any role that may use
 -- the schema: it does what settings and targets say, and nothing else.
 
--- Whether the caller does the maintenance now, for p_lease_ms from now: it does already, or nobody does.
+-- Whether the caller does the maintenance now, for p_lease_ms from now (ten minutes at most): it does already, or
+-- nobody does.
 -- Locks: the one row of maintenance, when it changes.
 create or replace function integration.lead(p_name text, p_lease_ms bigint) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -15,6 +16,7 @@ begin
         raise exception 'this server is a standby, and read-only' using errcode = 'read_only_sql_transaction',
             hint = 'maintain the primary; among several hosts, target_session_attrs=read-write finds it';
     end if;
+    p_lease_ms := least(p_lease_ms, 600000);
     select * into v from integration.maintenance;
     if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
         return true;
@@ -31,7 +33,7 @@ end $$;
 -- Leaves the maintenance to whoever asks next, if the caller does it.
 -- Locks: the row of maintenance.
 create or replace function integration.step_down(p_name text) returns void
-    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    language sql set search_path = pg_catalog, pg_temp as $$
     update integration.maintenance m set leads_until = null, leader = null where m.leader = p_name
 $$;
 
@@ -54,7 +56,7 @@ end $$;
 -- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers
 -- through. Returns how many messages were rescued and promoted.
 create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_targets text[];
 begin
@@ -78,7 +80,7 @@ create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
     out expired integer, out partitions_created integer, out partitions_dropped integer
 )
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_after bigint := 0;
     v_step  record;
@@ -108,14 +110,8 @@ create or replace function integration.maintenance_due() returns table (task tex
       from (select 1 as at, 'rescue' as task, m.target_app as object, count(*) as count
               from integration.data_staging m
              where m.status = 'processing'
-               and case
-                       when m.lease_until is not null then m.lease_until < integration.clock()
-                       when m.owner is not null then not exists (
-                           select from integration.processes c
-                            where c.owner = m.owner and c.lease_until >= integration.clock())
-                       else m.updated_at < integration.clock() - (
-                           select t.foreign_lease from integration.targets t where t.target_app = m.target_app)
-                   end
+               and integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
+                       array(select o.owner from integration.dead_owners(false) o)) is not null
              group by m.target_app
             union all
             select 2, 'promote' as task, m.target_app, count(*) from integration.data_staging m

@@ -17,13 +17,13 @@ $$;
 -- redrive_count that says so. Returns the ids that were; others are not ended or not there.
 -- Locks: the rows, in id order.
 create or replace function integration.redrive(p_ids bigint[]) returns setof bigint
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.put_back(p_ids, array['failed', 'cancelled', 'completed'])
 $$;
 
 -- Puts one ended message back. SQLSTATEs: MQ004 when there is none, MQ003 when it has not ended.
 create or replace function integration.redrive(p_id bigint) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_status text;
 begin
@@ -42,14 +42,14 @@ end $$;
 -- redriven. Returns the ids that were; others do not wait, or are not there.
 -- Locks: the rows, in id order.
 create or replace function integration.retry(p_ids bigint[]) returns setof bigint
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.put_back(p_ids, array['scheduled', 'failed'])
 $$;
 
 -- Cancels messages that have not ended; the settle of a running one will find its lease lost. Returns the ids.
 -- Locks: the rows, in id order.
 create or replace function integration.cancel(p_ids bigint[], p_reason text default null) returns setof bigint
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return query
         update integration.data_staging d
@@ -64,7 +64,7 @@ end $$;
 
 -- Stops claiming for a target, fleet-wide and across restarts; running messages finish.
 create or replace function integration.pause(p_target text, p_reason text default null) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
     insert into integration.targets (target_app, paused_at, paused_by, pause_reason)
     values (p_target, integration.clock(), integration.actor(), p_reason)
     on conflict (target_app) do update
@@ -75,7 +75,7 @@ $$;
 
 -- Lets a paused target be claimed again and rings. False: it was not paused.
 create or replace function integration.resume(p_target text) returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update integration.targets t set paused_at = null, paused_by = null, pause_reason = null
      where t.target_app = p_target and t.paused_at is not null;

@@ -2,7 +2,8 @@
 
 -- Creates the monthly partitions of audit_log and the archive from this month to p_months ahead; months are UTC's.
 -- A month whose rows already fell into the default partition is left there. Returns how many were created; what is in
--- the way of somebody is left for the next time.
+-- the way of somebody is left for the next time. An empty one whose bounds are not its month's is made anew.
+-- SQLSTATEs: MQ002 for less than 0 or more than 24 months.
 -- Locks: SHARE UPDATE EXCLUSIVE on the parent, ACCESS EXCLUSIVE on its default partition, which nobody writes to: 50 ms
 -- at most, and for a moment. (CREATE TABLE ... PARTITION OF would keep all writers out while it waits.)
 create or replace function integration.ensure_partitions(p_months integer default 3) returns integer
@@ -15,25 +16,38 @@ declare
     v_column  text;
     v_name    text;
     v_strays  boolean;
+    v_bounds  text;
+    v_empty   boolean;
     v_created integer := 0;
 begin
+    if p_months not between 0 and 24 then
+        raise exception 'partitions % months ahead', p_months using errcode = 'MQ002', hint = 'use 0 to 24';
+    end if;
     for v_parent, v_column in values ('audit_log', 'created_at'), ('data_staging_archive', 'processed_at') loop
         for i in 0 .. p_months loop
             v_month := date_trunc('month', integration.clock()) + make_interval(months => i);
             v_next := v_month + interval '1 month';
             v_name := v_parent || to_char(v_month, '"_"YYYYMM');
-            continue when to_regclass('integration.' || v_name) is not null;
+            v_bounds := (select pg_get_expr(c.relpartbound, c.oid) from pg_class c
+                          where c.oid = to_regclass('integration.' || v_name));
+            continue when v_bounds = format('FOR VALUES FROM (%L) TO (%L)', v_month, v_next);
             execute format('select exists (select from integration.%I where %I >= %L and %I < %L)',
                            v_parent || '_default', v_column, v_month, v_column, v_next) into v_strays;
             continue when v_strays;
             begin
+                if v_bounds is not null then
+                    execute format('select not exists (select from integration.%I)', v_name) into v_empty;
+                    continue when not v_empty;
+                    execute format('drop table integration.%I', v_name);
+                end if;
                 execute format('create table integration.%I (like integration.%I including defaults '
                                'including constraints including storage including indexes)', v_name, v_parent);
                 execute format('alter table integration.%I replica identity full', v_name);
                 execute format('alter table integration.%I attach partition integration.%I '
                                'for values from (%L) to (%L)', v_parent, v_name, v_month, v_next);
                 v_created := v_created + 1;
-            exception when lock_not_available or deadlock_detected then
+            -- Overlaps: with one of wrong bounds that holds rows.
+            exception when lock_not_available or deadlock_detected or invalid_object_definition then
                 raise debug 'partition % is left for later: %', v_name, sqlerrm;
             end;
         end loop;
@@ -42,7 +56,7 @@ begin
 end $$;
 
 -- The partitions of the audit log and the archive that hold nothing younger than their retention.
-create or replace view integration.old_partitions as
+create or replace view integration.old_partitions with (security_invoker = true) as
     select b.parent, b.name, b.ends_at
       from (select p.relname::text as parent, c.relname::text as name, c.oid,
                    substring(pg_get_expr(c.relpartbound, c.oid) from E'TO \\(''([^'']+)''\\)')::timestamptz as ends_at

@@ -36,7 +36,8 @@ begin
                        u (low, high, after_at, after_id)) r
          cross join lateral (
             select * from (
-                select q.id, pg_column_size(q.data) as bytes from integration.data_staging q
+                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
+                  from integration.data_staging q
                  where r.after_at > '-infinity'
                    and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
                    and q.priority = r.low and (q.created_at, q.id) <= (r.after_at, r.after_id)
@@ -46,7 +47,8 @@ begin
                  for no key update skip locked) again
             union all
             select * from (
-                select q.id, pg_column_size(q.data) from integration.data_staging q
+                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0)
+                  from integration.data_staging q
                  where r.low = r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority = r.low and (q.created_at, q.id) > (r.after_at, r.after_id)
@@ -56,7 +58,8 @@ begin
                  for no key update skip locked) next
             union all
             select * from (
-                select q.id, pg_column_size(q.data) from integration.data_staging q
+                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0)
+                  from integration.data_staging q
                  where r.low < r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority between r.low and r.high

@@ -9,7 +9,7 @@ create or replace function integration.publish(
     p_priority integer default 0, p_delay interval default null, p_headers jsonb default null,
     p_ordering_key text default null, p_dedup_key text default null, p_max_retries integer default null
 ) returns bigint
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_id  bigint;
     v_due timestamptz;
@@ -48,7 +48,7 @@ create or replace function integration.publish_many(
     p_delays_ms bigint[] default null, p_headers text[] default null, p_ordering_keys text[] default null,
     p_dedup_keys text[] default null, p_max_retries integer[] default null
 ) returns table (ordinal integer, id bigint)
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
     if p_dedup_keys is not null then

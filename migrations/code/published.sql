@@ -4,22 +4,26 @@
 -- dedup keys of plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT. Nearly every statement
 -- publishes rows that are alike; those are counted by the cheapest statements there are, because a plan with an
 -- aggregate and a sort costs a lone message more than all the rest of this function.
--- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken.
+-- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken, 23514 for what may not be
+-- published (see check_published).
 create or replace function integration.on_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_pending   integer;
-    v_scheduled integer;
-    v_source    text;
-    v_target    text;
-    v_status    text;
-    v_key       text;
-    v_alike     boolean := false;
-    v_keys      boolean;
-    v_rung      text;
-    v_since     timestamptz;
-    v_later     boolean := false;
+    v_pending boolean;
+    v_due     timestamptz;
+    v_source  text;
+    v_target  text;
+    v_status  text;
+    v_key     text;
+    v_alike   boolean := false;
+    v_keys    boolean;
+    v_since   timestamptz;
+    -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
+    v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
       into v_source, v_target, v_status, v_key, v_since from published p limit 1;
     if v_target is null then
@@ -27,19 +31,32 @@ begin
     end if;
     -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement,
     -- seeing that it is nothing once the variables are known.
-    if v_status in ('pending', 'scheduled') then
-        v_alike := char_length(v_target) between 1 and 50 and char_length(v_source) between 1 and 50 and not exists (
+    if v_status in ('pending', 'scheduled') and v_since between '0001-01-01 UTC' and '9999-12-31 UTC' then
+        v_alike := char_length(v_target) between 1 and integration.name_chars_max()
+            and char_length(v_source) between 1 and integration.name_chars_max() and not exists (
             select from published p
              where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
                 or (p.dedup_key is null) <> (v_key is null)
                 or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
-                or char_length(p.record_type) not between 1 and 50 or char_length(p.ordering_key) not between 1 and 200
-                or char_length(p.dedup_key) not between 1 and 200 or p.max_retries < 0);
+                or char_length(p.record_type) not between 1 and integration.name_chars_max()
+                or char_length(p.ordering_key) not between 1 and integration.key_chars_max()
+                or char_length(p.dedup_key) not between 1 and integration.key_chars_max() or p.max_retries < 0
+                or p.attempt <> 0 or p.retry_count <> 0 or p.crash_count <> 0 or p.redrive_count <> 0
+                or p.owner is not null or p.lease_until is not null or p.processed_at is not null
+                or p.error_message is not null or p.id not between 1 and v_last
+                or not p.available_at between '0001-01-01 UTC' and '9999-12-31 UTC'
+                or not p.updated_at between '0001-01-01 UTC' and '9999-12-31 UTC'
+                or pg_column_size(p.headers) > 65536
+                or octet_length(p.data::text) > least(67108864, 1024 + 32 * pg_column_size(p.data)));
     end if;
     if not v_alike then
-        perform integration.check_published(to_jsonb(p))
-           from (select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries
-               from published p) p;
+        perform integration.check_published(to_jsonb(p), v_last)
+           from (select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
+                        p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
+                        p.processed_at, p.error_message, p.created_at, p.updated_at, p.available_at,
+                        pg_column_size(p.headers) as headers, pg_column_size(p.data) as size,
+                        octet_length(p.data::text) as data
+                   from published p) p;
     end if;
     v_keys := v_key is not null;
     if not v_alike then
@@ -61,47 +78,43 @@ begin
         end if;
         return null;
     end if;
-    -- Counting names the targets and what is there for them, so it is the loop over them, too.
-    for v_pending, v_scheduled, v_target in
-        insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
-                                        messages, target_app, action, source_app)
-        select integration.clock(), g.created_at, case g.status when 'pending' then g.messages end,
-               case g.status when 'scheduled' then g.messages end, case g.status when 'processing' then g.messages end,
-               case g.status when 'completed' then g.messages end, case g.status when 'failed' then g.messages end,
-               case g.status when 'cancelled' then g.messages end, g.messages, g.target_app, 'published', g.source_app
-          from (select p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at) as created_at,
-              count(*) as messages
-                  from published p group by p.target_app, p.source_app, p.status,
-                      integration.ten_minutes(p.created_at)) g
-         order by g.target_app
-        returning pending, scheduled, target_app
+    perform integration.note_changes(
+                array_agg(g.target_app), array_agg(g.status), array_agg(g.messages), 'published',
+                array_agg(g.source_app), array_agg(g.created_at))
+       from (select p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at) as created_at,
+                    count(*) as messages
+               from published p group by 1, 2, 3, 4) g;
+    for v_target, v_pending, v_due in
+        select p.target_app, bool_or(p.status = 'pending'), min(p.available_at) filter (where p.status = 'scheduled')
+          from published p group by p.target_app order by p.target_app
     loop
-        if v_pending is not null and v_target is distinct from v_rung then
+        if v_pending then
             perform integration.ring(v_target);
-            v_rung := v_target;
         end if;
-        v_later := v_later or v_scheduled is not null;
+        if v_due is not null then
+            perform integration.ring_due(v_target, v_due);
+        end if;
     end loop;
-    if v_later then
-        perform integration.ring_due(s.target_app, s.due)
-           from (select p.target_app, min(p.available_at) as due from published p
-               where p.status = 'scheduled' group by p.target_app) s;
-    end if;
     return null;
 end $$;
 
--- What every message must satisfy and no check constraint says, for a reason given in 0001: names of 1 to 50
--- characters, keys of 1 to 200, no negative number of retries. SQLSTATEs: 23514 with the column as the constraint's
--- name.
-create or replace function integration.check_published(p_message jsonb) returns void
-    language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+-- What every message must satisfy and no check constraint says, for a reason given in 0001: names and keys of at least
+-- one character and not too many, no negative number of retries; times that can be reckoned with; headers of 64 KiB,
+-- and a payload that does not grow beyond measure as text (1e131000 is 12 bytes of jsonb). And what only our verbs
+-- write, unless the owner of the schema inserts: he may move messages from elsewhere.
+-- SQLSTATEs: 23514 with the column as the constraint's name.
+create or replace function integration.check_published(p_message jsonb, p_last_id bigint) returns void
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     v_column text;
     v_most   integer;
     v_length integer;
+    v_hint   text;
 begin
     for v_column, v_most in values
-        ('source_app', 50), ('target_app', 50), ('record_type', 50), ('ordering_key', 200), ('dedup_key', 200)
+        ('source_app', integration.name_chars_max()), ('target_app', integration.name_chars_max()),
+        ('record_type', integration.name_chars_max()), ('ordering_key', integration.key_chars_max()),
+        ('dedup_key', integration.key_chars_max())
     loop
         v_length := char_length(p_message ->> v_column);
         if v_length not between 1 and v_most then
@@ -114,6 +127,42 @@ begin
         raise exception 'max_retries is %; it cannot be negative', p_message ->> 'max_retries'
             using errcode = 'check_violation', column = 'max_retries', constraint = 'max_retries';
     end if;
+    foreach v_column in array '{created_at, updated_at, available_at}'::text[] loop
+        if not (p_message ->> v_column)::timestamptz between '0001-01-01 UTC' and '9999-12-31 UTC' then
+            raise exception '% is %', v_column, p_message ->> v_column
+                using errcode = 'check_violation', column = v_column, constraint = v_column,
+                    hint = 'use a time of the years 1 to 9999, or leave it out';
+        end if;
+    end loop;
+    if (p_message ->> 'headers')::integer > 65536 then
+        raise exception 'headers have % bytes; 65536 are allowed', p_message ->> 'headers'
+            using errcode = 'check_violation', column = 'headers', constraint = 'headers',
+                hint = 'put what is large into the payload';
+    end if;
+    if (p_message ->> 'data')::bigint > least(67108864, 1024 + 32 * (p_message ->> 'size')::bigint) then
+        raise exception 'data has % bytes, and % as text', p_message ->> 'size', p_message ->> 'data'
+            using errcode = 'check_violation', column = 'data', constraint = 'data',
+                hint = 'write numbers that large or that exact as strings';
+    end if;
+    v_column := null;
+    if not (p_message ->> 'status') in ('pending', 'scheduled') then
+        v_column := 'status';
+        v_hint := 'publish it pending or scheduled';
+    elsif not (p_message ->> 'id')::bigint between 1 and p_last_id then
+        v_column := 'id';
+        v_hint := 'leave it out, or take it from nextval(''integration.data_staging_id_seq'')';
+    else
+        select c.key into v_column from jsonb_each_text(p_message) c
+         where c.key in ('attempt', 'retry_count', 'crash_count', 'redrive_count') and c.value <> '0'
+            or c.key in ('owner', 'lease_until', 'processed_at', 'error_message') and c.value is not null limit 1;
+        v_hint := 'leave it out: our functions write it';
+    end if;
+    if v_column is null or pg_has_role(integration.asking_role(), (
+            select c.relowner from pg_class c where c.oid = 'integration.data_staging'::regclass), 'usage') then
+        return;
+    end if;
+    raise exception '% cannot be %', v_column, left(p_message ->> v_column, 60)
+        using errcode = 'check_violation', column = v_column, constraint = v_column, hint = v_hint;
 end $$;
 
 -- The ten minutes a time belongs to: what error rates are counted by.
@@ -130,6 +179,9 @@ create or replace trigger data_staging_published after insert on integration.dat
 create or replace function integration.audit_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
     insert into integration.audit_log
         (staging_id, app_name, action, source_app, target_app, record_type, attempt, new_status)
     select p.id, integration.actor(), 'published', p.source_app, p.target_app, p.record_type, p.attempt, p.status

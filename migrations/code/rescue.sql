@@ -1,37 +1,77 @@
 -- Rescue: what becomes of the messages of who is dead.
 
--- Declares dead every process whose lease ran out, or whose session lock is free although it was taken on this very
--- server and which has not beaten for p_grace_ms; returns their messages to pending, and those whose own
--- lease ran out, and those of owners nobody knows. At most p_limit messages; callers repeat while the result equals it.
--- Returns how many messages were returned. With p_full false the messages are looked at only when somebody was declared
--- dead just now: cheap enough for every heartbeat; what it leaves (leases of single claims, strays) the next full one
--- finds.
--- Locks: rescue runs once at a time (a transaction-scoped advisory lock, tried, never waited for), rows of processes
--- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
-create or replace function integration.rescue(
-    p_grace_ms bigint default 1500, p_limit integer default 1000, p_full boolean default true
-) returns integer
-    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
-        set enable_bitmapscan = off as $$
-declare
-    v_now   timestamptz := integration.clock();
-    v_dead  jsonb[];
-    v_count integer;
+-- Who is dead of the registered processes: its lease ran out, or (long before that) its session lock is free although
+-- it was taken on this very server, and it has not beaten for settings.rescue_grace. p_seize: takes the lock of who is
+-- dead until the end of the transaction, so that it cannot come back meanwhile; else only looks whether anybody has it.
+create or replace function integration.dead_owners(p_seize boolean) returns table (owner text, because text)
+    language sql set search_path = pg_catalog, pg_temp as $$
+    select c.owner, case when c.lease_until < integration.clock() then 'lease' else 'session' end
+      from integration.processes c, integration.settings s
+     where c.lease_until < integration.clock()
+        or (c.locked_on = pg_postmaster_start_time() and c.beat_at < integration.clock() - s.rescue_grace
+            and case
+                    when p_seize then pg_try_advisory_xact_lock(integration.lock_class(), hashtext(c.owner))
+                    else not exists (
+                        select from pg_locks l
+                         where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+                           and l.classid::bigint = integration.lock_class()
+                           and l.objid::bigint = (hashtext(c.owner)::bigint & 4294967295))
+                end)
+$$;
+
+-- Why a message that is processing is lost, given who is dead; null: it is not. lease: its own ran out; owner: whoever
+-- claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
+create or replace function integration.lost_because(
+    p_owner text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[]
+) returns text
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-    if not pg_try_advisory_xact_lock(integration.lock_class(), 0) then
+    if p_lease_until is not null then
+        return case when p_lease_until < integration.clock() then 'lease' end;
+    elsif p_owner is null then
+        -- Silence counts only since somebody looks (see keep_contact).
+        return (select 'foreign' from integration.targets t, integration.contact c
+                 where t.target_app = p_target
+                   and greatest(p_updated_at, c.resumed_at) < integration.clock() - t.foreign_lease);
+    elsif p_owner = any (p_dead) then
+        return 'owner';
+    end if;
+    perform from integration.processes c where c.owner = p_owner;
+    return case when not found then 'owner' end;
+end $$;
+
+-- Declares dead who is dead; returns their messages to pending, and those whose own lease ran out, and those of owners
+-- nobody knows. At most p_limit messages; callers repeat while the result equals it. Returns how many were returned.
+-- With p_full false the messages are looked at only when somebody was declared dead just now: cheap enough for every
+-- heartbeat; what it leaves (leases of single claims, strays) the next full one finds.
+-- Locks: rescue runs once at a time (its gate, tried, never waited for), rows of processes
+-- SKIP LOCKED, then messages SKIP LOCKED: a settle that is under way wins.
+create or replace function integration.rescue(p_limit integer default 1000, p_full boolean default true) returns integer
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+    set enable_bitmapscan = off as $$
+declare
+    v_now    timestamptz := integration.clock();
+    v_owners text[];
+    v_dead   jsonb[];
+    v_count  integer;
+begin
+    if not integration.pass_gate('rescue') then
         return 0;
     end if;
-    with dead as (
-        delete from integration.processes c
-         where c.owner = any (array(
-            select x.owner from integration.processes x
-             where x.lease_until < v_now
-                or (x.locked_on = pg_postmaster_start_time()
-                    and x.beat_at < v_now - p_grace_ms * interval '1 ms'
-                    and pg_try_advisory_xact_lock(integration.lock_class(), hashtext(x.owner)))
-             for update skip locked))
-        returning c.targets)
-    select array_agg(dead.targets) into v_dead from dead;
+    perform integration.keep_contact();
+    select array_agg(l.owner) into v_owners
+      from (select c.owner from integration.processes c
+             where c.owner = any (array(select d.owner from integration.dead_owners(true) d))
+               for update skip locked) l;
+    if v_owners is not null then
+        -- Asked again, now that their rows are locked: who has beaten meanwhile is alive.
+        with dead as (
+            delete from integration.processes c
+             where c.owner = any (v_owners)
+               and c.owner in (select d.owner from integration.dead_owners(true) d)
+            returning c.targets)
+        select array_agg(dead.targets) into v_dead from dead;
+    end if;
     if v_dead is not null then
         perform integration.insist_on_leases(v_dead);
     elsif not p_full then
@@ -41,20 +81,15 @@ begin
         select d.id, d.target_app, d.record_type
           from integration.data_staging d
          where d.status = 'processing'
-           and case
-                   when d.lease_until is not null then d.lease_until < v_now
-                   when d.owner is not null
-                       then not exists (select from integration.processes c where c.owner = d.owner)
-                   else d.updated_at < v_now - (
-                       select t.foreign_lease from integration.targets t where t.target_app = d.target_app)
-               end
+           and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}') is not null
          limit p_limit
          for no key update skip locked)
     update integration.data_staging d
-       set status = case when d.crash_count + 1 >= p.max_crashes then 'failed' else 'pending' end,
-           crash_count = d.crash_count + 1,
-           error_message = case when d.crash_count + 1 >= p.max_crashes
-               then format('%s consumers died one after the other while handling this message', d.crash_count + 1)
+       set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
+           crash_count = least(d.crash_count, 2147483646) + 1,
+           error_message = case when d.crash_count >= p.max_crashes - 1
+               then format('%s consumers died one after the other while handling this message',
+                   d.crash_count + 1::bigint)
                else d.error_message end,
            owner = null, lease_until = null, updated_at = v_now
       from lost l
@@ -68,7 +103,7 @@ end $$;
 -- held leaves no trace when its process dies, so the message that kills its consumers is found only with leases.
 -- SECURITY DEFINER because consumers need no right to change settings.
 create or replace function integration.insist_on_leases(p_targets jsonb[], p_for interval default '10 min') returns void
-    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    language sql set search_path = pg_catalog, pg_temp as $$
     insert into integration.targets (target_app, leases_until)
     select x.target_app, integration.clock() + p_for
       from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e

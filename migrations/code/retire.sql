@@ -2,7 +2,7 @@
 
 -- How long messages that have ended stay, and what happens then, for every target and status that has any (by the
 -- counters). Failed and cancelled ones stay for failed_retention.
-create or replace view integration.retention as
+create or replace view integration.retention with (security_invoker = true) as
     select c.target_app, c.status, c.messages,
            case when c.status <> 'completed' then coalesce(t.failed_retention, s.failed_retention)
                 -- complete() has done that already; what is left was completed by plain SQL.
@@ -35,6 +35,7 @@ declare
     v_archive bigint[];
     v_purge   bigint[];
 begin
+    p_limit := least(p_limit, 100000);
     archived := 0;
     purged := 0;
     select v_now - min(r.keep) into v_old from integration.retention r;
@@ -82,6 +83,7 @@ declare
     v_count integer;
     v_all   integer := 0;
 begin
+    p_limit := least(p_limit, 100000);
     select * into s from integration.settings;
     delete from integration.dedup_keys k
      where k.ctid = any (array(select x.ctid from integration.dedup_keys x
@@ -106,6 +108,18 @@ begin
     delete from integration.data_staging_archive_default a
      where a.ctid = any (array(select x.ctid from integration.data_staging_archive_default x
          where x.processed_at < v_now - s.archive_retention limit p_limit for update skip locked));
+    get diagnostics v_count = row_count;
+    v_all := v_all + v_count;
+    -- Anybody who publishes makes names; those of which nothing is left are forgotten.
+    with forgotten as materialized (
+        select k.target_app from integration.counters k
+         where not exists (select from integration.targets t where t.target_app = k.target_app)
+         group by k.target_app
+        having bool_and(k.messages = 0) and max(k.changed_at) < v_now - s.traffic_retention limit p_limit),
+    totals as (
+        delete from integration.totals k where k.target_app in (select f.target_app from forgotten f))
+    delete from integration.counters k
+     where k.messages = 0 and k.target_app in (select f.target_app from forgotten f);
     get diagnostics v_count = row_count;
     return v_all + v_count;
 end $$;

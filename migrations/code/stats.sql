@@ -1,39 +1,39 @@
 -- What is there, and since when: from the counters, and for the rest from small partial indexes. None of these reads a
 -- message that is neither pending at the front, processing nor failed.
 
-create or replace view integration.pending_by_app as
+create or replace view integration.pending_by_app with (security_invoker = true) as
     select target_app, messages as pending_count from integration.current_counters
         where status = 'pending' and messages > 0;
 
-create or replace view integration.stuck as
-    select id, target_app, owner, attempt, created_at, integration.clock() - created_at as age
+create or replace view integration.stuck with (security_invoker = true) as
+    select id, target_app, owner, attempt, created_at, integration.since(created_at) as age
       from integration.data_staging
      where status = 'processing' and updated_at < integration.clock() - interval '1 hour';
 
 -- Dead letters with their story: what failed again after a redrive says so.
-create or replace view integration.dead_letters as
+create or replace view integration.dead_letters with (security_invoker = true) as
     select id, source_app, target_app, record_type, error_message as reason, attempt, retry_count, crash_count,
            redrive_count, redrive_count > 0 as failed_again, created_at, updated_at as failed_at
       from integration.data_staging where status = 'failed';
 
 -- Of the messages created in the last 24 hours (and up to ten minutes more): how many were published, and how many are
 -- failed now. Messages that were archived or deleted since are among them; redriven ones are not failed.
-create or replace view integration.error_rates as
+create or replace view integration.error_rates with (security_invoker = true) as
     select r.source_app, r.target_app, sum(r.published)::bigint as total, greatest(sum(r.failed), 0)::bigint as failed,
            round(100.0 * greatest(sum(r.failed), 0) / nullif(sum(r.published), 0), 2) as error_rate
       from (select o.created_at, o.source_app, o.target_app, o.published, o.failed from integration.outcomes o
             union all
-            select d.created_at, d.source_app, d.target_app,
-                   case d.action when 'published' then d.messages else 0 end,
-                   case when d.action is null then d.messages else coalesce(d.failed, 0) end
-              from integration.deltas d where d.source_app is not null) r
+            select d.created_at, d.source_app, d.target_app, v.published, v.failed
+              from integration.deltas d
+             cross join lateral integration.outcomes_of(d.action, d.messages, d.failed) v
+             where d.source_app is not null) r
      where r.created_at > (select integration.clock() - interval '24 hours 10 minutes')
      group by r.source_app, r.target_app
     having sum(r.published) > 0;
 
 -- How the messages claimed in the last hour were found. A growing share of sweeps means that notifications get lost: a
 -- pooler in the way, a listener that is down. (The first look of a consumer is a sweep, too.)
-create or replace view integration.wakeups as
+create or replace view integration.wakeups with (security_invoker = true) as
     select w.target_app, w.bell, w.drain, w.sweep,
            round(w.sweep / nullif(w.bell + w.drain + w.sweep, 0), 4) as sweep_share
       from (select t.target_app,
@@ -68,7 +68,7 @@ end $$;
 
 -- One row per target that has, or ever had, messages, settings or processes. oldest_age: of the oldest pending message.
 -- Rates: means of the last five minutes. sweep_share: see wakeups.
-create or replace view integration.stats as
+create or replace view integration.stats with (security_invoker = true) as
     with counts as (
         select c.target_app,
                coalesce(sum(c.messages) filter (where c.status = 'pending'), 0)::bigint as pending,
@@ -102,7 +102,7 @@ create or replace view integration.stats as
                coalesce(c.processing, 0) as processing,
            coalesce(c.completed, 0) as completed, coalesce(c.failed, 0) as failed,
                coalesce(c.cancelled, 0) as cancelled,
-           integration.clock() - f.oldest_at as oldest_age,
+           integration.since(f.oldest_at) as oldest_age,
            f.next_due_at,
            round(coalesce(r.published, 0) / 300.0, 2) as published_per_second,
            round(coalesce(r.completed, 0) / 300.0, 2) as completed_per_second,

@@ -60,27 +60,9 @@ impl ConsumerBuilder {
         Self { core, target, config: ConsumerConfig::default(), registry: Registry::default() }
     }
 
-    /// Replaces the whole configuration.
+    /// Takes and runs messages so; without it, as the default says. Given twice, the last counts.
     pub fn config(mut self, config: ConsumerConfig) -> Self {
         self.config = config;
-        self
-    }
-
-    /// Sets [`ConsumerConfig::concurrency`].
-    pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.config.concurrency = concurrency;
-        self
-    }
-
-    /// Sets [`ConsumerConfig::sweep`].
-    pub fn sweep(mut self, sweep: Option<Duration>) -> Self {
-        self.config.sweep = sweep;
-        self
-    }
-
-    /// Sets [`ConsumerConfig::handler_timeout`].
-    pub fn handler_timeout(mut self, limit: Option<Duration>) -> Self {
-        self.config.handler_timeout = limit;
         self
     }
 
@@ -112,18 +94,6 @@ impl ConsumerBuilder {
     /// Handles one record type with a [`TxHandler`].
     pub fn tx_handler(mut self, record_type: impl Into<String>, handler: impl TxHandler) -> Self {
         self.registry.insert_tx(record_type.into(), Arc::new(handler));
-        self
-    }
-
-    /// Sets [`ConsumerConfig::tx_batch`].
-    pub fn tx_batch(mut self, messages: usize) -> Self {
-        self.config.tx_batch = messages;
-        self
-    }
-
-    /// Sets [`ConsumerConfig::in_transaction`] to a second: right for transactional handlers that take milliseconds.
-    pub fn in_transaction(mut self) -> Self {
-        self.config.in_transaction = Some(Duration::from_secs(1));
         self
     }
 

@@ -75,7 +75,7 @@ impl Loop {
         process
             .join(&target, config.record_types.as_deref(), config.concurrency, config.in_transaction.is_some(), &bell)
             .await?;
-        let mut signals = Signals::new(bell, stopping, process.owners());
+        let mut signals = Signals::new(bell, stopping, process.owners(), process.in_hand().gone());
         // Of consumers that accept only some record types, each is somewhere else.
         let places = match config.record_types {
             None => Places::load(store.places(&target).await?),
@@ -223,10 +223,10 @@ impl Loop {
             Action::Nothing => {}
             Action::Park => {
                 let context = self.context.clone();
-                let park = async move { Ended::Latched(context.process.park(&context.target).await) };
+                let park = async move { Ended::Latched(context.process.listener().park(&context.target).await) };
                 self.under_way.begin(Kind::Park, park);
             }
-            Action::Unpark(parked) => self.context.process.unpark(&self.context.target, parked),
+            Action::Unpark(parked) => self.context.process.listener().unpark(&self.context.target, parked),
             Action::Look => self.looking.also_look(Found::Drain),
             Action::LookEverywhere => self.looking.look_everywhere(Found::Drain),
             Action::LookEverywhereSoon => self.looking.look_everywhere_soon(now),

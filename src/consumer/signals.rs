@@ -14,6 +14,8 @@ const WATCHDOG: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     LeaseLost,
+    /// The server does not know some messages any more.
+    Gone,
     Stop,
     Rung,
     LookAgain,
@@ -26,6 +28,7 @@ pub(super) struct Signals {
     bell: Arc<Bell>,
     stopping: watch::Receiver<Option<Duration>>,
     owners: watch::Receiver<Arc<str>>,
+    gone: watch::Receiver<()>,
     next_sweep: Option<Instant>,
     watchdog: Interval,
 }
@@ -35,10 +38,11 @@ impl Signals {
         bell: Arc<Bell>,
         stopping: watch::Receiver<Option<Duration>>,
         owners: watch::Receiver<Arc<str>>,
+        gone: watch::Receiver<()>,
     ) -> Self {
         let mut watchdog = interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { bell, stopping, owners, next_sweep: None, watchdog }
+        Self { bell, stopping, owners, gone, next_sweep: None, watchdog }
     }
 
     /// The next one, the most urgent first; the loop looks again at the times given. Cancelling it loses nothing.
@@ -46,6 +50,7 @@ impl Signals {
         tokio::select! {
             biased;
             _ = self.owners.changed() => Signal::LeaseLost,
+            Ok(()) = self.gone.changed() => Signal::Gone,
             _ = self.stopping.wait_for(Option::is_some) => Signal::Stop,
             () = self.bell.rung() => Signal::Rung,
             () = at(look_at) => Signal::LookAgain,
@@ -97,14 +102,17 @@ mod tests {
         let (stop, stopping) = watch::channel(None);
         let (owner, owners) = watch::channel(Arc::<str>::from("first"));
         let bell = Arc::new(Bell::default());
-        let mut signals = Signals::new(bell.clone(), stopping, owners);
+        let (lost, gone) = watch::channel(());
+        let mut signals = Signals::new(bell.clone(), stopping, owners, gone);
         let past = Some(Instant::now());
         signals.sweep_at(past);
         bell.ring();
         bell.ring();
         owner.send_replace("second".into());
+        lost.send_replace(());
         assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
         assert_eq!(&*signals.owner(), "second");
+        assert_eq!(signals.next(past, past).await, Signal::Gone);
         assert_eq!(signals.next(past, past).await, Signal::Rung);
         assert_eq!(signals.next(past, past).await, Signal::LookAgain);
         assert_eq!(signals.next(None, past).await, Signal::LookEverywhere);

@@ -140,15 +140,31 @@ impl Workers {
         let overdue = self.running.iter().filter(|(_, running)| is_overdue(running));
         let overdue: Vec<Claim> = overdue.map(|(claim, _)| *claim).collect();
         for claim in &overdue {
-            if let Some(running) = self.running.remove(claim) {
-                running.abort.abort();
-                // The last message of a task frees its place.
-                if !self.running.values().any(|other| other.begun.is(&running.begun)) {
-                    self.tasks -= 1;
-                }
-            }
+            self.give_up(claim);
         }
         overdue
+    }
+
+    /// Drops what is gone; returns how many messages had not started, and how many ran. A task goes on for those of its
+    /// messages that are not.
+    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> (usize, usize) {
+        let before = self.queue.len();
+        self.queue.retain(|delivery| !is_gone(Claim::of(delivery)));
+        let stopped: Vec<Claim> = self.running.keys().copied().filter(|claim| is_gone(*claim)).collect();
+        for claim in &stopped {
+            self.give_up(claim);
+        }
+        (before - self.queue.len(), stopped.len())
+    }
+
+    /// The last message of a task stops it and frees its place.
+    fn give_up(&mut self, claim: &Claim) {
+        if let Some(running) = self.running.remove(claim)
+            && !self.running.values().any(|other| other.begun.is(&running.begun))
+        {
+            running.abort.abort();
+            self.tasks -= 1;
+        }
     }
 
     /// How many messages run.
@@ -299,6 +315,20 @@ pub(super) mod tests {
         }
         assert_eq!(end(&mut workers, 0, Duration::ZERO), 0, "what it says in the end comes too late");
         assert_eq!(start(&mut workers, true).0, [2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_dropped_and_the_rest_of_its_task_goes_on() {
+        let mut workers = workers(2, 2);
+        workers.queue((0..6).map(delivery).collect());
+        let (_, tasks) = start(&mut workers, true);
+        assert_eq!(workers.drop_gone(|claim| [0, 2, 3, 4].contains(&claim.id())), (1, 3));
+        let mut tasks = tasks.into_iter();
+        let (first, second) = (tasks.next().unwrap(), tasks.next().unwrap());
+        assert!(second.await.unwrap_err().is_cancelled());
+        assert!(!first.is_finished());
+        assert_eq!((end(&mut workers, 0, Duration::ZERO), end(&mut workers, 1, Duration::ZERO)), (0, 1));
+        assert_eq!((workers.running(), start(&mut workers, false).0), (0, vec![1]));
     }
 
     #[tokio::test]

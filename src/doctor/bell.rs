@@ -5,13 +5,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_postgres::{
     AsyncMessage, Client, Row,
     types::{ToSql, Type},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{finding::Finding, options::Options, session::Session};
 use crate::{
@@ -59,7 +59,7 @@ async fn arrives(ear: &mut Ear) -> Result<Option<Finding>> {
         ear.within.as_secs_f32()
     );
     let what = "notifications do not arrive over this connection: consumers sweep";
-    Ok(Some(Finding::problem("bell", what).evidence(evidence).fix(DIRECT)))
+    Ok(Some(Finding::problem("bell", what).evidence(evidence).fix(ear.schema.sql(DIRECT))))
 }
 
 async fn locks(ear: &Ear, backend: i32, publisher: &mut Session) -> Result<Option<Finding>> {
@@ -84,7 +84,7 @@ async fn locks(ear: &Ear, backend: i32, publisher: &mut Session) -> Result<Optio
         if parked { "seen" } else { "not seen" }
     );
     let what = "a pooler is in the way: sessions are shared, so session locks lock nobody out";
-    Ok(Some(Finding::problem("bell", what).evidence(evidence).fix(DIRECT)))
+    Ok(Some(Finding::problem("bell", what).evidence(evidence).fix(ear.schema.sql(DIRECT))))
 }
 
 async fn rings(ear: &mut Ear, publisher: &mut Session) -> Result<Vec<Finding>> {
@@ -101,12 +101,12 @@ async fn rings(ear: &mut Ear, publisher: &mut Session) -> Result<Vec<Finding>> {
         return Ok(vec![Finding::note("bell", what).fix(AS_OWNER)]);
     }
     called?;
-    let way = if by_trigger { "an INSERT and its trigger" } else { "integration.ring()" };
+    let way = if by_trigger { "an INSERT and its trigger".into() } else { ear.schema.sql("integration.ring()") };
     if !ear.hears(&channel).await {
         let seconds = ear.within.as_secs_f32();
         let evidence = format!("{way} for a parked listener was committed, and nothing came within {seconds} s");
         let what = "an INSERT rings no bell: messages wait for the next sweep";
-        return Ok(vec![Finding::problem("bell", what).evidence(evidence).fix(NO_BELL)]);
+        return Ok(vec![Finding::problem("bell", what).evidence(evidence).fix(ear.schema.sql(NO_BELL))]);
     }
     let took = rung.elapsed().as_secs_f64() * 1000.0;
     let mut findings = vec![Finding::ok("bell", format!("{way} woke a parked listener after {took:.1} ms"))];
@@ -126,21 +126,20 @@ struct Ear {
     /// A target and a channel that nobody else has.
     target: String,
     own: String,
-    _driver: JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Ear {
     async fn open(settings: &Settings, within: Duration) -> Result<Self> {
         let (client, mut messages) = settings.connect().await?;
         let (tell, heard) = mpsc::unbounded_channel();
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let AsyncMessage::Notification(bell) = message {
                     let _ = tell.send(bell.channel().to_owned());
                 }
             }
-        });
+        }));
         let alone: u64 = rand::random();
         let (target, own) = (format!("doorbell doctor {alone:016x}"), format!("doorbell_doctor_{alone:016x}"));
         Ok(Self { client, schema: settings.schema().clone(), heard, within, target, own, _driver: driver })

@@ -179,7 +179,8 @@ mod tests {
         let leaves = original("function", "step_down(text)").expect("there is one");
         assert!(leaves.starts_with("create or replace function integration.step_down(p_name text)"), "{leaves}");
         assert!(leaves.ends_with("$$;") && leaves.contains("leader = null") && !leaves.contains("note_"), "{leaves}");
-        let one = original("function", "complete(bigint,integer,text)").expect("overloads are told apart");
+        let one = original("function", "complete(bigint,integer,text,timestamp with time zone)")
+            .expect("overloads are told apart");
         assert!(one.contains("raise_lease_lost") && !one.contains("complete_out"), "{one}");
         let trigger = original("trigger", "data_staging.data_staging_published").expect("there is one");
         assert!(trigger.ends_with("execute function integration.on_published();"), "{trigger}");

@@ -185,10 +185,10 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
             format!("{count} messages have been processing for over an hour, and nobody who lives owns them"),
         )
         .evidence(format!("targets: {targets}; claimed by plain SQL, so that their consumer's death cannot be seen"))
-        .fix(
+        .fix(session.schema().sql(
             "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck) \
              -- and for the future set foreign_lease for the target",
-        ),
+        )),
     }])
 }
 

@@ -25,19 +25,19 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
             findings.push(
                 Finding::warning("partitions", format!("{many}{strays} rows of {parent} lie in its default partition"))
                     .evidence("their month cannot be made while they lie there, nor can they be dropped with it")
-                    .fix(rescue(&parent)),
+                    .fix(session.schema().sql(&rescue(&parent))),
             );
         }
         if !now {
             findings.push(
                 Finding::problem("partitions", format!("{parent} has no partition for this month"))
                     .evidence("what is written goes to the default partition")
-                    .fix(if strays > 0 { "as above" } else { ENSURE }),
+                    .fix(session.schema().sql(if strays > 0 { "as above" } else { ENSURE })),
             );
         } else if !next {
             findings.push(
                 Finding::warning("partitions", format!("{parent} has no partition for the next month"))
-                    .fix(format!("{ENSURE}; and run it monthly")),
+                    .fix(session.schema().sql(&format!("{ENSURE}; and run it monthly"))),
             );
         }
     }

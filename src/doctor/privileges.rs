@@ -1,99 +1,78 @@
 //! What the connected role may do.
 
-use std::collections::BTreeMap;
+use super::{finding::Finding, session::Session};
+use crate::{error::Result, schema::Schema};
 
-use super::{
-    finding::Finding,
-    session::{Session, identifier},
-};
-use crate::error::Result;
-
-/// The rights that a verb needs; the first one tells that a role is meant to use it.
-const NEEDED: [(&str, &str, &str); 23] = [
-    ("publish", "data_staging", "insert"),
-    ("publish", "data_staging", "select (id)"),
-    ("publish", "data_staging_id_seq", "usage"),
-    ("consume", "data_staging", "update"),
-    ("consume", "data_staging", "select"),
-    ("consume", "breakers", "select"),
-    ("consume", "breakers", "insert"),
-    ("consume", "breakers", "update"),
-    ("consume", "processes", "select"),
-    ("consume", "processes", "insert"),
-    ("consume", "processes", "update"),
-    ("consume", "processes", "delete"),
-    ("consume", "settings", "select"),
-    ("consume", "targets", "select"),
-    ("consume", "retry_policies", "select"),
-    ("consume", "migrations", "select"),
-    ("consume", "places", "select"),
-    ("consume", "places", "insert"),
-    ("consume", "places", "update"),
-    ("consume", "audit_log", "insert"),
-    ("operate", "targets", "insert"),
-    ("operate", "targets", "update"),
-    ("operate", "audit_log", "insert"),
+/// The verbs a role can be granted, and the right that tells that it is meant to have one.
+const VERBS: [(&str, &str); 4] = [
+    ("publish", "has_table_privilege('integration.data_staging', 'insert')"),
+    ("consume", "has_table_privilege('integration.data_staging', 'update')"),
+    ("operate", "has_table_privilege('integration.targets', 'update')"),
+    ("look", "has_table_privilege('integration.audit_log', 'select')"),
 ];
 
 const ROLE: &str = "select current_user::text, has_schema_privilege('integration', 'usage'), \
     pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'integration'";
+const MAY_ASK: &str = "select has_function_privilege('integration.lacks(text)', 'execute')";
+
+/// How a role stands to a verb.
+struct Standing {
+    verb: &'static str,
+    is_meant: bool,
+    /// Rights that belong to the verb and that the role has not; null: it may not even ask.
+    lacks: Option<Vec<String>>,
+}
 
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let row = session.row(ROLE).await?;
     let (role, usage, owner): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if !usage {
-        return Ok(vec![Finding::problem("privileges", format!("role {role} may not even look into the schema")).fix(
-            format!(
-                "grant usage on schema integration to {}; and the rights of a publisher or consumer, see docs/deploy.md, Roles",
-                identifier(&role)
-            ),
-        )]);
+        return Ok(vec![
+            Finding::problem("privileges", format!("role {role} may not even look into the schema"))
+                .fix(grants(session.schema(), &role)),
+        ]);
     }
-    // By oid: names would need the right to use the schema for each.
-    let wanted: Vec<String> = NEEDED
-        .iter()
-        .enumerate()
-        .map(|(at, (_, object, right))| format!("({at}, '{object}', '{}')", right.trim_end_matches(" (id)")))
-        .collect();
-    let sql = format!(
-        "select w.at from (values {}) w (at, object, want) join pg_class c on c.relname = w.object \
-         and c.relnamespace = 'integration'::regnamespace \
-         where case when c.relkind = 'S' then not has_sequence_privilege(c.oid, w.want) \
-                    when w.at = 1 then not has_column_privilege(c.oid, 'id', 'select') \
-                    else not has_table_privilege(c.oid, w.want) end order by w.at",
-        wanted.join(", ")
-    );
-    let mut missing = Vec::new();
-    for row in session.rows(&sql).await? {
-        missing.push(row.try_get::<_, i32>(0)? as usize);
+    let may_ask: bool = session.row(MAY_ASK).await?.try_get(0)?;
+    let mut standings = Vec::new();
+    for (verb, meant) in VERBS {
+        let is_meant = session.row(&format!("select {meant}")).await?.try_get(0)?;
+        let mut lacks = may_ask.then(Vec::new);
+        if let Some(lacks) = &mut lacks {
+            for row in session.rows(&format!("select object, want from integration.lacks('{verb}')")).await? {
+                lacks.push(format!("{} on {}", row.try_get::<_, String>(1)?, row.try_get::<_, String>(0)?));
+            }
+        }
+        standings.push(Standing { verb, is_meant, lacks });
     }
-    Ok(verdict(&role, owner, &missing))
+    Ok(verdict(session.schema(), &role, owner, &standings))
 }
 
-fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
-    let mut verbs: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let mut meant: BTreeMap<&str, bool> = BTreeMap::new();
-    for (at, (verb, ..)) in NEEDED.iter().enumerate() {
-        meant.entry(verb).or_insert(!missing.contains(&at));
-        verbs.entry(verb).or_default().extend(missing.contains(&at).then_some(at));
-    }
-    let may: Vec<&str> = ["publish", "consume", "operate"].into_iter().filter(|verb| verbs[verb].is_empty()).collect();
+fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
+    let may = |standing: &&Standing| standing.lacks.as_ref().is_some_and(Vec::is_empty);
+    let mut may: Vec<&str> = standings.iter().filter(may).map(|standing| standing.verb).collect();
+    // Who operates looks.
+    let operates = |verb: &str| standings.iter().any(|standing| standing.verb == verb && standing.is_meant);
     let mut findings = Vec::new();
-    for (verb, lacks) in verbs.iter().filter(|(verb, lacks)| meant[*verb] && !lacks.is_empty()) {
-        let named = |at: &usize| format!("{} on {}", NEEDED[*at].2, NEEDED[*at].1);
-        let grants: Vec<String> = lacks.iter().map(|at| grant(role, NEEDED[*at])).collect();
+    for standing in standings.iter().filter(|standing| standing.is_meant && !may.contains(&standing.verb)) {
+        let verb = standing.verb;
+        if verb == "look" && operates("operate") {
+            continue;
+        }
+        let what = format!("role {role} has some of the rights to {verb}, and lacks others");
+        let lacks = standing.lacks.as_ref().map_or("nearly all".to_owned(), |lacks| lacks.join(", "));
         findings.push(
-            Finding::problem("privileges", format!("role {role} has some of the rights to {verb}, and lacks others"))
-                .evidence(format!("it lacks {}", lacks.iter().map(named).collect::<Vec<_>>().join(", ")))
-                .fix(grants.join("; ")),
+            Finding::problem("privileges", what).evidence(format!("it lacks {lacks}")).fix(grant(schema, role, verb)),
         );
     }
     if !findings.is_empty() {
         return findings;
     }
+    if may.contains(&"operate") {
+        may.retain(|verb| *verb != "look");
+    }
     vec![match may.as_slice() {
         [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume"))
-            .fix("grant it the rights of a publisher or a consumer, see docs/deploy.md, Roles"),
+            .fix(grants(schema, role)),
         may => Finding::ok(
             "privileges",
             format!("role {role} may {}{}", may.join(", "), if owner { ", and owns the schema" } else { "" }),
@@ -101,7 +80,10 @@ fn verdict(role: &str, owner: bool, missing: &[usize]) -> Vec<Finding> {
     }]
 }
 
-fn grant(role: &str, (_, object, right): (&str, &str, &str)) -> String {
-    let kind = if object.ends_with("_seq") { "sequence " } else { "" };
-    format!("grant {right} on {kind}integration.{object} to {}", identifier(role))
+fn grants(schema: &Schema, role: &str) -> String {
+    format!("as the owner of the schema, {}; or 'consume', 'look', 'operate'", grant(schema, role, "publish"))
+}
+
+fn grant(schema: &Schema, role: &str, verb: &str) -> String {
+    format!("select {schema}.grant_to('{}', '{verb}')", role.replace('\'', "''"))
 }

@@ -4,6 +4,7 @@ use tokio_postgres::{
     Client, Row,
     types::{ToSql, Type},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     connection::Settings,
@@ -18,14 +19,13 @@ const LIMITS: &str = "set local statement_timeout = '10 s'; set local lock_timeo
 pub(super) struct Session {
     client: Client,
     schema: Schema,
-    _driver: tokio::task::JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Session {
     pub(super) async fn open(settings: &Settings) -> Result<Self> {
         let (client, messages) = settings.connect().await?;
-        let mut driver = tokio::task::JoinSet::new();
-        driver.spawn(messages.drain());
+        let driver = AbortOnDropHandle::new(tokio::spawn(messages.drain()));
         Ok(Self { client, schema: settings.schema().clone(), _driver: driver })
     }
 

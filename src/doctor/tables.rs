@@ -22,6 +22,7 @@ const READY_ENTRY_BYTES: i64 = 160;
 const READY_FREE_BYTES: i64 = 16 << 20;
 
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
+    let schema = session.schema().clone();
     let mut findings = Vec::new();
     let mut total = (0, 0, 0);
     for row in session.rows(SQL).await? {
@@ -36,21 +37,21 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
             findings.push(
                 Finding::warning("tables", format!("{name} is mostly dead rows"))
                     .evidence(evidence.clone())
-                    .fix(format!("vacuum integration.{name}; when the dead rows stay, see horizon")),
+                    .fix(format!("vacuum {schema}.{name}; when the dead rows stay, see horizon")),
             );
         }
         if options.contains("autovacuum_enabled=false") || options.contains("autovacuum_enabled=off") {
             findings.push(
                 Finding::problem("tables", format!("autovacuum is switched off for {name}"))
                     .evidence(evidence.clone())
-                    .fix(format!("alter table integration.{name} reset (autovacuum_enabled)")),
+                    .fix(format!("alter table {schema}.{name} reset (autovacuum_enabled)")),
             );
         }
         if frozen > FREEZE_OLD {
             findings.push(
                 Finding::warning("tables", format!("{name} has not been frozen for {frozen} transactions"))
                     .evidence(format!("at two thousand million the server stops writing; {evidence}"))
-                    .fix(format!("vacuum (freeze) integration.{name}; see horizon for what holds it back")),
+                    .fix(format!("vacuum (freeze) {schema}.{name}; see horizon for what holds it back")),
             );
         }
     }
@@ -60,7 +61,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         findings.push(
             Finding::note("tables", format!("the index of pending messages is bloated: {}", size(bytes)))
                 .evidence(format!("{entries} messages are pending"))
-                .fix("reindex index concurrently integration.data_staging_ready"),
+                .fix(format!("reindex index concurrently {schema}.data_staging_ready")),
         );
     }
     if findings.is_empty() {

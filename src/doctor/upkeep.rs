@@ -67,10 +67,10 @@ pub(super) async fn wakeups(session: &mut Session) -> Result<Vec<Finding>> {
                     format!("{percent:.0} % of the messages for {target} were found by sweeps: bells get lost"),
                 )
                 .evidence(format!("{found} messages in the last hour"))
-                .fix(
+                .fix(session.schema().sql(
                     "see bell, asked with its consumers' connection string; and whether its publishers have \
                      integration.notify = off",
-                ),
+                )),
             );
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     labels::{Breaker, Depth, Target},
-    names::{BREAKER_STATE, CONSUMERS, DATABASE_UP, MESSAGES, OLDEST_AGE},
+    names::{BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -36,7 +36,7 @@ const STATES: [&str; 3] = ["closed", "open", "half_open"];
 pub(super) struct Fleet {
     messages: Family<Depth, Gauge<i64, AtomicI64>>,
     oldest_age: Family<Target, Gauge<f64, AtomicU64>>,
-    consumers: Family<Target, Gauge<i64, AtomicI64>>,
+    processes: Family<Target, Gauge<i64, AtomicI64>>,
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
     database_up: Gauge<i64, AtomicI64>,
     read_at: Option<Instant>,
@@ -48,7 +48,7 @@ impl Fleet {
         let fleet = Self {
             messages: Family::default(),
             oldest_age: Family::default(),
-            consumers: Family::default(),
+            processes: Family::default(),
             breakers: Family::default(),
             database_up: Gauge::default(),
             read_at: None,
@@ -59,7 +59,7 @@ impl Fleet {
         };
         registry.register(MESSAGES, "Messages in data_staging, by status", fleet.messages.clone());
         registry.register(OLDEST_AGE, "Age of the oldest pending message; 0 when none is", fleet.oldest_age.clone());
-        registry.register(CONSUMERS, "Processes with a live lease that consume", fleet.consumers.clone());
+        registry.register(PROCESSES, "Processes with a live lease that consume", fleet.processes.clone());
         registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
         registry.register(DATABASE_UP, "Whether the database answered the last scrape", fleet.database_up.clone());
         fleet
@@ -76,9 +76,11 @@ impl Fleet {
         // Numbers of before would look like a queue at rest.
         self.messages.clear();
         self.oldest_age.clear();
-        self.consumers.clear();
+        self.processes.clear();
         self.breakers.clear();
-        self.database_up.set(i64::from(read.is_ok()));
+        // A role that may not look was answered.
+        let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
+        self.database_up.set(i64::from(answered));
         match read {
             Ok((stats, breakers, processes)) => {
                 self.outage.over();
@@ -120,7 +122,7 @@ impl Fleet {
             }
         }
         for (target, count) in live {
-            self.consumers.get_or_create(&Target { target: target.into() }).set(count);
+            self.processes.get_or_create(&Target { target: target.into() }).set(count);
         }
     }
 }

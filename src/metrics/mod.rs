@@ -19,8 +19,8 @@ use self::{
     fleet::Fleet,
     labels::{Look, Operation, Run, Target},
     names::{
-        BUILD, CLAIMS, CONSUMED, END_TO_END, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, OPERATION_DURATION,
-        PROCESS_DURATION, RESCUED, RETRIES, RUNTIME_BLOCKED, SENT, SETTLED,
+        BUILD, CONSUMED, END_TO_END, ERRORED, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, LOOKS,
+        OPERATION_DURATION, PROCESS_DURATION, RESCUED, RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
 use crate::{
@@ -64,9 +64,9 @@ pub struct Metrics {
     sent: Family<Target, Counter>,
     consumed: Family<Target, Counter>,
     settled: Family<Target, Counter>,
-    retries: Family<Target, Counter>,
+    errored: Family<Target, Counter>,
     lease_losses: Family<Target, Counter>,
-    claims: Family<Look, Counter>,
+    looks: Family<Look, Counter>,
     found: Family<Look, Counter>,
     rescued: Counter,
     reconnects: Counter,
@@ -99,9 +99,9 @@ impl Metrics {
             sent: Family::default(),
             consumed: Family::default(),
             settled: Family::default(),
-            retries: Family::default(),
+            errored: Family::default(),
             lease_losses: Family::default(),
-            claims: Family::default(),
+            looks: Family::default(),
             found: Family::default(),
             rescued: Counter::default(),
             reconnects: Counter::default(),
@@ -123,9 +123,9 @@ impl Metrics {
         registry.register(SENT, "Messages published", metrics.sent.clone());
         registry.register(CONSUMED, "Messages handed to handlers", metrics.consumed.clone());
         registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
-        registry.register(RETRIES, "Runs that failed for now", metrics.retries.clone());
+        registry.register(ERRORED, "Runs that failed for now", metrics.errored.clone());
         registry.register(LEASE_LOSSES, "Messages lost to another owner", metrics.lease_losses.clone());
-        registry.register(CLAIMS, "Looks into the table, by what they were made for", metrics.claims.clone());
+        registry.register(LOOKS, "Looks into the table, by what they were made for", metrics.looks.clone());
         registry.register(FOUND, "Messages claimed, by what found them", metrics.found.clone());
         registry.register(RESCUED, "Messages of dead consumers that this process gave back", metrics.rescued.clone());
         registry.register(
@@ -189,10 +189,10 @@ impl Observer for Metrics {
                 let target = self.name(target);
                 self.ended(target.clone(), "receive", took, error);
                 let look = Look { target, found: found.name() };
-                self.claims.get_or_create(&look).inc();
+                self.looks.get_or_create(&look).inc();
                 // There at zero, so that an alert on the first one has something to rise from.
                 let labels = Target { target: look.target.clone() };
-                let _ = self.retries.get_or_create(&labels);
+                let _ = self.errored.get_or_create(&labels);
                 let _ = self.lease_losses.get_or_create(&labels);
                 self.found.get_or_create(&look).inc_by(messages as u64);
             }
@@ -205,7 +205,7 @@ impl Observer for Metrics {
                 let labels = Target { target: target.clone() };
                 self.consumed.get_or_create(&labels).inc();
                 if matches!(outcome, Outcome::Retry { .. }) {
-                    self.retries.get_or_create(&labels).inc();
+                    self.errored.get_or_create(&labels).inc();
                 }
                 let run = Run { target, record_type, outcome: outcome.name() };
                 self.process.get_or_create(&run).observe(took.as_secs_f64());

@@ -10,10 +10,10 @@ pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
 
 // Ours: of this process.
 pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
-pub(crate) const CLAIMS: &str = "doorbell_claims";
+pub(crate) const LOOKS: &str = "doorbell_looks";
 pub(crate) const FOUND: &str = "doorbell_found_messages";
 pub(crate) const SETTLED: &str = "doorbell_settled_messages";
-pub(crate) const RETRIES: &str = "doorbell_retries";
+pub(crate) const ERRORED: &str = "doorbell_errored_runs";
 pub(crate) const LEASE_LOSSES: &str = "doorbell_lease_losses";
 pub(crate) const RESCUED: &str = "doorbell_rescued_messages";
 pub(crate) const LISTENER_UP: &str = "doorbell_listener_up";
@@ -24,6 +24,6 @@ pub(crate) const BUILD: &str = "doorbell_build";
 // Ours: of the database, the same from every process.
 pub(crate) const MESSAGES: &str = "doorbell_messages";
 pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age_seconds";
-pub(crate) const CONSUMERS: &str = "doorbell_consumers";
+pub(crate) const PROCESSES: &str = "doorbell_processes";
 pub(crate) const BREAKER_STATE: &str = "doorbell_breaker_state";
 pub(crate) const DATABASE_UP: &str = "doorbell_database_up";

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{IsolationLevel, Transaction, error::SqlState};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use super::{
-    PREAMBLE, RECORDS, Report, SERVER, Status,
+    OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
     release::{Missing, Recorded},
     replace, script, short,
 };
@@ -105,6 +106,8 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     let tx = transaction.read_only(false).start().await?;
     tx.batch_execute(PREAMBLE).await?;
     tx.batch_execute(MIGRATORS_WITHIN).await?;
+    let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
+    owned.map_err(|error| Error::from(error).context("create the schema"))?;
     if !tx.query_typed_one(&schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
         create(&tx, schema).await?;
     }
@@ -121,7 +124,7 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     Ok(report)
 }
 
-/// Creates the schema and its records, unless somebody else just did.
+/// Creates the records, unless somebody else just did.
 async fn create(tx: &Transaction<'_>, schema: &Schema) -> Result<()> {
     tx.batch_execute("savepoint records").await?;
     match tx.batch_execute(&schema.sql(RECORDS)).await {
@@ -152,6 +155,10 @@ async fn apply(tx: &Transaction<'_>, schema: &Schema, missing: &Missing, applied
     } else if !missing.steps.is_empty() || is_recorded_elsewhere(tx, schema).await? {
         recorded("true").await?;
     }
+    if missing.code || !missing.steps.is_empty() {
+        let renewed = tx.batch_execute(&schema.sql(RENEW_RIGHTS)).await;
+        renewed.map_err(|error| Error::from(error).context("renew the rights"))?;
+    }
     Ok(())
 }
 
@@ -164,14 +171,13 @@ fn is_in_the_way(error: &Error) -> bool {
 /// A connection of its own: migrations run once, and session settings must not reach the pool.
 struct Session {
     client: tokio_postgres::Client,
-    _driver: tokio::task::JoinSet<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 impl Session {
     async fn open(settings: &Settings) -> Result<Self> {
         let (client, messages) = settings.connect().await?;
-        let mut driver = tokio::task::JoinSet::new();
-        driver.spawn(messages.drain());
+        let driver = AbortOnDropHandle::new(tokio::spawn(messages.drain()));
         Ok(Self { client, _driver: driver })
     }
 }

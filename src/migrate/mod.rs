@@ -23,6 +23,8 @@ pub use code::CODE;
 pub(crate) use code::{Kind, Part, parts};
 pub use script::script;
 
+pub use crate::schema::Schema;
+
 /// The steps, in order: step 1 is the first. The text is part of the contract once released: an altered file is refused.
 pub const STEPS: &[(&str, &str)] = files! { "steps/0001_tables" };
 
@@ -30,6 +32,10 @@ pub const STEPS: &[(&str, &str)] = files! { "steps/0001_tables" };
 pub(crate) const PREAMBLE: &str = include_str!("../../migrations/preamble.sql");
 /// The tables that say which steps and which code are in force.
 const RECORDS: &str = include_str!("../../migrations/records.sql");
+/// Refuses a schema that is not the migrating role's, and acts as its owner from then on.
+const OWNERSHIP: &str = include_str!("../../migrations/ownership.sql");
+/// Whenever something was applied: rights to what is new.
+const RENEW_RIGHTS: &str = "select integration.renew_rights()";
 /// Each part of the schema and a hash of its definition, which the doctor compares with what was recorded after migrating.
 pub(crate) const FINGERPRINTS: &str = include_str!("fingerprints.sql");
 /// Definitions that the server writes say something only to servers of the same version.

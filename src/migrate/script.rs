@@ -1,7 +1,7 @@
 //! The whole schema as text, and the statements that record it.
 
 use super::{
-    FINGERPRINTS, PREAMBLE, RECORDS, SERVER, STEPS, checksum,
+    FINGERPRINTS, OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, SERVER, STEPS, checksum,
     code::{self, Kind, Part},
     release::{CODE_NAME, PROGRAM},
     short,
@@ -10,7 +10,7 @@ use crate::schema::Schema;
 
 /// The whole schema as one script, for those who apply it with their own tools to a database without it.
 pub fn script(schema: &Schema) -> String {
-    let mut script = format!("begin;\n{PREAMBLE}\n{RECORDS}\n");
+    let mut script = format!("begin;\n{PREAMBLE}\n{OWNERSHIP}\n{RECORDS}\n");
     for (at, (name, sql)) in STEPS.iter().enumerate() {
         script.push_str(&format!(
             "-- {name}.sql\n\n{}\n\n{};\n\n",
@@ -22,7 +22,7 @@ pub fn script(schema: &Schema) -> String {
     for part in &parts {
         script.push_str(&format!("{};\n\n", part.text));
     }
-    script.push_str(&format!("{}\n{}\ncommit;\n", record_code(&parts), record_fingerprints("true")));
+    script.push_str(&format!("{}\n{}\n{RENEW_RIGHTS};\ncommit;\n", record_code(&parts), record_fingerprints("true")));
     schema.sql(&script).into_owned()
 }
 

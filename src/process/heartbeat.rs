@@ -1,4 +1,6 @@
-//! The heartbeat: renews the lease, rescues from those who stopped beating, and starts over when its own lease was lost.
+//! The heartbeat: renews the lease, rescues from those who stopped beating, asks a server that was away what it still knows,
+//! and starts over when the database says that the lease was lost. Silence says nothing: an outage of any length leaves the
+//! owner and its handlers as they are.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +12,7 @@ use crate::{
     backoff,
     error::{Error, ErrorKind, Result},
     outage::Outage,
-    store::Store,
+    store::{Beat, Met, Store},
     telemetry::Event,
 };
 
@@ -35,6 +37,8 @@ pub(super) struct Heartbeat {
     store: Store,
     /// Whether the database knows the present owner.
     registered: bool,
+    /// Whom the last beat met.
+    met: Option<Met>,
 }
 
 impl Heartbeat {
@@ -46,16 +50,15 @@ impl Heartbeat {
         found: Arc<FoundAccounts>,
         store: Store,
     ) -> Self {
-        Self { config, registration, in_hand, found, store, registered: true }
+        Self { config, registration, in_hand, found, store, registered: true, met: None }
     }
 
-    /// Beats for ever. The lease is lost when the database says so, or could not be reached for as long as it lasts.
+    /// Beats for ever.
     pub(super) async fn run(mut self) {
-        let LeaseConfig { lease, beat } = self.config;
+        let LeaseConfig { beat, .. } = self.config;
         let mut outage =
             Outage::new("the heartbeat did not get through; trying again until it does", "the database is back")
                 .pauses(RETRY_BASE.min(beat), RETRY_CAP.min(beat));
-        let mut renewed = Instant::now();
         let mut next_full_rescue = Instant::now();
         let mut pause = backoff::jittered(beat, rand::random());
         loop {
@@ -63,21 +66,17 @@ impl Heartbeat {
             let asked = Instant::now();
             let owner = self.registration.owner();
             match self.renew(&owner).await {
-                Ok(is_ours) => {
+                Ok(Beat { renewed, met }) => {
                     outage.over();
                     pause = backoff::jittered(beat, rand::random());
-                    renewed = asked;
-                    if !is_ours {
+                    if !renewed {
                         self.start_over().await;
-                        renewed = Instant::now();
                         continue;
                     }
+                    self.meet(&owner, met).await;
                 }
                 Err(error) => {
                     pause = outage.failed(&error);
-                    if self.registered && renewed.elapsed() >= lease {
-                        self.start_over().await;
-                    }
                     continue;
                 }
             }
@@ -90,8 +89,8 @@ impl Heartbeat {
         }
     }
 
-    /// One beat; false: the lease was lost.
-    async fn renew(&mut self, owner: &str) -> Result<bool> {
+    /// One beat.
+    async fn renew(&mut self, owner: &str) -> Result<Beat> {
         let lease = self.config.lease;
         // Connecting has a limit of its own for each host, and silent hosts must not use up what the beat has.
         drop(self.store.pool().get().await?);
@@ -103,9 +102,29 @@ impl Heartbeat {
             self.store.beat(owner, lease).await
         };
         let silence = |_| Err(Error::new(ErrorKind::Timeout, "heartbeat: no answer"));
-        let is_ours = timeout(lease / 2, beat).await.unwrap_or_else(silence)?;
+        let beat = timeout(lease / 2, beat).await.unwrap_or_else(silence)?;
         self.registered = true;
-        Ok(is_ours)
+        Ok(beat)
+    }
+
+    /// After a reconnect the server may have lost its last commits, or be another one that never had them.
+    async fn meet(&mut self, owner: &str, met: Met) {
+        let Some(before) = self.met.as_ref().filter(|before| **before != met) else {
+            self.met.get_or_insert(met);
+            return;
+        };
+        match self.in_hand.drop_gone(&self.store, owner).await {
+            Ok(gone) => {
+                if before.timeline != met.timeline {
+                    let (before, now) = (before.timeline.as_deref(), met.timeline.as_deref());
+                    warn!(before, now, gone, "the server is on another timeline: it was failed over or restored");
+                } else if gone > 0 {
+                    warn!(gone, "the server has lost messages that are in hand");
+                }
+                self.met = Some(met);
+            }
+            Err(error) => debug!(?error, "what is in hand could not be asked for; the next beat does"),
+        }
     }
 
     /// Everything held belongs to somebody else now. Consumers see the new owner and stop what they were running for the

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use tokio::sync::{RwLock, RwLockWriteGuard};
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 
 use crate::{
     error::{Error, Result},
@@ -26,6 +26,8 @@ pub(crate) struct InHand {
     known: Mutex<HashSet<Claim>>,
     /// Claims have it shared until what they brought is known; who looks for strays has it alone.
     claims: RwLock<()>,
+    /// Told when claims turned out to be of messages that the server does not know any more.
+    gone: watch::Sender<()>,
     /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
     doubt: AtomicBool,
 }
@@ -78,6 +80,32 @@ impl InHand {
             tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
         }
         Ok(count)
+    }
+
+    /// Asks which of the claims still exist on a server that may have lost its last commits, or be another one; forgets the
+    /// rest, and tells the consumers, which stop handling them. Returns how many those were.
+    pub(crate) async fn drop_gone(&self, store: &Store, owner: &str) -> Result<usize> {
+        let known: Vec<Claim> = self.with(|known| known.iter().copied().collect());
+        if known.is_empty() {
+            return Ok(0);
+        }
+        let mine: HashSet<Claim> = store.still_mine(owner, &known).await?.into_iter().collect();
+        let gone: Vec<Claim> = known.into_iter().filter(|claim| !mine.contains(claim)).collect();
+        if !gone.is_empty() {
+            self.forget(gone.iter().copied());
+            self.gone.send_replace(());
+        }
+        Ok(gone.len())
+    }
+
+    /// Changes when claims were forgotten because they are gone.
+    pub(crate) fn gone(&self) -> watch::Receiver<()> {
+        self.gone.subscribe()
+    }
+
+    /// Whether it is known, that is not settled, lost or gone.
+    pub(crate) fn has(&self, claim: Claim) -> bool {
+        self.with(|known| known.contains(&claim))
     }
 
     /// The lease was lost, and everything with it.

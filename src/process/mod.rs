@@ -36,7 +36,7 @@ use self::{
     registration::Registration,
     sweep::Sweeper,
 };
-use crate::{connection::Settings, error::Result, message::Found, store::Store};
+use crate::{connection::Settings, error::Result, store::Store};
 
 pub(crate) use bell::Bell;
 pub(crate) use heartbeat::LeaseConfig;
@@ -104,24 +104,9 @@ impl Process {
         })
     }
 
-    /// Takes the target's idle latch, so that publishers ring.
-    pub(crate) async fn park(&self, target: &str) -> Option<Parked> {
-        self.listener.park(target).await
-    }
-
-    /// Gives it back.
-    pub(crate) fn unpark(&self, target: &str, parked: Parked) {
-        self.listener.unpark(target, parked);
-    }
-
-    /// Latches of other sessions than this one are void.
-    pub(crate) fn listener_session(&self) -> u64 {
-        self.listener.session()
-    }
-
-    /// Whether bells arrive at the moment.
-    pub(crate) fn is_listening(&self) -> bool {
-        self.listener.is_up()
+    /// Where bells arrive and idle latches are kept.
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     /// How long it has been running.
@@ -149,9 +134,9 @@ impl Process {
         &self.in_hand
     }
 
-    /// Notes how claimed messages were found; the heartbeat tells the database now and then.
-    pub(crate) fn found(&self, target: &str, found: Found, messages: usize) {
-        self.found.add(target, found, messages);
+    /// How claimed messages were found; the heartbeat tells the database now and then.
+    pub(crate) fn found(&self) -> &FoundAccounts {
+        &self.found
     }
 
     /// Adds a consumer: hangs its bell, tells the database what it accepts. Look into the table after this returns.

@@ -6,10 +6,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::bell::Bell;
@@ -22,7 +20,7 @@ const COLLECT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Sweeper {
     requests: mpsc::UnboundedSender<Request>,
-    _task: JoinSet<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -35,8 +33,7 @@ impl Sweeper {
     /// `due` is rung with every statement: the bell that announces scheduled messages can be lost as well.
     pub(crate) fn start(store: Store, due: Arc<Bell>) -> Self {
         let (requests, inbox) = mpsc::unbounded_channel();
-        let mut task = JoinSet::new();
-        task.spawn(sweep_for_ever(store, due, inbox));
+        let task = AbortOnDropHandle::new(tokio::spawn(sweep_for_ever(store, due, inbox)));
         Self { requests, _task: task }
     }
 

@@ -9,10 +9,11 @@ use super::{
 use crate::{error::Result, rows::ProcessRow};
 
 const REGISTER: &str = "select integration.register($1, $2, $3, $4, $5, $6::text::jsonb, $7)";
-const BEAT: &str = "select integration.beat($1, $2)";
-const RESCUE: &str = "select integration.rescue($1, $2, $3)";
+const BEAT: &str = "select renewed, timeline, session from integration.beat($1, $2)";
+const RESCUE: &str = "select integration.rescue($1, $2)";
 const DEREGISTER: &str = "select integration.deregister($1)";
-const GIVE_BACK: &str = "select integration.give_back($1, $2, $3)";
+const GIVE_BACK: &str = "select integration.give_back($1, $2, $3, $4)";
+const STILL_MINE: &str = "select id, attempt, created_at from integration.still_mine($1, $2, $3, $4)";
 const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
         c.started_at, c.beat_at, c.lease_until > integration.clock() as alive, \
         extract(epoch from integration.clock() - c.beat_at)::float8 as beat_age, coalesce(h.processing, 0) as processing \
@@ -21,8 +22,6 @@ const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version
          where d.status = 'processing' group by d.owner) h on h.owner = c.owner \
     order by c.started_at, c.owner";
 
-/// A process whose session lock is free is declared dead once it has not beaten for this long.
-const RESCUE_GRACE: Duration = Duration::from_millis(1500);
 const RESCUE_LIMIT: i32 = 1000;
 
 /// Who a process says it is.
@@ -34,6 +33,23 @@ pub(crate) struct Registrant<'a> {
     /// JSON: what its consumers accept.
     pub(crate) targets: &'a str,
     pub(crate) lease: Duration,
+}
+
+/// What a heartbeat learns.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    /// False: the owner was rescued from in the meantime.
+    pub(crate) renewed: bool,
+    pub(crate) met: Met,
+}
+
+/// Whom the heartbeat has met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Met {
+    /// The history of the server; another one after a failover. `None`: it does not tell.
+    pub(crate) timeline: Option<String>,
+    /// Another one after each reconnect.
+    pub(crate) session: String,
 }
 
 impl Store {
@@ -52,17 +68,25 @@ impl Store {
         Ok(())
     }
 
-    /// False: the owner was rescued from in the meantime.
-    pub(crate) async fn beat(&self, owner: &str, lease: Duration) -> Result<bool> {
+    /// Renews the lease.
+    pub(crate) async fn beat(&self, owner: &str, lease: Duration) -> Result<Beat> {
         let row = self.query_one("heartbeat", BEAT, &[&owner, &millis(lease)]).await?;
-        Ok(row.try_get(0)?)
+        let met = Met { timeline: row.try_get("timeline")?, session: row.try_get("session")? };
+        Ok(Beat { renewed: row.try_get("renewed")?, met })
+    }
+
+    /// Those of the claims that are or may be still the owner's.
+    pub(crate) async fn still_mine(&self, owner: &str, claims: &[Claim]) -> Result<Vec<Claim>> {
+        let Fence { ids, attempts, created } = Fence::of(claims);
+        let rows = self.query("ask what is in hand", STILL_MINE, &[&owner, &ids, &attempts, &created]).await?;
+        rows.iter().map(Claim::from_row).collect()
     }
 
     /// Returns the messages of dead consumers; `full` also looks for single leases that ran out. Returns how many.
     pub(crate) async fn rescue(&self, full: bool) -> Result<usize> {
         let mut rescued = 0;
         loop {
-            let row = self.query_one("rescue", RESCUE, &[&millis(RESCUE_GRACE), &RESCUE_LIMIT, &full]).await?;
+            let row = self.query_one("rescue", RESCUE, &[&RESCUE_LIMIT, &full]).await?;
             let count: i32 = row.try_get(0)?;
             rescued += count as usize;
             if count < RESCUE_LIMIT {
@@ -80,8 +104,8 @@ impl Store {
 
     /// Gives back what the owner has claimed and does not know of; returns how many messages that were.
     pub(crate) async fn give_back(&self, owner: &str, known: &[Claim]) -> Result<usize> {
-        let Fence { ids, attempts } = Fence::of(known);
-        let row = self.query_one("give back lost claims", GIVE_BACK, &[&owner, &ids, &attempts]).await?;
+        let Fence { ids, attempts, created } = Fence::of(known);
+        let row = self.query_one("give back lost claims", GIVE_BACK, &[&owner, &ids, &attempts, &created]).await?;
         let count: i32 = row.try_get(0)?;
         Ok(count as usize)
     }

@@ -31,7 +31,7 @@ use crate::{
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
-pub(crate) use lease::Registrant;
+pub(crate) use lease::{Beat, Met, Registrant};
 pub(crate) use maintain::FoundCounts;
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;

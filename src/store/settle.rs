@@ -1,4 +1,4 @@
-//! Settling: every statement names id, attempt and owner; what it does not return had lost its lease.
+//! Settling: every statement names id, attempt, created_at and owner; what it does not return had lost its lease.
 
 use tokio_postgres::{
     Transaction,
@@ -11,14 +11,15 @@ use super::{
 };
 use crate::{error::Result, message::storable_ms, outcome::Outcome};
 
-const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[])";
+const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[])";
 // From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went
 // silent) must not hold them until TCP gives up after hours.
-const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[]) c, \
-    set_config('idle_in_transaction_session_timeout', $4, true)";
-const COMPLETE_HELD: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], true)";
-const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2)";
-const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6)";
+const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[]) c, \
+    set_config('idle_in_transaction_session_timeout', $5, true)";
+const COMPLETE_HELD: &str =
+    "select * from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[], true)";
+const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2, $3)";
+const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6, $7)";
 
 /// What becomes of one claimed message.
 #[derive(Clone, Debug)]
@@ -61,11 +62,13 @@ impl Store {
         }
         let mut settled = 0;
         if !done.is_empty() {
-            settled += self.query("complete messages", COMPLETE, &[&owner, &done.ids, &done.attempts]).await?.len();
+            let Fence { ids, attempts, created } = done;
+            let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &created];
+            settled += self.query("complete messages", COMPLETE, &params).await?.len();
         }
         if !others.is_empty() {
-            let Fence { ids, attempts } = others;
-            let params: [&(dyn ToSql + Sync); 6] = [&owner, &ids, &attempts, &outcomes, &reasons, &delays_ms];
+            let Fence { ids, attempts, created } = others;
+            let params: [&(dyn ToSql + Sync); 7] = [&owner, &ids, &attempts, &created, &outcomes, &reasons, &delays_ms];
             settled += self.query("settle messages", SETTLE, &params).await?.len();
         }
         Ok(settled)
@@ -74,10 +77,10 @@ impl Store {
     /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back. The
     /// server ends the session if the transaction is not over after the deadline of a statement.
     pub(crate) async fn complete_in(&self, tx: &Transaction<'_>, owner: &str, claims: &[Claim]) -> Result<usize> {
-        let Fence { ids, attempts } = Fence::of(claims);
-        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY, Type::TEXT];
+        let Fence { ids, attempts, created } = Fence::of(claims);
+        let types = [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY, Type::TIMESTAMPTZ_ARRAY, Type::TEXT];
         let limit = self.deadline.as_millis().max(1).to_string();
-        let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &limit];
+        let params: [&(dyn ToSql + Sync); 5] = [&owner, &ids, &attempts, &created, &limit];
         let typed: Vec<_> = params.into_iter().zip(types).collect();
         Ok(tx.query_typed(&self.sql(COMPLETE_IN), &typed).await?.len())
     }
@@ -89,14 +92,14 @@ impl Store {
         owner: &str,
         claims: &[Claim],
     ) -> Result<usize> {
-        let Fence { ids, attempts } = Fence::of(claims);
-        Ok(self.query_in(tx, COMPLETE_HELD, &[&owner, &ids, &attempts]).await?.len())
+        let Fence { ids, attempts, created } = Fence::of(claims);
+        Ok(self.query_in(tx, COMPLETE_HELD, &[&owner, &ids, &attempts, &created]).await?.len())
     }
 
     /// How many of the claims were settled by a statement whose answer was lost.
     pub(crate) async fn were_settled(&self, claims: &[Claim]) -> Result<usize> {
-        let Fence { ids, attempts } = Fence::of(claims);
-        Ok(self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts]).await?.len())
+        let Fence { ids, attempts, created } = Fence::of(claims);
+        Ok(self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts, &created]).await?.len())
     }
 }
 

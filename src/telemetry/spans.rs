@@ -12,83 +12,65 @@ use crate::{
     outcome::Outcome,
 };
 
+/// `publish billing` and the like: what all have, and fields of its own.
+macro_rules! span {
+    ($operation:literal, $type:literal, $kind:literal, $target:expr, $($own:tt)*) => {
+        info_span!(
+            target: SPANS,
+            $operation,
+            otel.name = format!(concat!($operation, " {}"), $target),
+            otel.kind = $kind,
+            otel.status_code = Empty,
+            messaging.system = SYSTEM,
+            messaging.operation.type = $type,
+            messaging.operation.name = $operation,
+            messaging.destination.name = $target,
+            error.type = Empty,
+            $($own)*
+        )
+    };
+}
+
 /// `publish billing`: one call, whose context travels with its messages.
 pub(super) fn publish(messages: &[Message]) -> Span {
     let target = match messages {
         [first, rest @ ..] if rest.iter().all(|message| message.target == first.target) => first.target.as_str(),
         _ => "several targets",
     };
-    info_span!(
-        target: SPANS,
-        "publish",
-        otel.name = format!("publish {target}"),
-        otel.kind = "producer",
-        otel.status_code = Empty,
-        messaging.system = SYSTEM,
-        messaging.operation.type = "send",
-        messaging.operation.name = "publish",
-        messaging.destination.name = target,
-        messaging.batch.message_count = Empty,
-        messaging.message.id = Empty,
-        error.type = Empty,
-    )
+    span!("publish", "send", "producer", target, messaging.batch.message_count = Empty, messaging.message.id = Empty,)
 }
 
 /// `receive billing`: one look into the table.
 pub(super) fn receive(target: &str, found: Found) -> Span {
-    info_span!(
-        target: SPANS,
+    span!(
         "receive",
-        otel.name = format!("receive {target}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        messaging.system = SYSTEM,
-        messaging.operation.type = "receive",
-        messaging.operation.name = "receive",
-        messaging.destination.name = target,
+        "receive",
+        "client",
+        target,
         messaging.batch.message_count = Empty,
         messaging.doorbell.found = found.name(),
-        error.type = Empty,
     )
 }
 
 /// `process billing`: one run of a handler.
 pub(super) fn process(delivery: &Delivery) -> Span {
-    info_span!(
-        target: SPANS,
+    span!(
         "process",
-        otel.name = format!("process {}", delivery.target),
-        otel.kind = "consumer",
-        otel.status_code = Empty,
-        messaging.system = SYSTEM,
-        messaging.operation.type = "process",
-        messaging.operation.name = "process",
-        messaging.destination.name = delivery.target,
+        "process",
+        "consumer",
+        delivery.target,
         messaging.client.id = &*delivery.owner,
         messaging.message.id = delivery.id,
         messaging.doorbell.source = delivery.source,
         messaging.doorbell.record_type = delivery.record_type,
         messaging.doorbell.attempt = delivery.attempt,
         messaging.doorbell.outcome = Empty,
-        error.type = Empty,
     )
 }
 
 /// `settle billing`: what became of a batch.
 pub(super) fn settle(target: &str) -> Span {
-    info_span!(
-        target: SPANS,
-        "settle",
-        otel.name = format!("settle {target}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        messaging.system = SYSTEM,
-        messaging.operation.type = "settle",
-        messaging.operation.name = "settle",
-        messaging.destination.name = target,
-        messaging.batch.message_count = Empty,
-        error.type = Empty,
-    )
+    span!("settle", "settle", "client", target, messaging.batch.message_count = Empty,)
 }
 
 /// How a batch ended.

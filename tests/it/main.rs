@@ -3,6 +3,7 @@
 use doorbell_testing::{self as support, logs, proxy};
 
 mod claim;
+mod doors;
 mod failover;
 mod failure;
 mod observe;

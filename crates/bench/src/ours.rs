@@ -70,11 +70,12 @@ pub struct Process {
 impl Process {
     pub async fn start(lab: &Lab) -> Result<Self> {
         let broker = lab.broker(10).await?;
-        let warm = Handling::Leased.no_op(broker.consumer("warm"), || ()).sweep(NO_SWEEP).start().await?;
+        let config = ConsumerConfig { sweep: NO_SWEEP, ..ConsumerConfig::default() };
+        let warm = Handling::Leased.no_op(broker.consumer("warm").config(config), || ()).start().await?;
         Ok(Self { broker, warm })
     }
 
-    /// Drains what is pending, from the start of a consumer to the last settle; `marks`: when each tenth was handled.
+    /// Drains what is pending, from the start of a consumer to the last settle; `tenths`: when each tenth was handled.
     pub async fn drain(&self, handling: Handling, messages: u64) -> Result<Drained> {
         self.drain_with(handling, handling.config(), messages).await
     }
@@ -87,9 +88,9 @@ impl Process {
         let consumer = handling.no_op(self.broker.consumer(TARGET).config(config), move || {
             let handled = told.0.fetch_add(1, Ordering::Relaxed) + 1;
             if handled.is_multiple_of(tenth)
-                && let Ok(mut marks) = told.2.lock()
+                && let Ok(mut tenths) = told.2.lock()
             {
-                marks.push(began.elapsed().as_secs_f64());
+                tenths.push(began.elapsed().as_secs_f64());
             }
             if handled == messages {
                 told.1.notify_one();
@@ -101,8 +102,8 @@ impl Process {
             .map_err(|_| format!("only {} of {messages} messages were handled", state.0.load(Ordering::Relaxed)))?;
         consumer.shutdown().await?;
         let took = began.elapsed();
-        let marks = state.2.lock().map(|marks| marks.clone()).unwrap_or_default();
-        Ok(Drained { took, messages, marks })
+        let tenths = state.2.lock().map(|tenths| tenths.clone()).unwrap_or_default();
+        Ok(Drained { took, messages, tenths })
     }
 
     pub async fn close(self) -> Result<()> {
@@ -117,7 +118,7 @@ impl Process {
 pub struct Drained {
     pub took: Duration,
     messages: u64,
-    marks: Vec<f64>,
+    tenths: Vec<f64>,
 }
 
 impl Drained {
@@ -128,7 +129,7 @@ impl Drained {
     /// Messages a second, tenth by tenth.
     pub fn rates(&self) -> Vec<f64> {
         let tenth = (self.messages / 10).max(1) as f64;
-        let begins = std::iter::once(0.0).chain(self.marks.iter().copied());
-        begins.zip(&self.marks).map(|(from, to)| tenth / (to - from).max(1e-9)).collect()
+        let begins = std::iter::once(0.0).chain(self.tenths.iter().copied());
+        begins.zip(&self.tenths).map(|(from, to)| tenth / (to - from).max(1e-9)).collect()
     }
 }

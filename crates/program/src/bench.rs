@@ -20,7 +20,7 @@ use doorbell_bench::{
 
 use self::place::{Place, PlaceArgs};
 use crate::{
-    Global,
+    Global, duration,
     exit::{Exit, Failure},
     signals::Signals,
 };
@@ -134,7 +134,7 @@ impl Name {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EffortArgs {
     /// How long each sample of a rate takes, and all samples of a latency together [default: 2 and 10]
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::between("1ms", "1d"))]
     seconds: Option<Duration>,
 
     /// How often floor and figure take turns [default: 3]
@@ -175,13 +175,6 @@ impl EffortArgs {
             processes: self.processes.unwrap_or(quick(64, 16) as usize),
             consumers: self.consumers.unwrap_or(1000).max(2),
         }
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        Some(seconds) if !seconds.is_zero() => Ok(seconds),
-        _ => Err("give a number of seconds above 0, such as 5 or 0.5".to_owned()),
     }
 }
 

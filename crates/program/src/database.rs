@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use doorbell::{Broker, BrokerConfig, Schema, Settings};
+use doorbell::{Broker, BrokerConfig, Settings, migrate::Schema};
 use doorbell_server::kept::{self, KeptOptions};
 
 use crate::exit::{Exit, Failure};

@@ -15,7 +15,7 @@ mod wake;
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::{Broker, Consumer, MessageId, Producer};
+use doorbell::{Broker, Consumer, ConsumerConfig, MessageId, Producer};
 use doorbell_server::{EphemeralOptions, Server};
 use futures::future::try_join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -150,9 +150,9 @@ async fn consume(database: &str, ledger: &Ledger) -> Result<(Vec<Consumer>, Vec<
     for _ in 0..PROCESSES {
         let broker = Broker::connect(database).await?;
         for target in orders::TARGETS {
-            consumers.push(
-                handlers::consumer(&broker, target, ledger, Duration::ZERO).concurrency(CONCURRENCY).start().await?,
-            );
+            let config = ConsumerConfig { concurrency: CONCURRENCY, ..ConsumerConfig::default() };
+            let quick = handlers::consumer(&broker, target, ledger, Duration::ZERO).config(config);
+            consumers.push(quick.start().await?);
         }
         brokers.push(broker);
     }

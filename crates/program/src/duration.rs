@@ -26,6 +26,18 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
+/// [`parse`] for an option that takes no less than `least` and no more than `most`.
+pub(crate) fn between(
+    least: &'static str,
+    most: &'static str,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let given = parse(text)?;
+        let allowed = parse(least)?..=parse(most)?;
+        if allowed.contains(&given) { Ok(given) } else { Err(format!("give a duration from {least} to {most}")) }
+    }
+}
+
 /// The coarse age of something: `0.8s`, `42s`, `17m`, `5h`, `3d`.
 pub(crate) fn coarse(age: Duration) -> String {
     match age.as_secs() {
@@ -46,6 +58,15 @@ mod tests {
         for (text, ms) in [("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250), ("1.5s", 1500), ("2", 2000), ("0", 0)]
         {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_option_takes_both_bounds_and_says_them_when_it_refuses() {
+        let every = between("100ms", "1h");
+        assert_eq!((every("0.1"), every("60m")), (Ok(Duration::from_millis(100)), Ok(Duration::from_secs(3600))));
+        for text in ["99ms", "61m"] {
+            assert_eq!(every(text), Err("give a duration from 100ms to 1h".to_owned()), "{text}");
         }
     }
 

@@ -20,7 +20,7 @@ const MANY: usize = 1000;
 /// Follow new messages and what becomes of them, until Ctrl-C
 ///
 /// Every new message is told once, even if its transaction commits late, and so is every change of status that the audit log
-/// has: by default what ends an attempt or a message (completed, retried, failed, rescued, …) and what operators do. `select
+/// has: by default what ends an attempt or a message (completed, errored, failed, rescued, …) and what operators do. `select
 /// integration.set_audit_level('all')` adds claims and the rest. Survives restarts of the database. Payloads are not shown.
 #[derive(Args, Debug)]
 #[command(after_help = "\

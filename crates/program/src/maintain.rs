@@ -8,7 +8,7 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::{
-    Global,
+    Global, duration,
     exit::{Exit, Failure},
     output,
     watch::{Rounds, WatchArgs, Watched},
@@ -37,18 +37,11 @@ pub(crate) struct Maintain {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// Seconds between rounds
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    every: f64,
+    /// How long between rounds
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::between("100ms", "1d"))]
+    every: Duration,
     #[command(flatten)]
     watch: WatchArgs,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err("give seconds from 0.1 to 86400".to_owned()),
-    }
 }
 
 impl Maintain {
@@ -63,10 +56,9 @@ impl Maintain {
             return Ok(Exit::Done);
         }
         let mut maintenance = broker.operator().maintenance();
-        let every = Duration::from_secs_f64(self.every);
-        let rounds = Rounds::new(every);
+        let rounds = Rounds::new(self.every);
         let _serving = watch.serve(broker.clone(), Watched::Rounds(rounds.clone()));
-        let mut tick = tokio::time::interval(every);
+        let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut failing, mut leading) = (false, true);
         loop {

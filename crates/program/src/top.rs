@@ -41,14 +41,8 @@ JSON: {\"seconds\", \"latency\": {\"p50_ms\", \"p95_ms\", \"p99_ms\", \"samples\
 \"processes\", \"workers\", \"closed_gates\"}], \"processes\": [as `doorbell processes`]}; latency is null without samples.")]
 pub(crate) struct Top {
     /// How long each measurement takes
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = every)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration::between("100ms", "1h"))]
     every: Duration,
-}
-
-fn every(text: &str) -> Result<Duration, String> {
-    let every = duration::parse(text)?;
-    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
-    if allowed.contains(&every) { Ok(every) } else { Err("give a duration from 100ms to 1h".to_owned()) }
 }
 
 impl Top {

@@ -51,8 +51,9 @@ impl Loop {
                 self.under_way.drop_one(Kind::Suspects);
                 self.start_over();
             }
+            Signal::Gone => self.drop_gone(),
             Signal::Rung => {
-                self.park(parking::Event::Rung { session: self.context.process.listener_session() });
+                self.park(parking::Event::Rung { session: self.context.process.listener().session() });
                 self.looking.look(Found::Bell);
             }
             Signal::LookAgain => self.looking.look(Found::Drain),
@@ -92,7 +93,7 @@ impl Loop {
         };
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
         let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
-        self.context.process.found(&self.context.target, look.why(), count);
+        self.context.process.found().add(&self.context.target, look.why(), count);
         self.holding.leased(&look, count);
         self.looking.looked(&look, &observed, full, took);
         let mine = self.mine(looked);
@@ -135,7 +136,7 @@ impl Loop {
     pub(super) fn held(&mut self, batch: &HeldBatch) {
         self.context.allowance.put_back(batch.limit - batch.completed);
         self.report.completed(batch.completed);
-        self.context.process.found(&self.context.target, batch.look.why(), batch.completed);
+        self.context.process.found().add(&self.context.target, batch.look.why(), batch.completed);
         match self.holding.ended(batch) {
             Then::Nothing => {}
             Then::Look(why) => self.looking.look(why),
@@ -189,6 +190,19 @@ impl Loop {
 
     fn give_back_surplus(&mut self) {
         self.outbox.release(self.workers.surplus());
+    }
+
+    /// The server has lost some messages: stop handling them. It may be another one, so places mean nothing there.
+    fn drop_gone(&mut self) {
+        let in_hand = self.context.process.in_hand();
+        let (unstarted, stopped) = self.workers.drop_gone(|claim| !in_hand.has(claim));
+        let gone = unstarted + stopped;
+        if gone > 0 {
+            warn!(target_app = %self.context.target, gone, "handlers are cancelled: the server does not know their messages any more");
+            self.context.store.telemetry().lease_lost(&self.context.target, gone);
+        }
+        self.context.allowance.put_back(unstarted);
+        self.looking.start_over();
     }
 
     /// The lease was lost: stop everything that ran under it.

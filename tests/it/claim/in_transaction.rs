@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, ConsumerConfig, Outcome};
-use futures::FutureExt;
+use doorbell::{Broker, ConsumerBuilder, ConsumerConfig, Delivery, HandlerResult, Outcome};
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{process, sync::Semaphore};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use crate::support::{
-    Database, HOUR, connect, count, message, plain_insert, row, seen, soon, until, until_count, until_status,
+    Database, HOUR, bells_only, connect, count, message, plain_insert, row, seen, soon, until, until_count,
+    until_status,
 };
 
 const SWEEP: Option<Duration> = Some(Duration::from_millis(100));
@@ -41,21 +42,17 @@ async fn child() {
         sweep: SWEEP,
         ..Default::default()
     };
-    let consumer = broker
-        .consumer("billing")
-        .config(config)
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", |word: String, delivery, tx| {
-            async move {
-                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
-                match word.as_str() {
-                    "abort" => std::process::abort(),
-                    "hang" => std::future::pending().await,
-                    _ => Ok(Outcome::Done),
-                }
+    let consumer = consumer(&broker, config).on_tx("n", |word: String, delivery, tx| {
+        async move {
+            tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
+            match word.as_str() {
+                "abort" => std::process::abort(),
+                "hang" => std::future::pending().await,
+                _ => Ok(Outcome::Done),
             }
-            .boxed()
-        });
+        }
+        .boxed()
+    });
     consumer.run_until(std::future::pending()).await.unwrap();
 }
 
@@ -74,6 +71,20 @@ async fn until_it_holds(client: &Client) {
     client.batch_execute("delete from integration.data_staging; truncate integration.audit_log").await.unwrap();
 }
 
+/// In the transaction that completes the message.
+fn note<'a>(_: i64, delivery: Delivery, tx: &'a Transaction<'a>) -> BoxFuture<'a, HandlerResult> {
+    async move {
+        tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
+        Ok(Outcome::Done)
+    }
+    .boxed()
+}
+
+/// A consumer that [`until_it_holds`] can ask.
+fn consumer(broker: &Broker, config: ConsumerConfig) -> ConsumerBuilder {
+    broker.consumer("billing").config(config).on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
+}
+
 async fn ledger(db: &Database) -> Client {
     let client = db.client().await;
     client.execute("select integration.set_audit_level('all')", &[]).await.unwrap();
@@ -87,19 +98,11 @@ async fn messages_are_completed_without_having_been_leased() {
     let db = Database::new().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
-    let consumer = broker
-        .consumer("billing")
-        .sweep(HOUR)
-        .tx_batch(20)
-        .in_transaction()
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", |_: i64, delivery, tx| {
-            async move {
-                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
-                Ok(Outcome::Done)
-            }
-            .boxed()
-        });
+    let consumer = consumer(
+        &broker,
+        ConsumerConfig { tx_batch: 20, in_transaction: Some(Duration::from_secs(1)), ..bells_only() },
+    )
+    .on_tx("n", note);
     let consumer = consumer.start().await.unwrap();
     until_it_holds(&client).await;
     let messages: Vec<_> = (0..500).map(|n| message("billing", n)).collect();
@@ -124,15 +127,11 @@ async fn plain_sql_passes_over_what_a_transaction_holds() {
     let (gate, (tell, mut told)) = (Arc::new(Semaphore::new(0)), seen());
     let closed = gate.clone();
     let config = ConsumerConfig { in_transaction: Some(Duration::from_secs(60)), sweep: HOUR, ..Default::default() };
-    let consumer = broker
-        .consumer("billing")
-        .config(config)
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", move |_: i64, delivery, _| {
-            let _ = tell.send(delivery.id);
-            let gate = closed.clone();
-            async move { Ok(gate.acquire().await.map(|_| Outcome::Done)?) }.boxed()
-        });
+    let consumer = consumer(&broker, config).on_tx("n", move |_: i64, delivery, _| {
+        let _ = tell.send(delivery.id);
+        let gate = closed.clone();
+        async move { Ok(gate.acquire().await.map(|_| Outcome::Done)?) }.boxed()
+    });
     let consumer = consumer.start().await.unwrap();
     until_it_holds(&client).await;
     // A statement that waits too long sends a batch the other way, with leases: then the next one.
@@ -162,21 +161,17 @@ async fn a_handler_that_outlasts_the_cap_is_run_again_with_a_lease() {
     let runs = Arc::new(AtomicI32::new(0));
     let counted = runs.clone();
     let config = ConsumerConfig { in_transaction: Some(Duration::from_millis(50)), sweep: HOUR, ..Default::default() };
-    let consumer = broker
-        .consumer("billing")
-        .config(config)
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", move |_: i64, delivery, tx| {
-            let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
-            async move {
-                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
-                if first {
-                    std::future::pending::<()>().await;
-                }
-                Ok(Outcome::Done)
+    let consumer = consumer(&broker, config).on_tx("n", move |_: i64, delivery, tx| {
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
+            if first {
+                std::future::pending::<()>().await;
             }
-            .boxed()
-        });
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
     let consumer = consumer.start().await.unwrap();
     until_it_holds(&client).await;
     let id = plain_insert(&client, "billing", "1").await;
@@ -197,19 +192,15 @@ async fn what_the_cap_leaves_unbegun_is_taken_again_without_a_bell_or_a_sweep() 
         sweep: HOUR,
         ..Default::default()
     };
-    let consumer = broker
-        .consumer("billing")
-        .config(config)
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", |_: i64, delivery, tx| {
-            async move {
-                // Some thirty milliseconds of the server's time.
-                tx.batch_execute("select count(*) from generate_series(1, 300000)").await?;
-                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
-                Ok(Outcome::Done)
-            }
-            .boxed()
-        });
+    let consumer = consumer(&broker, config).on_tx("n", |_: i64, delivery, tx| {
+        async move {
+            // Some thirty milliseconds of the server's time.
+            tx.batch_execute("select count(*) from generate_series(1, 300000)").await?;
+            tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
     let consumer = consumer.start().await.unwrap();
     until_it_holds(&client).await;
     let messages: Vec<_> = (0..12).map(|n| message("billing", n)).collect();
@@ -276,22 +267,20 @@ async fn a_paused_target_and_one_with_a_limit_are_respected() {
     let ids = [plain_insert(&client, "billing", "1").await, plain_insert(&client, "billing", "2").await];
     let (most, now) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicI32::new(0)));
     let (high, running) = (most.clone(), now.clone());
-    let consumer = broker
-        .consumer("billing")
-        .sweep(HOUR)
-        .tx_batch(10)
-        .in_transaction()
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", move |_: i64, _, tx| {
-            let (high, running) = (high.clone(), running.clone());
-            async move {
-                high.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tx.batch_execute("select count(*) from generate_series(1, 10000)").await?;
-                running.fetch_sub(1, Ordering::SeqCst);
-                Ok(Outcome::Done)
-            }
-            .boxed()
-        });
+    let consumer = consumer(
+        &broker,
+        ConsumerConfig { tx_batch: 10, in_transaction: Some(Duration::from_secs(1)), ..bells_only() },
+    )
+    .on_tx("n", move |_: i64, _, tx| {
+        let (high, running) = (high.clone(), running.clone());
+        async move {
+            high.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tx.batch_execute("select count(*) from generate_series(1, 10000)").await?;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
     let consumer = consumer.start().await.unwrap();
     // The consumer has parked, so it has looked, and found nothing.
     let parked = "select exists (select from pg_locks where locktype = 'advisory' and classid = integration.latch_class() and mode = 'ShareLock')";
@@ -312,19 +301,16 @@ async fn a_server_that_ends_the_session_leaves_the_effects_of_all_or_none() {
     let db = Database::new().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
-    let consumer = broker
-        .consumer("billing")
-        .sweep(SWEEP)
-        .tx_batch(50)
-        .in_transaction()
-        .on_tx("probe", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed())
-        .on_tx("n", |_: i64, delivery, tx| {
-            async move {
-                tx.execute("insert into ledger values ($1)", &[&delivery.id]).await?;
-                Ok(Outcome::Done)
-            }
-            .boxed()
-        });
+    let consumer = consumer(
+        &broker,
+        ConsumerConfig {
+            sweep: SWEEP,
+            tx_batch: 50,
+            in_transaction: Some(Duration::from_secs(1)),
+            ..ConsumerConfig::default()
+        },
+    )
+    .on_tx("n", note);
     let consumer = consumer.start().await.unwrap();
     until_it_holds(&client).await;
     let messages: Vec<_> = (0..2000).map(|n| message("billing", n)).collect();

@@ -2,11 +2,11 @@
 
 use std::{process::Stdio, time::Duration};
 
-use doorbell::{BrokerConfig, Outcome};
+use doorbell::{BrokerConfig, ConsumerConfig, Outcome};
 use tokio::{process, sync::watch};
 
 use crate::support::{
-    Database, HOUR, count, echo, message, plain_insert, row, seen, soon, until, until_count, until_status,
+    Database, bells_only, count, echo, message, plain_insert, row, seen, soon, until, until_count, until_status,
 };
 
 /// Set in the processes that a test starts from its own program: the database to consume from.
@@ -24,13 +24,16 @@ fn consumer_process(db: &Database) -> process::Child {
 async fn child() {
     let Ok(url) = std::env::var(CHILD) else { return };
     let broker = doorbell::Broker::connect(&url).await.unwrap();
-    let consumer = broker.consumer("billing").sweep(Some(Duration::from_millis(100))).fallback(|delivery| async move {
-        match delivery.payload() {
-            "\"abort\"" => std::process::abort(),
-            "\"hang\"" => std::future::pending().await,
-            _ => Ok(Outcome::Done),
-        }
-    });
+    let consumer = broker
+        .consumer("billing")
+        .config(ConsumerConfig { sweep: Some(Duration::from_millis(100)), ..ConsumerConfig::default() })
+        .fallback(|delivery| async move {
+            match delivery.payload() {
+                "\"abort\"" => std::process::abort(),
+                "\"hang\"" => std::future::pending().await,
+                _ => Ok(Outcome::Done),
+            }
+        });
     consumer.run_until(std::future::pending()).await.unwrap();
 }
 
@@ -104,7 +107,7 @@ async fn a_process_that_was_declared_dead_stops_its_handlers_and_starts_over() {
     let client = db.client().await;
     let broker = db.broker().await;
     let (tell, mut told) = seen();
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |delivery| {
         let guard = Guard(tell.clone());
         async move {
             guard.0.send("running")?;
@@ -145,7 +148,7 @@ async fn what_a_lost_consumer_says_in_the_end_changes_nothing() {
     let broker = db.broker_with(config).await;
     let (tell, mut told) = seen();
     let (go, going) = watch::channel(false);
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |delivery| {
         tell.send(delivery.id).unwrap();
         let mut going = going.clone();
         async move {
@@ -157,7 +160,7 @@ async fn what_a_lost_consumer_says_in_the_end_changes_nothing() {
     let id = plain_insert(&client, "billing", "1").await;
     assert_eq!(told.next().await, id);
     client.execute("delete from integration.processes", &[]).await.unwrap();
-    client.execute("select integration.rescue(0)", &[]).await.unwrap();
+    client.execute("select integration.rescue()", &[]).await.unwrap();
     assert_eq!(row(&client, id).await.status, "pending");
     go.send_replace(true);
     soon("the consumer stops", consumer.shutdown()).await.unwrap();

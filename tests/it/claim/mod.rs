@@ -2,5 +2,5 @@
 
 mod in_transaction;
 mod leases;
-mod marks;
 mod order;
+mod places;

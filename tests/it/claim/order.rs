@@ -187,13 +187,20 @@ async fn no_verb_on_the_way_of_a_message_reads_the_whole_table() {
         let claimed = claim(&client, "me", 50).await;
         let (ids, attempts): (Vec<i64>, Vec<i32>) = claimed.into_iter().unzip();
         assert_eq!(ids.len(), 50);
+        let created = "(select array_agg(d.created_at order by k.at) from unnest($1::bigint[]) with ordinality k (id, at) \
+            join integration.data_staging d using (id))";
         client
-            .execute("select integration.complete('me', $1::bigint[], $2)", &[&&ids[..25], &&attempts[..25]])
+            .execute(
+                &format!("select integration.complete('me', $1::bigint[], $2, {created})"),
+                &[&&ids[..25], &&attempts[..25]],
+            )
             .await
             .unwrap();
-        let snooze = "select integration.settle('me', $1, $2, array_fill('snooze'::text, array[25]), \
-            array_fill(null::text, array[25]), array_fill(0::bigint, array[25]))";
-        client.execute(snooze, &[&&ids[25..], &&attempts[25..]]).await.unwrap();
+        let snooze = format!(
+            "select integration.settle('me', $1, $2, {created}, array_fill('snooze'::text, array[25]), \
+             array_fill(null::text, array[25]), array_fill(0::bigint, array[25]))"
+        );
+        client.execute(&snooze, &[&&ids[25..], &&attempts[25..]]).await.unwrap();
         assert_eq!(count(&client, "select integration.promote('{billing}')::bigint").await, 25);
         client.execute("select integration.has_suspects('billing')", &[]).await.unwrap();
         client.execute("select integration.claim_suspect('billing', 'me', p_lease => '1 hour')", &[]).await.unwrap();

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use doorbell::{Broker, Outcome, Settings};
+use doorbell::{Broker, ConsumerConfig, Outcome, Settings};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -87,15 +87,18 @@ fn consumer_process() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let broker = Broker::with_config(Settings::parse(&url).unwrap(), pace::config()).await.unwrap();
-        let consumer = broker.consumer(target).handler_timeout(None).fallback(|delivery| async move {
-            println!("begun {}", delivery.payload());
-            match delivery.payload() {
-                HANG => std::future::pending().await,
-                BLOCK => std::io::stdin().read_line(&mut String::new()).map(drop)?,
-                _ => {}
-            }
-            Ok(Outcome::Done)
-        });
+        let consumer = broker
+            .consumer(target)
+            .config(ConsumerConfig { handler_timeout: None, ..ConsumerConfig::default() })
+            .fallback(|delivery| async move {
+                println!("begun {}", delivery.payload());
+                match delivery.payload() {
+                    HANG => std::future::pending().await,
+                    BLOCK => std::io::stdin().read_line(&mut String::new()).map(drop)?,
+                    _ => {}
+                }
+                Ok(Outcome::Done)
+            });
         consumer.run_until(std::future::pending()).await.unwrap();
     });
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use doorbell::BrokerConfig;
 
 /// Short, so that outlasting it is short.
-pub(super) const LEASE: Duration = Duration::from_millis(1200);
+pub(super) const LEASE: Duration = Duration::from_millis(2400);
 
 /// As in production, but for times: a lease of twelve beats.
 pub(super) fn config() -> BrokerConfig {
-    BrokerConfig { lease: LEASE, beat: Duration::from_millis(100), ..Default::default() }
+    BrokerConfig { lease: LEASE, beat: Duration::from_millis(200), ..Default::default() }
 }
 
 /// Until any lease that was renewed before this was called is over, with room to spare.

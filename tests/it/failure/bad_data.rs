@@ -2,7 +2,7 @@
 
 use doorbell::Outcome;
 
-use crate::support::{Database, HOUR, count, plain_insert, seen, until_status};
+use crate::support::{Database, bells_only, count, plain_insert, seen, until_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_by_an_hour_changes_no_settle_and_rescues_nobody() {
@@ -12,7 +12,7 @@ async fn a_clock_that_is_set_back_by_an_hour_changes_no_settle_and_rescues_nobod
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let opened = gate.clone();
     let broker = db.broker().await;
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |delivery| {
         let (tell, gate) = (tell.clone(), gate.clone());
         async move {
             tell.send(delivery.attempt)?;

@@ -5,22 +5,30 @@
 mod compare;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio_postgres::{Client, types::ToSql};
 
-use self::rules::{Answer, DEDUP_WINDOW, IN_FLIGHT_MAX, LIMITED, MAX_CRASHES, MAX_RETRIES, Model, Row};
+use self::rules::{Answer, Claim, DEDUP_WINDOW, IN_FLIGHT_MAX, LEASE, LIMITED, MAX_CRASHES, MAX_RETRIES, Model, Row};
 use crate::support::{Database, count};
 
 const TARGETS: [&str; 2] = ["billing", LIMITED];
 const OWNERS: [&str; 2] = ["one", "two"];
 /// Claims with a lease of its own, and is never registered.
 const LONER: &str = "loner";
+/// 2030-01-01 00:00:00 UTC.
+const BEGIN: u64 = 1_893_456_000;
 const STATUSES: [&str; 6] = ["pending", "scheduled", "processing", "completed", "failed", "cancelled"];
 
 /// Without these the run proves little.
-const MUST_HAPPEN: [&str; 21] = [
+const MUST_HAPPEN: [&str; 24] = [
+    "forgotten",
+    "outage",
+    "dead",
     "claimed",
     "completed",
     "failed",
@@ -53,6 +61,11 @@ struct Lab {
     done: Vec<String>,
 }
 
+/// When so many milliseconds of the test had passed.
+fn time(ms: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN) + Duration::from_millis(ms as u64)
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
@@ -76,6 +89,7 @@ async fn every_sequence_of_operations_leaves_what_the_rules_say() {
             select integration.set_audit_level('all');
             update integration.settings set backoff_base_ms = 0, max_retries = {MAX_RETRIES}, max_crashes = {MAX_CRASHES},
                 dedup_window = '{DEDUP_WINDOW} ms';
+            update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock();
             insert into integration.targets (target_app, max_in_flight) values ('{LIMITED}', {IN_FLIGHT_MAX})")).await.unwrap();
         let mut lab = Lab { client, model: Model::default(), random: StdRng::seed_from_u64(seed), done: Vec::new() };
         for step in 0..steps {
@@ -119,17 +133,24 @@ impl Lab {
         ids.choose(&mut self.random).copied().unwrap_or(12345)
     }
 
-    /// Mostly somebody's own claim; sometimes with a wrong owner or attempt.
-    fn some_claim(&mut self) -> (i64, i32, &'static str) {
+    /// Mostly somebody's own claim; sometimes with a wrong owner or attempt, or of a message that the server has forgotten.
+    fn some_claim(&mut self) -> Claim {
         let owners = [OWNERS[0], OWNERS[1], LONER];
+        if !self.model.ghosts.is_empty() && self.random.random_bool(0.3) {
+            let ghost = self.random.random_range(0..self.model.ghosts.len());
+            return self.model.ghosts[ghost];
+        }
         let claimed: Vec<(i64, Row)> =
             self.model.rows.iter().filter(|(_, row)| row.owner.is_some()).map(|(id, row)| (*id, row.clone())).collect();
-        let Some((id, row)) = claimed.choose(&mut self.random) else { return (self.some_id(), 1, LONER) };
+        let Some((id, row)) = claimed.choose(&mut self.random) else {
+            return Claim { id: self.some_id(), attempt: 1, owner: LONER, created_at: 0 };
+        };
         let owner = owners.into_iter().find(|&owner| row.owner.as_deref() == Some(owner)).expect("one of them");
+        let claim = Claim { id: *id, attempt: row.attempt, owner, created_at: row.created_at };
         match self.random.random_range(0..10) {
-            0 => (*id, row.attempt - 1, owner),
-            1 => (*id, row.attempt, owners[self.random.random_range(0..3)]),
-            _ => (*id, row.attempt, owner),
+            0 => Claim { attempt: row.attempt - 1, ..claim },
+            1 => Claim { owner: owners[self.random.random_range(0..3)], ..claim },
+            _ => claim,
         }
     }
 
@@ -143,20 +164,34 @@ impl Lab {
             14..36 => self.claim(target, owner).await,
             36..52 => self.settle().await,
             52..54 => {
-                let (id, attempt, owner) = self.some_claim();
-                let answer = self.ask("select integration.extend($1, $2, $3, '5 s')", &[&id, &attempt, &owner]).await;
-                let expected = self.model.extend(id, attempt, owner, 5000);
+                let claim = self.some_claim();
+                let Claim { id, attempt, owner, created_at } = claim;
+                let answer = self
+                    .ask(
+                        "select integration.extend($1, $2, $3, '5 s', $4)",
+                        &[&id, &attempt, &owner, &time(created_at)],
+                    )
+                    .await;
+                let expected = self.model.extend(claim, 5000);
                 self.same(answer.map(drop), expected);
             }
             54..64 => {
-                self.ask("select integration.register($1, 'host', 1, 'app', 'v', '{}', 6000)", &[&owner])
-                    .await
-                    .unwrap();
-                self.model.owners.insert(owner, self.model.now + 6000);
+                let register = "select integration.register($1, 'host', 1, 'app', 'v', '{}', $2)";
+                self.ask(register, &[&owner, &LEASE]).await.unwrap();
+                self.model.register(owner);
             }
             64..69 => {
-                self.model.now += self.random.random_range(1..9000);
-                self.tick().await;
+                // Mostly somebody looks who is dead meanwhile.
+                let (mut left, looks) = (self.random.random_range(1..9000), self.random.random_bool(0.7));
+                while left > 0 {
+                    let step = if looks { left.min(LEASE / 3) } else { left };
+                    left -= step;
+                    self.model.now += step;
+                    self.tick().await;
+                    if looks {
+                        self.rescue().await;
+                    }
+                }
             }
             69..72 => {
                 let expired = "update integration.data_staging set lease_until = integration.clock() - interval '1 s' where lease_until is not null and id = $1 returning id";
@@ -167,12 +202,7 @@ impl Lab {
                     row.lease_until = Some(now - 1000);
                 }
             }
-            72..77 => {
-                let full = self.random.random_bool(0.7);
-                let answer = self.ask("select integration.rescue(2000, 1000, $1)::bigint", &[&full]).await;
-                let expected = self.model.rescue(full);
-                self.same(answer, Ok(vec![expected]));
-            }
+            72..77 => self.rescue().await,
             77..81 => {
                 let answer = self.ask("select integration.promote($1)::bigint", &[&&TARGETS[..]]).await;
                 let expected = self.model.promote();
@@ -180,7 +210,7 @@ impl Lab {
             }
             81..90 => self.edit().await,
             90..92 => {
-                let id = self.some_id();
+                let id = if self.random.random_bool(0.1) { 12345 } else { self.some_id() };
                 let answer = self.ask("select integration.redrive($1::bigint)", &[&id]).await;
                 let expected = match self.model.rows.get(&id) {
                     None => Err("MQ004"),
@@ -206,12 +236,20 @@ impl Lab {
                 }
             }
             96..98 => self.give_back(owner).await,
+            98 => self.forget().await,
             _ => {
                 let id = self.some_id();
                 self.ask("delete from integration.data_staging where id = $1 returning id", &[&id]).await.unwrap();
                 self.model.rows.remove(&id);
             }
         }
+    }
+
+    async fn rescue(&mut self) {
+        let full = self.random.random_bool(0.7);
+        let answer = self.ask("select integration.rescue(1000, $1)::bigint", &[&full]).await;
+        let expected = self.model.rescue(full);
+        self.same(answer, Ok(vec![expected]));
     }
 
     async fn tick(&mut self) {
@@ -263,20 +301,22 @@ impl Lab {
     }
 
     async fn settle(&mut self) {
-        let (id, attempt, owner) = self.some_claim();
+        let claim = self.some_claim();
+        let Claim { id, attempt, owner, created_at } = claim;
+        let created_at = time(created_at);
         let outcome = ["complete", "complete", "retry", "reject", "snooze", "release"][self.random.random_range(0..6)];
         let delay = (outcome == "snooze" || self.random.random_bool(0.5)).then(|| self.random.random_range(0..5000i64));
         let answer = if outcome == "complete" {
             self.ask(
-                "select * from integration.complete($1::text, array[$2::bigint], array[$3::integer])",
-                &[&owner, &id, &attempt],
+                "select * from integration.complete($1::text, array[$2::bigint], array[$3::integer], array[$4::timestamptz])",
+                &[&owner, &id, &attempt, &created_at],
             )
             .await
         } else {
-            let sql = "select id from integration.settle($1, array[$2::bigint], array[$3::integer], array[$4], array['why'], array[$5::bigint])";
-            self.ask(sql, &[&owner, &id, &attempt, &outcome, &delay]).await
+            let sql = "select id from integration.settle($1, array[$2::bigint], array[$3::integer], array[$6::timestamptz], array[$4], array['why'], array[$5::bigint])";
+            self.ask(sql, &[&owner, &id, &attempt, &outcome, &delay, &created_at]).await
         };
-        let settled = self.model.settle(id, attempt, owner, outcome, delay);
+        let settled = self.model.settle(claim, outcome, delay);
         self.same(answer, Ok(settled.map(|_| id).into_iter().collect()));
     }
 
@@ -309,10 +349,28 @@ impl Lab {
             self.model.owners.remove(owner);
             return self.same(answer, Ok(vec![expected]));
         }
-        let known: Vec<(i64, i32)> = (0..3).map(|_| self.some_claim()).map(|(id, attempt, _)| (id, attempt)).collect();
-        let (ids, attempts): (Vec<i64>, Vec<i32>) = known.iter().copied().unzip();
-        let answer = self.ask("select integration.give_back($1, $2, $3)::bigint", &[&owner, &ids, &attempts]).await;
+        let known: Vec<Claim> = (0..3).map(|_| self.some_claim()).collect();
+        let (ids, attempts): (Vec<i64>, Vec<i32>) = known.iter().map(|claim| (claim.id, claim.attempt)).unzip();
+        let created: Vec<SystemTime> = known.iter().map(|claim| time(claim.created_at)).collect();
+        let give_back = "select integration.give_back($1, $2, $3, $4)::bigint";
+        let answer = self.ask(give_back, &[&owner, &ids, &attempts, &created]).await;
         let expected = self.model.give_back(owner, &known);
         self.same(answer, Ok(vec![expected]));
+    }
+
+    /// What an asynchronous failover leaves: the last publishes were never there, and their ids come again.
+    async fn forget(&mut self) {
+        let last = self.model.rows.keys().rev().nth(self.random.random_range(1..6)).copied().unwrap_or(0);
+        if last == 0 {
+            return;
+        }
+        let forget = format!(
+            "delete from integration.data_staging where id > {last}; delete from integration.audit_log where staging_id > {last};
+             delete from integration.dedup_keys where staging_id > {last};
+             select setval(pg_get_serial_sequence('integration.data_staging', 'id'), {last})"
+        );
+        self.done.push(format!("{} the server forgets what came after {last}", self.model.now));
+        self.client.batch_execute(&forget).await.unwrap();
+        self.model.forget_after(last, &[OWNERS[0], OWNERS[1], LONER]);
     }
 }

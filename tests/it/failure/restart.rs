@@ -6,7 +6,7 @@ use doorbell::{Broker, Message, Outcome, Producer};
 use doorbell_server::{EphemeralOptions, Server, Shutdown};
 use tokio::sync::{Semaphore, watch};
 
-use crate::support::{Database, HOUR, connect, count, plain_insert, seen, soon, until, until_count};
+use crate::support::{Database, bells_only, connect, count, plain_insert, seen, soon, until, until_count};
 
 const PRODUCERS: usize = 4;
 const BATCH: usize = 20;
@@ -35,10 +35,11 @@ async fn nothing_is_lost(messages: usize, outage: impl AsyncFn(&mut Server)) {
     let mut consumers = Vec::new();
     for _ in 0..2 {
         let handled = handled.clone();
-        let consumer = Broker::connect(&url).await.unwrap().consumer("billing").sweep(HOUR).fallback(move |_| {
-            handled.send_modify(|count| *count += 1);
-            async { Ok(Outcome::Done) }
-        });
+        let consumer =
+            Broker::connect(&url).await.unwrap().consumer("billing").config(bells_only()).fallback(move |_| {
+                handled.send_modify(|count| *count += 1);
+                async { Ok(Outcome::Done) }
+            });
         consumers.push(consumer.start().await.unwrap());
     }
     let share = messages / PRODUCERS;
@@ -87,7 +88,7 @@ async fn an_attempt_that_comes_a_second_time_is_not_run_beside_the_first() {
     let client = db.client().await;
     let (gate, (tell, mut told)) = (Arc::new(Semaphore::new(0)), seen());
     let closed = gate.clone();
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = db.broker().await.consumer("billing").config(bells_only()).fallback(move |delivery| {
         let _ = tell.send((delivery.id, delivery.attempt));
         let gate = closed.clone();
         async move { Ok(gate.acquire().await.map(|_| Outcome::Done)?) }

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, BrokerConfig, Consumer, ErrorKind, Message, Outcome, Settings};
+use doorbell::{Broker, BrokerConfig, Consumer, ConsumerConfig, ErrorKind, Message, Outcome, Settings};
 use futures::FutureExt;
 use tokio_postgres::Client;
 
 use crate::{
     logs::Logs,
     proxy::{Cut, Proxy},
-    support::{Database, count, plain_insert, seen, until},
+    support::{Database, bells_only, count, plain_insert, seen, until},
 };
 
 const LEDGER: &str = "create table ledger (message_id bigint, attempt int)";
@@ -72,7 +72,7 @@ async fn consume(lab: &Lab, outcome: Outcome) -> (Consumer, Arc<AtomicUsize>) {
     let consumer = lab
         .broker
         .consumer("billing")
-        .sweep(Some(HOUR))
+        .config(bells_only())
         .fallback(move |delivery| {
             counted.fetch_add(1, Ordering::SeqCst);
             let outcome = if delivery.attempt == 1 { outcome.clone() } else { Outcome::Done };
@@ -133,7 +133,7 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let (tell, mut told) = seen();
     let held = gate.clone();
-    let slow = lab.broker.consumer("shipping").sweep(Some(HOUR)).fallback(move |delivery| {
+    let slow = lab.broker.consumer("shipping").config(bells_only()).fallback(move |delivery| {
         tell.send(delivery.id).unwrap();
         let held = held.clone();
         async move {
@@ -168,14 +168,16 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
 }
 
 async fn consume_in_tx(lab: &Lab, batch: usize) -> Consumer {
-    let consumer =
-        lab.broker.consumer("billing").sweep(Some(HOUR)).tx_batch(batch).on_tx("n", |_: i32, delivery, tx| {
+    let consumer = lab.broker.consumer("billing").config(ConsumerConfig { tx_batch: batch, ..bells_only() }).on_tx(
+        "n",
+        |_: i32, delivery, tx| {
             async move {
                 tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &delivery.attempt]).await?;
                 Ok(Outcome::Done)
             }
             .boxed()
-        });
+        },
+    );
     consumer.start().await.unwrap()
 }
 

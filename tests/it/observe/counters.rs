@@ -33,12 +33,12 @@ fn anything(random: &mut StdRng) -> String {
              now() - g * interval '7 min' from generate_series(1, 9) g"
         ),
         6..10 => format!("select count(*) from integration.claim('{target}', 'me', 10, p_lease => '1 h')"),
-        10..13 => "select count(*) from (select integration.complete('me', array_agg(id), array_agg(attempt)) from \
-            (select id, attempt from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
+        10..13 => "select count(*) from (select integration.complete('me', array_agg(id), array_agg(attempt), array_agg(created_at)) from \
+            (select id, attempt, created_at from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
             .to_owned(),
-        13 => "select count(*) from (select integration.settle('me', array_agg(id), array_agg(attempt), \
+        13 => "select count(*) from (select integration.settle('me', array_agg(id), array_agg(attempt), array_agg(created_at), \
             array_agg((array['retry', 'reject', 'snooze', 'release'])[1 + id % 4]), array_agg('why'::text), array_agg(1::bigint)) from \
-            (select id, attempt from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
+            (select id, attempt, created_at from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
             .to_owned(),
         14 => format!("update integration.data_staging set status = 'pending' where {some}"),
         15 => format!("update integration.data_staging set target_app = '{target}', priority = 1 where {some}"),

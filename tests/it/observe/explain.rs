@@ -235,9 +235,9 @@ async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
     assert_eq!(codes(&client, 4).await, ["paused", "breaker_open", "in_flight_limit", "no_consumer"]);
 }
 
-/// Explaining must not drift from claiming: the same states, asked and tried.
+/// Explaining must not drift from claiming and holding: the same states, asked and tried.
 #[tokio::test]
-async fn gates_are_closed_exactly_when_claiming_is_not_admitted() {
+async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_keeps_from_holding() {
     let db = Database::new().await;
     let client = db.client().await;
     at(&client, 3600).await;
@@ -287,11 +287,26 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted() {
                     let state = format!("paused {paused}, max_in_flight {in_flight}, breaker {key}: {breaker}");
                     assert_eq!(closed, claimed == 0, "{state}");
                     admitted += claimed;
+                    let guarded = if key == "null" { "('billing'" } else { "('shared'" };
+                    let breaks = breaker.starts_with(guarded) && !breaker.contains("closed");
+                    let free = paused == "null" && in_flight == "null" && !breaks;
+                    run(&client, "begin").await;
+                    let held = count(&client, "select count(*) from integration.hold('billing', 1)").await;
+                    run(&client, "rollback").await;
+                    assert_eq!(held, i64::from(free), "{state}");
                 }
             }
         }
     }
     assert!(admitted > 10, "some states let messages through");
+    // A consumer that held messages has died: they are claimed with leases, and not held for a while.
+    run(&client, "truncate integration.targets, integration.breakers").await;
+    let leases = "insert into integration.targets (target_app, leases_until) \
+        values ('billing', integration.clock() + interval '1 s')";
+    run(&client, leases).await;
+    assert_eq!(count(&client, "select count(*) from integration.hold('billing', 1)").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.closed_gates('billing')").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'you', p_lease => '1 h')").await, 1);
 }
 
 #[tokio::test]
@@ -408,7 +423,14 @@ async fn the_rights_of_a_consumer_are_enough_to_explain_what_is_there() {
     let db = Database::new().await;
     let client = db.client().await;
     let role = format!("consumer_{}", db.name());
-    run(&client, &format!("create role {role} login; {}", grants("consumer", &role))).await;
+    run(
+        &client,
+        &format!(
+            "create role {role} login; {}; select integration.grant_to('{role}', 'look')",
+            grants("consumer", &role)
+        ),
+    )
+    .await;
     for _ in 0..4 {
         plain_insert(&client, "billing", "1").await;
     }

@@ -9,7 +9,7 @@ use openmetrics_parser::{
 
 use crate::{
     proxy::Proxy,
-    support::{Database, HOUR, message, seen, until, until_so},
+    support::{Database, bells_only, message, seen, until, until_so},
 };
 
 type Exposition = MetricsExposition<OpenMetricsType, OpenMetricsValue>;
@@ -61,7 +61,7 @@ async fn eventful(db: &Database) -> String {
         .await
         .unwrap();
     let (tell, mut told) = seen();
-    let billing = broker.consumer("billing").sweep(HOUR).on("n", move |n: i64, delivery| {
+    let billing = broker.consumer("billing").config(bells_only()).on("n", move |n: i64, delivery| {
         let _ = tell.send(delivery.attempt);
         async move {
             match n {
@@ -110,7 +110,7 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     assert_eq!((runs("done"), runs("retry"), runs("reject")), (2.0, 1.0, 1.0));
     assert_eq!(value(&scrape, "doorbell_end_to_end_seconds", &[billing]), 3.0);
     assert_eq!(value(&scrape, "doorbell_settled_messages", &[billing]), 4.0);
-    assert_eq!(value(&scrape, "doorbell_retries", &[billing]), 1.0);
+    assert_eq!(value(&scrape, "doorbell_errored_runs", &[billing]), 1.0);
     assert_eq!(value(&scrape, "doorbell_lease_losses", &[billing]), 0.0);
     // Nothing else than bells and being awake already explains that they were found.
     let found = |found| value(&scrape, "doorbell_found_messages", &[billing, ("found", found)]);
@@ -121,8 +121,8 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     assert_eq!(value(&scrape, "doorbell_messages", &[billing, ("status", "failed")]), 1.0);
     assert_eq!(value(&scrape, "doorbell_messages", &[("target", "reports"), ("status", "pending")]), 1.0);
     assert!(value(&scrape, "doorbell_oldest_age_seconds", &[("target", "reports")]) > 0.0);
-    assert_eq!(value(&scrape, "doorbell_consumers", &[billing]), 1.0);
-    assert_eq!(value(&scrape, "doorbell_consumers", &[("target", "reports")]), 0.0);
+    assert_eq!(value(&scrape, "doorbell_processes", &[billing]), 1.0);
+    assert_eq!(value(&scrape, "doorbell_processes", &[("target", "reports")]), 0.0);
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "open")]), 1.0);
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "closed")]), 0.0);
     assert_eq!(value(&scrape, "doorbell_database_up", &[]), 1.0);

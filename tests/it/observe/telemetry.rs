@@ -11,7 +11,7 @@ use doorbell::{
 };
 use tracing::Span;
 
-use crate::support::{Database, HOUR, echo, message, plain_insert, seen, until_so, until_status};
+use crate::support::{Database, bells_only, echo, message, plain_insert, seen, until_so, until_status};
 
 /// Remembers what it was told, one line each.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ async fn an_observer_is_told_each_station_of_a_message() {
     let (broker, told) = observed(&db).await;
     let billing = broker
         .consumer("billing")
-        .sweep(HOUR)
+        .config(bells_only())
         .on("n", |n: i64, _| async move { if n == 1 { Ok(Outcome::Done) } else { Ok(Outcome::reject("odd")) } });
     let consumer = billing.fallback(|_| async { Ok(Outcome::Done) }).start().await.unwrap();
     told.until("listening true, session 1").await;
@@ -87,7 +87,8 @@ async fn an_observer_is_told_each_station_of_a_message() {
             "settled 1 of billing, None"
         ]
     );
-    let in_tx = broker.consumer("ledger").sweep(HOUR).on_tx("n", |_: i64, _, _| Box::pin(async { Ok(Outcome::Done) }));
+    let in_tx =
+        broker.consumer("ledger").config(bells_only()).on_tx("n", |_: i64, _, _| Box::pin(async { Ok(Outcome::Done) }));
     let in_tx = in_tx.start().await.unwrap();
     producer.publish(&message("ledger", 1)).await.unwrap();
     told.until("processed n of ledger: Done").await;
@@ -117,7 +118,7 @@ async fn an_observer_is_told_of_failures_and_lost_leases() {
     let (tell, mut begun) = seen();
     let release = Arc::new(tokio::sync::Notify::new());
     let released = release.clone();
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |delivery| {
         let _ = tell.send(delivery.id);
         let released = released.clone();
         async move {
@@ -176,7 +177,7 @@ async fn every_attempt_links_to_the_trace_of_the_publisher_and_callers_headers_w
     let tracer = Tracer::default();
     let config = BrokerConfig { propagator: Some(Arc::new(tracer.clone())), ..BrokerConfig::default() };
     let broker = db.broker_with(config).await;
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(|delivery| async move {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(|delivery| async move {
         match delivery.attempt {
             1 => Ok(Outcome::retry_after(Duration::ZERO, "once more")),
             _ => Ok(Outcome::Done),

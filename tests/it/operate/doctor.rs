@@ -153,7 +153,7 @@ async fn every_audit_level_is_as_the_migrations_made_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_made_by_the_script_and_by_its_owner_is_no_drift() {
     let db = Database::empty().await;
-    db.client().await.batch_execute(&doorbell::migrate::script(&doorbell::Schema::default())).await.unwrap();
+    db.client().await.batch_execute(&doorbell::migrate::script(&doorbell::migrate::Schema::default())).await.unwrap();
     // A search path of the role's own changes how the server writes definitions, and must not matter.
     let url = format!("{} options='-c search_path=integration,public'", db.url);
     let report = Broker::connect(&url).await.unwrap().operator().doctor(&patient()).await.unwrap();
@@ -245,7 +245,8 @@ async fn a_schema_that_was_dumped_and_restored_has_not_drifted() {
             "do $$ declare v text; begin \
                  for v in select pg_get_functiondef(p.oid) from pg_proc p where p.pronamespace = 'integration'::regnamespace \
                           union all \
-                          select format('create or replace view integration.%I as %s', c.relname, pg_get_viewdef(c.oid)) \
+                          select format('create or replace view integration.%I %s as %s', c.relname, \
+                                        'with (' || array_to_string(c.reloptions, ', ') || ')', pg_get_viewdef(c.oid)) \
                             from pg_class c where c.relnamespace = 'integration'::regnamespace and c.relkind = 'v' loop \
                      execute v; \
                  end loop; end $$",
@@ -303,7 +304,8 @@ async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
     let dead = "insert into integration.processes (owner, host, pid, version, lease_until, beat_at) \
         values ('dead-1', 'gone', 1, '0.1.0', integration.clock() - interval '1 min', integration.clock() - interval '75 s'); \
         insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
-        values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1)";
+        values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1); \
+        update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock()";
     client.batch_execute(dead).await.unwrap();
     let report = examined(&db).await;
     let found = finding(&report, "processes", "stopped beating");

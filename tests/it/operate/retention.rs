@@ -161,16 +161,16 @@ async fn one_day(client: &Client, messages: i64) {
                  select 's' || g % 3, (array['billing', 'shipping'])[1 + g % 2], 'order.placed',
                         jsonb_build_object('order', g, 'note', repeat('x', 300)) from generate_series(1, {many}) g;
                  do $do$
-                 declare v_ids bigint[]; v_attempts integer[]; v_target text;
+                 declare v_ids bigint[]; v_attempts integer[]; v_created timestamptz[]; v_target text;
                  begin
                      foreach v_target in array '{{billing,shipping}}'::text[] loop
                          loop
-                             select array_agg(c.id), array_agg(c.attempt) into v_ids, v_attempts
+                             select array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at) into v_ids, v_attempts, v_created
                                from integration.claim(v_target, 'me', 100, p_lease => '1 h') c;
                              exit when v_ids is null;
                              perform integration.reject(id, 1, 'me', 'no such card') from unnest(v_ids) id where id % 100 = 0;
                              perform integration.cancel(array[id]) from unnest(v_ids) id where id % 333 = 1;
-                             perform integration.complete('me', v_ids, v_attempts);
+                             perform integration.complete('me', v_ids, v_attempts, v_created);
                          end loop;
                      end loop;
                  end $do$"

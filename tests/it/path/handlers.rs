@@ -6,7 +6,7 @@ use doorbell::{Consumer, ConsumerConfig, Delivery, Handler, HandlerResult, Messa
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::support::{Database, HOUR, message, plain_insert, row, seen, until_count, until_status};
+use crate::support::{Database, HOUR, bells_only, message, plain_insert, row, seen, until_count, until_status};
 
 #[derive(Debug, Deserialize)]
 struct Order {
@@ -28,7 +28,7 @@ async fn always<F>(db: &Database, outcome: F) -> Consumer
 where
     F: Fn(Delivery) -> HandlerResult + Send + Sync + 'static,
 {
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = db.broker().await.consumer("billing").config(bells_only()).fallback(move |delivery| {
         let outcome = outcome(delivery);
         async { outcome }
     });
@@ -48,7 +48,7 @@ async fn closures_handler_types_and_the_fallback_each_get_their_record_types() {
         .broker()
         .await
         .consumer("billing")
-        .sweep(HOUR)
+        .config(bells_only())
         .on("order", move |order: Order, delivery| {
             let sent = closure.send(format!("closure {} {}", delivery.record_type, order.id));
             async move { sent.map(|()| Outcome::Done).map_err(Into::into) }
@@ -73,8 +73,12 @@ async fn closures_handler_types_and_the_fallback_each_get_their_record_types() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_record_type_is_failed_with_a_reason_that_names_it() {
     let db = Database::new().await;
-    let consumer =
-        db.broker().await.consumer("billing").sweep(HOUR).on("order", |_: Order, _| async { Ok(Outcome::Done) });
+    let consumer = db
+        .broker()
+        .await
+        .consumer("billing")
+        .config(bells_only())
+        .on("order", |_: Order, _| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
     let id = publish(&db, &message("billing", 1)).await;
     let failed = until_status(&db.client().await, id, "failed").await;
@@ -107,7 +111,8 @@ async fn unreadable_payloads_fail_alone() {
         plain_insert(&client, "billing", "{\"id\": 1}").await;
         unreadable.push(plain_insert(&client, "billing", data).await);
     }
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).on("n", |_: Order, _| async { Ok(Outcome::Done) });
+    let consumer =
+        db.broker().await.consumer("billing").config(bells_only()).on("n", |_: Order, _| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
     until_count(&client, "completed", 5).await;
     for id in unreadable {
@@ -237,7 +242,11 @@ async fn a_handler_that_takes_too_long_is_dropped_even_when_it_blocks_its_thread
     });
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Arc::new(std::sync::Mutex::new(released));
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).handler_timeout(Some(Duration::from_millis(100)));
+    let consumer = db
+        .broker()
+        .await
+        .consumer("billing")
+        .config(ConsumerConfig { handler_timeout: Some(Duration::from_millis(100)), ..bells_only() });
     let consumer = consumer.on("n", move |n: i64, _| {
         let released = released.clone();
         async move {

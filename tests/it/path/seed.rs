@@ -3,7 +3,7 @@
 use doorbell::Outcome;
 use tokio_postgres::Client;
 
-use crate::support::{Database, HOUR, count, echo, message, row, seen, until_status};
+use crate::support::{Database, bells_only, count, echo, message, row, seen, until_status};
 
 const PUBLISH: &str = "INSERT INTO integration.data_staging
     (source_app, target_app, record_type, data, priority)
@@ -167,7 +167,7 @@ async fn a_late_report_about_a_running_message_makes_our_settle_too_late_and_bre
     let client = db.client().await;
     let (tell, mut told) = seen();
     let (go, going) = tokio::sync::watch::channel(false);
-    let consumer = db.broker().await.consumer("billing").sweep(HOUR).fallback(move |delivery| {
+    let consumer = db.broker().await.consumer("billing").config(bells_only()).fallback(move |delivery| {
         tell.send(delivery.id).unwrap();
         let mut going = going.clone();
         async move {

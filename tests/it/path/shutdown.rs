@@ -6,7 +6,8 @@ use doorbell::{ConsumerConfig, Outcome};
 use tokio::sync::{Barrier, watch};
 
 use crate::support::{
-    Database, HOUR, echo, listeners, message, plain_insert, row, seen, soon, until, until_count, until_status,
+    Database, HOUR, bells_only, echo, listeners, message, plain_insert, row, seen, soon, until, until_count,
+    until_status,
 };
 
 /// Says when it is dropped.
@@ -96,7 +97,7 @@ async fn closing_gives_back_what_a_dropped_consumer_still_held() {
     let client = db.client().await;
     let broker = db.broker().await;
     let (tell, mut told) = seen();
-    let consumer = broker.consumer("billing").sweep(HOUR).fallback(move |_| {
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |_| {
         tell.send(()).unwrap();
         std::future::pending()
     });

@@ -1,10 +1,12 @@
 //! A pool of sessions: a client has its server session until it leaves, so everything works as without a pooler.
 
+use std::time::Duration;
+
 use doorbell::{ConsumerConfig, Outcome, observe::Found};
 use futures::FutureExt;
 
 use crate::support::{
-    Database, HOUR, echo, message,
+    Database, bells_only, echo, message,
     pooler::{Pooler, programs},
     seen, until_count, until_so,
 };
@@ -18,8 +20,8 @@ async fn messages_are_published_rung_for_and_handled_in_every_mode_and_nothing_i
         let broker = pooler.database().broker().await;
         let (leased, mut told) = echo(&broker, "leased").await;
         let (tell, mut effects) = seen();
-        let config = ConsumerConfig { sweep: HOUR, tx_batch: 5, ..Default::default() };
-        let tx = broker.consumer("tx").config(config).in_transaction().on_tx("n", move |n: i64, _, tx| {
+        let config = ConsumerConfig { tx_batch: 5, in_transaction: Some(Duration::from_secs(1)), ..bells_only() };
+        let tx = broker.consumer("tx").config(config).on_tx("n", move |n: i64, _, tx| {
             let tell = tell.clone();
             async move {
                 tx.execute("select 1", &[]).await?;

@@ -48,14 +48,17 @@ async fn without_prepared_statements_all_is_handled_by_sweeps_and_nothing_is_lef
         broker.migrate().await.unwrap();
         let (tell, mut told) = seen();
         let sweep = Some(Duration::from_millis(200));
-        let leased = broker.consumer("leased").sweep(sweep).fallback(move |delivery| {
-            let _ = tell.send(delivery.id);
-            async { Ok(Outcome::Done) }
-        });
+        let leased = broker.consumer("leased").config(ConsumerConfig { sweep, ..Default::default() }).fallback(
+            move |delivery| {
+                let _ = tell.send(delivery.id);
+                async { Ok(Outcome::Done) }
+            },
+        );
         let leased = leased.start().await.unwrap();
         let (tell, mut effects) = seen();
-        let held = ConsumerConfig { sweep, tx_batch: 5, ..Default::default() };
-        let tx = broker.consumer("tx").config(held).in_transaction().on_tx("n", move |n: i64, _, _| {
+        let held =
+            ConsumerConfig { sweep, tx_batch: 5, in_transaction: Some(Duration::from_secs(1)), ..Default::default() };
+        let tx = broker.consumer("tx").config(held).on_tx("n", move |n: i64, _, _| {
             let tell = tell.clone();
             async move {
                 let _ = tell.send(n);

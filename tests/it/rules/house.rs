@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 const SOURCES: [&str; 4] = ["src", "crates/bench/src", "crates/program/src", "crates/server/src"];
 
 pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
+    files(directory, "rs")
+}
+
+pub(crate) fn files(directory: &str, extension: &str) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pending = vec![root.join(directory)];
     let mut files = Vec::new();
@@ -17,7 +21,7 @@ pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
                 if !path.ends_with("tests") {
                     pending.push(path);
                 }
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|its| its == extension) {
                 let text = std::fs::read_to_string(&path).unwrap();
                 files.push((path.strip_prefix(root).unwrap().to_owned(), text));
             }

@@ -5,3 +5,4 @@ mod examples;
 mod front_door;
 mod house;
 mod weight;
+mod words;

@@ -5,7 +5,9 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 8] = [
+const FROM_OUTSIDE: [&str; 11] = [
+    "actions_of",
+    "changes_of",
     "channel",
     "check_counters",
     "clock",
@@ -13,19 +15,26 @@ const FROM_OUTSIDE: [&str; 8] = [
     "latch_class",
     "lock_class",
     "oldest_xid",
+    "outcomes_of",
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 10] = [
+const FROM_INSIDE: [&str; 16] = [
     "accepts",
     "action_of",
     "actor",
+    "asking_role",
     "backoff_ms",
     "bell_is_on",
     "clean_text",
+    "gates",
     "in_words",
+    "key_chars_max",
+    "name_chars_max",
     "policy",
+    "role_name",
     "shell_word",
+    "since",
     "ten_minutes",
 ];
 
@@ -63,10 +72,11 @@ async fn no_function_depends_on_tables_and_all_but_the_inlined_pin_their_search_
 /// A function or operator that the search_path decides about.
 fn names_something_without_its_schema(body: &str) -> Option<String> {
     let code: String = body.split('\'').step_by(2).collect::<Vec<_>>().join("''");
+    let code = code.replace("operator(pg_catalog.>)", "").replace("operator(pg_catalog.=)", "");
     let words = code.split_inclusive('(').filter_map(|piece| piece.strip_suffix('('));
     let function = words
         .map(|piece| piece.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).next().unwrap_or_default())
-        .find(|word| !word.is_empty() && !word.contains('.'));
+        .find(|word| !["", "coalesce"].contains(word) && !word.contains('.'));
     let operator = code.find(|c: char| "+-*/<>=~!@#%^&|".contains(c)).map(|at| &code[at..at + 1]);
     function.or(operator).map(str::to_owned)
 }
@@ -77,6 +87,7 @@ fn names_without_a_schema_are_seen() {
         ("select pg_catalog.f('a = b(', x::pg_catalog.text)", None),
         ("select f(1)", Some("f")),
         ("select pg_catalog.f(1) + 1", Some("+")),
+        ("select a operator(pg_catalog.=) coalesce(b, c)", None),
         ("select case when a.b(g(1)) then 1 end", Some("g")),
     ] {
         assert_eq!(names_something_without_its_schema(body).as_deref(), seen, "{body}");

@@ -1,6 +1,9 @@
 //! Migrations: once, whoever starts first, and readable in one place.
 
-use doorbell::{Broker, ErrorKind, Schema, migrate};
+use doorbell::{
+    Broker, ErrorKind,
+    migrate::{self, Schema},
+};
 use tokio_postgres::Client;
 
 use crate::support::{Database, connect, count, echo, message};

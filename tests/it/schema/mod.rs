@@ -2,6 +2,7 @@
 
 mod called;
 mod code;
+mod facts;
 mod hostile;
 mod installations;
 mod migrations;

@@ -5,15 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use doorbell::{Broker, Consumer, Message, Outcome};
+use doorbell::{Broker, Consumer, ConsumerConfig, Message, Outcome};
 
-use crate::support::{Database, count, until};
+use crate::support::{Database, bells_only, count, until};
 
 async fn consume(broker: &Broker, target: &str, down: Arc<AtomicBool>, says_so: bool) -> Consumer {
     broker
         .consumer(target)
-        .concurrency(4)
-        .sweep(Some(std::time::Duration::from_secs(3600)))
+        .config(ConsumerConfig { concurrency: 4, ..bells_only() })
         .fallback(move |_| {
             let down = down.load(Ordering::SeqCst);
             async move {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorbell::{Message, Outcome};
+use doorbell::{ConsumerConfig, Message, Outcome};
 use futures::FutureExt;
 
 use crate::support::{Database, count, until};
@@ -22,7 +22,7 @@ async fn effects_and_completion_commit_together_whatever_the_handler_says() {
         broker.producer("shop").publish_many(&messages).await.unwrap();
         let consumer = broker
             .consumer("billing")
-            .tx_batch(batch)
+            .config(ConsumerConfig { tx_batch: batch, ..ConsumerConfig::default() })
             .on_tx("n", |n: i32, delivery, tx| {
                 async move {
                     tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &n]).await?;
@@ -60,7 +60,7 @@ async fn a_handler_that_lost_its_lease_leaves_no_effect() {
     let gate = go.clone();
     let consumer = broker
         .consumer("billing")
-        .sweep(None)
+        .config(ConsumerConfig { sweep: None, ..ConsumerConfig::default() })
         .on_tx("n", move |n: i32, delivery, tx| {
             let (started, gate) = (started.clone(), gate.clone());
             async move {
@@ -100,15 +100,18 @@ async fn handlers_that_hold_every_connection_keep_their_lease() {
     let (started, mut told) = crate::support::seen();
     let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let gate = go.clone();
-    let consumer = broker.consumer("billing").concurrency(2).on_tx("n", move |_: i32, delivery, _tx| {
-        let (started, gate) = (started.clone(), gate.clone());
-        async move {
-            started.send(delivery.id)?;
-            gate.acquire().await?.forget();
-            Ok(Outcome::Done)
-        }
-        .boxed()
-    });
+    let consumer = broker
+        .consumer("billing")
+        .config(ConsumerConfig { concurrency: 2, ..ConsumerConfig::default() })
+        .on_tx("n", move |_: i32, delivery, _tx| {
+            let (started, gate) = (started.clone(), gate.clone());
+            async move {
+                started.send(delivery.id)?;
+                gate.acquire().await?.forget();
+                Ok(Outcome::Done)
+            }
+            .boxed()
+        });
     let consumer = consumer.start().await.unwrap();
     told.take(2).await;
     let beats =
@@ -132,7 +135,7 @@ async fn a_handler_that_times_out_leaves_no_effect_and_is_retried() {
     let broker = db.broker().await;
     let consumer = broker
         .consumer("billing")
-        .handler_timeout(Some(Duration::from_millis(300)))
+        .config(ConsumerConfig { handler_timeout: Some(Duration::from_millis(300)), ..ConsumerConfig::default() })
         .on_tx("n", |n: i32, delivery, tx| {
             async move {
                 tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &n]).await?;

@@ -1,9 +1,11 @@
 //! What becomes of completed messages, per target.
 
-use doorbell::Outcome;
+use std::time::Duration;
+
+use doorbell::{ConsumerConfig, Outcome};
 use futures::FutureExt;
 
-use crate::support::{Database, HOUR, count, message, until};
+use crate::support::{Database, bells_only, count, message, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn completed_messages_are_kept_archived_or_deleted_as_their_target_says() {
@@ -16,7 +18,7 @@ async fn completed_messages_are_kept_archived_or_deleted_as_their_target_says() 
     for target in ["keeping", "archiving", "deleting"] {
         let messages: Vec<_> = (0..50).map(|n| message(target, n)).collect();
         broker.producer("shop").publish_many(&messages).await.unwrap();
-        let consumer = broker.consumer(target).sweep(HOUR).fallback(|delivery| async move {
+        let consumer = broker.consumer(target).config(bells_only()).fallback(|delivery| async move {
             Ok(if delivery.json::<i64>()? == 7 { Outcome::reject("seven") } else { Outcome::Done })
         });
         consumers.push(consumer.start().await.unwrap());
@@ -51,9 +53,7 @@ async fn in_transactions_the_same_becomes_of_them() {
     let broker = db.broker().await;
     let consumer = broker
         .consumer("archiving")
-        .sweep(HOUR)
-        .tx_batch(10)
-        .in_transaction()
+        .config(ConsumerConfig { tx_batch: 10, in_transaction: Some(Duration::from_secs(1)), ..bells_only() })
         .on_tx("n", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed());
     let consumer = consumer.start().await.unwrap();
     let messages: Vec<_> = (0..50).map(|n| message("archiving", n)).collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorbell::{Outcome, observe::Found};
+use doorbell::{ConsumerConfig, Outcome, observe::Found};
 
 use crate::support::{Database, Ear, channel, count, echo, message, plain_insert, row, seen, until_status};
 
@@ -99,8 +99,12 @@ async fn the_sweep_finds_what_no_bell_announced() {
     let db = Database::new().await;
     let client = db.client().await;
     let (tell, mut told) = seen();
-    let consumer =
-        db.broker().await.consumer("billing").sweep(Some(Duration::from_millis(50))).fallback(move |delivery| {
+    let consumer = db
+        .broker()
+        .await
+        .consumer("billing")
+        .config(ConsumerConfig { sweep: Some(Duration::from_millis(50)), ..ConsumerConfig::default() })
+        .fallback(move |delivery| {
             tell.send(delivery.found).unwrap();
             async { Ok(Outcome::Done) }
         });

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell::{Broker, MessageId, Outcome, Producer};
+use doorbell::{Broker, ConsumerConfig, MessageId, Outcome, Producer};
 use futures::future::try_join_all;
 use tokio::{sync::mpsc, time::sleep_until};
 
@@ -112,7 +112,8 @@ impl Lanes {
     /// Publishes for so long, at a rate or as fast as it is answered; ends when everything was handled.
     async fn run(&self, rate: Option<f64>, duration: Duration) -> Result<Run> {
         let (entered, mut entries) = mpsc::unbounded_channel();
-        let consumer = self.process.consumer(TARGET).concurrency(CONCURRENCY).fallback(move |delivery| {
+        let config = ConsumerConfig { concurrency: CONCURRENCY, ..ConsumerConfig::default() };
+        let consumer = self.process.consumer(TARGET).config(config).fallback(move |delivery| {
             let _ = entered.send((delivery.id, Instant::now()));
             async { Ok(Outcome::Done) }
         });

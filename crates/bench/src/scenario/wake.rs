@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use doorbell::{Outcome, observe::Found};
+use doorbell::{ConsumerConfig, Outcome, observe::Found};
 use futures::StreamExt;
 use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
@@ -106,7 +106,8 @@ impl Wakes {
 pub(super) async fn sample(lab: &Lab, duration: Duration, floors: bool) -> Result<Wakes> {
     let broker = lab.broker(10).await?;
     let (entered, mut entries) = mpsc::unbounded_channel();
-    let consumer = broker.consumer(TARGET).sweep(NO_SWEEP).fallback(move |delivery| {
+    let config = ConsumerConfig { sweep: NO_SWEEP, ..ConsumerConfig::default() };
+    let consumer = broker.consumer(TARGET).config(config).fallback(move |delivery| {
         let _ = entered.send((delivery.id, Instant::now(), delivery.found));
         async { Ok(Outcome::Done) }
     });

@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use clap::Args;
-use doorbell::{Broker, MessageId};
+use doorbell::{Broker, ConsumerConfig, MessageId};
 use tokio::{
     io::{AsyncReadExt, stdin},
     process::{Child, Command},
@@ -116,7 +116,8 @@ impl DemoConsumer {
         let broker = Broker::connect(&database).await?;
         let mut consumers = Vec::new();
         for target in orders::TARGETS {
-            let slow = handlers::consumer(&broker, target, &ledger, HANDLING).concurrency(CONCURRENCY);
+            let config = ConsumerConfig { concurrency: CONCURRENCY, ..ConsumerConfig::default() };
+            let slow = handlers::consumer(&broker, target, &ledger, HANDLING).config(config);
             consumers.push(slow.start().await?);
         }
         let mut lifeline = [0; 1];

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+/// Of registered owners, in milliseconds.
+pub(super) const LEASE: i64 = 6000;
 pub(super) const MAX_RETRIES: i32 = 2;
 pub(super) const MAX_CRASHES: i32 = 3;
 pub(super) const DEDUP_WINDOW: i64 = 60_000;
@@ -74,6 +76,15 @@ fn action(old: &Row, new: &Row) -> &'static str {
     }
 }
 
+/// What a process knows of a message that it has claimed. An id is not enough: after a failover it can be another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) id: i64,
+    pub(super) attempt: i32,
+    pub(super) owner: &'static str,
+    pub(super) created_at: i64,
+}
+
 /// What a statement answers, or its SQLSTATE.
 pub(super) type Answer<T> = Result<T, &'static str>;
 
@@ -81,10 +92,15 @@ pub(super) type Answer<T> = Result<T, &'static str>;
 pub(super) struct Model {
     pub(super) now: i64,
     pub(super) rows: BTreeMap<i64, Row>,
-    /// Registered owners and the end of their lease.
+    /// Registered owners, when they have beaten.
     pub(super) owners: HashMap<&'static str, i64>,
+    /// When somebody last looked who is dead, and since when somebody does.
+    seen_at: i64,
+    resumed_at: i64,
     pub(super) paused: Vec<&'static str>,
     dedup: HashMap<String, (i64, i64)>,
+    /// Claims of messages that the server has forgotten since; their handlers may still be running.
+    pub(super) ghosts: Vec<Claim>,
     /// What happened, how often.
     pub(super) seen: BTreeMap<String, usize>,
 }
@@ -166,26 +182,33 @@ impl Model {
         Ok(ids)
     }
 
-    pub(super) fn owns(&self, id: i64, attempt: i32, owner: &str) -> bool {
-        self.rows.get(&id).is_some_and(|row| {
-            row.status == "processing" && row.attempt == attempt && row.owner.as_deref() == Some(owner)
+    pub(super) fn owns(&self, claim: Claim) -> bool {
+        self.rows.get(&claim.id).is_some_and(|row| {
+            row.status == "processing"
+                && row.attempt == claim.attempt
+                && row.owner.as_deref() == Some(claim.owner)
+                && row.created_at == claim.created_at
         })
     }
 
+    /// An asynchronous failover: nothing that was published after `last` was ever there, and its ids are given again.
+    pub(super) fn forget_after(&mut self, last: i64, owners: &[&'static str]) {
+        for (id, row) in self.rows.split_off(&(last + 1)) {
+            if let Some(owner) = owners.iter().find(|&&owner| row.owner.as_deref() == Some(owner)) {
+                self.ghosts.push(Claim { id, attempt: row.attempt, owner, created_at: row.created_at });
+            }
+        }
+        self.dedup.retain(|_, (id, _)| *id <= last);
+        *self.seen.entry("forgotten".to_owned()).or_default() += 1;
+    }
+
     /// The status it got; nothing: the lease was lost.
-    pub(super) fn settle(
-        &mut self,
-        id: i64,
-        attempt: i32,
-        owner: &str,
-        outcome: &str,
-        delay: Option<i64>,
-    ) -> Option<String> {
-        if !self.owns(id, attempt, owner) {
+    pub(super) fn settle(&mut self, claim: Claim, outcome: &str, delay: Option<i64>) -> Option<String> {
+        if !self.owns(claim) {
             return None;
         }
         let now = self.now;
-        let row = self.rows.get_mut(&id).expect("owned");
+        let row = self.rows.get_mut(&claim.id).expect("owned");
         row.become_(&mut self.seen, |row| {
             let again = row.retry_count < row.max_retries.unwrap_or(MAX_RETRIES);
             row.let_go(match outcome {
@@ -205,17 +228,42 @@ impl Model {
         Some(row.status.clone())
     }
 
-    pub(super) fn extend(&mut self, id: i64, attempt: i32, owner: &str, lease: i64) -> Answer<()> {
-        if !self.owns(id, attempt, owner) {
+    pub(super) fn extend(&mut self, claim: Claim, lease: i64) -> Answer<()> {
+        if !self.owns(claim) {
             return Err("MQ001");
         }
-        self.rows.get_mut(&id).expect("owned").lease_until = Some(self.now + lease);
+        self.rows.get_mut(&claim.id).expect("owned").lease_until = Some(self.now + lease);
         Ok(())
     }
 
+    pub(super) fn register(&mut self, owner: &'static str) {
+        self.owners.insert(owner, self.now);
+    }
+
+    /// Silence while nobody looked is nobody's death, unless nobody was there to look.
+    fn keep_contact(&mut self) {
+        let (now, away, half) = (self.now, self.now - self.seen_at, LEASE / 2);
+        let watched = |beat: &i64| *beat > self.resumed_at - half / 2 && *beat != self.resumed_at;
+        if !self.owners.values().any(watched) {
+            self.seen_at = now;
+        } else if away > half {
+            *self.seen.entry("outage".to_owned()).or_default() += 1;
+            (self.seen_at, self.resumed_at) = (now, now);
+            self.owners.values_mut().filter(|beat| **beat < now - half / 2).for_each(|beat| *beat = now);
+            let leases = self.rows.values_mut().filter(|row| row.status == "processing");
+            leases.filter_map(|row| row.lease_until.as_mut()).for_each(|until| *until += away);
+        } else if away > half / 8 {
+            self.seen_at = now;
+        }
+    }
+
     pub(super) fn rescue(&mut self, full: bool) -> i64 {
+        self.keep_contact();
         let (now, before) = (self.now, self.owners.len());
-        self.owners.retain(|_, until| *until >= now);
+        self.owners.retain(|_, beat| *beat + LEASE >= now);
+        if self.owners.len() < before {
+            *self.seen.entry("dead".to_owned()).or_default() += 1;
+        }
         if !full && self.owners.len() == before {
             return 0;
         }
@@ -239,11 +287,13 @@ impl Model {
     }
 
     /// What an owner holds goes back, except what it knows of.
-    pub(super) fn give_back(&mut self, owner: &str, known: &[(i64, i32)]) -> i64 {
+    pub(super) fn give_back(&mut self, owner: &str, known: &[Claim]) -> i64 {
         let mut count = 0;
         for (id, row) in &mut self.rows {
             let held = row.status == "processing" && row.owner.as_deref() == Some(owner);
-            if held && !known.contains(&(*id, row.attempt)) {
+            let is_known =
+                |claim: &Claim| (claim.id, claim.attempt, claim.created_at) == (*id, row.attempt, row.created_at);
+            if held && !known.iter().any(is_known) {
                 row.become_(&mut self.seen, |row| row.let_go("pending"));
                 count += 1;
             }

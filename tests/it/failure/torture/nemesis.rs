@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use super::{pace::pause, worker::Worker};
 use crate::proxy::{Cut, Proxy, Weather};
 
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "consumer killed",
     "consumer killed",
     "consumer frozen",
@@ -22,6 +22,8 @@ const KINDS: [&str; 15] = [
     "listeners terminated",
     "server restarted",
     "server killed",
+    "server away",
+    "server away",
     "server paused",
     "network slow",
     "network stalled",
@@ -63,6 +65,8 @@ pub(super) struct Nemesis {
     pub(super) workers: Vec<Worker>,
     pub(super) log: PathBuf,
     pub(super) done: BTreeMap<&'static str, usize>,
+    /// Consumer processes that really died.
+    pub(super) killed: Vec<u32>,
     pub(super) random: StdRng,
 }
 
@@ -70,7 +74,7 @@ impl Nemesis {
     pub(super) fn new(server: Server, proxy: Proxy, url: String, log: PathBuf, seed: u64) -> Self {
         let workers = (0..3).map(|_| Worker::start(&proxy.url, &log)).collect();
         let random = StdRng::seed_from_u64(seed);
-        Self { server, proxy, url, workers, log, done: BTreeMap::new(), random }
+        Self { server, proxy, url, workers, log, done: BTreeMap::new(), killed: Vec::new(), random }
     }
 
     /// The safety phase.
@@ -113,7 +117,7 @@ impl Nemesis {
         match kind {
             "consumer killed" => {
                 let which = self.random.random_range(0..self.workers.len());
-                self.workers[which].kill();
+                self.killed.push(self.workers[which].kill());
                 pause(&mut self.random, 0, 500).await;
                 self.workers[which] = Worker::start(&self.proxy.url, &self.log);
             }
@@ -135,6 +139,13 @@ impl Nemesis {
             "server killed" => {
                 self.server.kill().await.unwrap();
                 pause(&mut self.random, 100, 1000).await;
+                self.server.start_again().await.unwrap();
+            }
+            // Longer than the lease, and nobody dies.
+            "server away" => {
+                self.server.kill().await.unwrap();
+                let lease = super::worker::LEASE.as_millis() as u64;
+                pause(&mut self.random, lease + 500, lease + 2000).await;
                 self.server.start_again().await.unwrap();
             }
             "server paused" => {

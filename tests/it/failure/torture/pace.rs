@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};
 
-/// How long a slow handler takes.
-const SLOW: Duration = Duration::from_secs(1);
+/// How long a slow handler takes: an outage that is longer than the lease fits into it.
+const SLOW: Duration = Duration::from_secs(6);
 /// Between two looks at what nothing announces.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -48,9 +48,11 @@ impl Worker {
         self.stopped = signal == Signal::SIGSTOP;
     }
 
-    pub(super) fn kill(&mut self) {
+    /// Which process it was.
+    pub(super) fn kill(&mut self) -> u32 {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.process.id()
     }
 
     /// Asks it to end, waits until it has, and says whether it ended well.
@@ -141,7 +143,11 @@ async fn intended(body: &Body, delivery: &Delivery) -> HandlerResult {
 
 async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
     let log = log.clone();
-    let consumer = broker.consumer("plain").concurrency(4).sweep(Some(Duration::from_secs(1)));
+    let consumer = broker.consumer("plain").config(ConsumerConfig {
+        concurrency: 4,
+        sweep: Some(Duration::from_secs(1)),
+        ..ConsumerConfig::default()
+    });
     let consumer = consumer.on("op", move |body: Body, delivery| {
         let log = log.clone();
         async move {

@@ -10,7 +10,7 @@ use doorbell::{Broker, Consumer, ConsumerConfig, MessageId, Outcome};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio_postgres::Client;
 
-use crate::support::{Database, HOUR, count, echo, message, plain_insert, seen, until, until_count};
+use crate::support::{Database, HOUR, bells_only, count, echo, message, plain_insert, seen, until, until_count};
 
 type Runs = Arc<Mutex<Vec<(MessageId, i32)>>>;
 
@@ -18,15 +18,17 @@ type Runs = Arc<Mutex<Vec<(MessageId, i32)>>>;
 async fn noting(broker: &Broker, runs: &Runs) -> Consumer {
     let runs = runs.clone();
     let sweep = Some(Duration::from_millis(200));
-    let consumer = broker.consumer("billing").sweep(sweep).fallback(move |delivery| {
-        runs.lock().unwrap().push((delivery.id, delivery.attempt));
-        async move {
-            Ok(match (delivery.id % 10, delivery.retry_count) {
-                (3, 0) => Outcome::retry_after(Duration::ZERO, "the first time"),
-                _ => Outcome::Done,
-            })
-        }
-    });
+    let consumer = broker.consumer("billing").config(ConsumerConfig { sweep, ..ConsumerConfig::default() }).fallback(
+        move |delivery| {
+            runs.lock().unwrap().push((delivery.id, delivery.attempt));
+            async move {
+                Ok(match (delivery.id % 10, delivery.retry_count) {
+                    (3, 0) => Outcome::retry_after(Duration::ZERO, "the first time"),
+                    _ => Outcome::Done,
+                })
+            }
+        },
+    );
     consumer.start().await.unwrap()
 }
 
@@ -192,9 +194,9 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
     pin.batch_execute("begin isolation level repeatable read; select count(*) from integration.data_staging")
         .await
         .unwrap();
-    let drain = "with c as materialized (select array_agg(id) as ids, array_agg(attempt) as attempts \
+    let drain = "with c as materialized (select array_agg(id) as ids, array_agg(attempt) as attempts, array_agg(created_at) as created \
         from integration.claim('billing', 'x', 1000, null, '1 min')) \
-        select count(*) from c, integration.complete('x', c.ids, c.attempts)";
+        select count(*) from c, integration.complete('x', c.ids, c.attempts, c.created)";
     for _ in 0..15 {
         assert_eq!(count(&client, drain).await, 1000);
     }
@@ -218,10 +220,13 @@ async fn a_consumer_keeps_its_places_for_the_next_one() {
     let (tell, mut told) = seen();
     let start = async |broker: &Broker| {
         let tell = tell.clone();
-        let consumer = broker.consumer("billing").sweep(Some(Duration::from_millis(50))).fallback(move |delivery| {
-            let _ = tell.send(delivery.id);
-            async { Ok(Outcome::Done) }
-        });
+        let consumer = broker
+            .consumer("billing")
+            .config(ConsumerConfig { sweep: Some(Duration::from_millis(50)), ..ConsumerConfig::default() })
+            .fallback(move |delivery| {
+                let _ = tell.send(delivery.id);
+                async { Ok(Outcome::Done) }
+            });
         consumer.start().await.unwrap()
     };
     let consumer = start(&broker).await;
@@ -249,17 +254,19 @@ async fn what_was_claimed_ahead_is_given_back_when_handlers_become_slow() {
     let (tell, mut told) = seen();
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let closed = gate.clone();
-    let slow = broker.consumer("billing").concurrency(1).sweep(HOUR).fallback(move |delivery| {
-        let n: i64 = delivery.json().unwrap();
-        let _ = tell.send(n);
-        let gate = closed.clone();
-        async move {
-            if n == 300 {
-                let _open = gate.acquire().await?;
+    let slow = broker.consumer("billing").config(ConsumerConfig { concurrency: 1, ..bells_only() }).fallback(
+        move |delivery| {
+            let n: i64 = delivery.json().unwrap();
+            let _ = tell.send(n);
+            let gate = closed.clone();
+            async move {
+                if n == 300 {
+                    let _open = gate.acquire().await?;
+                }
+                Ok(Outcome::Done)
             }
-            Ok(Outcome::Done)
-        }
-    });
+        },
+    );
     let slow = slow.start().await.unwrap();
     told.take(301).await;
     let (fast, _told) = echo(&other, "billing").await;

@@ -1,0 +1,146 @@
+-- Who may do what. Everything that changes state is done by functions that run as the owner of the schema, and nobody
+-- may call one to whom it was not granted; a role is granted a verb, and this file says what belongs to it.
+
+-- What a verb needs: publish, consume, look (everything, payloads too), operate (look, and act).
+-- SQLSTATEs: MQ002 for another verb.
+create or replace function integration.rights_of(p_verb text)
+    returns table (kind text, object text, oid oid, columns text, want text)
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    -- What tells nothing and changes nothing: the clock (defaults of columns call it as whoever inserts), channels,
+    -- locks of a session that listens; and what a role lacks.
+    v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
+        somebody_is_parked, park, unpark, rights_of, lacks}';
+    v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
+        explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
+        audit, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
+        audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
+        ten_minutes}';
+    v_names  text[];
+begin
+    v_names := v_common || case p_verb
+        when 'publish' then '{publish, publish_many}'::text[]
+        when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
+            promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
+            was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister, give_back,
+            ring, rescue,
+            rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
+            note_cleaned, check_is_due, recount, maintain}'::text[]
+        when 'look' then v_look
+        when 'operate' then v_look || '{cancel, redrive, retry, pause, resume, open_breaker, close_breaker, ring,
+            promote, rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions,
+            drop_old_partitions, note_cleaned, check_is_due, recount, maintain}'::text[] end;
+    if v_names is null then
+        raise exception 'there is no verb "%"', p_verb
+            using errcode = 'MQ002', hint = 'use publish, consume, look or operate';
+    end if;
+    return query
+        select 'schema', 'integration', n.oid, null::text, 'usage' from pg_namespace n where n.nspname = 'integration'
+        union all
+        select 'table', c.oid::regclass::text, c.oid, r.columns, r.want
+          from (values ('publish', 'data_staging', null, 'insert'), ('publish', 'data_staging', 'id', 'select'),
+                       -- Consumers in plain SQL are clients, too.
+                       ('consume', 'data_staging', null, 'select'), ('consume', 'data_staging', null, 'update'),
+                       ('consume', 'processes', null, 'select'), ('consume', 'targets', null, 'select'),
+                       ('consume', 'places', null, 'select'), ('consume', 'settings', null, 'select'),
+                       ('consume', 'retry_policies', null, 'select'), ('consume', 'breakers', null, 'select'),
+                       ('operate', 'settings', null, 'update'), ('operate', 'targets', null, 'insert'),
+                       ('operate', 'targets', null, 'update'), ('operate', 'retry_policies', null, 'insert'),
+                       ('operate', 'retry_policies', null, 'update'),
+                       ('publish', 'migrations', null, 'select'), ('consume', 'migrations', null, 'select'))
+               r (verb, relation, columns, want)
+          join pg_class c on c.relnamespace = 'integration'::regnamespace and c.relname = r.relation
+         where r.verb = p_verb
+        union all
+        select 'table', c.oid::regclass::text, c.oid, null, 'select' from pg_class c
+         where c.relnamespace = 'integration'::regnamespace and c.relkind in ('r', 'p', 'v')
+           and not c.relispartition and c.relname not like 'gate%' and p_verb in ('look', 'operate')
+        union all
+        select 'sequence', c.oid::regclass::text, c.oid, null, r.want
+          from (values ('publish', 'usage'), ('look', 'select'), ('operate', 'select')) r (verb, want)
+          join pg_class c on c.relnamespace = 'integration'::regnamespace and c.relname = 'data_staging_id_seq'
+         where r.verb = p_verb
+        union all
+        select 'function', p.oid::regprocedure::text, p.oid, null, 'execute'
+          from pg_proc p where p.pronamespace = 'integration'::regnamespace and p.proname = any (v_names);
+end $$;
+
+-- What the asking role lacks of a verb; the first right says whether it is meant to have it. Empty: nothing.
+create or replace function integration.lacks(p_verb text) returns table (object text, want text)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select r.object, r.want || coalesce(' (' || r.columns || ')', '') from integration.rights_of(p_verb) r
+     where not case r.kind
+               when 'schema' then has_schema_privilege(r.oid, r.want)
+               when 'function' then has_function_privilege(r.oid, r.want)
+               when 'sequence' then has_sequence_privilege(r.oid, r.want)
+               else has_table_privilege(r.oid, r.want)
+                    or r.columns is not null and has_column_privilege(r.oid, r.columns, r.want) end
+$$;
+
+-- Gives a role what a verb needs. For the owner of the schema; again at any time.
+-- SQLSTATEs: MQ002 for a verb that does not exist, 42704 for a role.
+create or replace function integration.grant_to(p_role name, p_verb text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform integration.each_right(p_role, p_verb, 'grant %s on %s to %I');
+end $$;
+
+-- Takes what a verb needs from a role, and gives it back what its other verbs need.
+-- SQLSTATEs: as grant_to.
+create or replace function integration.revoke_from(p_role name, p_verb text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_others text[] := array(
+        select g.verb from integration.granted() g where g.role_name = p_role and g.verb <> p_verb);
+    v_other  text;
+begin
+    perform integration.each_right(p_role, p_verb, 'revoke %s on %s from %I');
+    foreach v_other in array v_others loop
+        perform integration.grant_to(p_role, v_other);
+    end loop;
+end $$;
+
+-- For grant_to and revoke_from.
+create or replace function integration.each_right(p_role name, p_verb text, p_statement text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_statement text;
+begin
+    for v_statement in
+        select format(p_statement, r.want || coalesce(' (' || r.columns || ')', ''),
+                      r.kind || ' ' || string_agg(r.object, ', '), p_role)
+          from integration.rights_of(p_verb) r group by r.kind, r.want, r.columns
+    loop
+        execute v_statement;
+    end loop;
+end $$;
+
+-- Which roles were granted which verb: those that may call the function that stands for it.
+create or replace function integration.granted() returns table (role_name name, verb text)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select g.rolname, v.verb
+      from (values ('publish', 'publish'), ('claim', 'consume'), ('audit', 'look'), ('pause', 'operate'))
+           v (function, verb)
+      join pg_proc p on p.pronamespace = 'integration'::regnamespace and p.proname = v.function
+     cross join lateral aclexplode(p.proacl) a
+      join pg_roles g on g.oid = a.grantee
+     where a.grantee <> p.proowner and a.privilege_type = 'EXECUTE'
+       and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text)', 'execute'))
+$$;
+
+-- Called whenever the code was applied: nobody may call what is new to whom it was not granted, and who was granted a
+-- verb may call what is new in it. Default privileges are left alone: PostgreSQL takes EXECUTE from PUBLIC only for all
+-- that a role will ever create, in every schema.
+create or replace function integration.renew_rights() returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_functions text;
+begin
+    select string_agg(p.oid::regprocedure::text, ', ') into v_functions
+      from pg_proc p where p.pronamespace = 'integration'::regnamespace and pg_has_role(p.proowner, 'usage')
+       and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0));
+    if v_functions is not null then
+        execute format('revoke execute on function %s from public', v_functions);
+    end if;
+    perform integration.grant_to(g.role_name, g.verb) from integration.granted() g;
+end $$;

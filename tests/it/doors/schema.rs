@@ -1,0 +1,68 @@
+//! Whose the schema is: who migrates, and what he refuses to build on.
+
+use doorbell::{Broker, ErrorKind};
+
+use super::{answer, role};
+use crate::support::{Database, connect, count, message};
+
+/// A role that may log in, and what is done for it beforehand; its broker.
+async fn migrator(db: &Database, made: &str) -> Broker {
+    let name = format!("migrator_{}", db.name());
+    let made = made.replace("MIGRATOR", &name);
+    db.client().await.batch_execute(&format!("create role {name} login; {made}")).await.unwrap();
+    Broker::connect(&db.url.replace("user=postgres", &format!("user={name}"))).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_was_made_and_given_away_needs_no_right_to_create_schemas() {
+    let db = Database::empty().await;
+    migrator(&db, "create schema integration authorization MIGRATOR").await.migrate().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_belongs_to_a_role_that_cannot_log_in_when_the_schema_does() {
+    let db = Database::empty().await;
+    let owner = format!("owner_{}", db.name());
+    let made =
+        format!("create role {owner}; create schema integration authorization {owner}; grant {owner} to MIGRATOR");
+    migrator(&db, &made).await.migrate().await.unwrap();
+    let others = format!(
+        "select (select count(*) from pg_proc where pronamespace = 'integration'::regnamespace and proowner <> '{owner}'::regrole) \
+            + (select count(*) from pg_class where relnamespace = 'integration'::regnamespace and relowner <> '{owner}'::regrole)"
+    );
+    let client = db.client().await;
+    assert_eq!(count(&client, &others).await, 0);
+    // A superuser is no member: what he made could not be told from what was made for him.
+    client.batch_execute("update integration.migrations set checksum = 'another' where version = 0").await.unwrap();
+    let refused = db.broker().await.migrate().await.unwrap_err();
+    assert!(format!("{refused:?}").contains(&owner), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_in_which_others_may_create_or_that_somebody_else_made_is_refused() {
+    let db = Database::empty().await;
+    let broker =
+        migrator(&db, "create schema integration authorization MIGRATOR; grant create on schema integration to public")
+            .await;
+    let refused = broker.migrate().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Database, Some("42501")), "{refused:?}");
+    assert!(format!("{refused:?}").contains("may create in the schema"), "{refused:?}");
+    let db = Database::empty().await;
+    let squatted = "create role squatter_DB; create schema integration authorization squatter_DB; \
+        grant usage on schema integration to MIGRATOR";
+    let broker = migrator(&db, &squatted.replace("DB", db.name())).await;
+    assert_eq!(broker.migrate().await.unwrap_err().sqlstate(), Some("42501"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_may_not_consume_does_not_start() {
+    let db = Database::new().await;
+    let publisher = role(&db, "publisher").await;
+    assert_eq!(answer(&publisher, "select 1").await, "");
+    let url = db.url.replace("user=postgres", &format!("user=publisher_{}", db.name()));
+    let broker = Broker::connect(&url).await.unwrap();
+    broker.producer("shop").publish(&message("billing", 1)).await.unwrap();
+    let started = broker.consumer("billing").fallback(|_| async { Ok(doorbell::Outcome::Done) }).start().await;
+    assert_eq!(started.err().and_then(|error| error.sqlstate().map(str::to_owned)).as_deref(), Some("42501"));
+    assert_eq!(answer(&connect(&url).await, "select integration.rescue()").await, "42501");
+}
