@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Broker, BrokerConfig, Consumer, ConsumerConfig, Delivery, Message, MessageId, Outcome, Settings};
+use doorbell::{
+    Broker, BrokerConfig, Consumer, ConsumerConfig, Delivery, Message, MessageId, Outcome, Producer, Settings,
+    observe::Found,
+};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -181,6 +184,18 @@ pub async fn echo(broker: &Broker, target: &str) -> (Consumer, Seen<Delivery>) {
         async { Ok(Outcome::Done) }
     });
     (consumer.start().await.unwrap(), told)
+}
+
+/// Publishes to the consumer of [`echo`] until a bell wakes it: every consumer looks when it starts and again when its
+/// process listens, and from here on those looks are over. Returns how many messages that took.
+pub async fn until_a_bell(producer: &Producer, target: &str, told: &mut Seen<Delivery>) -> usize {
+    for n in 1.. {
+        producer.publish(&message(target, -1)).await.unwrap();
+        if told.next().await.found == Found::Bell {
+            return n;
+        }
+    }
+    unreachable!("every number was tried")
 }
 
 pub fn message(target: &str, n: i64) -> Message {

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::support::{Database, bells_only, connect, count, echo, plain_insert, row, until_status};
 
-#[ignore = "hangs now and then since leases count only while somebody looks: to be examined"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_while_the_server_is_away_is_rescued_from() {
     for longer_than_the_lease in [false, true] {

@@ -35,7 +35,6 @@ async fn cost_nothing(away: impl AsyncFn(&mut Server)) {
     server.stop().await.unwrap();
 }
 
-#[ignore = "hung in the gate together with the scenario of a process that dies: to be examined"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_down_for_longer_than_the_lease_costs_no_message_anything() {
     cost_nothing(async |server| {

@@ -116,9 +116,14 @@ async fn counters_are_exact_in_every_snapshot_of_a_storm_at_every_audit_level() 
         };
         assert!(checks > 3, "the storm was over before it was looked at");
         assert_eq!(count(&client, DIFFERENCES).await, 0);
-        while count(&client, "select integration.fold()").await > 0 {}
+        // The fold that was under way when the storm ended may still have the gate, and then this one does nothing.
+        let folded = async {
+            while count(&client, "select count(*) from integration.deltas").await > 0 {
+                client.query("select integration.fold()", &[]).await.unwrap();
+            }
+        };
+        soon("all is folded", folded).await;
         assert_eq!(count(&client, DIFFERENCES).await, 0);
-        assert_eq!(count(&client, "select count(*) from integration.deltas").await, 0);
         assert!(count(&client, "select sum(messages)::bigint from integration.totals").await > 100);
         assert_eq!(count(&client, "select count(*) from integration.totals where messages < 0").await, 0);
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use doorbell::{ConsumerConfig, Outcome, observe::Found};
 
-use crate::support::{Database, Ear, channel, count, echo, message, plain_insert, row, seen, until_status};
+use crate::support::{
+    Database, Ear, channel, count, echo, message, plain_insert, row, seen, until_a_bell, until_status,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour() {
@@ -14,7 +16,7 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
     let client = db.client().await;
     let other = db.broker().await;
     let producer = other.producer("shop");
-    // The first one may be found by the look that every consumer starts with.
+    until_a_bell(&producer, "billing", &mut told).await;
     let id = producer.publish(&message("billing", 0)).await.unwrap();
     told.next().await;
     until_status(&client, id, "completed").await;
