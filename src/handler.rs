@@ -95,6 +95,11 @@ impl Registry {
         self.tx_by_type.keys().filter(accepts).cloned().collect()
     }
 
+    /// Whether no handler is transactional.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tx_by_type.is_empty()
+    }
+
     pub(crate) fn set_fallback(&mut self, handler: Arc<dyn Handler>) {
         self.fallback = Some(handler);
     }

@@ -18,9 +18,11 @@ pub(crate) fn bench(speed: &mut Speed) -> Result<()> {
         Result::Ok(([Claimer::open(&lab.url).await?, Claimer::open(&lab.url).await?], Process::start(lab).await?))
     };
     let (claimers, process) = speed.runtime.block_on(open(&speed.lab))?;
-    for (handling, way, name) in
-        [(Handling::Leased, Way::Leased, "leased"), (Handling::InTransaction, Way::Locked, "in transactions")]
-    {
+    for (handling, way, name) in [
+        (Handling::Leased, Way::Leased, "leased"),
+        (Handling::Held, Way::Locked, "held"),
+        (Handling::InTransaction, Way::Locked, "in transactions"),
+    ] {
         speed.measure(
             &format!("drain/{name}"),
             MESSAGES,

@@ -30,3 +30,28 @@ begin
                 p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
          order by d.priority desc, d.created_at, d.id;
 end $$;
+
+-- Makes leased messages of some that the caller's transaction holds (see hold), so that they stay its owner's when the
+-- transaction has ended: what is not done in time, or did not end well. p_attempts are those that hold gave them.
+-- Returns the ids that were. Whoever completes or settles them afterwards does so as after claim.
+-- Locks: none that the transaction does not have. SQLSTATEs: MQ001 when the owner is not alive.
+create or replace function integration.lease_held(p_owner text, p_ids bigint[], p_attempts integer[],
+    p_created timestamptz[])
+    returns setof bigint
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_nestloop = off as $$
+declare
+    v_now timestamptz := integration.clock();
+begin
+    if not integration.is_alive(p_owner) then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again';
+    end if;
+    return query
+        update integration.data_staging d
+           set status = 'processing', attempt = s.attempt, owner = p_owner, lease_until = null, updated_at = v_now
+          from unnest(p_ids, p_attempts, p_created) s (id, attempt, created_at)
+         where d.id = any (p_ids) and d.id = s.id and d.attempt = s.attempt - 1 and d.created_at = s.created_at
+           and d.owner is null and d.status || '' = 'pending'
+        returning d.id;
+end $$;

@@ -21,9 +21,9 @@ begin
     v_names := v_common || case p_verb
         when 'publish' then '{publish, publish_many}'::text[]
         when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
-            promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
-            was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister, give_back,
-            ring, rescue,
+            lease_held, promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release,
+            extend, was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister,
+            give_back, ring, rescue,
             rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
             note_cleaned, check_is_due, recount, maintain}'::text[]
         when 'look' then v_look

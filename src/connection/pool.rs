@@ -63,6 +63,11 @@ impl Pool {
         Ok(Pooled(self.0.get().await?))
     }
 
+    /// The most connections that are open at a time.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.0.status().max_size
+    }
+
     /// Whether statements may be prepared under names.
     pub(crate) fn prepares(&self) -> bool {
         self.0.manager().settings.prepares()

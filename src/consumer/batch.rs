@@ -121,7 +121,7 @@ async fn handle(
 }
 
 /// Asks until the database answers; the watchdog of handlers bounds it.
-async fn were_settled(context: &Context, claims: &[Claim]) -> Result<bool> {
+pub(super) async fn were_settled(context: &Context, claims: &[Claim]) -> Result<bool> {
     let outage = Outage::of_one_call("asking whether a commit happened; trying again until the database says");
     let ask = || context.store.were_settled(claims);
     let settled = outage.pauses(RETRY_BASE, RETRY_CAP).repeat(|error, _| error.is_transient(), ask).await?;

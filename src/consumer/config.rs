@@ -33,6 +33,14 @@ pub struct ConsumerConfig {
     /// them does not end with [`Outcome::Done`](crate::Outcome::Done), each is run again in a transaction of its own.
     /// Default 1.
     pub tx_batch: usize,
+    /// How long a transaction may hold messages whose plain handlers are short: they take a millisecond at most on
+    /// average. Such messages are not leased but stay locked by the transaction that completes them, a batch at a
+    /// time, which is up to twice as fast, and a process that dies gives them back at once. A handler that has not ended
+    /// by then goes on with a lease, and so does what ends otherwise than with [`Outcome::Done`](crate::Outcome::Done);
+    /// handlers of a batch that have not begun are free again. Leases are used anyway by consumers with transactional
+    /// handlers (see [`in_transaction`](Self::in_transaction)) and wherever that mode uses them. The transaction holds
+    /// back vacuum. Default 100 ms; `None`: leases always.
+    pub hold: Option<Duration>,
     /// In-transaction mode: messages with transactional handlers are not leased but stay locked by the transaction that
     /// handles and completes them, up to `tx_batch` at a time, one handler after the other. About twice as fast, and a
     /// process that dies gives them back at once. The value is the longest such a transaction may last: what has not
@@ -60,6 +68,7 @@ impl Default for ConsumerConfig {
             record_types: None,
             unknown_type: UnknownType::Reject,
             tx_batch: 1,
+            hold: Some(Duration::from_millis(100)),
             in_transaction: None,
             messages_max: None,
             claim_bytes_max: 16 << 20,
@@ -75,9 +84,12 @@ impl ConsumerConfig {
         if self.tx_batch == 0 {
             return Err(Error::config("tx_batch is 0; a transaction takes at least one message"));
         }
-        if self.in_transaction.is_some_and(|cap| !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&cap))
-        {
+        let sane = |cap: &Duration| (Duration::from_millis(10)..=Duration::from_secs(60)).contains(cap);
+        if self.in_transaction.is_some_and(|cap| !sane(&cap)) {
             return Err(Error::config("in_transaction is not between 10 ms and 60 s; 1 s is usual"));
+        }
+        if self.hold.is_some_and(|cap| !sane(&cap)) {
+            return Err(Error::config("hold is not between 10 ms and 60 s; 100 ms is the default"));
         }
         if self.sweep.is_some_and(|sweep| sweep < Duration::from_millis(10)) {
             return Err(Error::config("sweep is below 10 ms; give None to switch sweeping off"));

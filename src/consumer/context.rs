@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::{allowance::Allowance, config::ConsumerConfig, pulse::Pulse};
 use crate::{
     error::Result,
@@ -20,6 +22,8 @@ pub(super) struct Context {
     pub(super) process: Arc<Process>,
     pub(super) allowance: Allowance,
     pub(super) pulse: Pulse,
+    /// Places of handlers that run at a time, held and leased.
+    pub(super) slots: Arc<Semaphore>,
 }
 
 impl Context {
@@ -51,7 +55,11 @@ impl Context {
 
     /// Runs the commit that settles messages of transactional handlers, for telemetry.
     pub(super) async fn committing(&self, messages: usize, commit: impl Future<Output = Result<()>>) -> Result<()> {
-        let settle = async { commit.await.map(|()| 0) };
+        self.settling(messages, async { commit.await.map(|()| 0) }).await
+    }
+
+    /// Runs what settles messages, for telemetry. It returns how many of them had lost their lease.
+    pub(super) async fn settling(&self, messages: usize, settle: impl Future<Output = Result<usize>>) -> Result<()> {
         self.store.telemetry().settling(&self.target, messages, settle).await.map(drop)
     }
 }

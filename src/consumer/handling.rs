@@ -1,15 +1,22 @@
 //! Running the handlers of one task to their ends.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
 
-use tokio::sync::mpsc;
+use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     context::Context,
     effects,
     running::{Begun, Handled, Ran},
 };
-use crate::{message::Delivery, store::Claim};
+use crate::{message::Delivery, outcome::Outcome, store::Claim};
 
 /// Runs the handlers of one task.
 pub(super) async fn handle(
@@ -19,6 +26,8 @@ pub(super) async fn handle(
     begun: Begun,
     handled: mpsc::UnboundedSender<Handled>,
 ) {
+    // Held handlers have places, too. Never closed.
+    let _slot = context.slots.acquire().await;
     let started = begun.now();
     let canary = deliveries.iter().any(|delivery| delivery.canary);
     let ran = run_handlers(&context, deliveries).await;
@@ -39,4 +48,55 @@ pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -
         ran.push(Ran::Outcome(processing.run(handling).await));
     }
     ran
+}
+
+/// The handler of a held message, begun.
+pub(super) struct Handling {
+    claim: Claim,
+    begun: Begun,
+    outcome: BoxFuture<'static, Outcome>,
+    /// Its place among the handlers that run at a time.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Handling {
+    pub(super) fn new(context: Arc<Context>, delivery: Delivery, slot: OwnedSemaphorePermit) -> Self {
+        let (claim, begun) = (Claim::of(&delivery), Begun::default());
+        begun.now();
+        let outcome = async move {
+            let processing = context.processing(&delivery);
+            processing.run(context.registry.run(delivery, context.config.handler_timeout)).await
+        };
+        Self { claim, begun, outcome: outcome.boxed(), _slot: slot }
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    pub(super) fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
+    /// Goes on as a task of its own, and tells of its end.
+    pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Handled>) {
+        let (claim, took, outcome) = self.await;
+        // The loop is gone only when the process is being torn down.
+        let _ = handled.send(Handled { ran: vec![(claim, Ran::Outcome(outcome))], canary: false, took });
+    }
+}
+
+impl Future for Handling {
+    type Output = (Claim, Duration, Outcome);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(self.outcome.poll_unpin(cx));
+        Poll::Ready((self.claim, self.begun.now().elapsed(), outcome))
+    }
+}
+
+impl std::fmt::Debug for Handling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handling").field("claim", &self.claim).finish_non_exhaustive()
+    }
 }

@@ -13,10 +13,14 @@ use tracing::warn;
 use super::{
     batch::{self, Source},
     context::Context,
+    handling::Handling,
     hold::{HeldLook, Hold},
     looking::Look,
 };
-use crate::store::Ranges;
+use crate::{
+    outcome::Outcome,
+    store::{Claim, Ranges},
+};
 
 /// How a batch ended.
 #[derive(Debug)]
@@ -30,6 +34,40 @@ pub(super) struct HeldBatch {
     /// Nothing was done: some handler did not end well, the transaction failed, or the target does not allow it.
     pub(super) refused: bool,
     pub(super) duration: Duration,
+    /// Messages that are leased now.
+    pub(super) kept: Vec<Kept>,
+    /// How long plain handlers took, together; nothing for transactional ones, which are held however long they take.
+    pub(super) handlers: Duration,
+}
+
+/// A message that was held and is leased now.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Its handler ended otherwise than well.
+    Ended(Claim, Outcome),
+    Running(Handling),
+}
+
+impl Kept {
+    pub(super) fn claim(&self) -> Claim {
+        match self {
+            Self::Ended(claim, _) => *claim,
+            Self::Running(handling) => handling.claim(),
+        }
+    }
+}
+
+impl HeldBatch {
+    /// Nothing was done.
+    pub(super) fn refused(look: Look, limit: usize) -> Self {
+        let (kept, handlers, duration) = (Vec::new(), Duration::ZERO, Duration::ZERO);
+        Self { look, limit, took: 0, completed: 0, refused: true, duration, kept, handlers }
+    }
+
+    /// Messages whose handlers were begun, and which were not left as they were.
+    pub(super) fn begun(&self) -> usize {
+        self.completed + self.kept.len()
+    }
 }
 
 /// Holds up to `limit` messages and handles them, for `cap` at most. Tells what it found before.
@@ -52,11 +90,10 @@ pub(super) async fn run(
         }
     };
     HeldBatch {
-        look,
-        limit,
         took: hold.took(),
         completed: completed.unwrap_or(0),
         refused: completed.is_none(),
         duration: began.elapsed(),
+        ..HeldBatch::refused(look, limit)
     }
 }

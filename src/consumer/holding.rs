@@ -1,7 +1,8 @@
 //! Whether the next messages are held or leased, and how many one transaction may hold.
 //!
-//! Where messages are held, those of other record types are leased: looked for whenever nothing is left to hold. What
-//! could not be held is leased next, which is where failures are counted.
+//! Messages of plain handlers are held while these are short; then there are no others. Where those of transactional
+//! handlers are held, those of other record types are leased: looked for whenever nothing is left to hold. What could
+//! not be held is leased next, which is where failures are counted.
 
 use std::time::Duration;
 
@@ -20,6 +21,13 @@ const BATCHES_MAX: usize = 3;
 /// would live to say so.
 const LEASES_FIRST: Duration = Duration::from_secs(3);
 
+/// Plain handlers slower than this on average work with leases: a transaction open for longer would save less than it
+/// costs, and what one batch handles on one thread is not shared with others.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Most messages of plain handlers in one transaction.
+const PLAIN_MAX: usize = 500;
+
 /// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
 const FIRST: usize = 16;
 
@@ -27,6 +35,8 @@ const FIRST: usize = 16;
 pub(super) struct Holding {
     /// The longest that a transaction may last; `None`: nothing is held.
     cap: Option<Duration>,
+    /// Every message that there is is held, for a plain handler.
+    plain: bool,
     batch_max: usize,
     batches_max: usize,
     /// How many messages the next transaction may hold.
@@ -48,21 +58,25 @@ pub(super) enum Then {
 }
 
 impl Holding {
-    pub(super) fn new(config: &ConsumerConfig) -> Self {
+    /// `plain`: there are no transactional handlers.
+    pub(super) fn new(config: &ConsumerConfig, plain: bool) -> Self {
+        let (cap, batch_max) = if plain { (config.hold, PLAIN_MAX) } else { (config.in_transaction, config.tx_batch) };
         Self {
-            cap: config.in_transaction,
-            batch_max: config.tx_batch,
+            cap,
+            plain,
+            batch_max,
             batches_max: BATCHES_MAX.min(config.concurrency),
-            limit: FIRST.min(config.tx_batch),
+            limit: FIRST.min(batch_max),
             next: NextLook::Held,
             exhausted: None,
         }
     }
 
-    /// What the next look is for, in a process of this age.
-    pub(super) fn next_look(&self, age: Duration) -> NextLook {
+    /// What the next look is for, in a process of this age, with handlers that take so long on average.
+    pub(super) fn next_look(&self, age: Duration, average: Duration) -> NextLook {
+        let held = self.cap.is_some() && age >= LEASES_FIRST && !(self.plain && average > SHORT);
         match self.next {
-            NextLook::Held if self.cap.is_none() || age < LEASES_FIRST => NextLook::Leased,
+            NextLook::Held if !held => NextLook::Leased,
             next => next,
         }
     }
@@ -72,9 +86,14 @@ impl Holding {
         self.cap.filter(|_| batches < self.batches_max).map(|cap| (self.limit, cap))
     }
 
-    /// A look has found what its batch holds: more of the same while batches come full.
-    pub(super) fn looked(&mut self, exhausted: Exhausted) {
+    /// A look has found what its batch holds: more of the same while batches come full. Returns what it says for
+    /// parking, if it is all there is.
+    pub(super) fn looked(&mut self, exhausted: Exhausted) -> Option<Exhausted> {
+        if self.plain {
+            return Some(exhausted);
+        }
         self.exhausted = Some(exhausted);
+        None
     }
 
     /// A look for leases took so many.
@@ -96,7 +115,8 @@ impl Holding {
     }
 
     pub(super) fn ended(&mut self, batch: &HeldBatch) -> Then {
-        let HeldBatch { look, limit, took, completed, refused, duration } = batch;
+        let HeldBatch { look, limit, took, refused, duration, .. } = batch;
+        let begun = &batch.begun();
         if *refused {
             self.limit = (self.limit / 2).max(1);
             self.next = NextLook::Refused((*took).max(1));
@@ -104,17 +124,17 @@ impl Holding {
             let again = *took > 0 || look.is_everywhere();
             return if again { Then::LookAgain(look.why()) } else { Then::Look(look.why()) };
         }
-        if *completed > 0 {
-            let each = *duration / *completed as u32;
+        if *begun > 0 {
+            let each = *duration / *begun as u32;
             let cap = self.cap.unwrap_or_default();
             // Half of the cap, so that a batch of average messages stays below it.
             let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
             self.limit = (self.limit * 2).min(fits).clamp(1, self.batch_max);
         }
-        if completed < took {
+        if begun < took {
             // The cap came first.
             Then::LookAgain(Found::Drain)
-        } else if took < limit {
+        } else if took < limit && !self.plain {
             self.next = NextLook::Others;
             Then::AlsoLook(if *took > 0 { Found::Drain } else { look.why() })
         } else {
@@ -129,10 +149,12 @@ mod tests {
     use crate::consumer::places::Start;
 
     const OLD: Duration = LEASES_FIRST;
+    /// Transactional handlers are held however long they take.
+    const SLOW: Duration = Duration::from_secs(1);
 
     fn holding(tx_batch: usize) -> Holding {
         let in_transaction = Some(Duration::from_secs(1));
-        Holding::new(&ConsumerConfig { tx_batch, in_transaction, ..ConsumerConfig::default() })
+        Holding::new(&ConsumerConfig { tx_batch, in_transaction, ..ConsumerConfig::default() }, false)
     }
 
     fn look(next: NextLook) -> Look {
@@ -141,15 +163,16 @@ mod tests {
 
     fn batch(limit: usize, took: usize, completed: usize) -> HeldBatch {
         let look = look(NextLook::Held);
-        HeldBatch { look, limit, took, completed, refused: false, duration: Duration::from_millis(1) }
+        let duration = Duration::from_millis(1);
+        HeldBatch { took, completed, refused: false, duration, ..HeldBatch::refused(look, limit) }
     }
 
     #[test]
     fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
         let holding = holding(100);
-        assert_eq!(holding.next_look(LEASES_FIRST / 2), NextLook::Leased);
-        assert_eq!(holding.next_look(LEASES_FIRST), NextLook::Held);
-        assert_eq!(Holding::new(&ConsumerConfig::default()).next_look(OLD), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST / 2, SLOW), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST, SLOW), NextLook::Held);
+        assert_eq!(Holding::new(&ConsumerConfig::default(), false).next_look(OLD, SLOW), NextLook::Leased);
     }
 
     #[test]
@@ -157,9 +180,9 @@ mod tests {
         let mut holding = holding(100);
         assert_eq!(holding.ended(&batch(16, 16, 16)), Then::Nothing);
         assert_eq!(holding.ended(&batch(16, 3, 3)), Then::AlsoLook(Found::Drain));
-        assert_eq!(holding.next_look(OLD), NextLook::Others);
+        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Others);
         holding.leased(&look(NextLook::Others), 0);
-        assert_eq!(holding.next_look(OLD), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Held);
         assert_eq!(holding.ended(&batch(16, 0, 0)), Then::AlsoLook(Found::Bell));
     }
 
@@ -170,7 +193,7 @@ mod tests {
         assert_eq!(holding.ended(&refused), Then::LookAgain(Found::Bell));
         for (took, next) in [(2, NextLook::Refused(3)), (1, NextLook::Refused(2)), (2, NextLook::Held)] {
             holding.leased(&look(NextLook::Refused(5)), took);
-            assert_eq!(holding.next_look(OLD), next);
+            assert_eq!(holding.next_look(OLD, SLOW), next);
         }
     }
 
@@ -182,7 +205,7 @@ mod tests {
         let everywhere = HeldBatch { look: Look::for_a_bell(NextLook::Held, Start::Beginning), ..refused };
         assert_eq!(holding.ended(&everywhere), Then::LookAgain(Found::Bell), "such a look is still to be made");
         holding.leased(&look(NextLook::Refused(1)), 0);
-        assert_eq!(holding.next_look(OLD), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Held);
     }
 
     #[test]
@@ -190,7 +213,7 @@ mod tests {
         let mut holding = holding(100);
         holding.ended(&HeldBatch { refused: true, ..batch(16, 5, 0) });
         holding.leased(&look(NextLook::Others), 7);
-        assert_eq!(holding.next_look(OLD), NextLook::Refused(5));
+        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Refused(5));
     }
 
     #[test]
@@ -212,6 +235,17 @@ mod tests {
     }
 
     #[test]
+    fn plain_handlers_are_held_while_they_are_short_and_nothing_else_is_looked_for() {
+        let mut holding = Holding::new(&ConsumerConfig::default(), true);
+        assert_eq!(holding.next_look(OLD, SHORT * 2), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST / 2, SHORT), NextLook::Leased);
+        assert_eq!(holding.next_look(OLD, SHORT), NextLook::Held);
+        assert_eq!(holding.ended(&batch(16, 3, 3)), Then::Nothing);
+        assert_eq!(holding.next_look(OLD, SHORT), NextLook::Held);
+        assert_eq!(holding.ended(&batch(16, 3, 2)), Then::LookAgain(Found::Drain), "one was not begun in time");
+    }
+
+    #[test]
     fn what_the_cap_left_unbegun_is_looked_for_from_the_beginning() {
         assert_eq!(holding(100).ended(&batch(16, 16, 9)), Then::LookAgain(Found::Drain));
     }
@@ -221,7 +255,7 @@ mod tests {
         let mut holding = holding(100);
         let held = Exhausted { nothing: false, why: Found::Bell, everywhere: true, oldest_xid: 4 };
         let others = Exhausted { nothing: true, why: Found::Drain, everywhere: true, oldest_xid: 5 };
-        holding.looked(held);
+        assert_eq!(holding.looked(held), None);
         assert_eq!(holding.exhausted(&look(NextLook::Refused(1)), others), others);
         assert_eq!(holding.exhausted(&look(NextLook::Others), others), others.and(held));
         assert_eq!(holding.exhausted(&look(NextLook::Others), others), others, "said once");

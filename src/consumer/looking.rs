@@ -34,7 +34,8 @@ pub(super) struct Looking {
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
     leased: Way,
-    held: Way,
+    /// `None`: the same one, where all that is leased may be held.
+    held: Option<Way>,
     /// The places that the database has.
     kept: Vec<(i32, SystemTime, MessageId)>,
 }
@@ -129,8 +130,9 @@ impl Exhausted {
 }
 
 impl Looking {
-    /// Begins with the places that another consumer of the target has kept.
-    pub(super) fn new(target: &str, places: Places) -> Self {
+    /// Begins with the places that another consumer of the target has kept. `plain`: what is held is what would be
+    /// leased.
+    pub(super) fn new(target: &str, places: Places, plain: bool) -> Self {
         let outage = Outage::new("claiming failed; trying again until it works", "claiming again");
         Self {
             // Register before looking, then look: what was there before the bell hung must be found.
@@ -140,7 +142,7 @@ impl Looking {
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
             leased: Way { places, ..Way::default() },
-            held: Way::default(),
+            held: (!plain).then(Way::default),
             kept: Vec::new(),
         }
     }
@@ -158,7 +160,7 @@ impl Looking {
     /// Looks at everything that there is next.
     pub(super) fn look_everywhere(&mut self, why: Found) {
         self.also_look(why);
-        (self.leased.everywhere, self.held.everywhere) = (true, true);
+        self.ways().for_each(|way| way.everywhere = true);
         self.everywhere_at = None;
     }
 
@@ -182,7 +184,7 @@ impl Looking {
 
     /// After anything that may have been a failover: where it went on, the same ids may be other messages.
     pub(super) fn forget_places(&mut self) {
-        (self.leased.places, self.held.places) = Default::default();
+        self.ways().for_each(|way| way.places = Places::default());
     }
 
     /// Under a new owner.
@@ -263,8 +265,12 @@ impl Looking {
     fn way(&mut self, next: NextLook) -> &mut Way {
         match next {
             NextLook::Leased | NextLook::Others => &mut self.leased,
-            NextLook::Held | NextLook::Refused(_) => &mut self.held,
+            NextLook::Held | NextLook::Refused(_) => self.held.as_mut().unwrap_or(&mut self.leased),
         }
+    }
+
+    fn ways(&mut self) -> impl Iterator<Item = &mut Way> {
+        std::iter::once(&mut self.leased).chain(&mut self.held)
     }
 }
 
@@ -274,7 +280,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn looking() -> Looking {
-        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
+        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false)
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -308,8 +314,8 @@ mod tests {
 
     #[test]
     fn looking_everywhere_means_both_ways_once_each() {
-        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]));
-        looking.held.places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false);
+        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
         looking.look_everywhere(Found::Sweep);
         for (next, everywhere) in
             [(NextLook::Held, true), (NextLook::Others, true), (NextLook::Held, false), (NextLook::Leased, false)]
@@ -322,7 +328,7 @@ mod tests {
     #[test]
     fn what_could_not_be_held_is_leased_where_it_was_looked_for() {
         let mut looking = looking();
-        looking.held.places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
         let held = begin(&mut looking, NextLook::Held);
         looking.look_again(&held, held.why());
         let leased = begin(&mut looking, NextLook::Refused(3));

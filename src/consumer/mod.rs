@@ -25,6 +25,7 @@ mod handling;
 mod held_batch;
 mod hold;
 mod settle;
+mod side_by_side;
 mod suspects;
 mod sweeping;
 
@@ -135,8 +136,10 @@ impl ConsumerBuilder {
             )));
         }
         self.registry.unknown = self.config.unknown_type;
-        if self.registry.tx_types(None).is_empty() {
+        if self.registry.is_plain() {
             self.config.in_transaction = None;
+        } else {
+            self.config.hold = None;
         }
         let process = self.core.process().await?;
         let (stop, stopping) = watch::channel(None);

@@ -10,7 +10,10 @@ mod events;
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tracing::info;
 
 use super::{
@@ -20,7 +23,7 @@ use super::{
     config::ConsumerConfig,
     context::Context,
     handling::handle,
-    held_batch,
+    held_batch::{self, HeldBatch},
     holding::Holding,
     looking::{Looking, NextLook},
     outbox::Outbox,
@@ -29,6 +32,7 @@ use super::{
     pulse::Pulse,
     running::Begun,
     settle::settle_until_done,
+    side_by_side,
     signals::{Signal, Signals},
     suspects,
     under_way::{Ended, Kind, UnderWay},
@@ -72,19 +76,19 @@ impl Loop {
         stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
-        process
-            .join(&target, config.record_types.as_deref(), config.concurrency, config.in_transaction.is_some(), &bell)
-            .await?;
+        let (plain, holds) = (registry.is_plain(), config.hold.or(config.in_transaction).is_some());
+        process.join(&target, config.record_types.as_deref(), config.concurrency, holds, &bell).await?;
         let mut signals = Signals::new(bell, stopping, process.owners(), process.in_hand().gone());
         // Of consumers that accept only some record types, each is somewhere else.
         let places = match config.record_types {
             None => Places::load(store.places(&target).await?),
             Some(_) => Places::default(),
         };
-        let looking = Looking::new(&target, places);
+        let looking = Looking::new(&target, places, plain);
         let allowance = Allowance::new(config.messages_max);
-        let (workers, holding) = (Workers::new(&config), Holding::new(&config));
-        let context = Context { store, target, config, registry, process, allowance, pulse: Pulse::new() };
+        let (workers, holding) = (Workers::new(&config), Holding::new(&config, plain));
+        let (pulse, slots) = (Pulse::new(), Arc::new(Semaphore::new(config.concurrency)));
+        let context = Context { store, target, config, registry, process, allowance, pulse, slots };
         Ok(Self {
             context: Arc::new(context),
             owner: signals.owner(),
@@ -162,18 +166,25 @@ impl Loop {
 
     fn begin_looks(&mut self) {
         while self.looking.is_wanted() && self.next_look() == NextLook::Held && self.begin_held() {}
-        if self.looking.is_wanted() && self.next_look() != NextLook::Held && !self.under_way.has(Kind::Claim) {
-            self.begin_claim();
+        let next = self.next_look();
+        if self.looking.is_wanted() && next != NextLook::Held {
+            self.begin_claim(next);
         }
     }
 
     fn next_look(&self) -> NextLook {
-        self.holding.next_look(self.context.process.age())
+        self.holding.next_look(self.context.process.age(), self.workers.average())
     }
 
     /// Begins a batch in a transaction, where one more is worthwhile.
     fn begin_held(&mut self) -> bool {
         let Some((limit, cap)) = self.holding.batch(self.under_way.held()) else { return false };
+        let plain = self.context.registry.is_plain();
+        let holder = if plain { self.context.store.holder() } else { None };
+        if plain && holder.is_none() {
+            self.begin_claim(NextLook::Leased);
+            return false;
+        }
         let limit = self.context.allowance.take(limit);
         if limit == 0 {
             return false;
@@ -181,12 +192,24 @@ impl Loop {
         // Looked for again when the batch has said what it found.
         let Some(look) = self.looking.begin(NextLook::Held, self.parking.is_settling()) else { return false };
         let (context, owner) = (self.context.clone(), self.owner.clone());
-        self.under_way.begin_held(|tell| held_batch::run(context, owner, look, (limit, cap), tell));
+        if plain {
+            let or = HeldBatch::refused(look.0, limit);
+            self.under_way.begin_side_by_side(or, |tell| async move {
+                let batch = side_by_side::run(context, owner, look, (limit, cap), tell).await;
+                drop(holder);
+                batch
+            });
+        } else {
+            self.under_way.begin_held(|tell| held_batch::run(context, owner, look, (limit, cap), tell));
+        }
         true
     }
 
     /// Begins a look for leases, where there is room for a worthwhile batch.
-    fn begin_claim(&mut self) {
+    fn begin_claim(&mut self, next: NextLook) {
+        if self.under_way.has(Kind::Claim) {
+            return;
+        }
         let Some(room) = self.workers.room(self.outbox.len()) else {
             // Too busy to answer bells.
             return self.park(parking::Event::Busy);
@@ -195,7 +218,7 @@ impl Loop {
         if limit == 0 {
             return;
         }
-        let Some(look) = self.looking.begin(self.next_look(), self.parking.is_settling()) else { return };
+        let Some(look) = self.looking.begin(next, self.parking.is_settling()) else { return };
         let claim = claim(self.context.clone(), self.owner.clone(), look, limit, self.looking.pause());
         self.under_way.begin(Kind::Claim, claim.map(Ended::Claimed));
     }

@@ -89,6 +89,22 @@ impl UnderWay {
         self.one_of_each[kind as usize] = None;
     }
 
+    /// Begins a batch of plain handlers, which tells of its look. It runs beside the loop, whatever a handler does to its
+    /// thread.
+    pub(super) fn begin_side_by_side<F>(
+        &mut self,
+        or: HeldBatch,
+        batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F,
+    ) where
+        F: Future<Output = HeldBatch> + Send + 'static,
+    {
+        // Aborted when dropped.
+        let mut task = JoinSet::new();
+        task.spawn(batch(self.tell.clone()));
+        let ended = async move { task.join_next().await.and_then(|ended| ended.ok()).unwrap_or(or) };
+        self.held.push(ended.boxed());
+    }
+
     /// Begins a batch, which tells of its look.
     pub(super) fn begin_held<F>(&mut self, batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F)
     where

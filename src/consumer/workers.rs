@@ -124,6 +124,18 @@ impl Workers {
         self.queue.split_off(keep).iter().map(Claim::of).collect()
     }
 
+    /// So many handlers of held messages took so long together.
+    pub(super) fn were_held(&mut self, handlers: u32, took: Duration) {
+        // As many as the average looks back to, or as there were.
+        for _ in 0..handlers.min(8) {
+            self.average = (self.average * 7 + took / handlers) / 8;
+        }
+    }
+
+    pub(super) fn average(&self) -> Duration {
+        self.average
+    }
+
     /// Handlers that have all been running for long say as much as one that has ended.
     pub(super) fn notice_slow(&mut self, now: Instant) {
         if self.tasks >= self.concurrency {

@@ -16,7 +16,7 @@ use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 use crate::{
     error::{Error, Result},
     message::Delivery,
-    store::{Claim, Store},
+    store::{Claim, Looked, Store},
 };
 
 /// The claims that some consumer of this process knows to be its own.
@@ -35,16 +35,13 @@ pub(crate) struct InHand {
 impl InHand {
     /// Runs a claim and notes what it brought. What it has already is left out: a claim does not wait for the WAL, so after
     /// a crash of the server the same attempt can come a second time while its first handler is still running.
-    pub(crate) async fn claim<T: AsMut<Vec<Delivery>>>(&self, claim: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn claim<T: Brought>(&self, claim: impl Future<Output = Result<T>>) -> Result<T> {
         let _no_search = self.claims.read().await;
         let asked = Asked(Some(self));
         let mut claimed = claim.await;
         match &mut claimed {
             Ok(brought) => {
-                let deliveries = brought.as_mut();
-                let before = deliveries.len();
-                self.with(|known| deliveries.retain(|delivery| known.insert(Claim::of(delivery))));
-                if deliveries.len() < before {
+                if self.with(|known| brought.leave_out(|claim| !known.insert(claim))) {
                     // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
                     self.doubt.store(true, Ordering::Relaxed);
                 }
@@ -130,6 +127,34 @@ impl InHand {
 
     fn with<T>(&self, f: impl FnOnce(&mut HashSet<Claim>) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a claim brought.
+pub(crate) trait Brought {
+    /// Leaves messages out; returns whether there were any of them.
+    fn leave_out(&mut self, which: impl FnMut(Claim) -> bool) -> bool;
+}
+
+impl Brought for Vec<Claim> {
+    fn leave_out(&mut self, mut which: impl FnMut(Claim) -> bool) -> bool {
+        let before = self.len();
+        self.retain(|claim| !which(*claim));
+        self.len() < before
+    }
+}
+
+impl Brought for Vec<Delivery> {
+    fn leave_out(&mut self, mut which: impl FnMut(Claim) -> bool) -> bool {
+        let before = self.len();
+        self.retain(|delivery| !which(Claim::of(delivery)));
+        self.len() < before
+    }
+}
+
+impl Brought for Looked {
+    fn leave_out(&mut self, which: impl FnMut(Claim) -> bool) -> bool {
+        self.deliveries.leave_out(which)
     }
 }
 

@@ -21,7 +21,7 @@ const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
         set_config('synchronous_commit', 'off', true)) x \
     left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
 // Once they are locked, the server ends a session whose process is frozen.
-const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
+pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
     (select integration.may_hold($1) as may, integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $9, true)) x \
     left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
@@ -78,12 +78,6 @@ pub(crate) struct Looked {
     pub(crate) limited: bool,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
-}
-
-impl AsMut<Vec<Delivery>> for Looked {
-    fn as_mut(&mut self) -> &mut Vec<Delivery> {
-        &mut self.deliveries
-    }
 }
 
 /// Whose messages to claim, for whom.
@@ -147,7 +141,7 @@ impl Store {
         cap: Duration,
     ) -> Result<Option<Looked>> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let timeout = (cap * 2 + self.deadline).as_millis().to_string();
+        let timeout = self.held_timeout(cap);
         let params: [&(dyn ToSql + Sync); 9] = [
             &request.target,
             &limit,
@@ -164,6 +158,11 @@ impl Store {
             Some(false) => Ok(None),
             _ => looked(&rows, request, found).map(Some),
         }
+    }
+
+    /// When the server ends a session that holds messages and has become silent.
+    pub(super) fn held_timeout(&self, cap: Duration) -> String {
+        (cap * 2 + self.deadline).as_millis().to_string()
     }
 
     /// Those of the targets for which something is pending.

@@ -6,6 +6,7 @@ mod bell;
 mod claim;
 mod fence;
 mod follow;
+mod held;
 mod inspect;
 mod json;
 mod lease;
@@ -18,8 +19,9 @@ mod settle;
 mod unnamed;
 mod window;
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
 pub(crate) use claim::{ClaimRequest, Looked, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
+pub(crate) use held::HeldTx;
 pub(crate) use lease::{Beat, Met, Registrant};
 pub(crate) use maintain::FoundCounts;
 pub(crate) use settle::{Settlement, Verdict};
@@ -43,11 +46,14 @@ pub(crate) struct Store {
     /// When it passes, the connection is dropped: a statement that may be committing must never be cancelled.
     deadline: Duration,
     telemetry: Telemetry,
+    /// Connections that may hold messages at a time: half of all, so that others never wait for handlers.
+    holders: Arc<Semaphore>,
 }
 
 impl Store {
     pub(crate) fn new(pool: Pool, deadline: Duration, telemetry: Telemetry) -> Self {
-        Self { pool, deadline, telemetry }
+        let holders = Arc::new(Semaphore::new((pool.connections_max() / 2).max(1)));
+        Self { pool, deadline, telemetry, holders }
     }
 
     /// Whom to tell about what was done with it.
@@ -69,18 +75,38 @@ impl Store {
         Ok(Busy::from(self.pool.get().await?))
     }
 
+    /// The right to keep a connection for as long as handlers take; `None`: connections are scarce.
+    pub(crate) fn holder(&self) -> Option<OwnedSemaphorePermit> {
+        self.holders.clone().try_acquire_owned().ok()
+    }
+
     /// Runs one statement, prepared where that may be. `doing` names it in errors ("claim messages").
     async fn query(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = self.busy().await.map_err(|error| error.context(doing))?;
-        self.conclude(client, doing, async |client| {
-            let sql = self.sql(sql);
-            if !self.pool.prepares() {
-                return client.query_typed(&sql, &unnamed::typed(params)).await;
-            }
-            let statement = client.prepare_cached(&sql).await?;
-            client.query(&statement, params).await
-        })
-        .await
+        self.conclude(client, doing, async |client| self.ask(client, sql, params).await).await
+    }
+
+    /// Has a statement ready, so that [`Store::ask`] sends it at once.
+    async fn prepare(&self, client: &Busy, sql: &str) -> Result<(), tokio_postgres::Error> {
+        if self.pool.prepares() {
+            client.prepare_cached(&self.sql(sql)).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs one statement on a connection, without a deadline.
+    async fn ask(
+        &self,
+        client: &Busy,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let sql = self.sql(sql);
+        if !self.pool.prepares() {
+            return client.query_typed(&sql, &unnamed::typed(params)).await;
+        }
+        let statement = client.prepare_cached(&sql).await?;
+        client.query(&statement, params).await
     }
 
     /// The same inside a transaction, without a deadline.

@@ -16,7 +16,7 @@ const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[
 // silent) must not hold them until TCP gives up after hours.
 const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[]) c, \
     set_config('idle_in_transaction_session_timeout', $5, true)";
-const COMPLETE_HELD: &str =
+pub(super) const COMPLETE_HELD: &str =
     "select * from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[], true)";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2, $3)";
 const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6, $7)";

@@ -28,6 +28,8 @@ pub const NO_SWEEP: Option<Duration> = Some(Duration::from_secs(3600));
 pub enum Handling {
     /// Claimed with a lease, settled after the handler.
     Leased,
+    /// Held by the transaction that completes the message, as by default where handlers are short.
+    Held,
     /// In the transaction that completes the message.
     InTransaction,
 }
@@ -36,7 +38,8 @@ impl Handling {
     /// The consumer's settings for a drain.
     pub fn config(self) -> ConsumerConfig {
         match self {
-            Self::Leased => ConsumerConfig { concurrency: 1000, ..ConsumerConfig::default() },
+            Self::Leased => ConsumerConfig { concurrency: 1000, hold: None, ..ConsumerConfig::default() },
+            Self::Held => ConsumerConfig { concurrency: 1000, ..ConsumerConfig::default() },
             Self::InTransaction => ConsumerConfig {
                 concurrency: 2,
                 tx_batch: 1000,
@@ -49,7 +52,7 @@ impl Handling {
     /// A handler that does nothing, after it has called.
     pub fn no_op(self, consumer: ConsumerBuilder, call: impl Fn() + Send + Sync + 'static) -> ConsumerBuilder {
         match self {
-            Self::Leased => consumer.fallback(move |_| {
+            Self::Leased | Self::Held => consumer.fallback(move |_| {
                 call();
                 async { Ok(Outcome::Done) }
             }),

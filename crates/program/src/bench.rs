@@ -91,8 +91,10 @@ pub(crate) enum Name {
     Publish,
     /// 1000 messages a call
     Bulk,
-    /// A backlog of messages whose handlers do nothing, payloads of 100 B, 1 KB and 10 KB
+    /// A backlog of messages whose handlers do nothing, payloads of 100 B, 1 KB and 10 KB, always leased
     Drain,
+    /// The same as by default: held where handlers are short
+    HeldDrain,
     /// The same with transactional handlers
     TxDrain,
     /// What a claim costs with many messages pending or scheduled
@@ -118,6 +120,7 @@ impl Name {
             Self::Publish => scenario::publish(lab, effort).await,
             Self::Bulk => scenario::bulk(lab, effort).await,
             Self::Drain => scenario::drain(lab, effort).await,
+            Self::HeldDrain => scenario::held_drain(lab, effort).await,
             Self::TxDrain => scenario::tx_drain(lab, effort).await,
             Self::Backlog => scenario::backlog(lab, effort).await,
             Self::Pinned => scenario::pinned(lab, effort).await,

@@ -1,5 +1,7 @@
 //! What the loop does about each event.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -7,7 +9,7 @@ use super::Loop;
 use crate::{
     consumer::{
         claiming::Claimed,
-        held_batch::HeldBatch,
+        held_batch::{HeldBatch, Kept},
         hold::HeldLook,
         holding::Then,
         looking::Exhausted,
@@ -35,7 +37,7 @@ impl Loop {
             }
             Ended::Claimed(claimed) => self.claimed(claimed),
             Ended::HeldLook(look) => self.held_looked(&look),
-            Ended::Held(batch) => self.held(&batch),
+            Ended::Held(batch) => self.held(batch),
             Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
             Ended::Swept(true) => {
                 self.looking.look_everywhere(Found::Sweep);
@@ -105,6 +107,11 @@ impl Loop {
             return;
         }
         let exhausted = self.holding.exhausted(&look, Exhausted::new(&look, &observed));
+        self.exhausted(exhausted);
+    }
+
+    /// A look took all there was.
+    fn exhausted(&mut self, exhausted: Exhausted) {
         if !self.looking.is_wanted() {
             self.park(parking::Event::Exhausted(exhausted));
             if exhausted.suspects_may_wait() {
@@ -127,21 +134,47 @@ impl Loop {
     fn held_looked(&mut self, held: &HeldLook) {
         let HeldLook { look, observed, full, took } = held;
         self.looking.looked(look, observed, *full, *took);
-        self.holding.looked(Exhausted::new(look, observed));
+        let exhausted = self.holding.looked(Exhausted::new(look, observed));
         if *full {
             self.park(parking::Event::Busy);
+        } else if let Some(exhausted) = exhausted {
+            self.exhausted(exhausted);
         }
     }
 
-    pub(super) fn held(&mut self, batch: &HeldBatch) {
-        self.context.allowance.put_back(batch.limit - batch.completed);
+    pub(super) fn held(&mut self, mut batch: HeldBatch) {
+        let begun = batch.begun();
+        self.context.allowance.put_back(batch.limit - begun);
         self.report.completed(batch.completed);
-        self.context.process.found().add(&self.context.target, batch.look.why(), batch.completed);
-        match self.holding.ended(batch) {
+        self.context.process.found().add(&self.context.target, batch.look.why(), begun);
+        if batch.handlers > Duration::ZERO {
+            self.workers.were_held(begun as u32, batch.handlers);
+        }
+        let then = self.holding.ended(&batch);
+        self.keep(std::mem::take(&mut batch.kept));
+        match then {
             Then::Nothing => {}
             Then::Look(why) => self.looking.look(why),
             Then::AlsoLook(why) => self.looking.also_look(why),
             Then::LookAgain(why) => self.looking.look_again(&batch.look, why),
+        }
+    }
+
+    /// Goes on with what was held and is leased now.
+    fn keep(&mut self, kept: Vec<Kept>) {
+        for kept in kept {
+            match kept {
+                Kept::Ended(claim, outcome) => {
+                    let ran = Ran::Outcome(outcome.clone());
+                    self.report.ran(&ran, false);
+                    self.outbox.put(claim, Verdict::Outcome(outcome));
+                }
+                Kept::Running(handling) => {
+                    let (claim, begun) = (handling.claim(), handling.begun().clone());
+                    let abort = self.under_way.begin_handlers(|tell| handling.finish(tell));
+                    self.workers.started(&[claim], &begun, &abort);
+                }
+            }
         }
     }
 

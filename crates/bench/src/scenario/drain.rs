@@ -1,4 +1,4 @@
-//! Draining a backlog of messages whose handlers do nothing, with a lease and in a transaction.
+//! Draining a backlog of messages whose handlers do nothing: with a lease, held, and in a transaction.
 
 use serde_json::json;
 
@@ -28,6 +28,17 @@ pub async fn drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     Ok(Scenario::new("drain", settings, cases))
 }
 
+pub async fn held_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
+    let cases = compare(lab, effort, Handling::Held, Way::Locked, &SIZES).await?;
+    let settings = json!({
+        "messages": effort.messages, "messages_10_kb": effort.messages / 4, "rounds": effort.rounds,
+        "ours": "one process, plain handlers, concurrency 1000",
+        "floor_batches": BATCHES, "floor_connections": CLAIMERS,
+        "before_each": "truncate, fill, vacuum analyze, checkpoint",
+    });
+    Ok(Scenario::new("held-drain", settings, cases))
+}
+
 pub async fn tx_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let cases = compare(lab, effort, Handling::InTransaction, Way::Locked, &TX_SIZES).await?;
     let config = Handling::InTransaction.config();
@@ -48,7 +59,7 @@ async fn compare(
     sizes: &[(usize, &str)],
 ) -> Result<Vec<Case>> {
     let process = Process::start(lab).await?;
-    if handling == Handling::InTransaction {
+    if handling != Handling::Leased {
         tokio::time::sleep(HOLDS_AFTER).await;
     }
     let claimers = [Claimer::open(&lab.url).await?, Claimer::open(&lab.url).await?];

@@ -11,7 +11,7 @@ mod schema;
 mod wake;
 
 pub use backlog::{backlog, pinned};
-pub use drain::{drain, tx_drain};
+pub use drain::{drain, held_drain, tx_drain};
 pub use fleet::{fleet, idle};
 pub use load::latency;
 pub use publish::{bulk, publish};

@@ -27,10 +27,11 @@ use crate::{
 };
 
 /// On the PostgreSQL that is found first.
-const ALL: [Name; 10] = [
+const ALL: [Name; 11] = [
     Name::Publish,
     Name::Bulk,
     Name::Drain,
+    Name::HeldDrain,
     Name::TxDrain,
     Name::Latency,
     Name::Backlog,
@@ -41,7 +42,8 @@ const ALL: [Name; 10] = [
 ];
 
 /// On another one: what depends on the server.
-const AGAIN: [Name; 6] = [Name::Publish, Name::Bulk, Name::Drain, Name::TxDrain, Name::Latency, Name::Backlog];
+const AGAIN: [Name; 7] =
+    [Name::Publish, Name::Bulk, Name::Drain, Name::HeldDrain, Name::TxDrain, Name::Latency, Name::Backlog];
 
 /// Text by hand that goes into the report: what was tried for a target that is missed.
 const NOTES: &str = "notes.md";

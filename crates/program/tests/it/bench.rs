@@ -75,7 +75,7 @@ async fn publishing_is_measured_against_the_same_rows_without_triggers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_is_measured_against_raw_claimers_and_completes_everything() {
-    let results = measured(&["drain", "tx-drain"]).await;
+    let results = measured(&["drain", "held-drain", "tx-drain"]).await;
     // The better of the two floors is the one that counts.
     let floors = results[0]["cases"].as_array().unwrap().iter().filter(|case| case["also"]["payload_bytes"] == 100.0);
     let best = floors.map(|case| case["floor"].as_f64().unwrap()).fold(0.0, f64::max);

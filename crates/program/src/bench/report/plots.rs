@@ -58,6 +58,7 @@ fn title(scenario: &Scenario) -> &'static str {
     match scenario.scenario {
         "publish" => "Publishing, one commit a message, consumers busy",
         "drain" => "Draining a backlog",
+        "held-drain" => "Draining what is held",
         "tx-drain" => "Draining in transactions",
         "latency" | "wake" => "From the publisher's acknowledgement to the handler",
         "backlog" => "A claim of 100, by the number of pending messages",
@@ -90,7 +91,7 @@ fn plot(scenario: &Scenario) -> Option<Plot> {
                 ],
             }
         }
-        "drain" | "tx-drain" => {
+        "drain" | "held-drain" | "tx-drain" => {
             let of =
                 |connections: &str| cases.iter().filter(|case| case.case.contains(connections)).collect::<Vec<_>>();
             let (one, two) = (of("with 1"), of("with 2"));
