@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     context::Context,
@@ -48,13 +48,25 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         // the other handlers of the process.
         let mut handler = JoinSet::new();
         handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
-        let ran = match context.config.handler_timeout {
-            Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
-                Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
-                Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
-            },
-            None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
+        let ended = async {
+            match context.config.handler_timeout {
+                Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
+                    Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
+                    Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
+                },
+                None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
+            }
         };
+        let ran = tokio::select! {
+            biased;
+            ran = ended => ran,
+            () = context.process.in_hand().lost(claim) => {
+                warn!(id, attempt, target_app = %context.target, "a suspect's handler is cancelled: its message was taken away");
+                Some(Ran::LeaseLost)
+            }
+        };
+        // Cancels what was not waited for.
+        drop(handler);
         drop(alone);
         let verdict = match ran {
             Some(Ran::Completed | Ran::LeaseLost) => None,
