@@ -100,7 +100,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     let said = |text: &str| lines.lines().filter(|line| line.starts_with("log|") && line.contains(text)).count();
     let stale = said("settles came too late");
     let unsure = said("settling failed") + said("asking whether a commit happened");
-    let strays = said("gave back messages of a claim");
+    let strays = said("gave back messages that nothing here knows");
     let one = |sql: &'static str| number(&client, sql);
     let summary = json!({
         "seed": seed, "seconds": seconds, "acknowledged": counts.0, "unknown": counts.1, "refused": counts.2,
