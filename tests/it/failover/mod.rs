@@ -11,7 +11,7 @@ mod gone;
 mod killed;
 mod outages;
 mod pace;
-mod pair;
+pub(crate) mod pair;
 mod reused_ids;
 mod stall;
 mod timeline;
