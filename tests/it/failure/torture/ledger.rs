@@ -61,7 +61,7 @@ struct Book {
 
 impl Ledger {
     pub(super) fn write(&self, mut op: Op) {
-        op.forgettable = op.lag % 2 == 1 || op.lag != self.lag();
+        op.forgettable = !op.lag.is_multiple_of(2) || op.lag != self.lag();
         self.0.ops.lock().expect("no panic holds it").push(op);
     }
 
@@ -71,7 +71,7 @@ impl Ledger {
 
     /// From now on what is acknowledged may not be on the standby; or that is over.
     pub(super) fn standby_lags(&self, begins: bool) {
-        assert_eq!(self.0.lag.fetch_add(1, Ordering::SeqCst) % 2 == 0, begins, "one lag at a time");
+        assert_eq!(self.0.lag.fetch_add(1, Ordering::SeqCst).is_multiple_of(2), begins, "one lag at a time");
     }
 
     fn lag(&self) -> usize {
