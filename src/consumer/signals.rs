@@ -65,14 +65,14 @@ impl Signals {
         }
     }
 
-    /// The next of those that also concern a consumer which claims nothing any more: what it runs is not its own.
-    pub(super) async fn next_loss(&mut self) -> Signal {
-        // The senders live as long as the process.
+    /// Waits for those alone after which handlers run for messages that are not ours any more.
+    pub(super) async fn not_ours(&mut self) -> Signal {
         tokio::select! {
             biased;
+            // The senders live as long as the process.
             _ = self.owners.changed() => Signal::LeaseLost,
-            _ = self.gone.changed() => Signal::Gone,
-            _ = self.taken.changed() => Signal::Taken,
+            Ok(()) = self.gone.changed() => Signal::Gone,
+            Ok(()) = self.taken.changed() => Signal::Taken,
         }
     }
 
