@@ -1,6 +1,7 @@
 //! The messages that this process has. A claim whose answer was lost with its connection may leave messages that belong to this
-//! process although nothing in it knows them. Nobody rescues from the living, so they are told from the others here, and
-//! given back.
+//! process although nothing in it knows them, and so does a settle that the server has lost: after an asynchronous failover the
+//! new primary has the claim, and never heard that it was settled. Nobody rescues from the living, so they are told from the
+//! others here, and given back.
 
 use std::{
     collections::HashSet,
@@ -28,7 +29,10 @@ pub(crate) struct InHand {
     claims: RwLock<()>,
     /// Told when claims turned out to be of messages that the server does not know any more.
     gone: watch::Sender<()>,
-    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
+    /// Told when somebody took messages away.
+    taken: watch::Sender<()>,
+    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later, and a server
+    /// that lost a settle may be met again.
     doubt: AtomicBool,
 }
 
@@ -43,7 +47,7 @@ impl InHand {
             Ok(brought) => {
                 if self.with(|known| brought.leave_out(|claim| !known.insert(claim))) {
                     // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
-                    self.doubt.store(true, Ordering::Relaxed);
+                    self.doubt();
                 }
             }
             Err(error) if leaves_doubt(error) => return claimed,
@@ -53,7 +57,7 @@ impl InHand {
         claimed
     }
 
-    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while no claim was lost.
+    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while there is no doubt.
     pub(crate) async fn return_strays(&self, store: &Store, owner: &str) -> Result<usize> {
         if !self.doubt.load(Ordering::Relaxed) {
             return Ok(0);
@@ -74,7 +78,11 @@ impl InHand {
         let known: Vec<Claim> = self.with(|known| known.iter().copied().collect());
         let count = store.give_back(owner, &known).await?;
         if count > 0 {
-            tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
+            tracing::info!(
+                count,
+                owner,
+                "gave back messages that nothing here knows: their claim or their settle was lost"
+            );
         }
         Ok(count)
     }
@@ -95,9 +103,57 @@ impl InHand {
         Ok(gone.len())
     }
 
+    /// Asks what somebody took away of what was in hand at the last beat, too (what comes and goes between two beats need not
+    /// be asked for); forgets it, and tells the consumers, which stop handling it. Returns how many those were.
+    pub(super) async fn drop_taken(&self, store: &Store, owner: &str, beats: &mut Beats) -> Result<usize> {
+        let known = self.with(|known| known.clone());
+        let lasting: Vec<Claim> = known.intersection(&beats.known).copied().collect();
+        beats.known = known;
+        if lasting.is_empty() {
+            return Ok(0);
+        }
+        let missing_before = std::mem::take(&mut beats.missing);
+        let mut taken = Vec::new();
+        for (claim, there) in store.taken_from(owner, &lasting).await? {
+            // One that was completed and deleted by its own handler is not in hand any more at the next beat.
+            if there || missing_before.contains(&claim) {
+                taken.push(claim);
+            } else {
+                beats.missing.insert(claim);
+            }
+        }
+        if !taken.is_empty() {
+            self.forget(taken.iter().copied());
+            self.taken.send_replace(());
+        }
+        Ok(taken.len())
+    }
+
+    /// There may be strays from now on.
+    pub(crate) fn doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+    }
+
     /// Changes when claims were forgotten because they are gone.
     pub(crate) fn gone(&self) -> watch::Receiver<()> {
         self.gone.subscribe()
+    }
+
+    /// Changes when claims were forgotten because somebody took their messages away.
+    pub(crate) fn taken(&self) -> watch::Receiver<()> {
+        self.taken.subscribe()
+    }
+
+    /// Waits until a claim is not known any more although it was not settled.
+    pub(crate) async fn lost(&self, claim: Claim) {
+        let (mut gone, mut taken) = (self.gone(), self.taken());
+        while self.has(claim) {
+            tokio::select! {
+                // The senders live as long as this does.
+                _ = gone.changed() => {}
+                _ = taken.changed() => {}
+            }
+        }
     }
 
     /// Whether it is known, that is not settled, lost or gone.
@@ -158,6 +214,14 @@ impl Brought for Looked {
     }
 }
 
+/// What the last beat saw in hand.
+#[derive(Debug, Default)]
+pub(super) struct Beats {
+    known: HashSet<Claim>,
+    /// Of these, what the server did not have.
+    missing: HashSet<Claim>,
+}
+
 /// Whether a claim that failed this way may have taken messages all the same. An answer of the server means no, unless it
 /// is that the session ends.
 fn leaves_doubt(error: &Error) -> bool {
@@ -176,7 +240,7 @@ impl Asked<'_> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(in_hand) = self.0 {
-            in_hand.doubt.store(true, Ordering::Relaxed);
+            in_hand.doubt();
         }
     }
 }
@@ -199,7 +263,7 @@ impl Drop for Settling {
     fn drop(&mut self) {
         self.in_hand.forget(self.claims.drain(..));
         if !self.done {
-            self.in_hand.doubt.store(true, Ordering::Relaxed);
+            self.in_hand.doubt();
         }
     }
 }

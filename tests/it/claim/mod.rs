@@ -5,3 +5,4 @@ mod leases;
 mod order;
 mod places;
 mod side_by_side;
+mod taken;
