@@ -61,7 +61,7 @@ impl Operator {
     ///
     /// # Errors
     /// The database's.
-    pub async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
+    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
         self.core.store().set_aside().await
     }
 

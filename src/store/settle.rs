@@ -91,7 +91,7 @@ impl Store {
     ) -> Result<usize> {
         match self.query(doing, sql, params).await {
             Err(error) if error.is_refusal() || error.sqlstate() == Some("55P03") => {
-                debug!(?error, "{doing}: not all of them could be; the rest is owed");
+                debug!(?error, owner, "settling was refused; what cannot be settled the database will settle later");
                 count(&self.query("settle messages in parts", SETTLE_OR_OWE, &batch.params(&owner)).await?)
             }
             rows => count(&rows?),
