@@ -59,7 +59,7 @@ impl Store {
         ];
         let tx = HeldTx { store: self.clone(), client: self.busy().await? };
         let holding = async {
-            let (begun, rows) = futures::join!(tx.client.batch_execute("begin"), tx.query(HOLD, &params));
+            let (begun, rows) = futures::join!(tx.client.batch_execute(tx.client.begin()), tx.query(HOLD, &params));
             begun.and(rows)
         };
         let rows = self.within_deadline("hold messages", holding).await?;
