@@ -22,7 +22,7 @@ pub(super) struct Context {
     pub(super) process: Arc<Process>,
     pub(super) allowance: Allowance,
     pub(super) pulse: Pulse,
-    /// Places of handlers that run at a time, held and leased.
+    /// Places of handlers of held messages that run at a time.
     pub(super) slots: Arc<Semaphore>,
 }
 

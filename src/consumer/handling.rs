@@ -26,8 +26,6 @@ pub(super) async fn handle(
     begun: Begun,
     handled: mpsc::UnboundedSender<Handled>,
 ) {
-    // Held handlers have places, too. Never closed.
-    let _slot = context.slots.acquire().await;
     let started = begun.now();
     let canary = deliveries.iter().any(|delivery| delivery.canary);
     let ran = run_handlers(&context, deliveries).await;
@@ -55,8 +53,8 @@ pub(super) struct Handling {
     claim: Claim,
     begun: Begun,
     outcome: BoxFuture<'static, Outcome>,
-    /// Its place among the handlers that run at a time.
-    _slot: OwnedSemaphorePermit,
+    /// Its place among the handlers of held messages that run at a time; none when it has become a task.
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Handling {
@@ -67,7 +65,7 @@ impl Handling {
             let processing = context.processing(&delivery);
             processing.run(context.registry.run(delivery, context.config.handler_timeout)).await
         };
-        Self { claim, begun, outcome: outcome.boxed(), _slot: slot }
+        Self { claim, begun, outcome: outcome.boxed(), slot: Some(slot) }
     }
 
     pub(super) fn claim(&self) -> Claim {
@@ -79,7 +77,8 @@ impl Handling {
     }
 
     /// Goes on as a task of its own, and tells of its end.
-    pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Handled>) {
+    pub(super) async fn finish(mut self, handled: mpsc::UnboundedSender<Handled>) {
+        self.slot = None;
         let (claim, took, outcome) = self.await;
         // The loop is gone only when the process is being torn down.
         let _ = handled.send(Handled { ran: vec![(claim, Ran::Outcome(outcome))], canary: false, took });

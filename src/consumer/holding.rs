@@ -10,6 +10,7 @@ use super::{
     config::ConsumerConfig,
     held_batch::HeldBatch,
     looking::{Exhausted, Look, NextLook},
+    running::GRACE,
 };
 use crate::message::Found;
 
@@ -46,6 +47,17 @@ pub(super) struct Holding {
     exhausted: Option<Exhausted>,
 }
 
+/// How busy the handlers are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Busy {
+    /// How long they take, on average.
+    pub(super) average: Duration,
+    /// How many of leased messages run.
+    pub(super) running: usize,
+    /// How long the oldest batch has been held.
+    pub(super) held_for: Option<Duration>,
+}
+
 /// What to look for once a batch has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -72,9 +84,17 @@ impl Holding {
         }
     }
 
-    /// What the next look is for, in a process of this age, with handlers that take so long on average.
-    pub(super) fn next_look(&self, age: Duration, average: Duration) -> NextLook {
-        let held = self.cap.is_some() && age >= LEASES_FIRST && !(self.plain && average > SHORT);
+    /// Whether leased messages wait with their handlers for a batch that has been held for so long, so that not more than
+    /// `concurrency` run at a time. Not for one whose handler blocks its thread.
+    pub(super) fn is_short(&self, held_for: Option<Duration>) -> bool {
+        self.plain && held_for.is_some_and(|held_for| held_for < self.cap.unwrap_or_default() + GRACE)
+    }
+
+    /// What the next look is for, in a process of this age.
+    pub(super) fn next_look(&self, age: Duration, busy: &Busy) -> NextLook {
+        let is_free = !self.plain
+            || busy.average <= SHORT && busy.running == 0 && (busy.held_for.is_none() || self.is_short(busy.held_for));
+        let held = self.cap.is_some() && age >= LEASES_FIRST && is_free;
         match self.next {
             NextLook::Held if !held => NextLook::Leased,
             next => next,
@@ -150,7 +170,7 @@ mod tests {
 
     const OLD: Duration = LEASES_FIRST;
     /// Transactional handlers are held however long they take.
-    const SLOW: Duration = Duration::from_secs(1);
+    const SLOW: Busy = Busy { average: Duration::from_secs(1), running: 0, held_for: None };
 
     fn holding(tx_batch: usize) -> Holding {
         let in_transaction = Some(Duration::from_secs(1));
@@ -170,9 +190,9 @@ mod tests {
     #[test]
     fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
         let holding = holding(100);
-        assert_eq!(holding.next_look(LEASES_FIRST / 2, SLOW), NextLook::Leased);
-        assert_eq!(holding.next_look(LEASES_FIRST, SLOW), NextLook::Held);
-        assert_eq!(Holding::new(&ConsumerConfig::default(), false).next_look(OLD, SLOW), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST / 2, &SLOW), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST, &SLOW), NextLook::Held);
+        assert_eq!(Holding::new(&ConsumerConfig::default(), false).next_look(OLD, &SLOW), NextLook::Leased);
     }
 
     #[test]
@@ -180,9 +200,9 @@ mod tests {
         let mut holding = holding(100);
         assert_eq!(holding.ended(&batch(16, 16, 16)), Then::Nothing);
         assert_eq!(holding.ended(&batch(16, 3, 3)), Then::AlsoLook(Found::Drain));
-        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Others);
+        assert_eq!(holding.next_look(OLD, &SLOW), NextLook::Others);
         holding.leased(&look(NextLook::Others), 0);
-        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, &SLOW), NextLook::Held);
         assert_eq!(holding.ended(&batch(16, 0, 0)), Then::AlsoLook(Found::Bell));
     }
 
@@ -193,7 +213,7 @@ mod tests {
         assert_eq!(holding.ended(&refused), Then::LookAgain(Found::Bell));
         for (took, next) in [(2, NextLook::Refused(3)), (1, NextLook::Refused(2)), (2, NextLook::Held)] {
             holding.leased(&look(NextLook::Refused(5)), took);
-            assert_eq!(holding.next_look(OLD, SLOW), next);
+            assert_eq!(holding.next_look(OLD, &SLOW), next);
         }
     }
 
@@ -205,7 +225,7 @@ mod tests {
         let everywhere = HeldBatch { look: Look::for_a_bell(NextLook::Held, Start::Beginning), ..refused };
         assert_eq!(holding.ended(&everywhere), Then::LookAgain(Found::Bell), "such a look is still to be made");
         holding.leased(&look(NextLook::Refused(1)), 0);
-        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, &SLOW), NextLook::Held);
     }
 
     #[test]
@@ -213,7 +233,7 @@ mod tests {
         let mut holding = holding(100);
         holding.ended(&HeldBatch { refused: true, ..batch(16, 5, 0) });
         holding.leased(&look(NextLook::Others), 7);
-        assert_eq!(holding.next_look(OLD, SLOW), NextLook::Refused(5));
+        assert_eq!(holding.next_look(OLD, &SLOW), NextLook::Refused(5));
     }
 
     #[test]
@@ -237,12 +257,25 @@ mod tests {
     #[test]
     fn plain_handlers_are_held_while_they_are_short_and_nothing_else_is_looked_for() {
         let mut holding = Holding::new(&ConsumerConfig::default(), true);
-        assert_eq!(holding.next_look(OLD, SHORT * 2), NextLook::Leased);
-        assert_eq!(holding.next_look(LEASES_FIRST / 2, SHORT), NextLook::Leased);
-        assert_eq!(holding.next_look(OLD, SHORT), NextLook::Held);
+        let short = Busy { average: SHORT, ..Busy::default() };
+        assert_eq!(holding.next_look(OLD, &Busy { average: SHORT * 2, ..short }), NextLook::Leased);
+        assert_eq!(holding.next_look(LEASES_FIRST / 2, &short), NextLook::Leased);
+        assert_eq!(holding.next_look(OLD, &short), NextLook::Held);
         assert_eq!(holding.ended(&batch(16, 3, 3)), Then::Nothing);
-        assert_eq!(holding.next_look(OLD, SHORT), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, &short), NextLook::Held);
         assert_eq!(holding.ended(&batch(16, 3, 2)), Then::LookAgain(Found::Drain), "one was not begun in time");
+    }
+
+    #[test]
+    fn leased_handlers_and_held_ones_wait_for_each_other_but_not_for_one_that_blocks_its_thread() {
+        let holding = Holding::new(&ConsumerConfig::default(), true);
+        let running = Busy { average: SHORT, running: 1, held_for: None };
+        assert_eq!(holding.next_look(OLD, &running), NextLook::Leased);
+        let just_begun = Some(Duration::from_millis(100));
+        let blocked = Some(Duration::from_millis(100) + GRACE);
+        assert!(holding.is_short(just_begun) && !holding.is_short(blocked) && !holding.is_short(None));
+        assert_eq!(holding.next_look(OLD, &Busy { running: 0, held_for: just_begun, ..running }), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, &Busy { running: 0, held_for: blocked, ..running }), NextLook::Leased);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
     context::Context,
     handling::handle,
     held_batch::{self, HeldBatch},
-    holding::Holding,
+    holding::{Busy, Holding},
     looking::{Looking, NextLook},
     outbox::Outbox,
     parking::{self, Action, Parking},
@@ -146,6 +146,9 @@ impl Loop {
     }
 
     fn begin_handlers(&mut self) {
+        if self.holding.is_short(self.under_way.held_for()) {
+            return;
+        }
         let context = &self.context;
         while let Some(deliveries) =
             self.workers.next_task(|delivery| context.registry.tx(&delivery.record_type).is_some())
@@ -174,7 +177,9 @@ impl Loop {
     }
 
     fn next_look(&self) -> NextLook {
-        self.holding.next_look(self.context.process.age(), self.workers.average())
+        let (average, running) = (self.workers.average(), self.workers.running());
+        let busy = Busy { average, running, held_for: self.under_way.held_for() };
+        self.holding.next_look(self.context.process.age(), &busy)
     }
 
     /// Begins a batch in a transaction, where one more is worthwhile.

@@ -7,12 +7,14 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 
 use super::{claiming::Claimed, held_batch::HeldBatch, hold::HeldLook, outbox::SETTLE_MAX, running::Handled};
@@ -51,13 +53,27 @@ pub(super) enum Ended {
 
 pub(super) struct UnderWay {
     one_of_each: [Option<BoxFuture<'static, Ended>>; KINDS],
-    held: FuturesUnordered<BoxFuture<'static, HeldBatch>>,
+    held: FuturesUnordered<Batch>,
     tell: mpsc::UnboundedSender<HeldLook>,
     looks: mpsc::UnboundedReceiver<HeldLook>,
     /// Aborted when dropped.
     handlers: JoinSet<()>,
     handled: mpsc::UnboundedSender<Handled>,
     ended_handlers: mpsc::UnboundedReceiver<Handled>,
+}
+
+/// A batch that is held.
+struct Batch {
+    began: Instant,
+    ended: BoxFuture<'static, HeldBatch>,
+}
+
+impl Future for Batch {
+    type Output = HeldBatch;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<HeldBatch> {
+        self.ended.poll_unpin(context)
+    }
 }
 
 impl UnderWay {
@@ -102,7 +118,7 @@ impl UnderWay {
         let mut task = JoinSet::new();
         task.spawn(batch(self.tell.clone()));
         let ended = async move { task.join_next().await.and_then(|ended| ended.ok()).unwrap_or(or) };
-        self.held.push(ended.boxed());
+        self.held.push(Batch { began: Instant::now(), ended: ended.boxed() });
     }
 
     /// Begins a batch, which tells of its look.
@@ -110,12 +126,17 @@ impl UnderWay {
     where
         F: Future<Output = HeldBatch> + Send + 'static,
     {
-        self.held.push(batch(self.tell.clone()).boxed());
+        self.held.push(Batch { began: Instant::now(), ended: batch(self.tell.clone()).boxed() });
     }
 
     /// How many batches are held.
     pub(super) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// How long the oldest of them has been under way.
+    pub(super) fn held_for(&self) -> Option<Duration> {
+        self.held.iter().map(|batch| batch.began.elapsed()).max()
     }
 
     /// Begins a task of handlers, which tells of its end. It runs beside the loop, whatever a handler does to its
