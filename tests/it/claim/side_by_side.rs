@@ -84,7 +84,8 @@ async fn messages_are_completed_without_having_been_leased_and_each_handler_runs
         and owner is not null";
     assert!(count(&client, held).await > 0, "something was held");
     let mut runs = std::mem::take(&mut *runs.lock().unwrap());
-    (ids.sort_unstable(), runs.sort_unstable());
+    ids.sort_unstable();
+    runs.sort_unstable();
     assert_eq!(runs, ids);
     assert!(most.load(Ordering::SeqCst) <= ConsumerConfig::default().concurrency, "{most:?} ran at a time");
 }
