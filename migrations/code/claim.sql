@@ -4,9 +4,9 @@
 --
 -- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by
 -- itself after that long unless extended). p_types restricts to some record types, p_except_types to all others.
--- p_bytes_max bounds the sum of the stored payload sizes (at least one message is always claimed). Messages that were
--- in flight when a consumer died (crash_count > 0) are left to claim_suspect. p_lows, p_highs, p_after_at, p_after_ids:
--- where to look; see pick. Null: everywhere, from the beginning.
+-- p_bytes_max bounds the sum of the payloads' sizes as text (at least one message is always claimed); p_lease is at
+-- most a day. Messages that were in flight when a consumer died (crash_count > 0) are left to claim_suspect. p_lows,
+-- p_highs, p_after_at, p_after_ids: where to look; see pick. Null: everywhere, from the beginning.
 -- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
@@ -33,6 +33,9 @@ declare
     v_canary boolean := false;
     v_count  integer;
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target], p_owner);
+    end if;
     select p_lease is not null or exists (select from integration.processes c where c.owner = p_owner),
            exists (select from integration.targets t where t.target_app = p_target)
            or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed')
@@ -52,7 +55,7 @@ begin
         with claimed as (
             update integration.data_staging d
                set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-                   lease_until = v_now + p_lease, updated_at = v_now
+                   lease_until = v_now + integration.bounded(p_lease), updated_at = v_now
              where d.id = any (array(
                 select p.id from integration.pick(
                     p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
@@ -85,6 +88,9 @@ declare
     v_canary boolean;
     v_count  integer;
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target], p_owner);
+    end if;
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
@@ -96,7 +102,7 @@ begin
     return query
         update integration.data_staging d
            set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-               lease_until = v_now + p_lease, updated_at = v_now
+               lease_until = v_now + integration.bounded(p_lease), updated_at = v_now
          where d.id = any (array(
             select s.id from integration.data_staging s
              where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
@@ -115,6 +121,8 @@ end $$;
 -- Whether claim_suspect would find something.
 create or replace function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(array[p_target])
+     where integration.is_limited();
     select exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
@@ -126,6 +134,9 @@ create or replace function integration.waiting(p_targets text[]) returns setof t
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
         set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(p_targets);
+    end if;
     return query
         select t.target_app from unnest(p_targets) t (target_app)
          cross join lateral (
@@ -162,6 +173,8 @@ end $$;
 create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],
     p_ids bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(array[p_target])
+     where integration.is_limited();
     insert into integration.places (target_app, priority, created_at, id, kept_at)
     select p_target, k.priority, k.created_at, k.id, integration.clock()
       from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority

@@ -18,6 +18,9 @@ create or replace function integration.hold(
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
     if not integration.may_hold(p_target) then
         return;
     end if;

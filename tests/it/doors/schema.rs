@@ -45,7 +45,7 @@ async fn a_schema_in_which_others_may_create_or_that_somebody_else_made_is_refus
         migrator(&db, "create schema integration authorization MIGRATOR; grant create on schema integration to public")
             .await;
     let refused = broker.migrate().await.unwrap_err();
-    assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Database, Some("42501")), "{refused:?}");
+    assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Forbidden, Some("42501")), "{refused:?}");
     assert!(format!("{refused:?}").contains("may create in the schema"), "{refused:?}");
     let db = Database::empty().await;
     let squatted = "create role squatter_DB; create schema integration authorization squatter_DB; \
