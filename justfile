@@ -1,4 +1,5 @@
-# The checks of .ci/run by name, for those who have `just`; `.ci/run NAME` does the same.
+# The checks of .ci/run by name, for those who have `just`; `.ci/run NAME` does the same. The last two take long, and no merge
+# waits for them.
 
 # Lists what there is.
 default:
@@ -35,3 +36,11 @@ deny:
 # All tests, with the servers and clients they need.
 test:
     .ci/run test
+
+# Failovers of a Patroni cluster under load, as root: all of them, 40 minutes, or some, as in `just lab async/freeze`.
+lab *names:
+    tests/lab/run {{names}}
+
+# The fault run, for half an hour unless told otherwise; it prints its seed.
+faults seconds='1800' seed='random':
+    DOORBELL_TORTURE_SECONDS={{seconds}} DOORBELL_TORTURE_SEED={{seed}} cargo test --test it -- --nocapture failure::torture::nothing

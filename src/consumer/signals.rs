@@ -60,10 +60,14 @@ impl Signals {
         }
     }
 
-    /// Waits for [`Signal::LeaseLost`] alone.
-    pub(super) async fn lease_lost(&mut self) {
-        // The sender lives as long as the process.
-        let _ = self.owners.changed().await;
+    /// Waits for those alone after which handlers run for messages that are not ours any more.
+    pub(super) async fn not_ours(&mut self) -> Signal {
+        tokio::select! {
+            biased;
+            // The senders live as long as the process.
+            _ = self.owners.changed() => Signal::LeaseLost,
+            Ok(()) = self.gone.changed() => Signal::Gone,
+        }
     }
 
     pub(super) fn sweep_at(&mut self, at: Option<Instant>) {

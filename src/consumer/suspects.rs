@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     context::Context,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    message::Found,
+    message::{Delivery, Found},
     store::{Claim, Settlement, Verdict},
 };
 
@@ -43,17 +43,13 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         let settling = context.process.in_hand().settling(vec![claim]);
         let (id, attempt) = (claim.id(), claim.attempt());
         info!(id, attempt, target_app = %context.target, "running a suspect: its last consumer died");
-        let running = context.clone();
-        // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
-        // the other handlers of the process.
-        let mut handler = JoinSet::new();
-        handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
-        let ran = match context.config.handler_timeout {
-            Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
-                Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
-                Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
-            },
-            None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
+        let ran = tokio::select! {
+            ran = run_to_its_end(&context, delivery) => ran,
+            () = gone(&context, claim) => {
+                warn!(id, attempt, target_app = %context.target, "the handler of a suspect is cancelled: the server does not know its message any more");
+                context.store.telemetry().lease_lost(&context.target, 1);
+                Some(Ran::LeaseLost)
+            }
         };
         drop(alone);
         let verdict = match ran {
@@ -67,4 +63,27 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         settling.done();
     }
     Ok(())
+}
+
+/// Runs the handler, whose timeout is kept here; nothing: it panicked through, or was cancelled.
+async fn run_to_its_end(context: &Arc<Context>, delivery: Delivery) -> Option<Ran> {
+    let running = context.clone();
+    // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
+    // the other handlers of the process. It ends with this future.
+    let mut handler = JoinSet::new();
+    handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
+    match context.config.handler_timeout {
+        Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
+            Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
+            Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
+        },
+        None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
+    }
+}
+
+/// Waits until the server turns out not to know the message any more.
+async fn gone(context: &Context, claim: Claim) {
+    let in_hand = context.process.in_hand();
+    // The sender lives as long as the process.
+    let _ = in_hand.gone().wait_for(|()| !in_hand.has(claim)).await;
 }

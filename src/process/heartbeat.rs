@@ -113,6 +113,8 @@ impl Heartbeat {
             self.met.get_or_insert(met);
             return;
         };
+        // It may have lost settles as well: what they settled is this process's again, and nothing here knows it.
+        self.in_hand.doubt();
         match self.in_hand.drop_gone(&self.store, owner).await {
             Ok(gone) => {
                 if before.timeline != met.timeline {

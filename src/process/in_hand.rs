@@ -1,6 +1,7 @@
 //! The messages that this process has. A claim whose answer was lost with its connection may leave messages that belong to this
-//! process although nothing in it knows them. Nobody rescues from the living, so they are told from the others here, and
-//! given back.
+//! process although nothing in it knows them, and so does a settle that the server has lost: after an asynchronous failover the
+//! new primary has the claim, and never heard that it was settled. Nobody rescues from the living, so they are told from the
+//! others here, and given back.
 
 use std::{
     collections::HashSet,
@@ -28,7 +29,8 @@ pub(crate) struct InHand {
     claims: RwLock<()>,
     /// Told when claims turned out to be of messages that the server does not know any more.
     gone: watch::Sender<()>,
-    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later.
+    /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later, and a server
+    /// that lost a settle may be met again.
     doubt: AtomicBool,
 }
 
@@ -46,7 +48,7 @@ impl InHand {
                 self.with(|known| deliveries.retain(|delivery| known.insert(Claim::of(delivery))));
                 if deliveries.len() < before {
                     // Its settle may have been refused just now, because the claim was gone: then nobody knows it any more.
-                    self.doubt.store(true, Ordering::Relaxed);
+                    self.doubt();
                 }
             }
             Err(error) if leaves_doubt(error) => return claimed,
@@ -56,7 +58,7 @@ impl InHand {
         claimed
     }
 
-    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while no claim was lost.
+    /// Gives back what the owner has in the database and nobody knows here; returns how many. Free while there is no doubt.
     pub(crate) async fn return_strays(&self, store: &Store, owner: &str) -> Result<usize> {
         if !self.doubt.load(Ordering::Relaxed) {
             return Ok(0);
@@ -77,7 +79,11 @@ impl InHand {
         let known: Vec<Claim> = self.with(|known| known.iter().copied().collect());
         let count = store.give_back(owner, &known).await?;
         if count > 0 {
-            tracing::info!(count, owner, "gave back messages of a claim whose answer was lost");
+            tracing::info!(
+                count,
+                owner,
+                "gave back messages that nothing here knows: their claim or their settle was lost"
+            );
         }
         Ok(count)
     }
@@ -96,6 +102,11 @@ impl InHand {
             self.gone.send_replace(());
         }
         Ok(gone.len())
+    }
+
+    /// There may be strays from now on.
+    pub(crate) fn doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
     }
 
     /// Changes when claims were forgotten because they are gone.
@@ -151,7 +162,7 @@ impl Asked<'_> {
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(in_hand) = self.0 {
-            in_hand.doubt.store(true, Ordering::Relaxed);
+            in_hand.doubt();
         }
     }
 }
@@ -174,7 +185,7 @@ impl Drop for Settling {
     fn drop(&mut self) {
         self.in_hand.forget(self.claims.drain(..));
         if !self.done {
-            self.in_hand.doubt.store(true, Ordering::Relaxed);
+            self.in_hand.doubt();
         }
     }
 }

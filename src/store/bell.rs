@@ -4,7 +4,9 @@
 use super::Store;
 use crate::error::Result;
 
-const RING: &str = "select pg_catalog.pg_notify($1, '')";
+/// The server frees what every listener has read of its notifications with notifications, and so never of a queue that is full;
+/// with this question, too.
+const RING: &str = "select pg_catalog.pg_notification_queue_usage(), pg_catalog.pg_notify($1, '')";
 
 const BACKEND: &str = "select pg_catalog.pg_backend_pid()";
 

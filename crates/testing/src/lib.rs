@@ -8,6 +8,7 @@
 )]
 
 pub mod logs;
+pub mod newer;
 pub mod pooler;
 pub mod proxy;
 

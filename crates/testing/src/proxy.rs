@@ -54,7 +54,7 @@ pub struct Proxy {
 }
 
 struct Shared {
-    server: PathBuf,
+    server: Mutex<PathBuf>,
     weather: watch::Sender<Weather>,
     /// Counts silences; a connection carries nothing any more when it changes.
     silence: watch::Sender<usize>,
@@ -70,15 +70,11 @@ struct Shared {
 impl Proxy {
     /// A proxy in front of the server of a `host=<directory> port=<port> …` connection string.
     pub async fn to(url: &str) -> Self {
-        let value = |key: &str| {
-            let start = url.find(&format!("{key}=")).expect("the key is there") + key.len() + 1;
-            url[start..].split(' ').next().expect("split yields one").to_owned()
-        };
-        let (host, port) = (value("host"), value("port"));
+        let (host, port) = place(url);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port is free");
         let way = format!("host=127.0.0.1 port={} sslmode=disable", listener.local_addr().expect("bound").port());
         let shared = Arc::new(Shared {
-            server: PathBuf::from(&host).join(format!(".s.PGSQL.{port}")),
+            server: Mutex::new(socket(&host, &port)),
             weather: watch::Sender::default(),
             silence: watch::Sender::default(),
             reset: watch::Sender::default(),
@@ -92,6 +88,12 @@ impl Proxy {
         accepting.spawn(accept(listener, shared.clone()));
         let url = url.replace(&format!("host={host} port={port}"), &way);
         Self { url, shared, _accepting: accepting }
+    }
+
+    /// From the next connection on it leads to another server.
+    pub fn lead_to(&self, url: &str) {
+        let (host, port) = place(url);
+        *self.shared.server.lock().expect("no panic holds it") = socket(&host, &port);
     }
 
     pub fn set(&self, weather: Weather) {
@@ -138,6 +140,18 @@ impl Proxy {
     }
 }
 
+fn place(url: &str) -> (String, String) {
+    let value = |key: &str| {
+        let start = url.find(&format!("{key}=")).expect("the key is there") + key.len() + 1;
+        url[start..].split(' ').next().expect("split yields one").to_owned()
+    };
+    (value("host"), value("port"))
+}
+
+fn socket(host: &str, port: &str) -> PathBuf {
+    PathBuf::from(host).join(format!(".s.PGSQL.{port}"))
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -156,7 +170,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
     let mut reset = shared.reset.subscribe();
     let mut silence = shared.silence.subscribe();
-    let Ok(mut server) = UnixStream::connect(&shared.server).await else { return };
+    let server = shared.server.lock().expect("no panic holds it").clone();
+    let Ok(mut server) = UnixStream::connect(server).await else { return };
     let swallow = AtomicBool::new(false);
     let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     let silenced = tokio::select! {

@@ -63,7 +63,7 @@ impl Loop {
             tokio::select! {
                 biased;
                 ended = self.under_way.next() => self.ended_at_last(ended),
-                () = self.signals.lease_lost() => self.start_over(),
+                signal = self.signals.not_ours() => self.signalled(signal),
                 () = deadline => return,
             }
         }

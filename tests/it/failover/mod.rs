@@ -6,12 +6,15 @@
 mod blocked;
 mod child;
 mod frozen;
+mod full_queue;
+mod gone;
 mod killed;
 mod outages;
 mod pace;
-mod pair;
+pub(crate) mod pair;
 mod reused_ids;
 mod stall;
+mod timeline;
 
 use std::sync::{
     Arc,

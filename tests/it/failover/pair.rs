@@ -16,24 +16,31 @@ pub(crate) struct Pair {
 impl Pair {
     /// Both run; the standby streams asynchronously.
     pub(crate) async fn start() -> Self {
-        let options = EphemeralOptions { durable: true, ..Default::default() };
+        // A primary that is killed and comes back has what its standby still needs.
+        let settings = vec![("wal_keep_size".to_owned(), "1GB".to_owned())];
+        let options = EphemeralOptions { durable: true, settings, ..Default::default() };
         let primary = Server::ephemeral(options.clone()).await.unwrap();
-        let mut standby = Server::ephemeral(options).await.unwrap();
-        standby.kill().await.unwrap();
-        let data = standby.directory().join("data");
+        let standby = Server::ephemeral(options).await.unwrap();
+        let mut pair = Self { primary, standby };
+        pair.copy().await;
+        pair
+    }
+
+    /// The standby begins anew, as a copy of the primary.
+    async fn copy(&mut self) {
+        self.standby.kill().await.unwrap();
+        let data = self.standby.directory().join("data");
         let owner = std::fs::metadata(&data).unwrap();
         std::fs::remove_dir_all(&data).unwrap();
-        let mut copy = Command::new(primary.installation().bin_directory().join("pg_basebackup"));
-        copy.arg("-d").arg(primary.connection_string("postgres").replace(" dbname=postgres", ""));
+        let mut copy = Command::new(self.primary.installation().bin_directory().join("pg_basebackup"));
+        copy.arg("-d").arg(self.primary.connection_string("postgres").replace(" dbname=postgres", ""));
         copy.arg("-D").arg(&data).args(["-R", "-X", "stream", "-c", "fast"]);
         let copied = copy.output().await.unwrap();
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
         give(&data, owner.uid(), owner.gid());
-        standby.start_again().await.unwrap();
-        let pair = Self { primary, standby };
+        self.standby.start_again().await.unwrap();
         let streams = "select exists (select from pg_stat_wal_receiver where status = 'streaming')";
-        until(&pair.client_of_standby().await, "the standby streams", streams).await;
-        pair
+        until(&self.client_of_standby().await, "the standby streams", streams).await;
     }
 
     /// Leads to whichever of the two is the primary.
@@ -69,6 +76,12 @@ impl Pair {
         self.primary.kill().await.unwrap();
         let standby = self.client_of_standby().await;
         assert!(standby.query_one("select pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
+    }
+
+    /// After a failover the old primary becomes the standby of the new one, and forgets what only it had.
+    pub(crate) async fn turn_round(&mut self) {
+        std::mem::swap(&mut self.primary, &mut self.standby);
+        self.copy().await;
     }
 }
 

@@ -3,7 +3,7 @@
 use doorbell::Broker;
 use tokio_postgres::Client;
 
-use crate::support::{Database, count, echo, listeners, plain_insert, soon, until, until_status};
+use crate::support::{Database, count, echo, listeners, plain_insert, soon, stop_the_clock, until, until_status};
 
 /// Completed (by hand) so long ago that they are to be archived.
 pub(super) async fn old_messages(client: &Client, target: &str, many: i32) {
@@ -303,4 +303,26 @@ async fn setting_the_audit_level_says_nothing() {
     }
     drop(client);
     assert_eq!(notices.await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn who_died_while_nobody_looked_is_found_at_the_second_visit_not_at_the_first() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let beat = "select integration.beat('p', 15000)";
+    stop_the_clock(&client, 0).await;
+    let since_then = "update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock()";
+    client.execute(since_then, &[]).await.unwrap();
+    stop_the_clock(&client, 10).await;
+    client.execute("select integration.register('p', 'host', 1, 'app', '1', '{}', 15000)", &[]).await.unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    client.execute("select integration.claim('billing', 'p')", &[]).await.unwrap();
+    stop_the_clock(&client, 30).await;
+    client.execute(beat, &[]).await.unwrap();
+    // Silent for longer than its lease, but so was everybody: the server may have been out of reach.
+    stop_the_clock(&client, 60).await;
+    assert_eq!(maintain(&broker).await.rescued, 0);
+    stop_the_clock(&client, 120).await;
+    assert_eq!(maintain(&broker).await.rescued, 1);
+    assert_eq!(until_status(&client, id, "pending").await.crash_count, 1);
 }

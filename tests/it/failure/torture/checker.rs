@@ -5,6 +5,9 @@ use tokio_postgres::Client;
 /// Creates the tables that handlers write to and the rules.
 pub(super) const SCHEMA: &str = include_str!("checker.sql");
 
+/// The rule that only a machine keeps that has time for every heartbeat.
+pub(super) const LIVING: &str = "S15 rescued from the living";
+
 /// For long runs: without them each rule would compare everything with everything.
 pub(super) const INDEXES: &str = "create index on integration.data_staging ((data->>'op')); \
     create index on integration.data_staging_archive ((data->>'op')); create index on integration.audit_log (staging_id, id); \

@@ -4,7 +4,9 @@
 create schema chk;
 create table chk.op (
     op text primary key, target_app text not null, intent text not null, body_md5 text not null,
-    outcome text not null check (outcome in ('ack', 'unknown', 'refused')), message_id bigint);
+    outcome text not null check (outcome in ('ack', 'unknown', 'refused')), message_id bigint,
+    -- Published while the standby lagged, and not there when that was promoted.
+    forgettable boolean not null default false);
 create table chk.effect (
     n bigint generated always as identity, op text not null, staging_id bigint not null, attempt integer not null, consumer text not null);
 create table chk.run (staging_id bigint not null, attempt integer not null, op text not null, found text not null, consumer text not null);
@@ -16,6 +18,8 @@ insert into chk.crashes values (0);
 
 -- Consumer processes that were really killed.
 create table chk.killed (consumer text not null);
+-- Those that were silent for longer than their lease.
+create table chk.frozen (consumer text not null);
 
 create view chk.msg as
     select 'hot' as place, d.* from integration.data_staging d
@@ -31,9 +35,9 @@ create view chk.story as
     window w as (partition by a.staging_id order by a.id);
 
 create view chk.violation as
--- S1 no acknowledged publish is lost.
+-- S1 no acknowledged publish is lost that the server has kept.
 select 'S1 lost' as rule, o.op as subject, 'acknowledged, not found' as detail from chk.op o
- where o.outcome = 'ack' and not exists (select from chk.msg m where m.data->>'op' = o.op)
+ where o.outcome = 'ack' and not o.forgettable and not exists (select from chk.msg m where m.data->>'op' = o.op)
 union all
 -- S2 one publish, one message; the id that was answered is its id.
 select 'S2 doubled', data->>'op', count(*)::text from chk.msg group by data->>'op' having count(*) > 1
@@ -60,7 +64,7 @@ union all
 select 'S5 effect without message', e.op, e.staging_id::text from chk.effect e where not exists (select from chk.msg m where m.id = e.staging_id)
 union all
 select 'S5 completed unhandled', m.data->>'op', 'no run' from chk.msg m
- where m.target_app = 'plain' and m.status = 'completed' and not exists (select from chk.run r where r.staging_id = m.id)
+ where m.target_app = 'plain' and m.status = 'completed' and not exists (select from chk.run r where r.staging_id = m.id and r.op = m.data->>'op')
 union all
 -- S6 the effect belongs to the attempt and the process that completed the message.
 select 'S6 foreign effect', e.op, format('effect of attempt %s by %s, completed by %s', e.attempt, e.consumer, coalesce(string_agg(c.attempt || '/' || c.owner, ', '), 'nobody'))
@@ -74,8 +78,8 @@ select 'S7 attempt reused', staging_id::text, format('attempt %s claimed %s time
   from integration.audit_log where action = 'claimed' group by staging_id, attempt having count(*) > 1
 union all
 select 'S7 attempt reused', staging_id::text, format('attempt %s run by %s', attempt, string_agg(consumer, ', '))
-  from chk.run r where not exists (select from chk.msg m where m.id = r.staging_id and m.target_app = 'tx')
- group by staging_id, attempt having count(*) > 1 + (select n from chk.crashes)
+  from chk.run r where not exists (select from chk.op o where o.op = r.op and o.target_app = 'tx')
+ group by staging_id, op, attempt having count(*) > 1 + (select n from chk.crashes)
 union all
 select 'S7 attempt went down', staging_id::text, format('%s: %s after %s', action, attempt, attempt_before) from chk.story where attempt < attempt_before
 union all
@@ -112,8 +116,8 @@ select 'S12 message vanished', s.staging_id::text, s.action from chk.story s
 union all
 -- S13 conservation, as one number.
 select 'S13 conservation', 'total', format('published %s, there are %s', p, a)
-  from (select (select count(*) from chk.op o where o.outcome = 'ack'
-                    or (o.outcome = 'unknown' and exists (select from chk.msg m where m.data->>'op' = o.op))) as p,
+  from (select (select count(*) from chk.op o where o.outcome = 'ack' and not o.forgettable
+                    or (o.outcome <> 'refused' and exists (select from chk.msg m where m.data->>'op' = o.op))) as p,
                (select count(*) from chk.msg) as a) c where p <> a
 union all
 -- S14 rules of a row.
@@ -121,6 +125,11 @@ select 'S14 state rule', id::text, status from chk.msg
  where (status = 'processing') <> (owner is not null) or (status = 'completed') <> (processed_at is not null)
     or (status = 'scheduled') <> (available_at is not null) or (lease_until is not null and status <> 'processing')
     or (place = 'archive' and status not in ('completed', 'failed', 'cancelled'))
+union all
+-- S15 only from the dead is anything rescued, and from the silent.
+select 'S15 rescued from the living', a.staging_id::text, a.owner from integration.audit_log a
+ where a.action = 'rescued' and not exists (
+    select from (select consumer from chk.killed union select consumer from chk.frozen) d where a.owner like '%-' || d.consumer || '-%')
 union all
 -- L1 nothing is stuck once the faults are over.
 select 'L1 stuck', id::text, format('%s, claimed by %s, crashes %s', status, owner, crash_count) from chk.msg

@@ -2,9 +2,10 @@
 //! database, because a fault may take the database back.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,34 +41,65 @@ pub(super) struct Op {
     pub(super) body: String,
     pub(super) outcome: Outcome,
     pub(super) id: Option<i64>,
+    /// The lag of the standby when it was begun; see [`Ledger::lag`].
+    lag: usize,
+    /// It was under way while the standby lagged, and the server that was promoted did not have it.
+    forgettable: bool,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Ledger(Arc<Mutex<Vec<Op>>>);
+pub(super) struct Ledger(Arc<Book>);
+
+#[derive(Default)]
+struct Book {
+    ops: Mutex<Vec<Op>>,
+    /// Counts when the standby begins to lag, and when it has been promoted: odd meanwhile.
+    lag: AtomicUsize,
+    /// What the servers had that were promoted.
+    kept: Mutex<HashSet<String>>,
+}
 
 impl Ledger {
-    pub(super) fn write(&self, op: Op) {
-        self.0.lock().expect("no panic holds it").push(op);
+    pub(super) fn write(&self, mut op: Op) {
+        op.forgettable = !op.lag.is_multiple_of(2) || op.lag != self.lag();
+        self.0.ops.lock().expect("no panic holds it").push(op);
     }
 
     pub(super) fn count(&self, outcome: Outcome) -> usize {
-        self.0.lock().expect("no panic holds it").iter().filter(|op| op.outcome == outcome).count()
+        self.0.ops.lock().expect("no panic holds it").iter().filter(|op| op.outcome == outcome).count()
+    }
+
+    /// From now on what is acknowledged may not be on the standby; or that is over.
+    pub(super) fn standby_lags(&self, begins: bool) {
+        assert_eq!(self.0.lag.fetch_add(1, Ordering::SeqCst).is_multiple_of(2), begins, "one lag at a time");
+    }
+
+    fn lag(&self) -> usize {
+        self.0.lag.load(Ordering::SeqCst)
+    }
+
+    /// What a standby has that was just promoted, and may not be lost any more.
+    pub(super) fn kept(&self, ops: impl Iterator<Item = String>) {
+        self.0.kept.lock().expect("no panic holds it").extend(ops);
     }
 
     pub(super) async fn load(&self, client: &mut Client) {
-        let ops = std::mem::take(&mut *self.0.lock().expect("no panic holds it"));
+        let ops = std::mem::take(&mut *self.0.ops.lock().expect("no panic holds it"));
+        let kept = std::mem::take(&mut *self.0.kept.lock().expect("no panic holds it"));
         let tx = client.transaction().await.unwrap();
-        let insert = tx.prepare("insert into chk.op values ($1, $2, $3, md5($4), $5, $6)").await.unwrap();
+        let insert = tx.prepare("insert into chk.op values ($1, $2, $3, md5($4), $5, $6, $7)").await.unwrap();
         for op in &ops {
-            let outcome = op.outcome.name();
-            tx.execute(&insert, &[&op.op, &op.target, &op.intent, &op.body, &outcome, &op.id]).await.unwrap();
+            let (outcome, forgettable) = (op.outcome.name(), op.forgettable && !kept.contains(&op.op));
+            tx.execute(&insert, &[&op.op, &op.target, &op.intent, &op.body, &outcome, &op.id, &forgettable])
+                .await
+                .unwrap();
         }
         tx.commit().await.unwrap();
     }
 }
 
 /// A message to be: half for the transactional target, most of them easy.
-fn invent(random: &mut StdRng, name: &str, n: usize) -> Op {
+fn invent(random: &mut StdRng, name: &str, n: usize, ledger: &Ledger) -> Op {
     let intent = match random.random_range(0..100) {
         0..4 => "fail",
         4..7 => "reject",
@@ -83,6 +115,8 @@ fn invent(random: &mut StdRng, name: &str, n: usize) -> Op {
         body: format!("{:032x}", random.random::<u128>()),
         outcome: Outcome::Unknown,
         id: None,
+        lag: ledger.lag(),
+        forgettable: false,
     }
 }
 
@@ -100,7 +134,7 @@ pub(super) async fn library(url: String, name: String, seed: u64, ledger: Ledger
         if stop.load(Ordering::SeqCst) {
             return;
         }
-        let mut op = invent(&mut random, &name, n);
+        let mut op = invent(&mut random, &name, n, &ledger);
         let mut message =
             Message::new(op.target, "op", &json!({ "op": op.op, "intent": op.intent, "body": op.body })).unwrap();
         if op.intent == "fail" {
@@ -145,7 +179,7 @@ pub(super) async fn plain_sql(url: String, name: String, seed: u64, ledger: Ledg
             pace::pause(&mut random, 20, 200).await;
             continue;
         };
-        let mut op = invent(&mut random, &name, n);
+        let mut op = invent(&mut random, &name, n, &ledger);
         let payload = json!({ "op": op.op, "intent": op.intent, "body": op.body }).to_string();
         let max_retries: Option<i32> = (op.intent == "fail").then_some(2);
         match client.query_one(INSERT, &[&op.target, &payload, &max_retries]).await {

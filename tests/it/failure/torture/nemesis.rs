@@ -6,15 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use doorbell_server::{Server, Shutdown};
+use doorbell_server::Shutdown;
 use nix::sys::signal::Signal;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio_postgres::{Client, NoTls};
 
-use super::{pace::pause, worker::Worker};
-use crate::proxy::{Cut, Proxy, Weather};
+use super::{
+    ledger::Ledger,
+    pace::{look_again, pause},
+    worker::Worker,
+};
+use crate::{
+    failover::pair::Pair,
+    proxy::{Cut, Proxy, Weather},
+};
 
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "consumer killed",
     "consumer killed",
     "consumer frozen",
@@ -25,6 +32,7 @@ const KINDS: [&str; 17] = [
     "server away",
     "server away",
     "server paused",
+    "failed over",
     "network slow",
     "network stalled",
     "network deaf",
@@ -33,6 +41,15 @@ const KINDS: [&str; 17] = [
     "edited by hand",
     "horizon pinned",
 ];
+
+/// What a run without would prove little.
+const FIRST: [&str; 3] = ["consumer killed", "server away", "failed over"];
+
+/// The process that has a message whose handler has begun just now and takes long.
+const BUSY: &str = "select substring(owner from '-([0-9]+)-[0-9a-f]+$') from integration.data_staging
+    where status = 'processing' and owner is not null and data->>'intent' = 'slow' order by updated_at desc limit 1";
+/// How often it is looked for.
+const LOOKS_MAX: usize = 100;
 
 /// Where replies are lost.
 const STATEMENTS: [&str; 10] = [
@@ -58,23 +75,27 @@ const HAND_EDITS: [&str; 5] = [
 ];
 
 pub(super) struct Nemesis {
-    pub(super) server: Server,
+    pub(super) pair: Pair,
     pub(super) proxy: Proxy,
-    /// Around the proxy.
+    /// Around the proxy, to whichever is the primary.
     pub(super) url: String,
+    pub(super) ledger: Ledger,
     pub(super) workers: Vec<Worker>,
     pub(super) log: PathBuf,
     pub(super) done: BTreeMap<&'static str, usize>,
     /// Consumer processes that really died.
     pub(super) killed: Vec<u32>,
+    /// Those that were frozen for longer than their lease.
+    pub(super) frozen: Vec<u32>,
     pub(super) random: StdRng,
 }
 
 impl Nemesis {
-    pub(super) fn new(server: Server, proxy: Proxy, url: String, log: PathBuf, seed: u64) -> Self {
+    pub(super) fn new(pair: Pair, proxy: Proxy, ledger: Ledger, log: PathBuf, seed: u64) -> Self {
         let workers = (0..3).map(|_| Worker::start(&proxy.url, &log)).collect();
-        let random = StdRng::seed_from_u64(seed);
-        Self { server, proxy, url, workers, log, done: BTreeMap::new(), killed: Vec::new(), random }
+        let (url, random) = (pair.url(), StdRng::seed_from_u64(seed));
+        let (done, killed, frozen) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { pair, proxy, url, ledger, workers, log, done, killed, frozen, random }
     }
 
     /// The safety phase.
@@ -82,10 +103,12 @@ impl Nemesis {
         let end = Instant::now() + length;
         let mut deck = Vec::new();
         let mut thaw = Instant::now();
-        while Instant::now() < end {
+        while Instant::now() < end || FIRST.iter().any(|kind| !self.done.contains_key(kind)) {
             if deck.is_empty() {
                 deck = KINDS.to_vec();
                 deck.shuffle(&mut self.random);
+                // These come first, so that they happen in the shortest run on the slowest machine.
+                deck.sort_by_key(|kind| FIRST.contains(kind));
             }
             let kind = deck.pop().expect("just filled");
             self.strike(kind).await;
@@ -102,28 +125,30 @@ impl Nemesis {
 
     /// Everything is put right; only what is in the database can still be wrong.
     pub(super) async fn heal(&mut self) {
-        self.server.resume();
-        self.server.start_again().await.unwrap();
+        self.pair.primary.resume();
+        self.pair.primary.start_again().await.unwrap();
         self.proxy.mend();
         self.proxy.set(Weather::default());
         self.thaw();
     }
 
     fn thaw(&mut self) {
-        self.workers.iter_mut().filter(|worker| worker.stopped).for_each(|worker| worker.signal(Signal::SIGCONT));
+        for worker in self.workers.iter_mut().filter(|worker| worker.stopped) {
+            worker.signal(Signal::SIGCONT);
+        }
     }
 
     async fn strike(&mut self, kind: &'static str) {
         match kind {
             "consumer killed" => {
-                let which = self.random.random_range(0..self.workers.len());
+                let which = self.busy().await.unwrap_or_else(|| self.random.random_range(0..self.workers.len()));
                 self.killed.push(self.workers[which].kill());
                 pause(&mut self.random, 0, 500).await;
                 self.workers[which] = Worker::start(&self.proxy.url, &self.log);
             }
             "consumer frozen" => {
                 let which = self.random.random_range(0..self.workers.len());
-                self.workers[which].signal(Signal::SIGSTOP);
+                self.frozen.push(self.workers[which].signal(Signal::SIGSTOP));
             }
             "sessions terminated" => {
                 self.sql(
@@ -135,23 +160,37 @@ impl Nemesis {
             "listeners terminated" => {
                 self.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and classid = integration.lock_class()::oid").await;
             }
-            "server restarted" => self.server.restart(Shutdown::Immediate).await.unwrap(),
+            "server restarted" => self.pair.primary.restart(Shutdown::Immediate).await.unwrap(),
             "server killed" => {
-                self.server.kill().await.unwrap();
+                self.pair.primary.kill().await.unwrap();
                 pause(&mut self.random, 100, 1000).await;
-                self.server.start_again().await.unwrap();
+                self.pair.primary.start_again().await.unwrap();
             }
             // Longer than the lease, and nobody dies.
             "server away" => {
-                self.server.kill().await.unwrap();
+                self.pair.primary.kill().await.unwrap();
                 let lease = super::worker::LEASE.as_millis() as u64;
                 pause(&mut self.random, lease + 500, lease + 2000).await;
-                self.server.start_again().await.unwrap();
+                self.pair.primary.start_again().await.unwrap();
             }
             "server paused" => {
-                self.server.pause();
+                self.pair.primary.pause();
                 pause(&mut self.random, 500, 4000).await;
-                self.server.resume();
+                self.pair.primary.resume();
+            }
+            // The new primary never heard of the last that the old one has acknowledged.
+            "failed over" => {
+                self.ledger.standby_lags(true);
+                self.pair.stop_replicating().await;
+                pause(&mut self.random, 200, 1500).await;
+                self.pair.fail_over().await;
+                let kept = self.pair.client_of_standby().await.query("select data->>'op' from chk.msg", &[]).await;
+                self.ledger.kept(kept.unwrap().iter().map(|row| row.get(0)));
+                self.proxy.lead_to(&self.pair.standby.connection_string("postgres"));
+                self.proxy.reset();
+                self.ledger.standby_lags(false);
+                pause(&mut self.random, 0, 2000).await;
+                self.pair.turn_round().await;
             }
             "network slow" => {
                 let delay = Duration::from_millis(self.random.random_range(5..100));
@@ -193,6 +232,21 @@ impl Nemesis {
             }
             _ => unreachable!("{kind}"),
         }
+    }
+
+    /// A consumer process that has something to lose.
+    async fn busy(&self) -> Option<usize> {
+        let client = connect(&self.url).await?;
+        for _ in 0..LOOKS_MAX {
+            let row = client.query_opt(BUSY, &[]).await.ok()?;
+            let busy = row.and_then(|row| row.get::<_, Option<String>>(0)?.parse().ok());
+            let which = self.workers.iter().position(|worker| Some(worker.id()) == busy && !worker.stopped);
+            if which.is_some() {
+                return which;
+            }
+            look_again().await;
+        }
+        None
     }
 
     async fn weather(&mut self, weather: Weather, from_ms: u64, to_ms: u64) {

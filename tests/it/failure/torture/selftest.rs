@@ -45,12 +45,15 @@ const LAWFUL: &str = r#"
     set application_name = 'operator';
     select integration.cancel(array(select id from integration.data_staging where data->>'op' = 'cancelled'));
     insert into chk.op values ('never', 'tx', 'done', md5('body'), 'unknown', null), ('refused', 'tx', 'done', md5('body'), 'refused', null);
+    insert into chk.op values ('forgotten', 'tx', 'done', md5('body'), 'ack', 1, true);
+    insert into chk.killed values ('11');
 "#;
 
 /// What is done to that history, and the rule that must say so.
-const UNLAWFUL: [(&str, &str); 31] = [
+const UNLAWFUL: [(&str, &str); 34] = [
     ("S1 lost", "delete from integration.data_staging where data->>'op' = 'done'"),
     ("S1 lost", "update chk.op set outcome = 'ack' where op = 'never'"),
+    ("S1 lost", "update chk.op set forgettable = false where op = 'forgotten'"),
     (
         "S2 doubled",
         "insert into integration.data_staging (source_app, target_app, record_type, data) select 'shop', 'tx', 'op', data from integration.data_staging where data->>'op' = 'done'",
@@ -76,6 +79,7 @@ const UNLAWFUL: [(&str, &str); 31] = [
         "insert into chk.effect (op, staging_id, attempt, consumer) values ('x', 0, 1, '11')",
     ),
     ("S5 completed unhandled", "delete from chk.run where op = 'plain'"),
+    ("S5 completed unhandled", "update chk.run set op = 'of another message with that id' where op = 'plain'"),
     ("S6 foreign effect", "update chk.effect set consumer = '11' where op = 'lost'"),
     ("S6 foreign effect", "update chk.effect set attempt = attempt - 1 where op = 'lost'"),
     (
@@ -109,6 +113,7 @@ const UNLAWFUL: [(&str, &str); 31] = [
     ),
     ("S12 message vanished", "delete from integration.data_staging where data->>'op' = 'cancelled'"),
     ("S13 conservation", "insert into chk.op values ('more', 'tx', 'done', '', 'ack', null)"),
+    ("S15 rescued from the living", "delete from chk.killed"),
     ("S14 state rule", "update integration.data_staging set processed_at = null where data->>'op' = 'done'"),
     (
         "L1 stuck",

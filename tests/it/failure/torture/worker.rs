@@ -43,9 +43,16 @@ impl Worker {
         Self { process, stopped: false }
     }
 
-    pub(super) fn signal(&mut self, signal: Signal) {
+    /// Which process it is.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Returns which process it is.
+    pub(super) fn signal(&mut self, signal: Signal) -> u32 {
         let _ = kill(Pid::from_raw(self.process.id() as i32), signal);
         self.stopped = signal == Signal::SIGSTOP;
+        self.process.id()
     }
 
     /// Which process it was.
