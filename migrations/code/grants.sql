@@ -107,13 +107,14 @@ create or replace function integration.rights() returns table (
                      or g.consume and has_table_privilege(r.oid, t.oid, 'update')
                     then 'it has the verb for every application (by itself, by a role it is in, or as superuser)'
                 when g.publish and not has_column_privilege(r.oid, t.oid, 'source_app', 'insert')
-                     or g.consume and not has_function_privilege(r.oid, 'integration.has_suspects(text,text[])', 'execute')
+                     or g.consume
+                        and not has_function_privilege(r.oid, 'integration.has_suspects(text,text[])', 'execute')
                     then 'it lacks the rights: select integration.renew_rights()' end
       from integration.grants g
       left join pg_roles r on r.rolname = g.role_name
       join pg_class t on t.oid = 'integration.data_staging'::regclass
     union all
     select v.role_name::text, null, array_agg(v.verb order by v.verb), null, null, null, null
-      from integration.granted() v where v.verb not like '%\_app' group by v.role_name
+      from integration.granted() v where right(v.verb, 4) <> '_app' group by v.role_name
      order by 1, 2 nulls first
 $$;

@@ -23,8 +23,8 @@ declare
     v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
         explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
         audit, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
-        audit_level, rights, granted, is_drained, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
-        ten_minutes}';
+        audit_level, rights, granted, is_drained, gates, canaries_left, dead_owners, lost_because, actions_of,
+        changes_of, outcomes_of, ten_minutes}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb

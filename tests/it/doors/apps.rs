@@ -29,7 +29,10 @@ const SHOP: &[(&str, &str)] = &[
     ("INSERT) values ('shop', 'billing', 'x', '1') returning id", ""),
     ("INSERT, priority) values ('shop', 'billing', 'x', '1', 5)", ""),
     ("INSERT, status, available_at) values ('shop', 'billing', 'x', '1', 'scheduled', now())", ""),
-    ("INSERT, headers, ordering_key, dedup_key, max_retries) values ('shop', 'billing', 'x', '1', '{}', 'o', 'd', 1)", ""),
+    (
+        "INSERT, headers, ordering_key, dedup_key, max_retries) values ('shop', 'billing', 'x', '1', '{}', 'o', 'd', 1)",
+        "",
+    ),
     ("select integration.publish('shop', 'billing', 'x', '1', p_delay => '1 h', p_dedup_key => 'k')", ""),
     ("select integration.publish_many('shop', '{billing,billing}', '{x,x}', '{1,2}', p_dedup_keys => '{k,l}')", ""),
     // As somebody else, to somebody else, before everybody else.
@@ -62,11 +65,17 @@ const BILLING: &[(&str, &str)] = &[
     ("select integration.register('b-1', 'h', 1, 'a', 'v', '{\"billing\": {}}', 60000)", ""),
     ("select integration.beat('b-1', 60000)", ""),
     ("select id from integration.claim('billing', 'b-1', 1)", ""),
-    ("select integration.waiting('{billing}'), integration.has_suspects('billing'), integration.is_drained('billing')", ""),
+    (
+        "select integration.waiting('{billing}'), integration.has_suspects('billing'), integration.is_drained('billing')",
+        "",
+    ),
     ("select * from integration.hold('billing', 1); select * from integration.claim_suspect('billing', 'b-1')", ""),
     ("select integration.next_due('{billing}'); select integration.promote('{billing}')", ""),
     ("select integration.rescue(); select integration.maintain()", ""),
-    ("select integration.report_runs('billing', 1, 0); select integration.note_found('{billing}', '{1}', '{0}', '{0}')", ""),
+    (
+        "select integration.report_runs('billing', 1, 0); select integration.note_found('{billing}', '{1}', '{0}', '{0}')",
+        "",
+    ),
     // Of others.
     ("select integration.register('b-2', 'h', 1, 'a', 'v', '{\"billing\": {}, \"mailer\": {}}', 60000)", "42501"),
     ("select integration.register('m-1', 'h', 1, 'a', 'v', '{\"billing\": {}}', 60000)", "42501"),
@@ -100,7 +109,10 @@ const BILLING: &[(&str, &str)] = &[
     ("select * from integration.stats", "42501"),
     ("select integration.publish('billing', 'mailer', 'x', '1')", "42501"),
     ("select integration.pause('mailer')", "42501"),
-    ("insert into integration.processes (owner, host, pid, version, lease_until) values ('x', 'h', 1, 'v', 'infinity')", "42501"),
+    (
+        "insert into integration.processes (owner, host, pid, version, lease_until) values ('x', 'h', 1, 'v', 'infinity')",
+        "42501",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +122,10 @@ async fn an_application_does_what_was_granted_and_is_told_by_an_error_what_was_n
     let shop = app(&db, "shop", "'{billing}', p_max_priority => 5").await;
     let billing = app(&db, "billing", "p_consume => true").await;
     let mailer = app(&db, "mailer", "p_consume => true").await;
-    mailer.batch_execute("select integration.register('m-1', 'h', 1, 'a', 'v', '{\"mailer\": {}}', 60000)").await.unwrap();
+    mailer
+        .batch_execute("select integration.register('m-1', 'h', 1, 'a', 'v', '{\"mailer\": {}}', 60000)")
+        .await
+        .unwrap();
     let id = count(&owner, "select integration.publish('owner', 'mailer', 'x', '\"secret\"')").await;
     mailer.batch_execute("select integration.claim('mailer', 'm-1')").await.unwrap();
     let mut wrong = Vec::new();
@@ -125,7 +140,8 @@ async fn an_application_does_what_was_granted_and_is_told_by_an_error_what_was_n
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Nobody's work was touched.
-    let held = format!("select count(*) from integration.data_staging where id = {id} and owner = 'm-1' and attempt = 1");
+    let held =
+        format!("select count(*) from integration.data_staging where id = {id} and owner = 'm-1' and attempt = 1");
     assert_eq!(count(&owner, &held).await, 1);
     assert_eq!(count(&owner, "select count(*) from integration.data_staging where source_app = 'crm'").await, 0);
     // An error says what to type.
@@ -133,7 +149,10 @@ async fn an_application_does_what_was_granted_and_is_told_by_an_error_what_was_n
     let hint = error.as_db_error().unwrap().hint().unwrap().to_owned();
     owner.batch_execute(hint.strip_prefix("as the owner of the schema: ").unwrap()).await.unwrap();
     assert_eq!(answer(&shop, "select integration.publish('shop', 'ledger', 'x', '1', p_priority => 5)").await, "");
-    assert_eq!(answer(&shop, "select integration.publish('shop', 'billing', 'x', '1', p_priority => 6)").await, "42501");
+    assert_eq!(
+        answer(&shop, "select integration.publish('shop', 'billing', 'x', '1', p_priority => 6)").await,
+        "42501"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +160,8 @@ async fn what_is_copied_is_checked_like_what_is_inserted() {
     let db = Database::new().await;
     app(&db, "shop", "'{billing}'").await;
     let copy = async |columns: &str, line: &str| {
-        let sql = format!("copy integration.data_staging (source_app, target_app, record_type, data{columns}) from stdin");
+        let sql =
+            format!("copy integration.data_staging (source_app, target_app, record_type, data{columns}) from stdin");
         let copied = async {
             // The driver leaves something unread where one failed.
             let shop = connect(&url(&db, "shop")).await;
@@ -192,8 +212,12 @@ async fn the_whole_library_works_with_roles_that_may_read_no_payload_of_the_tabl
         )
         .await
         .unwrap();
-    owner.batch_execute("update integration.processes set lease_until = '-infinity' where owner = 'm-1'").await.unwrap();
-    let rescued = "select count(*) = 1 from integration.data_staging where target_app = 'mailer' and status = 'pending'";
+    owner
+        .batch_execute("update integration.processes set lease_until = '-infinity' where owner = 'm-1'")
+        .await
+        .unwrap();
+    let rescued =
+        "select count(*) = 1 from integration.data_staging where target_app = 'mailer' and status = 'pending'";
     crate::support::until(&owner, "somebody rescues", rescued).await;
     consumer.shutdown().await.unwrap();
     billing.close().await;
@@ -211,7 +235,10 @@ async fn no_more_messages_of_a_source_wait_for_a_target_than_its_limit_allows() 
     assert_eq!(answer(&shop, fill).await, "");
     assert_eq!(answer(&shop, fill).await, "53400");
     for _ in 0..3 {
-        assert_eq!(answer(&shop, "select integration.publish('shop', 'billing', 'x', '1', p_delay => '1 h')").await, "");
+        assert_eq!(
+            answer(&shop, "select integration.publish('shop', 'billing', 'x', '1', p_delay => '1 h')").await,
+            ""
+        );
     }
     for publish in ["select integration.publish('shop', 'billing', 'x', '1')", &INSERTED] {
         assert_eq!(answer(&shop, publish).await, "53400");
@@ -232,8 +259,7 @@ async fn no_more_messages_of_a_source_wait_for_a_target_than_its_limit_allows() 
     assert_eq!((refused.sqlstate(), refused.is_transient()), (Some("53400"), true), "{refused:?}");
 }
 
-const INSERTED: &str =
-    "insert into integration.data_staging (source_app, target_app, record_type, data) values ('shop', 'billing', 'x', '1')";
+const INSERTED: &str = "insert into integration.data_staging (source_app, target_app, record_type, data) values ('shop', 'billing', 'x', '1')";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_that_inserts_counts_whatever_stands_between_and_so_does_a_role_it_is_in() {
@@ -288,11 +314,18 @@ async fn what_was_granted_ends_when_it_is_revoked_and_comes_back_from_the_regist
     let role = format!("shop_{}", db.name());
     // As a restore without rights leaves it.
     owner
-        .batch_execute(&format!("select integration.revoke_from('{role}', 'publish_app'), integration.revoke_from('{role}', 'consume_app')"))
+        .batch_execute(&format!(
+            "select integration.revoke_from('{role}', 'publish_app'), integration.revoke_from('{role}', 'consume_app')"
+        ))
         .await
         .unwrap();
-    owner.batch_execute(&format!("revoke all on all functions in schema integration from {role}; \
-        revoke all on all tables in schema integration from {role}")).await.unwrap();
+    owner
+        .batch_execute(&format!(
+            "revoke all on all functions in schema integration from {role}; \
+        revoke all on all tables in schema integration from {role}"
+        ))
+        .await
+        .unwrap();
     assert_eq!(answer(&shop, INSERTED).await, "42501");
     let wrong = "select count(*) from integration.rights() where wrong is not null";
     assert_eq!(count(&owner, wrong).await, 1);
@@ -313,7 +346,8 @@ async fn what_was_granted_ends_when_it_is_revoked_and_comes_back_from_the_regist
     );
     assert_eq!(count(&owner, &rights).await, 0);
     owner.batch_execute(&format!("drop role {role}")).await.unwrap();
-    let history = "select count(*) from integration.audit_log where action in ('granted', 'revoked') and target_app = 'shop'";
+    let history =
+        "select count(*) from integration.audit_log where action in ('granted', 'revoked') and target_app = 'shop'";
     assert_eq!(count(&owner, history).await, 3);
 }
 
@@ -348,7 +382,10 @@ async fn with_row_security_an_application_consumes_in_sql_of_its_own_and_sees_no
     let billing = app(&db, "billing", "p_consume => true").await;
     let all = format!("create role all_{0} login; select integration.grant_to('all_{0}', 'publish')", db.name());
     owner.batch_execute(&all).await.unwrap();
-    owner.batch_execute("select integration.publish('owner', t, 'x', '1') from unnest('{billing,mailer}'::text[]) t").await.unwrap();
+    owner
+        .batch_execute("select integration.publish('owner', t, 'x', '1') from unnest('{billing,mailer}'::text[]) t")
+        .await
+        .unwrap();
     let see = "select target_app, data from integration.data_staging";
     assert_eq!(answer(&billing, see).await, "42501");
     owner.batch_execute("select integration.set_row_security(true)").await.unwrap();
@@ -357,7 +394,8 @@ async fn with_row_security_an_application_consumes_in_sql_of_its_own_and_sees_no
     let take = "update integration.data_staging set status = 'processing', updated_at = now() where id in (\
             select id from integration.data_staging where status = 'pending' for update skip locked) returning id";
     assert_eq!(billing.query(take, &[]).await.unwrap().len(), 1);
-    let settle = "update integration.data_staging set status = 'completed', processed_at = now() where status = 'processing'";
+    let settle =
+        "update integration.data_staging set status = 'completed', processed_at = now() where status = 'processing'";
     assert_eq!(billing.execute(settle, &[]).await.unwrap(), 1);
     assert_eq!(answer(&billing, "update integration.data_staging set target_app = 'billing'").await, "42501");
     assert_eq!(answer(&billing, "update integration.data_staging set data = '2'").await, "42501");
@@ -376,5 +414,8 @@ async fn with_row_security_an_application_consumes_in_sql_of_its_own_and_sees_no
     for client in [&mailer, &billing, &shop] {
         assert_eq!(answer(client, see).await, "42501");
     }
-    assert_eq!(count(&owner, "select count(*) from pg_policy where polrelid = 'integration.data_staging'::regclass").await, 0);
+    assert_eq!(
+        count(&owner, "select count(*) from pg_policy where polrelid = 'integration.data_staging'::regclass").await,
+        0
+    );
 }

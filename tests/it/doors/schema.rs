@@ -66,3 +66,23 @@ async fn a_consumer_that_may_not_consume_does_not_start() {
     assert_eq!(started.err().and_then(|error| error.sqlstate().map(str::to_owned)).as_deref(), Some("42501"));
     assert_eq!(answer(&connect(&url).await, "select integration.rescue()").await, "42501");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_may_not_consume_any_more_ends_and_says_so() {
+    let db = Database::new().await;
+    role(&db, "consumer").await;
+    let (name, owner) = (format!("consumer_{}", db.name()), db.client().await);
+    let broker = Broker::connect(&db.url.replace("user=postgres", &format!("user={name}"))).await.unwrap();
+    let (consumer, mut told) = crate::support::echo(&broker, "billing").await;
+    let producer = db.broker().await.producer("shop");
+    producer.publish(&message("billing", 1)).await.unwrap();
+    told.next().await;
+    owner.batch_execute(&format!("select integration.revoke_from('{name}', 'consume')")).await.unwrap();
+    // Whoever looks is told.
+    producer.publish(&message("billing", 2)).await.unwrap();
+    crate::support::soon("the consumer ends", consumer.ended()).await;
+    let pulse = consumer.pulse();
+    let ended = consumer.shutdown().await.unwrap_err();
+    assert!(!pulse.is_moving());
+    assert_eq!((ended.kind(), ended.sqlstate()), (ErrorKind::Forbidden, Some("42501")), "{ended:?}");
+}

@@ -30,6 +30,9 @@ async fn help_teaches_and_completions_complete() {
         "cancel",
         "pause",
         "resume",
+        "grant",
+        "revoke",
+        "rights",
         "processes",
         "completions",
     ] {
