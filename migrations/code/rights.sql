@@ -17,10 +17,10 @@ declare
         somebody_is_parked, park, unpark, rights_of, lacks, row_security}';
     v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
         promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
-        was_settled, still_mine, is_drained, register, beat, hold_session_lock, release_session_lock, deregister,
-        give_back, ring, rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions,
+        was_settled, still_mine, taken_from, is_drained, register, beat, hold_session_lock, release_session_lock,
+        deregister, give_back, ring, rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions,
         drop_old_partitions, note_cleaned, check_is_due, recount, maintain}';
-    v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
+    v_look   constant text[] := '{list, list_ranges, peek, explain, explain_absent, explain_scheduled, explain_consumers,
         explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
         audit, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
         audit_level, rights, granted, is_drained, gates, canaries_left, dead_owners, lost_because, actions_of,
