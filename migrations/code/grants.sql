@@ -93,6 +93,18 @@ create or replace function integration.note_grant(p_action text, p_app text, p_d
     values (integration.actor(), p_action, p_app, p_details)
 $$;
 
+-- The same of the asking role alone, what the roles that it is in give it among it; for applications only. Anybody may
+-- ask.
+create or replace function integration.own_rights() returns table (
+    app text, verbs text[], publish_to text[], max_priority integer, max_pending integer
+)
+    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select g.app, array_remove(array[case when g.publish then 'publish' end, case when g.consume then 'consume' end],
+               null), nullif(g.routes, '{}'), g.max_priority, g.max_pending
+      from integration.grants g join pg_roles r on r.rolname = g.role_name
+     where pg_has_role(integration.asking_role(), r.oid, 'usage') order by g.app
+$$;
+
 -- Who may what: a line per role and application, and one per role and verb that it has for all of them (app null).
 -- wrong: why it is not so, and what to do.
 create or replace function integration.rights() returns table (
