@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 19] = [
+const FROM_INSIDE: [&str; 21] = [
     "accepts",
     "action_of",
     "actor",
@@ -31,8 +31,10 @@ const FROM_INSIDE: [&str; 19] = [
     "gates",
     "in_words",
     "is_limited",
+    "is_passing",
     "key_chars_max",
     "name_chars_max",
+    "next_look",
     "policy",
     "role_name",
     "shell_word",
