@@ -243,7 +243,7 @@ async fn no_more_messages_of_a_source_wait_for_a_target_than_its_limit_allows() 
             ""
         );
     }
-    for publish in ["select integration.publish('shop', 'billing', 'x', '1')", &INSERTED] {
+    for publish in ["select integration.publish('shop', 'billing', 'x', '1')", INSERTED] {
         assert_eq!(answer(&shop, publish).await, "53400");
     }
     // Of another target and of another source there are other numbers; and ids that others use cost nothing but a count.

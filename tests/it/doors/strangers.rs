@@ -91,7 +91,7 @@ async fn while_the_notification_queue_is_half_full_nothing_rings_and_every_publi
     let client = db.client().await;
     let bell = channel(&client, "billing").await;
     producer.publish(&message("billing", 1)).await.unwrap();
-    assert_eq!(ear.heard().await, [bell.clone()]);
+    assert_eq!(ear.heard().await, std::slice::from_ref(&bell));
 
     let deaf = connect(&db.url).await;
     deaf.batch_execute("listen deaf; begin").await.unwrap();
