@@ -20,6 +20,9 @@ create or replace function integration.hold(
 declare
     v_aside boolean := exists (select from integration.set_aside s where s.target_app = p_target);
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
     if not integration.may_hold(p_target) then
         return;
     end if;
@@ -37,7 +40,7 @@ end $$;
 -- Makes leased messages of some that the caller's transaction holds (see hold), so that they stay its owner's when the
 -- transaction has ended: what is not done in time, or did not end well. p_attempts are those that hold gave them.
 -- Returns the ids that were. Whoever completes or settles them afterwards does so as after claim.
--- Locks: none that the transaction does not have. SQLSTATEs: MQ001 when the owner is not alive.
+-- Locks: none that the transaction does not have. SQLSTATEs: MQ001 when the owner is not alive, 42501 as complete.
 create or replace function integration.lease_held(p_owner text, p_ids bigint[], p_attempts integer[],
     p_created timestamptz[])
     returns setof bigint
@@ -46,6 +49,10 @@ create or replace function integration.lease_held(p_owner text, p_ids bigint[], 
 declare
     v_now timestamptz := integration.clock();
 begin
+    if integration.is_limited() then
+        perform integration.must_settle(p_ids);
+        perform integration.must_own(p_owner);
+    end if;
     if not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again';
