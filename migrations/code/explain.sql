@@ -1,11 +1,11 @@
 -- Why a message is not running. Everything here only reads and takes no lock.
 
 -- The one answer to "why is this message not running?": the first row is the cause, further ones are what would hold it
--- when that is gone. code is for programs, sentence for people, fix what to type (null: nothing needs to be done),
--- details the facts behind the sentence. Codes: not_found, gone, archived, completed, failed, cancelled, scheduled,
--- due, processing, owner_dead, foreign_claim, held, locked, paused, breaker_open, breaker_half_open, in_flight_limit,
--- no_consumer, type_not_accepted, suspect, busy, queued, ready. Never empty. Ordering keys are stored and hold nothing
--- back.
+-- when that is gone. code is for programs, sentence for people, fix what to do (null: nothing needs to be done): words,
+-- or a command that changes what it names and nothing else; details the facts behind the sentence. Codes: not_found,
+-- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
+-- paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued,
+-- ready, not_visible. Never empty. Ordering keys are stored and hold nothing back.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -75,6 +75,13 @@ begin
                 v_archived.attempt);
         return;
     end if;
+    -- Row level security hides what it hides without a word.
+    if row_security_active('integration.data_staging') or row_security_active('integration.data_staging_archive') then
+        return query select 'not_visible', format('policies of row level security keep messages from role %s: whether '
+            'there is such a message, it cannot know', current_user), 'ask as a role that may see all messages',
+            jsonb_build_object('role', current_user);
+        return;
+    end if;
     select * into v_last from integration.last_event(p_id, '-infinity');
     if v_last.action is not null then
         return query select 'gone', format('it is no longer there; the last that is known: %s by %s at %s%s',
@@ -124,7 +131,7 @@ begin
                                      m.attempt, coalesce(m.error_message, 'no reason was given'))
             when 'snooze' then ': its handler snoozed it'
             else ': it was published with a delay' end,
-        case when m.available_at > v_now then 'doorbell retry ' || p_id else 'doorbell maintain --once' end,
+        'doorbell retry ' || p_id,
         jsonb_build_object('until', m.available_at, 'cause', v_cause, 'retry_count', m.retry_count,
                            'max_retries', coalesce(m.max_retries, m.retries), 'reason', m.error_message);
 end $$;
@@ -144,14 +151,18 @@ create or replace function integration.explain_consumers(p_target text, p_type t
                    p_type, k.types)
                else format('none of the %s live consumer processes of %s accepts %s; they accept: %s', k.live,
                    p_target, p_type, k.types) end,
-           'doorbell consume ' || integration.shell_word(p_target)
-               || case when k.live = 0 then '' else ' --type ' || integration.shell_word(p_type) end,
+           case when k.live = 0
+               then 'start the service that handles the messages of ' || p_target
+                   || coalesce('; the last one was ' || nullif(k.application, '') || ' on ' || k.host, '')
+               else format('start a consumer of %s that accepts %s', p_target, p_type) end,
            jsonb_build_object('live', k.live, 'accepted', k.types)
       from (select count(*) filter (where c.lease_until > integration.clock()) as live,
                    coalesce(bool_or(integration.accepts(c.targets, p_target,
                        p_type)) filter (where c.lease_until > integration.clock()), false) as accepted,
                    string_agg(distinct t.types, ', ') filter (where c.lease_until > integration.clock()) as types,
-                   (array_agg(c.owner order by c.beat_at desc))[1] as last, max(c.beat_at) as last_beat
+                   (array_agg(c.owner order by c.beat_at desc))[1] as last, max(c.beat_at) as last_beat,
+                   (array_agg(c.application order by c.beat_at desc))[1] as application,
+                   (array_agg(c.host order by c.beat_at desc))[1] as host
               from integration.processes c
               left join lateral (
                    select string_agg(x.type, ', ' order by x.type) as types
@@ -172,7 +183,9 @@ create or replace function integration.explain_locker(p_target text, p_xid text)
                -- Since when, only those see who may see the activity of other roles.
                || format('%s (%s)%s', h.pid, h.name, ', open for '
                    || integration.in_words(integration.since(h.xact_start))),
-           case when not h.consuming then format('select pg_terminate_backend(%s)', h.pid) end,
+           case when not h.consuming
+               then format('have that transaction ended; that session can be ended, and all it did not commit is '
+                   'undone then, with pg_terminate_backend(%s)', h.pid) end,
            jsonb_build_object('session', h.pid, 'application', h.name, 'since', h.xact_start)
       from (select a.pid, a.xact_start, coalesce(nullif(a.application_name, ''), a.usename) as name,
                    exists (select from integration.processes c

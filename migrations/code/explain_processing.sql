@@ -28,7 +28,8 @@ begin
                    integration.in_words(integration.since(m.updated_at)),
                    case when v_lease is null then 'if it died, nothing can tell'
                         else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
-            format('update integration.data_staging set status = ''pending'' where id = %s', p_id),
+            format('make sure that whoever took it has ended, then: update integration.data_staging '
+                'set status = ''pending'' where id = %s and status = ''processing'' and attempt = %s', p_id, m.attempt),
             details || jsonb_build_object('foreign_lease', v_lease);
         return;
     end if;
@@ -47,7 +48,7 @@ begin
                 m.attempt,
                    integration.in_words(integration.since(m.updated_at)), m.owner,
                    ' (' || c.host || ', process ' || c.pid || ')', v_dead),
-            'doorbell maintain --once', details;
+            'select integration.rescue()', details;
         return;
     end if;
     return query select 'processing',

@@ -38,7 +38,8 @@ create or replace function integration.gates(p_target text, p_explained boolean)
                               '%s came back well', b.breaker_key,
                               integration.in_words(integration.clock() - b.changed_at),
                               ' (it was opened: ' || b.reason || ')', b.canaries_passed) end end,
-               case when p_explained then 'doorbell breaker close ' || integration.shell_word(b.breaker_key) end,
+               case when p_explained then 'when what it guards is well: doorbell breaker close '
+                   || integration.shell_word(b.breaker_key) end,
                case when p_explained then
                    jsonb_build_object('breaker', b.breaker_key, 'since', b.changed_at, 'reason', b.reason)
                    || case b.state when 'open' then jsonb_build_object('by', b.changed_by, 'retry_at', b.retry_at)
@@ -50,8 +51,7 @@ create or replace function integration.gates(p_target text, p_explained boolean)
                    format('%s messages of %s are being handled, and max_in_flight is %s', f.count, p.target,
                           t.max_in_flight) end,
                case when p_explained then
-                   format('update integration.targets set max_in_flight = %s where target_app = %L',
-                          t.max_in_flight * 2, p.target) end,
+                   'wait until one of them has ended, or raise max_in_flight of ' || p.target end,
                case when p_explained then
                    jsonb_build_object('processing', f.count, 'max_in_flight', t.max_in_flight) end
           from (select count(*) from integration.data_staging d

@@ -91,6 +91,19 @@ begin
     return v_count;
 end $$;
 
+-- Those of an owner's claims that somebody took: cancelled, put back, redriven, or claimed by another. there: whether
+-- the message still is; one that is not may as well have been completed by its own handler a moment ago, and deleted.
+create or replace function integration.taken_from(p_owner text, p_ids bigint[], p_attempts integer[],
+    p_created timestamptz[])
+    returns table (id bigint, attempt integer, created_at timestamptz, there boolean)
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select k.id, k.attempt, k.created_at, d.id is not null
+      from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at)
+      left join integration.data_staging d on d.id = k.id and d.created_at = k.created_at
+     where d.id is null or d.attempt > k.attempt
+        or d.attempt = k.attempt and d.status = 'processing' and d.owner is distinct from p_owner
+$$;
+
 -- Those of an owner's claims that are or may be still its own: the rest are of messages that the server does not know
 -- (it lost its last commits in a failover), or that others have claimed. A claim that the server has undone, as its
 -- message was before, counts as one's own: the next claim may bring it again.

@@ -11,18 +11,19 @@ declare
     -- locks of a session that listens; and what a role lacks.
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
         somebody_is_parked, park, unpark, rights_of, lacks}';
-    v_look   constant text[] := '{list, list_ranges, explain, explain_absent, explain_scheduled, explain_consumers,
-        explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy,
-        audit, last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
-        audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
-        ten_minutes}';
+    v_look   constant text[] := '{list, list_ranges, peek, explain, explain_absent, explain_scheduled,
+        explain_consumers, explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of,
+        target_states, policy, audit, last_event, since, in_words, shell_word, front, recent_traffic,
+        check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of,
+        changes_of, outcomes_of, ten_minutes}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
         when 'publish' then '{publish, publish_many}'::text[]
         when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
             promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
-            was_settled, still_mine, register, beat, hold_session_lock, release_session_lock, deregister, give_back,
+            was_settled, still_mine, taken_from, register, beat, hold_session_lock, release_session_lock, deregister,
+            give_back,
             ring, rescue,
             rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
             note_cleaned, check_is_due, recount, maintain}'::text[]

@@ -10,6 +10,16 @@ create or replace view integration.stuck with (security_invoker = true) as
       from integration.data_staging
      where status = 'processing' and updated_at < integration.clock() - interval '1 hour';
 
+-- Of these, the ones that nobody is known to have: claimed by plain SQL without an owner, or by one that is no
+-- registered process, and under no lease that still runs. Whether their consumer is dead, only those who wrote it can
+-- tell.
+create or replace view integration.orphans with (security_invoker = true) as
+    select s.id, s.target_app, s.owner, s.attempt, s.created_at, s.age
+      from integration.stuck s
+      join integration.data_staging d on d.id = s.id
+     where coalesce(d.lease_until < integration.clock(), true)
+       and (s.owner is null or not exists (select from integration.processes c where c.owner = s.owner));
+
 -- Dead letters with their story: what failed again after a redrive says so.
 create or replace view integration.dead_letters with (security_invoker = true) as
     select id, source_app, target_app, record_type, error_message as reason, attempt, retry_count, crash_count,

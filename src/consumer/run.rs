@@ -75,7 +75,8 @@ impl Loop {
         process
             .join(&target, config.record_types.as_deref(), config.concurrency, config.in_transaction.is_some(), &bell)
             .await?;
-        let mut signals = Signals::new(bell, stopping, process.owners(), process.in_hand().gone());
+        let in_hand = process.in_hand();
+        let mut signals = Signals::new(bell, stopping, process.owners(), in_hand.gone(), in_hand.taken());
         // Of consumers that accept only some record types, each is somewhere else.
         let places = match config.record_types {
             None => Places::load(store.places(&target).await?),

@@ -16,6 +16,8 @@ pub(super) enum Signal {
     LeaseLost,
     /// The server does not know some messages any more.
     Gone,
+    /// Somebody took messages away.
+    Taken,
     Stop,
     Rung,
     LookAgain,
@@ -29,6 +31,7 @@ pub(super) struct Signals {
     stopping: watch::Receiver<Option<Duration>>,
     owners: watch::Receiver<Arc<str>>,
     gone: watch::Receiver<()>,
+    taken: watch::Receiver<()>,
     next_sweep: Option<Instant>,
     watchdog: Interval,
 }
@@ -39,10 +42,11 @@ impl Signals {
         stopping: watch::Receiver<Option<Duration>>,
         owners: watch::Receiver<Arc<str>>,
         gone: watch::Receiver<()>,
+        taken: watch::Receiver<()>,
     ) -> Self {
         let mut watchdog = interval(WATCHDOG);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { bell, stopping, owners, gone, next_sweep: None, watchdog }
+        Self { bell, stopping, owners, gone, taken, next_sweep: None, watchdog }
     }
 
     /// The next one, the most urgent first; the loop looks again at the times given. Cancelling it loses nothing.
@@ -51,6 +55,7 @@ impl Signals {
             biased;
             _ = self.owners.changed() => Signal::LeaseLost,
             Ok(()) = self.gone.changed() => Signal::Gone,
+            Ok(()) = self.taken.changed() => Signal::Taken,
             _ = self.stopping.wait_for(Option::is_some) => Signal::Stop,
             () = self.bell.rung() => Signal::Rung,
             () = at(look_at) => Signal::LookAgain,
@@ -67,6 +72,7 @@ impl Signals {
             // The senders live as long as the process.
             _ = self.owners.changed() => Signal::LeaseLost,
             Ok(()) = self.gone.changed() => Signal::Gone,
+            Ok(()) = self.taken.changed() => Signal::Taken,
         }
     }
 
@@ -107,16 +113,19 @@ mod tests {
         let (owner, owners) = watch::channel(Arc::<str>::from("first"));
         let bell = Arc::new(Bell::default());
         let (lost, gone) = watch::channel(());
-        let mut signals = Signals::new(bell.clone(), stopping, owners, gone);
+        let (take, taken) = watch::channel(());
+        let mut signals = Signals::new(bell.clone(), stopping, owners, gone, taken);
         let past = Some(Instant::now());
         signals.sweep_at(past);
         bell.ring();
         bell.ring();
         owner.send_replace("second".into());
         lost.send_replace(());
+        take.send_replace(());
         assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
         assert_eq!(&*signals.owner(), "second");
         assert_eq!(signals.next(past, past).await, Signal::Gone);
+        assert_eq!(signals.next(past, past).await, Signal::Taken);
         assert_eq!(signals.next(past, past).await, Signal::Rung);
         assert_eq!(signals.next(past, past).await, Signal::LookAgain);
         assert_eq!(signals.next(None, past).await, Signal::LookEverywhere);

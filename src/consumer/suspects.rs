@@ -45,8 +45,9 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         info!(id, attempt, target_app = %context.target, "running a suspect: its last consumer died");
         let ran = tokio::select! {
             ran = run_to_its_end(&context, delivery) => ran,
-            () = gone(&context, claim) => {
-                warn!(id, attempt, target_app = %context.target, "the handler of a suspect is cancelled: the server does not know its message any more");
+            () = context.process.in_hand().lost(claim) => {
+                let target_app = &context.target;
+                warn!(id, attempt, %target_app, "the handler of a suspect is cancelled: its message was taken away or is gone");
                 context.store.telemetry().lease_lost(&context.target, 1);
                 Some(Ran::LeaseLost)
             }
@@ -79,11 +80,4 @@ async fn run_to_its_end(context: &Arc<Context>, delivery: Delivery) -> Option<Ra
         },
         None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
     }
-}
-
-/// Waits until the server turns out not to know the message any more.
-async fn gone(context: &Context, claim: Claim) {
-    let in_hand = context.process.in_hand();
-    // The sender lives as long as the process.
-    let _ = in_hand.gone().wait_for(|()| !in_hand.has(claim)).await;
 }

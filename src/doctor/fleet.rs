@@ -32,7 +32,7 @@ pub(super) async fn processes(session: &mut Session) -> Result<Vec<Finding>> {
                     .evidence(format!(
                         "{owner} (pid {pid} on {host}, application {application:?}) holds {held} messages"
                     ))
-                    .fix("doorbell maintain --once, or start any consumer: each rescues for all"),
+                    .fix("start any consumer, each rescues for all; or: select integration.rescue()"),
             );
         } else if over > 0.0 {
             findings.push(
@@ -154,7 +154,7 @@ pub(super) async fn targets(session: &mut Session, options: &Options) -> Result<
                 _ => Finding::warning("targets", format!("messages for {target} wait although it is consumed"))
                     .evidence(waiting)
                     .fix(
-                        "more consumers or concurrency; or nobody accepts their record type: doorbell consumers --json",
+                        "more consumers or concurrency; or nobody accepts their record type: doorbell processes --json",
                     ),
             });
         }
@@ -171,8 +171,7 @@ pub(super) async fn targets(session: &mut Session, options: &Options) -> Result<
     Ok(findings)
 }
 
-const STUCK: &str = "select count(*), coalesce(string_agg(distinct s.target_app, ', '), '') from integration.stuck s \
-    where s.owner is null or not exists (select from integration.processes c where c.owner = s.owner)";
+const STUCK: &str = "select count(*), coalesce(string_agg(distinct o.target_app, ', '), '') from integration.orphans o";
 
 /// Claims by plain SQL that nobody can watch.
 pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
@@ -182,12 +181,13 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
         0 => Finding::ok("stuck", "nothing has been processing for an hour without an owner"),
         _ => Finding::warning(
             "stuck",
-            format!("{count} messages have been processing for over an hour, and nobody who lives owns them"),
+            format!("{count} messages have been processing for over an hour, and nobody is known to have them"),
         )
         .evidence(format!("targets: {targets}; claimed by plain SQL, so that their consumer's death cannot be seen"))
         .fix(session.schema().sql(
-            "update integration.data_staging set status = 'pending' where id in (select id from integration.stuck) \
-             -- and for the future set foreign_lease for the target",
+            "make sure that whoever claimed them has ended, and set foreign_lease of the targets for the future; then: \
+             update integration.data_staging set status = 'pending' where status = 'processing' \
+             and id in (select id from integration.orphans)",
         )),
     }])
 }

@@ -59,8 +59,8 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
             // It reads all the time, so it can only have been stopped.
             true => format!("is its process stopped or frozen? End it, or: select pg_terminate_backend({pid})"),
             false => format!(
-                "select pg_terminate_backend({pid}); and for the future: alter role {} \
-                 set idle_in_transaction_session_timeout = '1 min'",
+                "have it end its transaction; what it did not commit is undone by select pg_terminate_backend({pid}). For the \
+                 future: alter role {} set idle_in_transaction_session_timeout = '1 min'",
                 identifier(&user)
             ),
         };
@@ -79,7 +79,11 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
                     ),
                 )
                 .evidence(format!("gid {gid:?}, owner {owner}, {xids} transactions behind"))
-                .fix(format!("rollback prepared '{}' -- or commit prepared, as its owner", gid.replace('\'', "''"))),
+                .fix(format!(
+                    "ask its transaction manager what becomes of it; its owner then says commit prepared '{gid}' or \
+                     rollback prepared '{gid}'",
+                    gid = gid.replace('\'', "''")
+                )),
             );
         }
     }
@@ -143,6 +147,6 @@ pub(super) async fn notify_queue(session: &mut Session) -> Result<Vec<Finding>> 
             format!("{what}: a listener does not read; when it is full, publishes fail"),
         )
         .evidence(suspects.unwrap_or_else(|| "no session stands out".to_owned()))
-        .fix("end that session: select pg_terminate_backend(pid)"),
+        .fix("have that listener read, or end its process"),
     ])
 }

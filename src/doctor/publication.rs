@@ -27,7 +27,7 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
                 format!("publication {name} keeps rows of {} from being changed or deleted", refused.join(", ")),
             )
             .evidence("they have no replica identity, and the publication publishes updates or deletes")
-            .fix(refused.iter().map(|table| identity(table)).collect::<Vec<_>>().join("; ")),
+            .fix(session.schema().sql(&refused.iter().map(|table| identity(table)).collect::<Vec<_>>().join("; "))),
             None => Finding::new(
                 "publication",
                 Level::Note,

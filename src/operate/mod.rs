@@ -108,6 +108,15 @@ impl Operator {
         self.core.store().show(id, with_payload).await
     }
 
+    /// The next pending messages of a target as they would be claimed, of these record types where some are given, with their
+    /// payloads. They are neither claimed nor locked: this is how to look at a queue. Empty: nothing is pending.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn peek(&self, target: &str, limit: u32, record_types: Option<&[String]>) -> Result<Vec<StoredMessage>> {
+        self.core.store().peek(target, limit, record_types).await
+    }
+
     /// Why a message is not running: the first is the cause, further ones would hold it when that is gone. Never empty: that
     /// there is no such message, or that nothing holds it, is an answer, too.
     ///

@@ -1,4 +1,5 @@
 //! The heartbeat: renews the lease, rescues from those who stopped beating, asks a server that was away what it still knows,
+//! lets go of what was taken away,
 //! and starts over when the database says that the lease was lost. Silence says nothing: an outage of any length leaves the
 //! owner and its handlers as they are.
 
@@ -7,7 +8,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{found::FoundAccounts, in_hand::InHand, registration::Registration};
+use super::{
+    found::FoundAccounts,
+    in_hand::{Beats, InHand},
+    registration::Registration,
+};
 use crate::{
     backoff,
     error::{Error, ErrorKind, Result},
@@ -39,6 +44,8 @@ pub(super) struct Heartbeat {
     registered: bool,
     /// Whom the last beat met.
     met: Option<Met>,
+    /// What was in hand then.
+    beats: Beats,
 }
 
 impl Heartbeat {
@@ -50,7 +57,7 @@ impl Heartbeat {
         found: Arc<FoundAccounts>,
         store: Store,
     ) -> Self {
-        Self { config, registration, in_hand, found, store, registered: true, met: None }
+        Self { config, registration, in_hand, found, store, registered: true, met: None, beats: Beats::default() }
     }
 
     /// Beats for ever.
@@ -74,6 +81,7 @@ impl Heartbeat {
                         continue;
                     }
                     self.meet(&owner, met).await;
+                    self.let_go(&owner).await;
                 }
                 Err(error) => {
                     pause = outage.failed(&error);
@@ -126,6 +134,13 @@ impl Heartbeat {
                 self.met = Some(met);
             }
             Err(error) => debug!(?error, "what is in hand could not be asked for; the next beat does"),
+        }
+    }
+
+    /// What operators or hands took away is not to be handled any longer.
+    async fn let_go(&mut self, owner: &str) {
+        if let Err(error) = self.in_hand.drop_taken(&self.store, owner, &mut self.beats).await {
+            debug!(?error, "what was taken away could not be asked for; the next beat does");
         }
     }
 

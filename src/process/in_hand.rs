@@ -36,6 +36,8 @@ pub(crate) struct InHand {
     claims: RwLock<()>,
     /// Told when claims turned out to be of messages that the server does not know any more.
     gone: watch::Sender<()>,
+    /// Told when somebody took messages away.
+    taken: watch::Sender<()>,
     /// Whether there may be strays. Never cleared: the statement of a lost claim may reach the server much later, and a server
     /// that lost a settle may be met again.
     doubt: AtomicBool,
@@ -120,6 +122,32 @@ impl InHand {
         Ok(gone.len())
     }
 
+    /// Asks what somebody took away of what was in hand at the last beat, too (what comes and goes between two beats need not
+    /// be asked for); forgets it, and tells the consumers, which stop handling it. Returns how many those were.
+    pub(super) async fn drop_taken(&self, store: &Store, owner: &str, beats: &mut Beats) -> Result<usize> {
+        let known = self.with(|known| known.clone());
+        let lasting: Vec<Claim> = known.intersection(&beats.known).copied().collect();
+        beats.known = known;
+        if lasting.is_empty() {
+            return Ok(0);
+        }
+        let missing_before = std::mem::take(&mut beats.missing);
+        let mut taken = Vec::new();
+        for (claim, there) in store.taken_from(owner, &lasting).await? {
+            // One that was completed and deleted by its own handler is not in hand any more at the next beat.
+            if there || missing_before.contains(&claim) {
+                taken.push(claim);
+            } else {
+                beats.missing.insert(claim);
+            }
+        }
+        if !taken.is_empty() {
+            self.forget(taken.iter().copied());
+            self.taken.send_replace(());
+        }
+        Ok(taken.len())
+    }
+
     /// There may be strays from now on.
     pub(crate) fn doubt(&self) {
         self.doubt.store(true, Ordering::Relaxed);
@@ -128,6 +156,23 @@ impl InHand {
     /// Changes when claims were forgotten because they are gone.
     pub(crate) fn gone(&self) -> watch::Receiver<()> {
         self.gone.subscribe()
+    }
+
+    /// Changes when claims were forgotten because somebody took their messages away.
+    pub(crate) fn taken(&self) -> watch::Receiver<()> {
+        self.taken.subscribe()
+    }
+
+    /// Waits until a claim is not known any more although it was not settled.
+    pub(crate) async fn lost(&self, claim: Claim) {
+        let (mut gone, mut taken) = (self.gone(), self.taken());
+        while self.has(claim) {
+            tokio::select! {
+                // The senders live as long as this does.
+                _ = gone.changed() => {}
+                _ = taken.changed() => {}
+            }
+        }
     }
 
     /// Whether it is known, that is not settled, lost or gone.
@@ -158,6 +203,14 @@ impl InHand {
     fn with<T>(&self, f: impl FnOnce(&mut HashSet<Claim>) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What the last beat saw in hand.
+#[derive(Debug, Default)]
+pub(super) struct Beats {
+    known: HashSet<Claim>,
+    /// Of these, what the server did not have.
+    missing: HashSet<Claim>,
 }
 
 /// Whether a claim that failed this way may have taken messages all the same. An answer of the server means no, unless it

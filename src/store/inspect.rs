@@ -1,5 +1,7 @@
 //! One message in full, why it is not running, and the state of the targets.
 
+use tokio_postgres::Row;
+
 use super::{Store, json::JsonbString, list::message};
 use crate::{
     error::Result,
@@ -10,27 +12,27 @@ use crate::{
 const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload \
       from (select d.*, false as archived from integration.data_staging d where d.id = $1 \
             union all select a.*, true from integration.data_staging_archive a where a.id = $1) m limit 1";
+const PEEK: &str = "select d.*, d.error_message as reason, d.data as payload, false as archived \
+      from integration.peek($1, $2, $3) with ordinality p join integration.data_staging d on d.id = p.id order by p.ordinality";
 const EXPLAIN: &str = "select * from integration.explain($1)";
 const TARGETS: &str = "select * from integration.target_states($1)";
 
 impl Store {
     pub(crate) async fn show(&self, id: MessageId, with_payload: bool) -> Result<Option<StoredMessage>> {
         let rows = self.query("show the message", SHOW, &[&id, &with_payload]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let json = |name: &str| -> Result<Option<String>> {
-            Ok(row.try_get::<_, Option<JsonbString>>(name)?.map(|json| json.0.into()))
-        };
-        Ok(Some(StoredMessage {
-            row: message(row)?,
-            processed_at: row.try_get("processed_at")?,
-            lease_until: row.try_get("lease_until")?,
-            max_retries: row.try_get("max_retries")?,
-            headers: json("headers")?,
-            ordering_key: row.try_get("ordering_key")?,
-            dedup_key: row.try_get("dedup_key")?,
-            archived: row.try_get("archived")?,
-            payload: json("payload")?,
-        }))
+        rows.first().map(stored).transpose()
+    }
+
+    /// What would be claimed next, and stays where it is.
+    pub(crate) async fn peek(
+        &self,
+        target: &str,
+        limit: u32,
+        record_types: Option<&[String]>,
+    ) -> Result<Vec<StoredMessage>> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let rows = self.query("peek at messages", PEEK, &[&target, &limit, &record_types]).await?;
+        rows.iter().map(stored).collect()
     }
 
     pub(crate) async fn explain(&self, id: MessageId) -> Result<Vec<Explanation>> {
@@ -67,4 +69,21 @@ impl Store {
             })
             .collect()
     }
+}
+
+fn stored(row: &Row) -> Result<StoredMessage> {
+    let json = |name: &str| -> Result<Option<String>> {
+        Ok(row.try_get::<_, Option<JsonbString>>(name)?.map(|json| json.0.into()))
+    };
+    Ok(StoredMessage {
+        row: message(row)?,
+        processed_at: row.try_get("processed_at")?,
+        lease_until: row.try_get("lease_until")?,
+        max_retries: row.try_get("max_retries")?,
+        headers: json("headers")?,
+        ordering_key: row.try_get("ordering_key")?,
+        dedup_key: row.try_get("dedup_key")?,
+        archived: row.try_get("archived")?,
+        payload: json("payload")?,
+    })
 }

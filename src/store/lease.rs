@@ -14,6 +14,7 @@ const RESCUE: &str = "select integration.rescue($1, $2)";
 const DEREGISTER: &str = "select integration.deregister($1)";
 const GIVE_BACK: &str = "select integration.give_back($1, $2, $3, $4)";
 const STILL_MINE: &str = "select id, attempt, created_at from integration.still_mine($1, $2, $3, $4)";
+const TAKEN_FROM: &str = "select id, attempt, created_at, there from integration.taken_from($1, $2, $3, $4)";
 const PROCESSES: &str = "select c.owner, c.host, c.pid, c.application, c.version, c.targets::text as targets, \
         c.started_at, c.beat_at, c.lease_until > integration.clock() as alive, \
         extract(epoch from integration.clock() - c.beat_at)::float8 as beat_age, coalesce(h.processing, 0) as processing \
@@ -80,6 +81,13 @@ impl Store {
         let Fence { ids, attempts, created } = Fence::of(claims);
         let rows = self.query("ask what is in hand", STILL_MINE, &[&owner, &ids, &attempts, &created]).await?;
         rows.iter().map(Claim::from_row).collect()
+    }
+
+    /// Those of the claims that somebody took from the owner, and whether their message is still there.
+    pub(crate) async fn taken_from(&self, owner: &str, claims: &[Claim]) -> Result<Vec<(Claim, bool)>> {
+        let Fence { ids, attempts, created } = Fence::of(claims);
+        let rows = self.query("ask what was taken", TAKEN_FROM, &[&owner, &ids, &attempts, &created]).await?;
+        rows.iter().map(|row| Ok((Claim::from_row(row)?, row.try_get("there")?))).collect()
     }
 
     /// Returns the messages of dead consumers; `full` also looks for single leases that ran out. Returns how many.

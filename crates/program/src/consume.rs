@@ -2,6 +2,7 @@
 
 pub(crate) mod concealed;
 mod exec;
+pub(crate) mod guard;
 mod print;
 mod tally;
 
@@ -13,6 +14,7 @@ use tracing::warn;
 
 use self::{
     exec::{Environment, Exec, Program},
+    guard::Guard,
     print::Print,
     tally::{Tallied, Tally},
 };
@@ -33,10 +35,11 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(250);
 /// Printing takes no time, so that what limits it is how many messages travel in one claim and one settle.
 const LINES_AHEAD: usize = 500;
 
-/// Handle the messages of a target: print them, or run a program for each
+/// Handle the messages of a target: run a program for each, or print and complete them
 ///
-/// Without --exec every message is one line of JSON on stdout, and is completed once that line is written. If the reader
-/// goes away, what was not written is given back for another consumer.
+/// With --complete every message is one line of JSON on stdout, and is completed once that line is written: nobody else will
+/// handle it. If the reader goes away, what was not written is given back for another consumer. To look at messages and
+/// leave them where they are: `doorbell peek`.
 ///
 /// With --exec the program runs once per message: the payload on its stdin, and DOORBELL_ID, DOORBELL_ATTEMPT,
 /// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON) and,
@@ -49,17 +52,18 @@ How a program settles its message, by its exit code:
     65  rejected: failed for good, no retry can help
     75  retried later
   else  failed for now, retried by policy; the end of its stderr is kept as error_message
-A program that runs out of time is killed with all its children, and its message is retried.
+A program that runs out of time is killed with all its children, and its message is retried. So is one whose message \
+was cancelled or put back meanwhile, within a heartbeat or two, and one that runs when this process is killed.
 
 SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), \
 exit code 0. A second one stops it at once, with exit code 130.
 
 Examples:
-  doorbell consume billing                                    print, until Ctrl-C
-  doorbell consume billing --exit-when-empty > backlog.ndjson exit code 3 when there was nothing
-  doorbell consume billing --count 1 | jq .data
   doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
   doorbell consume billing --exec ./charge --metrics 9187     curl localhost:9187/readyz
+  doorbell consume billing --complete --count 1 | jq .data    this message is done then
+  doorbell consume billing --complete --exit-when-empty > backlog.ndjson
+                                                              exit code 3 when there was nothing
   doorbell consume billing --shell --exec 'jq .total >> totals.txt' --concurrency 1
 
 Lines: {\"id\", \"attempt\", \"source\", \"target\", \"type\", \"priority\", \"headers\", \"created_at\", \
@@ -71,6 +75,10 @@ pub(crate) struct Consume {
     /// Run this program for every message; split into words as a shell would, but no shell is run
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
+
+    /// Without a program: print messages, and complete each once its line is written
+    #[arg(long, conflicts_with = "exec")]
+    complete: bool,
 
     /// Run the command with sh -c. The payload is never part of the command
     #[arg(long, requires = "exec")]
@@ -134,17 +142,22 @@ enum Stop {
 
 impl Consume {
     pub(crate) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
-        let program = self.program()?;
-        if program.is_some() {
-            concealed::environment();
-        }
+        let program = match self.program()? {
+            Some(program) => {
+                concealed::environment();
+                Some((program, Guard::start().map_err(|error| Failure::from(error).context("cannot start programs"))?))
+            }
+            None => None,
+        };
         let tally = Arc::new(Tally::default());
         let start = async {
             let watch = self.watch.prepare().await?;
             let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match program {
-                Some(program) => builder.fallback_handler(Tallied::new(Exec::new(program, tally.clone()), &tally)),
+                Some((program, guard)) => {
+                    builder.fallback_handler(Tallied::new(Exec::new(program, guard, tally.clone()), &tally))
+                }
                 None => builder.fallback_handler(Tallied::new(Print::new(tally.clone()), &tally)),
             };
             let consumer = builder.start().await?;
@@ -191,7 +204,9 @@ impl Consume {
     }
 
     fn program(&self) -> Result<Option<Program>, Failure> {
-        let Some(command) = &self.exec else { return Ok(None) };
+        let Some(command) = &self.exec else {
+            return if self.complete { Ok(None) } else { Err(self.nobody_handles()) };
+        };
         let unusable = |why: &str| Failure::new(Exit::Usage, format!("--exec {command:?}: {why}"));
         let environment = Environment { cleared: self.env_clear, named: self.env.clone() };
         if self.shell {
@@ -205,6 +220,18 @@ impl Consume {
             }
             None => Err(unusable("there is no program in it")),
         }
+    }
+
+    /// What is completed is gone from the queue: nobody means that who only wants to look.
+    fn nobody_handles(&self) -> Failure {
+        let target = shell_words::quote(&self.target);
+        let why = format!(
+            "consume takes messages, and without --exec there is nothing that handles them
+  to look at them:                   doorbell peek {target}
+  to handle each with a program:     doorbell consume {target} --exec COMMAND
+  to print them and call them done:  doorbell consume {target} --complete"
+        );
+        Failure::new(Exit::Usage, why)
     }
 
     fn config(&self) -> ConsumerConfig {

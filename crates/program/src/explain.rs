@@ -14,7 +14,7 @@ use crate::{
 ///
 /// The first line is the cause; further ones would hold the message when that is gone. Looks at the message, its target's
 /// pause, breaker and limits, the consumers that are alive and what they accept, and its place in the queue. Changes nothing.
-/// Exit code 3 when there is no such message.
+/// Exit code 3 when there is no such message, or none that this role may see.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +23,7 @@ Examples:
 
 JSON: {\"id\", \"causes\": [{\"code\", \"sentence\", \"fix\", \"details\"}]}. Codes: not_found, gone, archived, completed, \
 failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked, paused, breaker_open, \
-breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued, ready.")]
+breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued, ready, not_visible.")]
 pub(crate) struct Explain {
     /// The message
     #[arg(value_name = "ID")]
@@ -45,7 +45,7 @@ impl Explain {
                 }
             }
         }
-        let there = causes.first().is_some_and(|cause| cause.code != "not_found");
+        let there = causes.first().is_some_and(|cause| cause.code != "not_found" && cause.code != "not_visible");
         Ok(if there { Exit::Done } else { Exit::NothingFound })
     }
 }

@@ -17,6 +17,7 @@ mod publish;
 mod explain;
 mod follow;
 mod list;
+mod peek;
 mod show;
 mod stats;
 mod targets;
@@ -41,6 +42,7 @@ mod database;
 mod duration;
 mod exit;
 mod filter;
+mod line;
 mod logs;
 mod output;
 mod selection;
@@ -82,7 +84,8 @@ First steps:
   doorbell demo                    see it work on a private server; leaves nothing behind
   doorbell up                      start a server to play with; every other command finds it
   doorbell publish billing --source shop --type order.placed --data '{\"order\": 7}'
-  doorbell consume billing --count 1
+  doorbell peek billing
+  doorbell consume billing --exec ./charge
   doorbell stats
 
 The database is the first of: --database-url; DOORBELL_DATABASE_URL; DATABASE_URL; libpq's PGHOST, PGUSER, \
@@ -134,6 +137,7 @@ enum Command {
     #[cfg(feature = "top")]
     Top(top::Top),
     Targets(targets::Targets),
+    Peek(peek::Peek),
     List(list::List),
     Show(show::Show),
     Explain(explain::Explain),
@@ -155,10 +159,15 @@ enum Command {
     DemoConsumer(demo::DemoConsumer),
     #[command(hide = true)]
     BenchConsumer(bench::BenchConsumer),
+    #[command(hide = true, name = consume::guard::COMMAND)]
+    ExecGuard,
 }
 
 fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
+    if let Command::ExecGuard = command {
+        return consume::guard::run().map_or_else(|error| Failure::from(error).report(), |()| Exit::Done).into();
+    }
     let usual = match command {
         // Services, whose changes of state are worth a line; the others speak for themselves.
         Command::Consume(_) | Command::Maintain(_) => Level::INFO,
@@ -214,6 +223,7 @@ impl Command {
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
+            Self::Peek(peek) => peek.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
             Self::Explain(explain) => explain.run(global).await,
@@ -234,7 +244,8 @@ impl Command {
             | Self::DemoConsumer(_)
             | Self::Bench(_)
             | Self::Latency(_)
-            | Self::BenchConsumer(_) => unreachable!("run with their own signals"),
+            | Self::BenchConsumer(_)
+            | Self::ExecGuard => unreachable!("run by themselves"),
         }
     }
 }

@@ -56,7 +56,8 @@ impl Up {
         output::line(&connection_string)?;
         eprintln!("\nTry:");
         eprintln!("  doorbell publish billing --source shop --type order.placed --data '{{\"order\": 7}}'");
-        eprintln!("  doorbell consume billing");
+        eprintln!("  doorbell peek billing");
+        eprintln!("  doorbell consume billing --exec cat");
         eprintln!("  psql {}", shell_words::quote(&connection_string));
         eprintln!("Stop it with: doorbell down");
         Ok(Exit::Done)

@@ -63,7 +63,7 @@ impl Loop {
             tokio::select! {
                 biased;
                 ended = self.under_way.next() => self.ended_at_last(ended),
-                signal = self.signals.not_ours() => self.signalled(signal),
+                signal = self.signals.not_ours() => self.lost(signal),
                 () = deadline => return,
             }
         }

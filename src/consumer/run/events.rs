@@ -47,11 +47,7 @@ impl Loop {
 
     pub(super) fn signalled(&mut self, signal: Signal) {
         match signal {
-            Signal::LeaseLost => {
-                self.under_way.drop_one(Kind::Suspects);
-                self.start_over();
-            }
-            Signal::Gone => self.drop_gone(),
+            Signal::LeaseLost | Signal::Gone | Signal::Taken => self.lost(signal),
             Signal::Rung => {
                 self.park(parking::Event::Rung { session: self.context.process.listener().session() });
                 self.looking.look(Found::Bell);
@@ -192,21 +188,38 @@ impl Loop {
         self.outbox.release(self.workers.surplus());
     }
 
-    /// The server has lost some messages: stop handling them. It may be another one, so places mean nothing there.
-    fn drop_gone(&mut self) {
+    /// Messages are not this consumer's any more: stops handling them.
+    pub(super) fn lost(&mut self, loss: Signal) {
+        match loss {
+            Signal::LeaseLost => {
+                self.under_way.drop_one(Kind::Suspects);
+                self.start_over();
+            }
+            Signal::Gone => {
+                self.drop_gone("handlers are cancelled: the server does not know their messages any more");
+                // It may be another server, where places mean nothing.
+                self.looking.start_over();
+            }
+            _ => {
+                self.drop_gone("handlers are cancelled: their messages were taken away by an operator or by hand");
+                self.looking.room_again();
+            }
+        }
+    }
+
+    fn drop_gone(&mut self, why: &'static str) {
         let in_hand = self.context.process.in_hand();
         let (unstarted, stopped) = self.workers.drop_gone(|claim| !in_hand.has(claim));
         let gone = unstarted + stopped;
         if gone > 0 {
-            warn!(target_app = %self.context.target, gone, "handlers are cancelled: the server does not know their messages any more");
+            warn!(target_app = %self.context.target, gone, "{why}");
             self.context.store.telemetry().lease_lost(&self.context.target, gone);
         }
         self.context.allowance.put_back(unstarted);
-        self.looking.start_over();
     }
 
     /// The lease was lost: stop everything that ran under it.
-    pub(super) fn start_over(&mut self) {
+    fn start_over(&mut self) {
         let owner = self.signals.owner();
         if owner == self.owner {
             return;

@@ -4,3 +4,4 @@ mod in_transaction;
 mod leases;
 mod order;
 mod places;
+mod taken;

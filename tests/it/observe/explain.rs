@@ -35,6 +35,9 @@ async fn register(client: &Client, owner: &str, targets: &str) {
     run(client, &sql).await;
 }
 
+/// What is advised about a breaker that is not closed.
+const CLOSE: &str = "when what it guards is well: doorbell breaker close billing";
+
 const EIGHT: &str = r#"{"billing": {"types": null, "capacity": 8}}"#;
 
 #[tokio::test]
@@ -131,7 +134,7 @@ async fn a_scheduled_message_says_until_when_and_whether_it_was_delayed_snoozed_
     let due = explain(&client, 3).await;
     let sentence = "it was due 2.0 s ago and is about to be made pending, by a consumer of billing or by maintenance: \
                     its handler snoozed it";
-    is(&due, "due", sentence, Some("doorbell maintain --once"));
+    is(&due, "due", sentence, Some("doorbell retry 3"));
     assert_eq!(due[1].0, "no_consumer");
 }
 
@@ -160,7 +163,8 @@ async fn a_message_that_is_being_handled_says_by_whom_and_whether_they_live() {
     let sentence = "me has been handling attempt 1 for 3.0 s; its lease runs for 57 s";
     is(&explain(&client, 2).await, "processing", sentence, None);
     let sentence = "plain SQL that named no owner has been handling attempt 0 for 3.0 s; if it died, nothing can tell";
-    let fix = "update integration.data_staging set status = 'pending' where id = 3";
+    let fix = "make sure that whoever took it has ended, then: update integration.data_staging \
+               set status = 'pending' where id = 3 and status = 'processing' and attempt = 0";
     is(&explain(&client, 3).await, "foreign_claim", sentence, Some(fix));
     run(&client, "insert into integration.targets (target_app, foreign_lease) values ('billing', '10 min')").await;
     let sentence =
@@ -174,17 +178,17 @@ async fn a_message_that_is_being_handled_says_by_whom_and_whether_they_live() {
     run(&client, "update integration.processes set locked_on = pg_postmaster_start_time()").await;
     let one = "one (host-1, process 4242)";
     let sentence = dead("whose connection is gone and whose last beat was 3.0 s ago", one, "3.0");
-    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("select integration.rescue()"));
     run(&client, "select integration.hold_session_lock('one')").await;
     assert_eq!(codes(&client, 1).await, ["processing"]);
     at(&client, 70).await;
     let sentence = dead("whose lease ran out 55 s ago", one, "70");
-    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("select integration.rescue()"));
     let sentence = dead("its lease ran out 10 s ago", "me", "70");
-    is(&explain(&client, 2).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    is(&explain(&client, 2).await, "owner_dead", &sentence, Some("select integration.rescue()"));
     run(&client, "delete from integration.processes").await;
     let sentence = dead("which is not registered any more", "one", "70");
-    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("doorbell maintain --once"));
+    is(&explain(&client, 1).await, "owner_dead", &sentence, Some("select integration.rescue()"));
     // And what it says is true.
     run(&client, "select integration.maintain()").await;
     assert_eq!(codes(&client, 1).await, ["no_consumer", "suspect"]);
@@ -209,10 +213,10 @@ async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
     .await;
     at(&client, 10).await;
     let sentence = "the breaker billing was opened by anna 5.0 s ago: cards are down; canaries go through in 25 s";
-    is(&explain(&client, id).await, "breaker_open", sentence, Some("doorbell breaker close billing"));
+    is(&explain(&client, id).await, "breaker_open", sentence, Some(CLOSE));
     run(&client, "select integration.open_breaker('billing')").await;
     let sentence = "the breaker billing was opened by anna 0.0 s ago; it stays open until somebody closes it";
-    is(&explain(&client, id).await, "breaker_open", sentence, Some("doorbell breaker close billing"));
+    is(&explain(&client, id).await, "breaker_open", sentence, Some(CLOSE));
     // Canaries go through, and are on their way.
     run(&client, "select integration.open_breaker('billing', 'cards are down', '1 s')").await;
     at(&client, 12).await;
@@ -224,10 +228,10 @@ async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
     at(&client, 13).await;
     let sentence = "the breaker billing has been half-open for 1.0 s (it was opened: cards are down); \
                     all its canaries are under way, 0 came back well";
-    is(&explain(&client, 4).await, "breaker_half_open", sentence, Some("doorbell breaker close billing"));
+    is(&explain(&client, 4).await, "breaker_half_open", sentence, Some(CLOSE));
     run(&client, "select integration.close_breaker('billing'); update integration.targets set max_in_flight = 3").await;
     let sentence = "3 messages of billing are being handled, and max_in_flight is 3";
-    let fix = "update integration.targets set max_in_flight = 6 where target_app = 'billing'";
+    let fix = "wait until one of them has ended, or raise max_in_flight of billing";
     is(&explain(&client, 4).await, "in_flight_limit", sentence, Some(fix));
     // Several at once: each is told, in the order in which claiming meets them.
     run(&client, "select integration.pause('billing'); select integration.open_breaker('billing'); delete from integration.processes")
@@ -317,23 +321,26 @@ async fn without_a_consumer_that_takes_it_a_message_says_which_ones_there_are() 
     let id = plain_insert(&client, "billing", "1").await;
     register(&client, "elsewhere", r#"{"shipping": {"capacity": 8}}"#).await;
     let sentence = "no live consumer of billing is registered";
-    is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
+    let start = "start the service that handles the messages of billing";
+    is(&explain(&client, id).await, "no_consumer", sentence, Some(start));
     register(&client, "one", r#"{"billing": {"types": ["b", "a"], "capacity": 8}}"#).await;
     let sentence = "the only live consumer process of billing does not accept n; it accepts: a, b";
-    is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    let start = "start a consumer of billing that accepts n";
+    is(&explain(&client, id).await, "type_not_accepted", sentence, Some(start));
     register(&client, "two", r#"{"billing": {"types": ["c"], "capacity": 8}}"#).await;
     let sentence = "none of the 2 live consumer processes of billing accepts n; they accept: a, b, c";
-    is(&explain(&client, id).await, "type_not_accepted", sentence, Some("doorbell consume billing --type n"));
+    is(&explain(&client, id).await, "type_not_accepted", sentence, Some(start));
     run(&client, "delete from integration.processes where owner = 'two'").await;
     at(&client, 20).await;
     let sentence = "no live consumer of billing is registered; the last one, one, stopped beating 20 s ago";
-    is(&explain(&client, id).await, "no_consumer", sentence, Some("doorbell consume billing"));
+    let start = "start the service that handles the messages of billing; the last one was billing-service on host-1";
+    is(&explain(&client, id).await, "no_consumer", sentence, Some(start));
     // A real consumer, which says of itself what it accepts.
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
     let id = plain_insert(&client, "it's billing", "1").await;
     let fix = explain(&client, id).await[0].2.clone();
-    assert_eq!(fix.as_deref(), Some(r"doorbell consume 'it'\''s billing'"));
+    assert_eq!(fix.as_deref(), Some("start the service that handles the messages of it's billing"));
     let config = ConsumerConfig { record_types: Some(vec!["other".to_owned()]), ..ConsumerConfig::default() };
     let consumer = broker.consumer("it's billing").config(config).fallback(|_| async { Ok(Outcome::Done) });
     let consumer = consumer.start().await.unwrap();
@@ -404,7 +411,8 @@ async fn a_row_that_another_transaction_holds_says_whose() {
     assert_eq!(causes[0].0, "locked");
     assert!(causes[0].1.contains("(an editor), open for"), "{}", causes[0].1);
     let pid = count(&holder, "select pg_backend_pid()::bigint").await;
-    assert_eq!(causes[0].2, Some(format!("select pg_terminate_backend({pid})")));
+    let fix = causes[0].2.as_deref().unwrap();
+    assert!(fix.starts_with("have that transaction ended; ") && fix.contains(&format!("({pid})")), "{fix}");
     assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'one')").await, 0);
     run(&holder, "rollback").await;
     assert_eq!(codes(&client, id).await, ["ready"]);

@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::tally::Tally;
+use super::{guard::Guard, tally::Tally};
 use crate::exit::{Exit, Failure};
 
 /// How much of the end of stderr is kept as the reason of a failure.
@@ -55,12 +55,13 @@ pub(super) struct Environment {
 /// Runs it for every message.
 pub(super) struct Exec {
     program: Program,
+    guard: Guard,
     tally: Arc<Tally>,
 }
 
 impl Exec {
-    pub(super) fn new(program: Program, tally: Arc<Tally>) -> Self {
-        Self { program, tally }
+    pub(super) fn new(program: Program, guard: Guard, tally: Arc<Tally>) -> Self {
+        Self { program, guard, tally }
     }
 
     fn command(&self, delivery: &Delivery) -> Result<Command, serde_json::Error> {
@@ -105,7 +106,7 @@ impl Environment {
 
 #[async_trait]
 impl Handler for Exec {
-    /// Dropped (time is up, or the shutdown cannot wait any longer), it kills the program with all its children.
+    /// Dropped (time is up, its message was taken away, or the shutdown cannot wait any longer), it kills the program with all its children.
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
         let mut child = match self.command(&delivery)?.spawn() {
             Ok(child) => child,
@@ -116,11 +117,10 @@ impl Handler for Exec {
             }
             Err(error) => return Err(error.into()),
         };
-        let group = Group::of(&child);
+        let group = Group::of(&child, &self.guard);
         let tail = Arc::new(Tail::default());
         let status = run(&mut child, delivery.payload().as_bytes(), &tail).await;
-        // It has been waited for: its number may belong to somebody else from now on.
-        group.forget();
+        group.ended();
         Ok(outcome(status?, &tail.text()))
     }
 }
@@ -167,23 +167,32 @@ fn outcome(status: ExitStatus, stderr: &str) -> Outcome {
 }
 
 /// The process group of a program that runs; dropped, all of it is killed.
-struct Group(Option<Pid>);
+struct Group {
+    leader: Option<Pid>,
+    guard: Guard,
+}
 
 impl Group {
-    fn of(leader: &Child) -> Self {
-        Self(leader.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    fn of(leader: &Child, guard: &Guard) -> Self {
+        let leader = leader.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        leader.inspect(|group| guard.watch(*group));
+        Self { leader, guard: guard.clone() }
     }
 
-    fn forget(mut self) {
-        self.0 = None;
+    /// The leader has been waited for: its number may belong to somebody else from now on.
+    fn ended(mut self) {
+        if let Some(group) = self.leader.take() {
+            self.guard.forget(group);
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.leader {
             // Not waited for yet, so the number is still its own. Fails only when there is nobody left to kill.
             let _ = killpg(group, Signal::SIGKILL);
+            self.guard.forget(group);
         }
     }
 }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use doorbell::{Delivery, Handler, HandlerResult, Headers, MessageId, Outcome};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use doorbell::{Delivery, Handler, HandlerResult, Outcome};
 use tokio::{
     io::{AsyncWriteExt, Stdout, stdout},
     sync::Mutex,
 };
 
 use super::tally::Tally;
-use crate::{exit::Failure, output, timestamp::rfc3339};
+use crate::{exit::Failure, line::Line, output};
 
 /// Completes a message when its line is written.
 pub(super) struct Print {
@@ -36,43 +34,11 @@ impl Print {
 #[async_trait]
 impl Handler for Print {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        let mut line = output::shown(serde_json::to_string(&Line::new(&delivery)?)?);
+        let mut line = output::shown(serde_json::to_string(&Line::of_delivery(&delivery)?)?);
         line.push('\n');
         match self.write(line.as_bytes()).await {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => match self.tally.give_up(Failure::from(error).context("cannot write to stdout")).await {},
         }
-    }
-}
-
-/// One message, as documented by `doorbell consume --help`.
-#[derive(Serialize)]
-struct Line<'a> {
-    id: MessageId,
-    attempt: i32,
-    source: &'a str,
-    target: &'a str,
-    #[serde(rename = "type")]
-    record_type: &'a str,
-    priority: i32,
-    headers: &'a Headers,
-    created_at: String,
-    /// As given: numbers keep all their digits.
-    data: &'a RawValue,
-}
-
-impl<'a> Line<'a> {
-    fn new(delivery: &'a Delivery) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            id: delivery.id,
-            attempt: delivery.attempt,
-            source: &delivery.source,
-            target: &delivery.target,
-            record_type: &delivery.record_type,
-            priority: delivery.priority,
-            headers: &delivery.headers,
-            created_at: rfc3339(delivery.created_at),
-            data: serde_json::from_str(delivery.payload())?,
-        })
     }
 }

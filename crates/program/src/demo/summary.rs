@@ -89,7 +89,7 @@ impl Summary {
         output::line("\nThe server is gone and has left nothing behind. Next:")?;
         output::line("  doorbell up                      a server that stays; every command finds it")?;
         output::line("  doorbell publish billing --source shop --type order.placed --data '{\"order\": 7}'")?;
-        output::line("  doorbell consume billing         in another terminal, before or after")?;
+        output::line("  doorbell consume billing --exec cat    in another terminal, before or after")?;
         output::line("  doorbell stats --watch")?;
         output::line("  doorbell down")?;
         Ok(())

@@ -6,7 +6,7 @@ use crate::program::*;
 async fn consume_prints_each_message_once_and_completes_it() {
     let db = Database::new().await;
     publish(&db, "{\"n\": 1.50}\n12345678901234567890.125\n").await;
-    let output = ended(doorbell(&db, &["consume", "billing", "--exit-when-empty"])).await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--complete", "--exit-when-empty"])).await;
     ends_with(&output, 0);
     let lines = lines_of(&output);
     assert_eq!(lines.len(), 2);
@@ -19,7 +19,7 @@ async fn consume_prints_each_message_once_and_completes_it() {
     let completed = "select count(*) from integration.data_staging where status = 'completed'";
     assert_eq!(count(&db.client().await, completed).await, 2);
     // Nothing is left.
-    let output = ended(doorbell(&db, &["consume", "billing", "--exit-when-empty"])).await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--complete", "--exit-when-empty"])).await;
     ends_with(&output, 3);
 }
 
@@ -27,7 +27,7 @@ async fn consume_prints_each_message_once_and_completes_it() {
 async fn a_reader_that_leaves_takes_nothing_with_it() {
     let db = Database::new().await;
     publish(&db, &"\"a payload\"\n".repeat(3000)).await;
-    let mut running = Running::start(doorbell(&db, &["consume", "billing"]));
+    let mut running = Running::start(doorbell(&db, &["consume", "billing", "--complete"]));
     running.line().await;
     // Its buffer holds more lines, but by far not all.
     let Running { mut child, stdout, .. } = running;
@@ -45,7 +45,7 @@ async fn a_reader_that_leaves_takes_nothing_with_it() {
 async fn not_one_message_more_than_asked_for_is_taken() {
     let db = Database::new().await;
     publish(&db, &"1\n".repeat(50)).await;
-    for extra in [&[][..], &["--concurrency", "8"], &["--exec", "cat"]] {
+    for extra in [&["--complete"][..], &["--complete", "--concurrency", "8"], &["--exec", "cat"]] {
         let output = ended(doorbell(&db, &[&["consume", "billing", "--count", "3"], extra].concat())).await;
         ends_with(&output, 0);
     }
@@ -58,9 +58,36 @@ async fn not_one_message_more_than_asked_for_is_taken() {
 async fn a_consumer_of_some_types_leaves_the_others() {
     let db = Database::new().await;
     publish(&db, "1\n").await;
-    let output = ended(doorbell(&db, &["consume", "billing", "--type", "other", "--exit-when-empty"])).await;
-    ends_with(&output, 3);
     let output =
-        ended(doorbell(&db, &["consume", "billing", "--type", "other", "--type", "n", "--exit-when-empty"])).await;
+        ended(doorbell(&db, &["consume", "billing", "--complete", "--type", "other", "--exit-when-empty"])).await;
+    ends_with(&output, 3);
+    let output = ended(doorbell(
+        &db,
+        &["consume", "billing", "--complete", "--type", "other", "--type", "n", "--exit-when-empty"],
+    ))
+    .await;
     assert_eq!(lines_of(&output).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_program_nothing_is_taken_unless_that_is_said() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    publish(&db, "1\n2\n3\n").await;
+    let refused = ended(doorbell(&db, &["consume", "it's billing"])).await;
+    ends_with(&refused, 2);
+    assert!(err(&refused).contains(r"doorbell peek 'it'\''s billing'"), "{}", err(&refused));
+    ends_with(&ended(doorbell(&db, &["consume", "billing", "--complete", "--exec", "cat"])).await, 2);
+    ends_with(&ended(doorbell(&db, &["peek", "nobody"])).await, 3);
+    let peeked = ended(doorbell(&db, &["peek", "billing", "--limit", "2"])).await;
+    let lines = lines_of(&peeked);
+    assert_eq!(lines.iter().map(|line| &line["data"]).collect::<Vec<_>>(), [&json!(1), &json!(2)]);
+    assert_eq!(out(&ended(doorbell(&db, &["peek", "billing", "-n", "2"])).await), out(&peeked), "they stay");
+    assert_eq!(out(&ended(doorbell(&db, &["peek", "billing", "--type", "other"])).await), "");
+    let untouched = "select count(*) from integration.data_staging where status = 'pending' and attempt = 0";
+    assert_eq!(count(&client, untouched).await, 3);
+    let completed = ended(doorbell(&db, &["consume", "billing", "--complete", "--count", "1"])).await;
+    let (mut was, mut is) = (lines[0].clone(), lines_of(&completed)[0].clone());
+    assert_eq!((was["attempt"].take(), is["attempt"].take()), (json!(0), json!(1)));
+    assert_eq!(was, is, "the same line");
 }

@@ -200,3 +200,39 @@ async fn a_program_cannot_read_the_password_from_the_process_that_started_it() {
         assert!(complained.contains("/environ: Permission denied"), "{complained}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_whose_message_was_cancelled_is_ended_with_its_children_and_the_next_one_runs() {
+    let db = Database::new().await;
+    publish(&db, "1\n2\n").await;
+    // The child holds a pipe open that the test reads: it closes when all of the group have ended.
+    let directory = Directory::new("cancelled");
+    let pipe = directory.join("pipe");
+    nix::unistd::mkfifo(pipe.as_str(), Mode::S_IRWXU).unwrap();
+    let program =
+        format!("if [ $DOORBELL_ID = 1 ]; then exec 3>{pipe}; sleep 1000 & echo started >&3; wait; else echo next; fi");
+    let arguments = ["consume", "billing", "--shell", "--exec", &program, "--concurrency", "1", "--timeout", "0"];
+    let mut running = Running::start(doorbell(&db, &arguments));
+    let mut file = soon("the program runs", tokio::fs::File::open(&pipe)).await.unwrap();
+    let mut started = [0; 8];
+    soon("it says so", file.read_exact(&mut started)).await.unwrap();
+    ends_with(&ended(doorbell(&db, &["cancel", "1", "--reason", "hangs"])).await, 0);
+    assert_eq!(running.line().await, "next");
+    let mut rest = Vec::new();
+    soon("all of the group have ended", file.read_to_end(&mut rest)).await.unwrap();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_end_with_their_consumer_also_when_it_is_killed() {
+    let db = Database::new().await;
+    publish(&db, "1\n2\n").await;
+    let program = "sleep 1000 & echo started; wait";
+    let mut running = Running::start(doorbell(&db, &["consume", "billing", "--shell", "--exec", program]));
+    assert_eq!((running.line().await.as_str(), running.line().await.as_str()), ("started", "started"));
+    running.signal(Signal::SIGKILL);
+    // Programs and their children hold stdout: it ends with the last of them.
+    soon("all of them end", async { while running.stdout.next_line().await.unwrap().is_some() {} }).await;
+    soon("it is gone", running.child.wait()).await.unwrap();
+}

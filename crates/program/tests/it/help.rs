@@ -17,6 +17,7 @@ async fn help_teaches_and_completions_complete() {
         "migrate",
         "publish",
         "consume",
+        "peek",
         "stats",
         "top",
         "targets",

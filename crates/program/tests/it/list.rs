@@ -133,12 +133,13 @@ async fn explain_names_the_cause_and_then_what_would_be_next_each_with_what_to_t
     let waits = "message 2: it waits until 2026-03-01 12:05:00Z (5 min): it was published with a delay\n  \
                  to change that: doorbell retry 2\n\
                  and then: billing was paused by anna 0.0 s ago: moving\n  to change that: doorbell resume billing\n\
-                 and then: no live consumer of billing is registered\n  to change that: doorbell consume billing\n";
+                 and then: no live consumer of billing is registered\n  \
+                 to change that: start the service that handles the messages of billing\n";
     assert_eq!(out(&ended(doorbell(&db, &["explain", "2"])).await), waits);
     let json = json_of(&ended(doorbell(&db, &["explain", "1", "--json"])).await);
     assert_eq!((&json["id"], &json["causes"][0]["code"]), (&json!(1), &json!("paused")));
     assert_eq!(json["causes"][0]["details"]["reason"], "moving");
-    assert_eq!(json["causes"][1]["fix"], "doorbell consume billing");
+    assert_eq!(json["causes"][1]["fix"], "start the service that handles the messages of billing");
     let missing = ended(doorbell(&db, &["explain", "4"])).await;
     ends_with(&missing, 3);
     assert_eq!(out(&missing), "message 4: there is no such message; the last id given out is 3\n");
@@ -149,7 +150,7 @@ async fn what_explain_says_to_type_helps() {
     let db = Database::new().await;
     publish(&db, "1\n").await;
     ends_with(&ended(doorbell(&db, &["pause", "billing"])).await, 0);
-    let mut consumer = Running::start(doorbell(&db, &["consume", "billing", "--count", "1"]));
+    let mut consumer = Running::start(doorbell(&db, &["consume", "billing", "--complete", "--count", "1"]));
     consumer.logs("consuming").await;
     let causes = json_of(&ended(doorbell(&db, &["explain", "1", "--json"])).await);
     assert_eq!(causes["causes"].as_array().unwrap().len(), 1, "{causes}");

@@ -65,7 +65,7 @@ async fn top_without_a_terminal_measures_once_and_ends() {
     let db = Database::new().await;
     let client = db.client().await;
     client.batch_execute("select integration.pause('mail', 'moving')").await.unwrap();
-    let mut consumer = Running::start(doorbell(&db, &["consume", "billing"]));
+    let mut consumer = Running::start(doorbell(&db, &["consume", "billing", "--complete"]));
     consumer.logs("consuming").await;
     let mut top = doorbell(&db, &["top", "--json", "--every", "2s"]);
     let measuring = top.spawn().unwrap();

@@ -1,5 +1,6 @@
 //! The tests of the program. One binary, one private server, one database per test.
 
+mod advice;
 mod bench;
 mod consume;
 mod database;

@@ -15,7 +15,7 @@ async fn operators_cancel_redrive_pause_and_resume() {
     ends_with(&ended(doorbell(&db, &["cancel", "1"])).await, 3);
     assert_eq!(json_of(&ended(doorbell(&db, &["redrive", "1", "--json"])).await), json!({ "redriven": [1] }));
     ends_with(&ended(doorbell(&db, &["pause", "billing"])).await, 0);
-    let mut running = Running::start(doorbell(&db, &["consume", "billing", "--count", "1"]));
+    let mut running = Running::start(doorbell(&db, &["consume", "billing", "--complete", "--count", "1"]));
     running.logs("consuming").await;
     let processes = json_of(&ended(doorbell(&db, &["processes", "--json"])).await);
     assert_eq!(processes["processes"][0]["targets"]["billing"]["types"], Value::Null);

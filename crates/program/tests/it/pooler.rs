@@ -14,7 +14,7 @@ async fn the_program_works_from_migrate_to_doctor() {
         for _ in 0..3 {
             ends_with(&ended(doorbell(&through, &publish)).await, 0);
         }
-        let consumed = ended(doorbell(&through, &["consume", "billing", "--count", "2"])).await;
+        let consumed = ended(doorbell(&through, &["consume", "billing", "--complete", "--count", "2"])).await;
         ends_with(&consumed, 0);
         assert_eq!(out(&consumed).lines().count(), 2, "{}", out(&consumed));
         let stats = ended(doorbell(&through, &["stats", "--json"])).await;

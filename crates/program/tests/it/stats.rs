@@ -7,7 +7,7 @@ use doorbell_testing::stop_the_clock;
 async fn stats_count_the_messages_of_every_target() {
     let db = Database::new().await;
     publish(&db, "1\n2\n").await;
-    ends_with(&ended(doorbell(&db, &["consume", "billing", "--count", "1"])).await, 0);
+    ends_with(&ended(doorbell(&db, &["consume", "billing", "--complete", "--count", "1"])).await, 0);
     let mut stats = json_of(&ended(doorbell(&db, &["stats", "--json"])).await);
     let age = stats["targets"][0]["oldest_age_seconds"].take();
     assert!(age.as_f64().is_some_and(|age| age >= 0.0), "{age}");

@@ -25,7 +25,7 @@ async fn a_terminal_is_not_steered_by_what_is_in_a_message_and_json_stays_json()
         "show 1 --data --json",
         "explain 1",
         "targets",
-        "consume billing --count 1",
+        "consume billing --complete --count 1",
     ] {
         let arguments: Vec<&str> = command.split(' ').collect();
         let mut program = doorbell(&db, &arguments);
@@ -44,6 +44,6 @@ async fn a_program_that_reads_json_gets_every_character_as_it_is() {
     let db = Database::new().await;
     publish_steering(&db).await;
     let steering: String = STEERING.iter().collect();
-    let printed = ended(doorbell(&db, &["consume", "billing", "--count", "1"])).await;
+    let printed = ended(doorbell(&db, &["consume", "billing", "--complete", "--count", "1"])).await;
     assert!(String::from_utf8(printed.stdout).unwrap().contains(&format!("{{\"name\": \"{steering}\"}}")));
 }

@@ -63,7 +63,7 @@ async fn until_ready_is(address: &str, status: u16) -> String {
 async fn a_consumer_serves_its_metrics_and_its_health() {
     let db = Database::new().await;
     let client = db.client().await;
-    let (program, address) = watched(&db, &["consume", "billing"]).await;
+    let (program, address) = watched(&db, &["consume", "billing", "--complete"]).await;
     assert_eq!(get(&address, "/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(until_ready_is(&address, 200).await, "ok\n");
     let id = plain_insert(&client, "billing", "1").await;
@@ -81,7 +81,7 @@ async fn a_consumer_serves_its_metrics_and_its_health() {
 async fn a_consumer_without_its_database_lives_and_is_not_ready() {
     let db = Database::new().await;
     let proxy = Proxy::to(&db.url).await;
-    let (program, address) = watched(&Database { url: proxy.url.clone() }, &["consume", "billing"]).await;
+    let (program, address) = watched(&Database { url: proxy.url.clone() }, &["consume", "billing", "--complete"]).await;
     until_ready_is(&address, 200).await;
     proxy.refuse(usize::MAX);
     proxy.reset();
@@ -100,7 +100,7 @@ async fn a_consumer_that_no_bell_reaches_is_ready_only_where_sweeping_is_meant()
     let db = Database::new().await;
     let proxy = Proxy::to(&db.url).await;
     proxy.set(Weather::DEAF);
-    let (program, address) = watched(&Database { url: proxy.url.clone() }, &["consume", "billing"]).await;
+    let (program, address) = watched(&Database { url: proxy.url.clone() }, &["consume", "billing", "--complete"]).await;
     let (status, reason) = get(&address, "/readyz").await;
     assert_eq!(status, 503);
     assert!(reason.contains("bells do not arrive"), "{reason}");
@@ -125,7 +125,7 @@ async fn why_a_consumer_is_not_ready_is_told_to_its_machine_and_its_log_alone() 
     let proxy = Proxy::to(&db.url).await;
     proxy.set(Weather::DEAF);
     let (mut program, address) =
-        watched_at("0.0.0.0:0", &Database { url: proxy.url.clone() }, &["consume", "billing"]).await;
+        watched_at("0.0.0.0:0", &Database { url: proxy.url.clone() }, &["consume", "billing", "--complete"]).await;
     let port = address.rsplit_once(':').unwrap().1;
     let (status, reason) = get(&format!("127.0.0.1:{port}"), "/readyz").await;
     assert_eq!(status, 503);
@@ -152,10 +152,10 @@ async fn maintenance_serves_its_metrics_and_its_health() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_cannot_be_served_is_refused() {
     let db = Database::new().await;
-    let output = ended(doorbell(&db, &["consume", "billing", "--metrics", "nowhere"])).await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--complete", "--metrics", "nowhere"])).await;
     ends_with(&output, 2);
     assert!(err(&output).contains("as in 0.0.0.0:9187"), "{}", err(&output));
-    let output = ended(doorbell(&db, &["consume", "billing", "--metrics", "192.0.2.1:9187"])).await;
+    let output = ended(doorbell(&db, &["consume", "billing", "--complete", "--metrics", "192.0.2.1:9187"])).await;
     ends_with(&output, 2);
     assert!(err(&output).contains("--metrics 192.0.2.1:9187: "), "{}", err(&output));
 }
