@@ -22,8 +22,8 @@ create or replace function integration.dead_owners(p_seize boolean, p_at timesta
                 end)
 $$;
 
--- Why a message that is processing is lost at p_at, given who is dead; null: it is not. lease: its own ran out; owner: whoever
--- claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
+-- Why a message that is processing is lost at p_at, given who is dead; null: it is not. lease: its own ran out; owner:
+-- whoever claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
 create or replace function integration.lost_because(
     p_owner text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[],
     p_at timestamptz default integration.clock()
