@@ -7,3 +7,5 @@ mod maintenance;
 mod retention;
 mod roles;
 mod surroundings;
+
+pub(crate) use maintenance::old_messages;
