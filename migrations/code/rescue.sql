@@ -54,7 +54,7 @@ create or replace function integration.rescue(p_limit integer default 1000, p_fu
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 declare
-    -- Before there was contact.
+    -- Before the contact is noted: a server that stands still from here on finds nobody dead.
     v_now    timestamptz := integration.clock();
     v_owners text[];
     v_dead   jsonb[];
