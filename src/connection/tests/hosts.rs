@@ -209,16 +209,16 @@ async fn a_root_certificate_that_cannot_be_read_is_a_config_error() {
 async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() {
     let (listener, address) = frozen().await;
     tokio::spawn(async move {
+        let mut open = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                skip_startup(&mut stream).await;
-                stream.write_all(WELCOME).await.unwrap();
-                // Whatever it is asked then, it refuses.
-                while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
-                    let _ = stream.write_all(b"E\0\0\0\x17SERROR\0C42501\0Mno\0\0Z\0\0\0\x05I").await;
-                }
-            });
+            skip_startup(&mut stream).await;
+            stream.write_all(WELCOME).await.unwrap();
+            // It is asked what limits its sessions, and has no idea.
+            let mut question = [0; 1024];
+            assert!(stream.read(&mut question).await.unwrap() > 0);
+            stream.write_all(b"E\0\0\0\x17SERROR\0CXX000\0Mno\0\0Z\0\0\0\x05I").await.unwrap();
+            open.push(stream);
         }
     });
     let settings = parse(&format!("host=127.0.0.1 port={} sslmode=disable", address.port())).unwrap();
