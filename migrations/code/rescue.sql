@@ -3,12 +3,15 @@
 -- Who is dead of the registered processes: its lease ran out, or (long before that) its session lock is free although
 -- it was taken on this very server, and it has not beaten for settings.rescue_grace. p_seize: takes the lock of who is
 -- dead until the end of the transaction, so that it cannot come back meanwhile; else only looks whether anybody has it.
-create or replace function integration.dead_owners(p_seize boolean) returns table (owner text, because text)
+-- p_at: a time at which there was contact. A server that is frozen and goes on in the midst of a rescue is at another
+-- time than it began at, and nobody could beat between the two.
+create or replace function integration.dead_owners(p_seize boolean, p_at timestamptz default integration.clock())
+    returns table (owner text, because text)
     language sql set search_path = pg_catalog, pg_temp as $$
-    select c.owner, case when c.lease_until < integration.clock() then 'lease' else 'session' end
+    select c.owner, case when c.lease_until < p_at then 'lease' else 'session' end
       from integration.processes c, integration.settings s
-     where c.lease_until < integration.clock()
-        or (c.locked_on = pg_postmaster_start_time() and c.beat_at < integration.clock() - s.rescue_grace
+     where c.lease_until < p_at
+        or (c.locked_on = pg_postmaster_start_time() and c.beat_at < p_at - s.rescue_grace
             and case
                     when p_seize then pg_try_advisory_xact_lock(integration.lock_class(), hashtext(c.owner))
                     else not exists (
@@ -19,20 +22,21 @@ create or replace function integration.dead_owners(p_seize boolean) returns tabl
                 end)
 $$;
 
--- Why a message that is processing is lost, given who is dead; null: it is not. lease: its own ran out; owner: whoever
--- claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
+-- Why a message that is processing is lost at p_at, given who is dead; null: it is not. lease: its own ran out; owner:
+-- whoever claimed it is dead or not known any more; foreign: plain SQL claimed it, and targets.foreign_lease is over.
 create or replace function integration.lost_because(
-    p_owner text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[]
+    p_owner text, p_lease_until timestamptz, p_updated_at timestamptz, p_target text, p_dead text[],
+    p_at timestamptz default integration.clock()
 ) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if p_lease_until is not null then
-        return case when p_lease_until < integration.clock() then 'lease' end;
+        return case when p_lease_until < p_at then 'lease' end;
     elsif p_owner is null then
         -- Silence counts only since somebody looks (see keep_contact).
         return (select 'foreign' from integration.targets t, integration.contact c
                  where t.target_app = p_target
-                   and greatest(p_updated_at, c.resumed_at) < integration.clock() - t.foreign_lease);
+                   and greatest(p_updated_at, c.resumed_at) < p_at - t.foreign_lease);
     elsif p_owner = any (p_dead) then
         return 'owner';
     end if;
@@ -50,6 +54,8 @@ create or replace function integration.rescue(p_limit integer default 1000, p_fu
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 declare
+    -- Before the contact is noted: a server that stands still from here on finds nobody dead.
+    v_now    timestamptz := integration.clock();
     v_owners text[];
     v_dead   jsonb[];
     v_lost   bigint[];
@@ -64,14 +70,14 @@ begin
     end if;
     select array_agg(l.owner) into v_owners
       from (select c.owner from integration.processes c
-             where c.owner = any (array(select d.owner from integration.dead_owners(true) d))
+             where c.owner = any (array(select d.owner from integration.dead_owners(true, v_now) d))
                for update skip locked) l;
     if v_owners is not null then
         -- Asked again, now that their rows are locked: who has beaten meanwhile is alive.
         with dead as (
             delete from integration.processes c
              where c.owner = any (v_owners)
-               and c.owner in (select d.owner from integration.dead_owners(true) d)
+               and c.owner in (select d.owner from integration.dead_owners(true, v_now) d)
             returning c.targets)
         select array_agg(dead.targets) into v_dead from dead;
     end if;
@@ -83,7 +89,7 @@ begin
     v_lost := array(
         select d.id from integration.data_staging d
          where d.status = 'processing'
-           and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}') is not null
+           and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}', v_now) is not null
            and not integration.is_set_aside(d.id, d.created_at) and not integration.is_owed(d.id, d.created_at)
          limit p_limit
          for no key update skip locked);

@@ -2,7 +2,7 @@
 //! handlers that block every thread of the program's runtime cost neither the lease nor a bell.
 //!
 //! What the two sides share can be used from either and is never held across an await: the bells, the owner, whether the
-//! listener is up, what is in hand and how it was found; the lock for strays is only tried from here. A connection is
+//! listener is up, what is in hand and how it was found; the lock for strays is waited for from here for a moment only. A connection is
 //! driven by the runtime that opened it. Therefore the store of this side is reached through [`Aside::call`] alone, and
 //! that of the program's side is not used here.
 

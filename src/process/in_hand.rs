@@ -10,15 +10,22 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use tokio::sync::{RwLock, RwLockWriteGuard, watch};
+use tokio::{
+    sync::{RwLock, RwLockWriteGuard, watch},
+    time::timeout,
+};
 
 use crate::{
     error::{Error, Result},
     message::Delivery,
     store::{Claim, Looked, Store},
 };
+
+/// How long new claims wait for those under way to end, so that strays can be looked for between them.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The claims that some consumer of this process knows to be its own.
 #[derive(Debug, Default)]
@@ -66,12 +73,21 @@ impl InHand {
         self.search(store, owner, no_claims).await
     }
 
-    /// The same for the heartbeat, which must not wait: does nothing while a claim is under way.
+    /// The same for the heartbeat, which must not wait: does nothing while claims are under way that do not end at once.
     pub(crate) async fn return_strays_if_idle(&self, store: &Store, owner: &str) -> Result<usize> {
-        match self.claims.try_write() {
-            Ok(no_claims) if self.doubt.load(Ordering::Relaxed) => self.search(store, owner, no_claims).await,
-            _ => Ok(0),
+        if !self.doubt.load(Ordering::Relaxed) {
+            return Ok(0);
         }
+        match self.between_claims().await {
+            Some(no_claims) => self.search(store, owner, no_claims).await,
+            None => Ok(0),
+        }
+    }
+
+    /// In a process with many consumers some claim is always under way. So new ones wait meanwhile; not for long, because one
+    /// whose server does not answer would stop them all.
+    async fn between_claims(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        timeout(PATIENCE, self.claims.write()).await.ok()
     }
 
     async fn search(&self, store: &Store, owner: &str, _no_claims: RwLockWriteGuard<'_, ()>) -> Result<usize> {
@@ -265,5 +281,30 @@ impl Drop for Settling {
         if !self.done {
             self.in_hand.doubt();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn new_claims_wait_while_strays_are_looked_for_but_not_for_a_claim_that_hangs() {
+        let in_hand = InHand::default();
+        let under_way = in_hand.claims.read().await;
+        let mut search = pin!(in_hand.between_claims());
+        assert!(poll!(search.as_mut()).is_pending());
+        let mut next = pin!(in_hand.claims.read());
+        assert!(poll!(next.as_mut()).is_pending(), "claims that overlap leave no time between them");
+        drop(under_way);
+        drop(search.await.expect("nothing is under way"));
+        let hangs = next.await;
+        assert!(in_hand.between_claims().await.is_none());
+        drop(in_hand.claims.read().await);
+        drop(hangs);
     }
 }

@@ -22,7 +22,8 @@ patronictl() { inside "$VENV/bin/patronictl" -c "$DIR/n1/patroni.yml" "$@"; }
 spawn() { # NAME COMMAND…
     local name=$1
     shift
-    setsid ip netns exec "$NS" nice -n 5 "$@" >>"$DIR/$name.log" 2>&1 </dev/null &
+    setsid ip netns exec "$NS" nice -n 5 "$@" >>"$DIR/$name.log" 2>&1 </dev/null 9>&- &
+    disown # It is killed as part of a fault, which is no news.
     echo $! >"$DIR/$name.pid"
 }
 

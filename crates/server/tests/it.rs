@@ -18,7 +18,7 @@ use tokio_postgres::{Client, NoTls};
 const ROLE: &str = "DOORBELL_TEST_CHILD";
 
 /// Nothing here takes so long on a working machine, however slow.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 async fn connect(connection_string: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(connection_string, NoTls).await.expect("the server answers");

@@ -13,6 +13,7 @@ mod outages;
 mod pace;
 pub(crate) mod pair;
 mod reused_ids;
+mod silent_hosts;
 mod stall;
 mod timeline;
 

@@ -3,7 +3,7 @@
 use doorbell_server::Server;
 
 use super::{Long, all_have_looked_around, broker, nothing_happened_to, pace, server};
-use crate::support::{Database, connect, message, until_count};
+use crate::support::{Database, connect, count, message, plain_insert, until_count};
 
 const MESSAGES: usize = 4;
 
@@ -81,4 +81,39 @@ async fn a_server_whose_clock_is_set_costs_no_message_anything() {
     for consumer in consumers {
         consumer.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_frozen_in_the_midst_of_a_rescue_finds_nobody_dead() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "create sequence public.asked;
+             create table public.frozen as select 0 as after;
+             create or replace function integration.clock() returns timestamptz language sql volatile parallel safe
+                 return timestamptz '2030-01-01 UTC' + case when nextval('public.asked') > (select after from public.frozen)
+                     then interval '1 hour' else interval '0' end",
+        )
+        .await
+        .unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    // However often the time was asked for when it jumps.
+    for after in 0..40 {
+        let before = format!(
+            "update public.frozen set after = 1000000000;
+             delete from integration.processes;
+             update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock() - interval '1 hour';
+             select integration.register('p', 'host', 1, 'app', '1', '{{}}', 15000);
+             update integration.data_staging set status = 'pending' where id = {id};
+             select integration.claim('billing', 'p');
+             update public.frozen set after = {after};
+             select setval('public.asked', 1, false)"
+        );
+        client.batch_execute(&before).await.unwrap();
+        assert_eq!(count(&client, "select integration.rescue()::bigint").await, 0, "frozen after {after}");
+        assert_eq!(count(&client, "select count(*) from integration.processes").await, 1, "frozen after {after}");
+    }
+    let asked = count(&client, "select last_value from public.asked").await;
+    assert!(asked < 40, "void: the time was asked for {asked} times");
 }

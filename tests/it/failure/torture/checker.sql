@@ -20,6 +20,13 @@ insert into chk.crashes values (0);
 create table chk.killed (consumer text not null);
 -- Those that were silent for longer than their lease.
 create table chk.frozen (consumer text not null);
+-- Runs that ended because the consumer was taken for dead.
+create view chk.death as
+    select a.staging_id, a.owner, exists (
+               select from (select k.consumer from chk.killed k union select f.consumer from chk.frozen f) d
+                where a.owner like '%-' || d.consumer || '-%') as is_lawful
+      from integration.audit_log a
+     where a.action = 'rescued' or a.action = 'failed' and a.details ->> 'reason' like '% consumers died one after the other %';
 
 create view chk.msg as
     select 'hot' as place, d.* from integration.data_staging d
@@ -92,7 +99,7 @@ select 'S11 retries', m.data->>'op', retry_count::text from chk.msg m where retr
 union all
 select 'S11 failed although it can succeed', o.op, m.error_message from chk.msg m join chk.op o on o.op = m.data->>'op'
  where m.status = 'failed' and o.intent not in ('fail', 'reject')
-   and (select count(distinct r.consumer) from chk.run r join chk.killed using (consumer) where r.op = o.op) < 3
+   and (select count(*) from chk.death d where d.staging_id = m.id and d.is_lawful) < 3
 union all
 select 'S11 completed although it cannot', o.op, m.status from chk.msg m join chk.op o on o.op = m.data->>'op'
  where m.status = 'completed' and o.intent in ('fail', 'reject')
@@ -127,9 +134,7 @@ select 'S14 state rule', id::text, status from chk.msg
     or (place = 'archive' and status not in ('completed', 'failed', 'cancelled'))
 union all
 -- S15 only from the dead is anything rescued, and from the silent.
-select 'S15 rescued from the living', a.staging_id::text, a.owner from integration.audit_log a
- where a.action = 'rescued' and not exists (
-    select from (select consumer from chk.killed union select consumer from chk.frozen) d where a.owner like '%-' || d.consumer || '-%')
+select 'S15 rescued from the living', d.staging_id::text, d.owner from chk.death d where not d.is_lawful
 union all
 -- L1 nothing is stuck once the faults are over.
 select 'L1 stuck', id::text, format('%s, claimed by %s, crashes %s', status, owner, crash_count) from chk.msg
