@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 18] = [
+const FROM_INSIDE: [&str; 20] = [
     "accepts",
     "action_of",
     "actor",
@@ -29,6 +29,7 @@ const FROM_INSIDE: [&str; 18] = [
     "clean_text",
     "gates",
     "in_words",
+    "is_ours",
     "is_passing",
     "key_chars_max",
     "name_chars_max",
@@ -38,6 +39,7 @@ const FROM_INSIDE: [&str; 18] = [
     "shell_word",
     "since",
     "ten_minutes",
+    "time_in_words",
 ];
 
 fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
