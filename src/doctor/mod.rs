@@ -11,9 +11,11 @@ mod clock;
 mod drift;
 mod fleet;
 mod horizon;
+mod locks;
 mod partitions;
 mod privileges;
 mod publication;
+mod rights;
 mod server;
 mod session;
 mod set_aside;
@@ -50,6 +52,8 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
     if usable {
         report.add("drift", checked(within, drift::check(&mut session)).await);
         report.add("privileges", checked(within, privileges::check(&mut session)).await);
+        report.add("rights", checked(within, rights::check(&mut session)).await);
+        report.add("locks", checked(within, locks::check(&mut session)).await);
         report.add("clock", checked(within, clock::check(&mut session)).await);
         report
             .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);

@@ -3,11 +3,13 @@
 mod audit;
 mod message;
 mod process;
+mod rights;
 mod target;
 mod upkeep;
 
 pub use audit::AuditEvent;
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
+pub use rights::{AppRights, RightsRow, Verb};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use upkeep::{Maintained, MaintenanceDue};

@@ -16,6 +16,7 @@ mod publish;
 
 mod explain;
 mod follow;
+mod grant;
 mod list;
 mod peek;
 mod show;
@@ -34,6 +35,8 @@ mod processes;
 mod redrive;
 mod resume;
 mod retry;
+mod revoke;
+mod rights;
 
 mod completions;
 
@@ -149,6 +152,9 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
+    Grant(grant::Grant),
+    Revoke(revoke::Revoke),
+    Rights(rights::Rights),
     Processes(processes::Processes),
     Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
@@ -236,6 +242,9 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Grant(grant) => grant.run(global).await,
+            Self::Revoke(revoke) => revoke.run(global).await,
+            Self::Rights(rights) => rights.run(global).await,
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),

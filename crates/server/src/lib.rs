@@ -44,8 +44,12 @@ const PORT: u16 = 5432;
 
 /// A connection string in libpq's `key=value` form for the server whose socket is in `socket_directory`.
 fn connection_string(socket_directory: &Path, database: &str) -> String {
+    connection_string_as(socket_directory, SUPERUSER, database)
+}
+
+fn connection_string_as(socket_directory: &Path, user: &str, database: &str) -> String {
     let host = quoted(&socket_directory.to_string_lossy());
-    format!("host={host} port={PORT} user={SUPERUSER} dbname={}", quoted(database))
+    format!("host={host} port={PORT} user={} dbname={}", quoted(user), quoted(database))
 }
 
 /// A value as libpq reads it back: bare where nothing in it could end it early.
