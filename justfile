@@ -44,3 +44,7 @@ lab *names:
 # The fault run, for half an hour unless told otherwise; it prints its seed.
 faults seconds='1800' seed='random':
     DOORBELL_TORTURE_SECONDS={{seconds}} DOORBELL_TORTURE_SEED={{seed}} cargo test --test it -- --nocapture failure::torture::nothing
+
+# All tests with databases in Europe/Berlin, DateStyle SQL, isolation SERIALIZABLE and the like.
+hostile:
+    DOORBELL_TEST_HOSTILE=1 cargo test

@@ -112,6 +112,12 @@ impl Broker {
         self.0.running().is_some_and(|process| process.listener().is_up())
     }
 
+    /// Whether the lease of this process is renewed; false when no beat got through for as long as it lasts, and others may
+    /// take its messages; true before the first consumer started. For readiness checks.
+    pub fn is_beating(&self) -> bool {
+        self.0.running().is_none_or(|process| process.is_beating())
+    }
+
     /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.
     pub async fn close(self) {
         if let Some(process) = self.0.running() {

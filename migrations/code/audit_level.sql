@@ -8,6 +8,11 @@ begin
     if p_level not in ('all', 'outcomes', 'off') then
         raise exception 'unknown audit level "%"', p_level using errcode = 'MQ002', hint = 'use all, outcomes or off';
     end if;
+    if p_level <> integration.audit_level() then
+        insert into integration.audit_log (app_name, action, details)
+        values (integration.actor(), 'audit_level', jsonb_build_object('before', integration.audit_level(),
+            'after', p_level));
+    end if;
     execute format('create or replace trigger data_staging_changed after update on integration.data_staging
         referencing old table as before new table as after
         for each statement execute function integration.on_changed(%L)', p_level);

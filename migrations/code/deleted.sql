@@ -2,7 +2,7 @@
 
 -- AFTER DELETE, once per statement: counts, and audits. Who deletes for a reason says so in integration.verb (archived,
 -- purged, completed); anything else is a hand. Counted as on_changed does, the cheap way where the rows are alike.
--- Below level 'all' only what had not been completed is worth a line.
+-- Below level 'all' only what had not been completed, or was deleted by a hand, is worth a line.
 create or replace function integration.on_deleted() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -10,6 +10,7 @@ declare
     v_target text;
     v_status text;
     v_alike  boolean := false;
+    v_stack  text;
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
@@ -17,6 +18,11 @@ begin
     select d.target_app, d.status into v_target, v_status from deleted d limit 1;
     if v_target is null then
         return null;
+    end if;
+    if v_verb <> 'deleted' then
+        -- Anybody can set what the verb is read from.
+        get diagnostics v_stack = pg_context;
+        v_verb := case when integration.is_ours(v_stack) then v_verb else 'deleted' end;
     end if;
     if v_status in ('pending', 'processing', 'completed') then
         v_alike := not exists (select from deleted d where d.status <> v_status or d.target_app <> v_target);
@@ -40,7 +46,7 @@ begin
             nullif(current_setting('integration.owner', true), '')),
                d.source_app, d.target_app, d.record_type, d.attempt, d.status, case v_verb when 'completed'
                    then v_verb end
-          from deleted d where tg_argv[0] = 'all' or d.status <> 'completed';
+          from deleted d where tg_argv[0] = 'all' or d.status <> 'completed' or v_verb = 'deleted';
     end if;
     return null;
 end $$;

@@ -30,15 +30,15 @@ begin
     case m.status
     when 'completed' then
         return query select 'completed', format('it was completed at %s by attempt %s',
-            integration.in_words(m.processed_at), m.attempt),
+            integration.time_in_words(m.processed_at), m.attempt),
             null::text, details;
     when 'failed' then
         return query select 'failed', format('it failed for good at %s, by attempt %s: %s',
-            integration.in_words(m.updated_at), m.attempt, coalesce(m.error_message, 'no reason was given')),
+            integration.time_in_words(m.updated_at), m.attempt, coalesce(m.error_message, 'no reason was given')),
             'doorbell redrive ' || p_id, details;
     when 'cancelled' then
         select * into v_last from integration.last_event(p_id, m.updated_at);
-        return query select 'cancelled', format('it was cancelled at %s%s%s', integration.in_words(m.updated_at),
+        return query select 'cancelled', format('it was cancelled at %s%s%s', integration.time_in_words(m.updated_at),
             ' by ' || v_last.app_name, ': ' || m.error_message),
             'doorbell redrive ' || p_id, details || jsonb_build_object('by', v_last.app_name);
     when 'processing' then
@@ -75,7 +75,7 @@ begin
     if v_archived.status is not null then
         return query select 'archived', format('it was %s at %s by attempt %s, and is in the archive',
             v_archived.status,
-            integration.in_words(v_archived.processed_at), v_archived.attempt), null::text,
+            integration.time_in_words(v_archived.processed_at), v_archived.attempt), null::text,
             jsonb_build_object('status', v_archived.status, 'at', v_archived.processed_at, 'attempt',
                 v_archived.attempt);
         return;
@@ -91,7 +91,7 @@ begin
     if v_last.action is not null then
         return query select 'gone', format('it is no longer there; the last that is known: %s by %s at %s%s',
             v_last.action, v_last.app_name,
-            integration.in_words(v_last.created_at), ' (it was ' || v_last.old_status || ')'),
+            integration.time_in_words(v_last.created_at), ' (it was ' || v_last.old_status || ')'),
             'doorbell audit ' || p_id,
             jsonb_build_object('action', v_last.action, 'by', v_last.app_name, 'at', v_last.created_at);
         return;
@@ -126,7 +126,7 @@ begin
     return query select
         case when m.available_at > v_now then 'scheduled' else 'due' end,
         case when m.available_at > v_now
-            then format('it waits until %s (%s)', integration.in_words(m.available_at),
+            then format('it waits until %s (%s)', integration.time_in_words(m.available_at),
                 integration.in_words(-integration.since(m.available_at)))
             else format('it was due %s ago and is about to be made pending, by a consumer of %s or by maintenance',
                         integration.in_words(integration.since(m.available_at)), m.target_app) end

@@ -27,7 +27,7 @@ begin
             format('plain SQL that named no owner has been handling attempt %s for %s; %s', m.attempt,
                    integration.in_words(integration.since(m.updated_at)),
                    case when v_lease is null then 'if it died, nothing can tell'
-                        else 'it goes back ' || integration.in_words(m.updated_at + v_lease) end),
+                        else 'it goes back ' || integration.time_in_words(m.updated_at + v_lease) end),
             format('make sure that whoever took it has ended, then: update integration.data_staging '
                 'set status = ''pending'' where id = %s and status = ''processing'' and attempt = %s', p_id, m.attempt),
             details || jsonb_build_object('foreign_lease', v_lease);

@@ -79,6 +79,12 @@ create or replace trigger data_staging_hand_edit after update on integration.dat
         or new.attempt < old.attempt)
     execute function integration.guard_hand_edit();
 
+-- A payload told from another without being told.
+create or replace function integration.hash_of(p_data jsonb) returns text
+    language sql immutable set search_path = pg_catalog, pg_temp as $$
+    select encode(sha256(convert_to(p_data::text, 'UTF8')), 'hex')
+$$;
+
 -- AFTER UPDATE of what a message says, or between whom: our verbs never change it, so it is a hand; the history says
 -- which columns (never their contents) and whose name stood there before.
 create or replace function integration.on_rewritten() returns trigger
@@ -98,6 +104,8 @@ begin
                     case when new.source_app <> old.source_app then 'source_app' end,
                     case when new.target_app <> old.target_app then 'target_app' end,
                     case when new.record_type <> old.record_type then 'record_type' end], null),
+                'data_sha256', case when new.data <> old.data then jsonb_build_object(
+                    'before', integration.hash_of(old.data), 'after', integration.hash_of(new.data)) end,
                 'source_app', case when new.source_app <> old.source_app then old.source_app end,
                 'target_app', case when new.target_app <> old.target_app then old.target_app end,
                 'record_type', case when new.record_type <> old.record_type then old.record_type end)));

@@ -23,7 +23,8 @@ declare
         check_is_due, recount, maintain, is_set_aside}';
     v_look   constant text[] := '{list, list_ranges, peek, explain, explain_absent, explain_scheduled,
         explain_consumers, explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of,
-        target_states, policy, audit, last_event, since, in_words, shell_word, front, recent_traffic,
+        target_states, policy, audit, last_event, since, in_words, time_in_words, shell_word, front,
+        recent_traffic,
         check_counters, maintenance_due, audit_level, rights, granted, is_drained, gates, canaries_left, dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, ten_minutes, is_set_aside, is_owed, explain_set_aside,
         partition_ends}';

@@ -10,7 +10,7 @@ create or replace function integration.in_words(p_span interval) returns text
 $$;
 
 -- A point in time in words: UTC, whole seconds.
-create or replace function integration.in_words(p_time timestamptz) returns text
+create or replace function integration.time_in_words(p_time timestamptz) returns text
     language sql stable parallel safe as $$
     select to_char(p_time at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"Z"')
 $$;

@@ -74,6 +74,7 @@ impl Heartbeat {
             let owner = self.registration.owner();
             match self.renew(&owner).await {
                 Ok(Beat { renewed, met }) => {
+                    self.registration.beaten();
                     outage.over();
                     pause = backoff::jittered(beat, rand::random());
                     if !renewed {

@@ -109,6 +109,11 @@ impl Process {
         &self.listener
     }
 
+    /// Whether its lease is renewed.
+    pub(crate) fn is_beating(&self) -> bool {
+        self.registration.is_beating()
+    }
+
     /// How long it has been running.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()

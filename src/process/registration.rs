@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::aside::Aside;
 use crate::{
@@ -24,6 +24,7 @@ pub(crate) struct Registration {
     lease: Duration,
     owner: watch::Sender<Arc<str>>,
     accepts: Mutex<BTreeMap<String, Accepts>>,
+    beaten_at: Mutex<Instant>,
 }
 
 /// What one target's consumers in this process accept.
@@ -42,7 +43,25 @@ impl Registration {
     pub(super) fn new(aside: Aside, application: String, lease: Duration) -> Self {
         let host = host_name();
         let (owner, _) = watch::channel(name(&host));
-        Self { aside, host, application, lease, owner, accepts: Mutex::default() }
+        Self {
+            aside,
+            host,
+            application,
+            lease,
+            owner,
+            accepts: Mutex::default(),
+            beaten_at: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The lease was renewed just now.
+    pub(super) fn beaten(&self) {
+        *self.beaten_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether the lease was renewed within its length.
+    pub(super) fn is_beating(&self) -> bool {
+        self.beaten_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.lease
     }
 
     /// Who owns what this process claims now.

@@ -188,6 +188,9 @@ impl Answers {
         if pulse.is_draining() {
             return Err("draining".to_owned());
         }
+        if !self.broker.is_beating() {
+            return Err("the heartbeat does not get through, so this process will be taken for dead".to_owned());
+        }
         if self.broker.is_listening() || self.broker.bell_is_off(target).await.map_err(failed)? {
             return Ok(());
         }

@@ -50,6 +50,24 @@ async fn template() -> Database {
     Database { url: made.await.clone() }
 }
 
+/// What every database of the tests is set to where `DOORBELL_TEST_HOSTILE` is set: nothing of ours may depend on it.
+const HOSTILE: [&str; 6] = [
+    "timezone = 'Europe/Berlin'",
+    "datestyle = 'SQL, DMY'",
+    "intervalstyle = 'sql_standard'",
+    "default_transaction_isolation = 'serializable'",
+    "bytea_output = 'escape'",
+    "extra_float_digits = -15",
+];
+
+async fn be_hostile(admin: &Client, database: &str) {
+    if std::env::var_os("DOORBELL_TEST_HOSTILE").is_some() {
+        for setting in HOSTILE {
+            admin.batch_execute(&format!("alter database {database} set {setting}")).await.unwrap();
+        }
+    }
+}
+
 async fn seal(admin: &Client, database: &str) {
     let sql = format!("alter database {database} with is_template true allow_connections false");
     admin.batch_execute(&sql).await.unwrap();
@@ -71,13 +89,17 @@ impl Database {
         let template = template().await;
         let db = template.sibling(&format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         let sql = format!("create database {} template {}", db.name(), template.name());
-        template.sibling("postgres").client().await.batch_execute(&sql).await.unwrap();
+        let admin = template.sibling("postgres").client().await;
+        admin.batch_execute(&sql).await.unwrap();
+        be_hostile(&admin, db.name()).await;
         db
     }
 
     /// Without it.
     pub async fn empty() -> Self {
-        Self { url: doorbell_server::scratch().await.unwrap() }
+        let db = Self { url: doorbell_server::scratch().await.unwrap() };
+        be_hostile(&db.sibling("postgres").client().await, db.name()).await;
+        db
     }
 
     /// Another one of the same server.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doorbell::BrokerConfig;
 
-use crate::support::{Database, count, echo, message, until};
+use crate::support::{Database, count, echo, message, until, until_so};
 
 const SESSIONS: &str = "select count(*) from pg_stat_activity where datname = current_database()";
 
@@ -63,4 +63,20 @@ async fn sessions_of_ours_look_at_their_sockets_and_stricter_settings_of_a_role_
     let strict = format!("alter database {} set lock_timeout = '3 s'", db.name());
     admin.batch_execute(&strict).await.unwrap();
     assert_eq!(of(&db.broker().await).await, "3s 2s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_heartbeat_does_not_get_through_says_so_and_beats_again_when_it_does() {
+    let db = Database::new().await;
+    let config =
+        BrokerConfig { beat: Duration::from_millis(100), lease: Duration::from_secs(2), ..BrokerConfig::default() };
+    let broker = db.broker_with(config).await;
+    let (consumer, _told) = echo(&broker, "billing").await;
+    until_so("it beats", || broker.is_beating()).await;
+    let person = db.client().await;
+    person.batch_execute("begin; lock table integration.processes in exclusive mode").await.unwrap();
+    until_so("it is known not to beat", || !broker.is_beating()).await;
+    person.batch_execute("rollback").await.unwrap();
+    until_so("it beats again", || broker.is_beating()).await;
+    consumer.shutdown().await.unwrap();
 }

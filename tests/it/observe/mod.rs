@@ -1,5 +1,6 @@
 //! What is there to see, and that it is true.
 
+mod audited;
 mod counters;
 mod explain;
 mod follow;

@@ -4,5 +4,6 @@ mod arrows;
 mod examples;
 mod front_door;
 mod house;
+mod loops;
 mod weight;
 mod words;

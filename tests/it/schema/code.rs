@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 21] = [
+const FROM_INSIDE: [&str; 23] = [
     "accepts",
     "action_of",
     "actor",
@@ -31,6 +31,7 @@ const FROM_INSIDE: [&str; 21] = [
     "gates",
     "in_words",
     "is_limited",
+    "is_ours",
     "is_passing",
     "key_chars_max",
     "name_chars_max",
@@ -41,6 +42,7 @@ const FROM_INSIDE: [&str; 21] = [
     "since",
     "ten_minutes",
     "text_bytes",
+    "time_in_words",
 ];
 
 fn files() -> impl Iterator<Item = (&'static str, &'static str)> {

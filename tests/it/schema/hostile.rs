@@ -6,7 +6,7 @@ use doorbell::{
 };
 
 use super::migrations::{catalog, functions};
-use crate::support::{Database, echo, message};
+use crate::support::{Database, echo, message, plain_insert, soon, until};
 
 /// Each of them has made some program's migrations fail, or mean something else.
 const SETTINGS: [(&str, &str); 20] = [
@@ -70,4 +70,50 @@ async fn a_database_with_hostile_settings_gets_the_same_schema_and_the_doctor_fi
     consumer.shutdown().await.unwrap();
     let missing = db.broker().await.producer("").publish(&message("billing", 1)).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_utf8_is_refused_with_what_to_do() {
+    let admin = Database::new().await;
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = format!("{}_{}", admin.name(), encoding.to_lowercase());
+        let sql = format!("create database {name} template template0 encoding '{encoding}' locale 'C'");
+        admin.client().await.batch_execute(&sql).await.unwrap();
+        let db = Database { url: admin.url.replace(&format!("dbname={}", admin.name()), &format!("dbname={name}")) };
+        let error = db.broker().await.migrate().await.unwrap_err();
+        assert!(error.to_string().contains(encoding) && error.to_string().contains("UTF8"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_read_only_for_a_while_is_worked_on_afterwards_and_beats_go_on() {
+    let db = Database::new().await;
+    let admin = db.client().await;
+    admin.batch_execute("set default_transaction_read_only = off").await.unwrap();
+    let (consumer, mut told) = echo(&db.broker().await, "billing").await;
+    let set = async |value: &str| {
+        let set = format!("alter database {} set default_transaction_read_only = {value}", db.name());
+        admin.batch_execute(&set).await.unwrap();
+        let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() \
+            and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        admin.batch_execute(end).await.unwrap();
+    };
+    set("on").await;
+    // Sessions that were opened meanwhile, and know no better.
+    let sessions = "select count(*) >= 2 from pg_stat_activity where datname = current_database() \
+        and pid <> pg_backend_pid() and backend_type = 'client backend'";
+    until(&admin, "it has come back", sessions).await;
+    let reset = format!("alter database {} reset default_transaction_read_only", db.name());
+    admin.batch_execute(&reset).await.unwrap();
+    let beats = "select count(*) = 1 from integration.processes where beat_at > $1";
+    let off: std::time::SystemTime = admin.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+    soon("it beats again", async {
+        while !admin.query_one(beats, &[&off]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let id = plain_insert(&admin, "billing", "1").await;
+    assert_eq!(told.next().await.id, id);
+    consumer.shutdown().await.unwrap();
 }

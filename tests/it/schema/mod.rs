@@ -7,4 +7,5 @@ mod hostile;
 mod installations;
 mod migrations;
 mod plans;
+mod untyped;
 mod upgrade;

@@ -14,7 +14,7 @@ impl Lab {
               from integration.data_staging d
              cross join (select '2030-01-01 00:00:00 UTC'::timestamptz as t) z
               left join (select staging_id, count(*) as n, (array_agg(action order by id desc))[1] as last
-                           from integration.audit_log group by staging_id) a on a.staging_id = d.id";
+                           from integration.audit_log where action <> 'edited' group by staging_id) a on a.staging_id = d.id";
         let ms = |time: Option<f64>| time.map(|ms| ms.round() as i64);
         let mut there = BTreeMap::new();
         for row in self.client.query(ROWS, &[]).await.unwrap() {
