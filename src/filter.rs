@@ -1,6 +1,10 @@
 //! Which messages: what lists, and the verbs that act on many, go by.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
 
@@ -75,6 +79,20 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Published longer ago than this, by the server's clock.
     pub older_than: Option<Duration>,
+    /// Last changed then or later: for failed ones, when they failed.
+    pub changed_since: Option<SystemTime>,
+    /// Last changed before then.
+    pub changed_until: Option<SystemTime>,
+    /// With this ordering key.
+    pub ordering_key: Option<String>,
+    /// With this dedup key.
+    pub dedup_key: Option<String>,
+    /// With these headers, a JSON object, among others.
+    pub headers: Option<String>,
+    /// Whose payload this SQL/JSON path predicate is true of: `$.order == 7`.
+    pub payload: Option<String>,
+    /// That this owner completed, as far as the audit log knows.
+    pub completed_by: Option<String>,
 }
 
 /// In which order messages are listed.

@@ -11,11 +11,11 @@ declare
     -- locks of a session that listens; and what a role lacks.
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
         somebody_is_parked, park, unpark, rights_of, lacks}';
-    v_look   constant text[] := '{list, list_ranges, peek, explain, explain_absent, explain_scheduled,
-        explain_consumers, explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of,
-        target_states, policy, audit, last_event, since, in_words, shell_word, front, recent_traffic,
-        check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of,
-        changes_of, outcomes_of, ten_minutes}';
+    v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target, target_settings,
+        is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker, explain_processing,
+        explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit, last_event, since, in_words,
+        shell_word, front, recent_traffic, check_counters, maintenance_due, audit_level, gates, canaries_left,
+        dead_owners, lost_because, actions_of, changes_of, outcomes_of, ten_minutes}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
@@ -28,9 +28,10 @@ begin
             rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
             note_cleaned, check_is_due, recount, maintain}'::text[]
         when 'look' then v_look
-        when 'operate' then v_look || '{cancel, redrive, retry, pause, resume, open_breaker, close_breaker, ring,
-            promote, rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions,
-            drop_old_partitions, note_cleaned, check_is_due, recount, maintain}'::text[] end;
+        when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
+            resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
+            purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount,
+            maintain}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';
@@ -126,7 +127,7 @@ create or replace function integration.granted() returns table (role_name name, 
      cross join lateral aclexplode(p.proacl) a
       join pg_roles g on g.oid = a.grantee
      where a.grantee <> p.proowner and a.privilege_type = 'EXECUTE'
-       and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text)', 'execute'))
+       and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text,interval)', 'execute'))
 $$;
 
 -- Called whenever the code was applied: nobody may call what is new to whom it was not granted, and who was granted a

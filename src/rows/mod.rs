@@ -3,11 +3,13 @@
 mod audit;
 mod message;
 mod process;
+mod summed;
 mod target;
 mod upkeep;
 
 pub use audit::AuditEvent;
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
+pub use summed::{BacklogRow, ErrorGroup};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use upkeep::{Maintained, MaintenanceDue};

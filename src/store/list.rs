@@ -10,7 +10,8 @@ use crate::{
     rows::{MessageRow, Page},
 };
 
-const LIST: &str = "select * from integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9)";
+const LIST: &str = "select * from integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9, $10, $11, $12, $13, \
+    $14::text::jsonb, $15, $16)";
 
 /// How many ids are read at a time; each page is a statement of its own, far below its deadline.
 const IDS_PER_PAGE: u32 = 10_000;
@@ -57,7 +58,7 @@ impl Store {
         limit: u32,
         after: Option<&str>,
     ) -> Result<Vec<Row>> {
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 16] = [
             &filter.status.map(Status::as_str),
             &filter.target,
             &filter.record_type,
@@ -67,6 +68,13 @@ impl Store {
             &order.map(ListOrder::as_str),
             &i32::try_from(limit).unwrap_or(i32::MAX),
             &after,
+            &filter.changed_since,
+            &filter.changed_until,
+            &filter.ordering_key,
+            &filter.dedup_key,
+            &filter.headers,
+            &filter.payload,
+            &filter.completed_by,
         ];
         self.query("list messages", LIST, &params).await
     }

@@ -15,6 +15,7 @@ mod observe;
 mod operate;
 mod publish;
 mod settle;
+mod summed;
 mod unnamed;
 mod window;
 

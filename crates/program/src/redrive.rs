@@ -30,6 +30,8 @@ Examples:
   doorbell redrive --target billing --reason-like 'connection refused%' --dry-run
   doorbell redrive --target billing --type order.placed --limit 10 --yes
   doorbell redrive --status cancelled --target billing
+  doorbell redrive --target billing --failed-since 02:10 --failed-until 02:40 --yes
+  doorbell redrive --completed-by host-1-4242-5f0a9c --dry-run    what one consumer completed is to be done again
 
 JSON: {\"redriven\": [ID, …]}, or \"would_be_redriven\" with --dry-run.")]
 pub(crate) struct Redrive {

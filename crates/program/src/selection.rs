@@ -14,7 +14,7 @@ use crate::{
     Global, consent,
     exit::{Exit, Failure},
     filter::FilterArgs,
-    output,
+    names, output,
 };
 
 /// Each batch is one transaction that holds its messages' locks.
@@ -67,7 +67,7 @@ impl Selection {
         let broker = global.database.broker().await?;
         let by_filter = self.ids.is_empty();
         let ids = if by_filter { self.find(&broker, &statuses).await? } else { self.ids };
-        if ids.is_empty() {
+        if ids.is_empty() && !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
             eprintln!("no such message can be {}", verb.done);
         }
         if self.dry_run {
@@ -82,7 +82,7 @@ impl Selection {
         if global.json {
             print_all(true, verb.done, &changed)?;
         }
-        report_unchanged(verb, by_filter, &ids, &changed);
+        report_unchanged(&broker, verb, by_filter, &ids, &changed).await?;
         Ok(found(&changed))
     }
 
@@ -93,6 +93,9 @@ impl Selection {
                 let possible = verb.from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
                 let why = format!("{status} messages cannot be {}; these can: {possible}", verb.done);
                 Err(Failure::new(Exit::Usage, why))
+            }
+            None if self.filter.completed_by.is_some() && verb.from.contains(&Status::Completed) => {
+                Ok(vec![Status::Completed])
             }
             None => Ok(verb.usually.to_vec()),
         }
@@ -148,17 +151,29 @@ async fn in_batches(
     Ok(changed)
 }
 
-fn report_unchanged(verb: Verb, by_filter: bool, ids: &[MessageId], changed: &[MessageId]) {
+async fn report_unchanged(
+    broker: &Broker,
+    verb: Verb,
+    by_filter: bool,
+    ids: &[MessageId],
+    changed: &[MessageId],
+) -> Result<(), Failure> {
     if by_filter {
         match ids.len() - changed.len() {
             0 => {}
             others => eprintln!("{others} messages had changed meanwhile and were not {}", verb.done),
         }
-        return;
+        return Ok(());
     }
     for id in ids.iter().filter(|id| !changed.contains(id)) {
-        eprintln!("message {id} was not {}: it does not exist or its status does not allow it", verb.done);
+        let why = match broker.operator().show(*id, false).await? {
+            None => "there is no such message".to_owned(),
+            Some(message) if message.archived => "it is in the archive".to_owned(),
+            Some(message) => format!("it is {}", message.row.status),
+        };
+        eprintln!("message {id} was not {}: {why}", verb.done);
     }
+    Ok(())
 }
 
 fn print_all(as_json: bool, done: &str, ids: &[MessageId]) -> std::io::Result<()> {
