@@ -32,7 +32,7 @@ impl Up {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let options = kept::KeptOptions { consent: consent(self.yes), ..global.database.kept_options() };
         let kept = kept::up(&options).await?;
-        let connection_string = kept.connection_string("postgres");
+        let connection_string = kept.uri("postgres");
         let broker = Broker::connect(&connection_string).await?;
         let schema_version = broker.migrate().await?.version;
         broker.close().await;
@@ -52,7 +52,13 @@ impl Up {
             kept.pid(),
             kept.state_directory().display()
         );
-        eprintln!("The commands of doorbell find it by themselves; other programs by this connection string:");
+        // They go where the environment says, if it says anything.
+        match global.database.is_chosen() {
+            true => {
+                eprintln!("The commands of doorbell go where DATABASE_URL or PG… point; any program reaches it so:")
+            }
+            false => eprintln!("The commands of doorbell find it by themselves; other programs so, as DATABASE_URL:"),
+        }
         output::line(&connection_string)?;
         eprintln!("\nTry:");
         eprintln!("  doorbell publish billing --source shop --type order.placed --data '{{\"order\": 7}}'");

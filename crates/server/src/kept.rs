@@ -66,6 +66,11 @@ impl Kept {
         super::connection_string(&self.socket_directory, database)
     }
 
+    /// The same as a URI, which drivers take that know no `key=value` form.
+    pub fn uri(&self, database: &str) -> String {
+        super::uri(&self.socket_directory, database)
+    }
+
     /// The server's version, such as `17.5`; only the major version when the server was too busy to be asked.
     pub fn version(&self) -> &str {
         &self.version

@@ -48,6 +48,22 @@ fn connection_string(socket_directory: &Path, database: &str) -> String {
     format!("host={host} port={PORT} user={SUPERUSER} dbname={}", quoted(database))
 }
 
+/// The same as a URI. The socket's directory is no host that a URI could have before its path, so it is a parameter.
+fn uri(socket_directory: &Path, database: &str) -> String {
+    let host = encoded(&socket_directory.to_string_lossy());
+    format!("postgresql:///{}?host={host}&port={PORT}&user={SUPERUSER}", encoded(database))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
 /// A value as libpq reads it back: bare where nothing in it could end it early.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);

@@ -60,6 +60,11 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     ends_with(&up, 0);
     let again = json_of(&ended(program(&["up", "--json"])).await);
     assert_eq!(again["connection_string"], out(&up).trim_end());
+    // What it prints is a URI, which every driver takes; this one does, and the server's directory in it.
+    let mut by_uri = bare(&["stats"]);
+    by_uri.env("DATABASE_URL", out(&up).trim_end());
+    ends_with(&ended(by_uri).await, 0);
+    assert!(out(&up).starts_with("postgresql:///postgres?host="), "{}", out(&up));
     ends_with(&ended(program(&[&PUBLISH[..], &["--data", "1"]].concat())).await, 0);
     let down = ended(program(&["down", "--json"])).await;
     assert_eq!(json_of(&down), json!({ "stopped": true }));
