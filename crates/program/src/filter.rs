@@ -63,6 +63,19 @@ fn statuses() -> impl TypedValueParser<Value = Status> {
 }
 
 impl FilterArgs {
+    /// Whether anything was given.
+    pub(crate) fn names_something(&self) -> bool {
+        let Filter { status, target, record_type, source, reason, older_than, changed_since, changed_until, .. } =
+            self.filter();
+        let texts = [&target, &record_type, &source, &reason, &self.ordering_key, &self.dedup_key, &self.payload];
+        status.is_some()
+            || older_than.is_some()
+            || changed_since.or(changed_until).is_some()
+            || texts.iter().any(|text| text.is_some())
+            || !self.headers.is_empty()
+            || self.completed_by.is_some()
+    }
+
     /// The library's filter.
     pub(crate) fn filter(&self) -> Filter {
         Filter {

@@ -24,8 +24,8 @@ const BATCH: usize = 1000;
 #[derive(Args, Debug)]
 pub(crate) struct Selection {
     /// The messages
-    #[arg(value_name = "ID", required_unless_present_any = ["filter", "all"], conflicts_with_all = ["filter", "all"])]
-    ids: Vec<MessageId>,
+    #[arg(value_name = "ID", conflicts_with_all = ["filter", "all"])]
+    pub(crate) ids: Vec<MessageId>,
     #[command(flatten)]
     filter: FilterArgs,
     /// All messages whose status allows it
@@ -63,6 +63,7 @@ impl Selection {
         verb: Verb,
         run: impl AsyncFn(&Broker, &[MessageId]) -> doorbell::Result<Vec<MessageId>>,
     ) -> Result<Exit, Failure> {
+        self.names_something(verb)?;
         let statuses = self.statuses(verb)?;
         let broker = global.database.broker().await?;
         let by_filter = self.ids.is_empty();
@@ -84,6 +85,16 @@ impl Selection {
         }
         report_unchanged(&broker, verb, by_filter, &ids, &changed).await?;
         Ok(found(&changed))
+    }
+
+    /// Neither ids nor a filter is a mistake, not "everything".
+    fn names_something(&self, verb: Verb) -> Result<(), Failure> {
+        if !self.ids.is_empty() || self.all || self.filter.names_something() {
+            return Ok(());
+        }
+        let name = verb.name.to_lowercase();
+        let why = format!("which messages? Give ids, a filter (doorbell {name} --help has them), or --all");
+        Err(Failure::new(Exit::Usage, why))
     }
 
     fn statuses(&self, verb: Verb) -> Result<Vec<Status>, Failure> {

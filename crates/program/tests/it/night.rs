@@ -222,3 +222,22 @@ async fn tables_fit_the_terminal_they_are_shown_on() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_completed_is_done_again_only_where_that_is_said() {
+    let db = Database::new().await;
+    let client = a_bad_night(&db).await;
+    client.batch_execute("update integration.data_staging set status = 'completed' where id = 1").await.unwrap();
+    let one = ended(doorbell(&db, &["redrive", "1", "2"])).await;
+    assert_eq!(
+        (out(&one), err(&one).contains("message 1 was not redriven: it is completed")),
+        ("2\n".to_owned(), true)
+    );
+    ends_with(&ended(doorbell(&db, &["redrive", "1"])).await, 3);
+    assert_eq!(out(&ended(doorbell(&db, &["redrive", "1", "--completed"])).await), "1\n");
+    let nothing = ended(doorbell(&db, &["redrive"])).await;
+    ends_with(&nothing, 2);
+    assert!(err(&nothing).contains("Give ids, a filter"), "{}", err(&nothing));
+    let scheduled = ended(doorbell(&db, &["redrive", "8"])).await;
+    assert!(err(&scheduled).contains("message 8 was not redriven: it is scheduled"), "{}", err(&scheduled));
+}
