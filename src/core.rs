@@ -32,7 +32,11 @@ impl Core {
     pub(crate) async fn open(settings: Settings, config: BrokerConfig) -> Result<Self> {
         config.check()?;
         let settings = settings.fallback_application_name("doorbell");
-        let limits = PoolConfig { connections_max: config.connections_max, wait_max: Some(config.connection_wait) };
+        let limits = PoolConfig {
+            connections_max: config.connections_max,
+            wait_max: Some(config.connection_wait),
+            locks_max: below(config.statement_within),
+        };
         let pool = Pool::new(settings.clone(), &limits)?;
         let client = pool.get().await?;
         settings.check_names(&client).await?;
@@ -74,12 +78,18 @@ impl Core {
         let lease = LeaseConfig { lease: config.lease, beat: config.beat };
         let ping = PingConfig { every: config.ping, within: config.ping_within };
         // Handlers that hold every pooled connection must not keep the heartbeat from its own.
-        let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease) };
         // Whoever uses the connection of the beats gives a silent one up in time for another beat.
         let deadline = config.statement_within.min((config.lease / 2).max(BEATS_WITHIN));
+        let locks_max = below(deadline.min(config.lease / 2));
+        let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease), locks_max };
         let beats = Store::new(Pool::new(settings.clone(), &one)?, deadline, store.telemetry().clone());
         Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
     }
+}
+
+/// How long the server may wait for a lock where its answer is waited for so long.
+fn below(deadline: Duration) -> Duration {
+    deadline * 2 / 3
 }
 
 /// A connection of the broker's pool: business data and messages in one transaction.

@@ -132,6 +132,12 @@ impl Error {
         self.0.kind == ErrorKind::Connect || self.sqlstate().is_some_and(|code| matches!(code, "25006" | "53300"))
     }
 
+    /// Whether the server refused to change one of several messages, so that it may be asked to go on without it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let passes = |code: &str| sqlstate_is_transient(code) || matches!(&code[..2], "25" | "58" | "XX");
+        !self.is_lease_lost() && self.sqlstate().is_some_and(|code| !passes(code))
+    }
+
     /// The server's error code, where the server gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         let mut cause = std::error::Error::source(self);

@@ -2,17 +2,19 @@
 
 -- Claims up to p_limit pending messages of one target, highest priority first, oldest first, for p_owner.
 --
--- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by
--- itself after that long unless extended). p_types restricts to some record types, p_except_types to all others.
--- p_bytes_max bounds the sum of the stored payload sizes (at least one message is always claimed). Messages that were
--- in flight when a consumer died (crash_count > 0) are left to claim_suspect. p_lows, p_highs, p_after_at, p_after_ids:
--- where to look; see pick. Null: everywhere, from the beginning.
+-- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by itself
+-- after that long unless extended). With p_lease nobody but the caller need be there: see claim_by_lease. p_types
+-- restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the stored payload sizes
+-- (at least one message is always claimed). Messages that were in flight when a consumer died (crash_count > 0) are
+-- left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids: where to look; see pick.
+-- Null: everywhere, from the beginning.
 -- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
 --
 -- "id = any(array(...))" evaluates the locking function once; a join or IN may run it again and claim more than
--- p_limit.
+-- p_limit. One statement without a subtransaction: when the database refuses to change one of the messages, all of it
+-- fails, and claim_in_parts is to be called; with p_lease that is done here.
 create or replace function integration.claim(
     p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
     p_lease interval default null, p_bytes_max bigint default 16777216,
@@ -29,14 +31,21 @@ declare
     v_now    timestamptz := integration.clock();
     v_alive  boolean := true;
     v_gated  boolean;
+    v_aside  boolean;
     v_limit  integer := p_limit;
     v_canary boolean := false;
     v_count  integer;
 begin
-    select p_lease is not null or exists (select from integration.processes c where c.owner = p_owner),
+    if p_lease is not null then
+        return query select * from integration.claim_by_lease(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
+            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
+        return;
+    end if;
+    select exists (select from integration.processes c where c.owner = p_owner),
            exists (select from integration.targets t where t.target_app = p_target)
-           or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed')
-      into v_alive, v_gated;
+           or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed'),
+           exists (select from integration.set_aside s where s.target_app = p_target)
+      into v_alive, v_gated, v_aside;
     if not v_alive then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
@@ -52,11 +61,11 @@ begin
         with claimed as (
             update integration.data_staging d
                set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-                   lease_until = v_now + p_lease, updated_at = v_now
+                   lease_until = null, updated_at = v_now
              where d.id = any (array(
                 select p.id from integration.pick(
                     p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
-                        p_after_ids) p))
+                        p_after_ids, v_aside) p))
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                       d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
         select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
@@ -66,12 +75,117 @@ begin
     end if;
 end $$;
 
+-- Claims as claim does, and goes on where that was refused: messages that the database refuses to change are set aside.
+-- Also with p_lease. Parameters, result, locks and SQLSTATEs are claim's.
+create or replace function integration.claim_in_parts(
+    p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
+    p_lease interval default null, p_bytes_max bigint default 16777216,
+    p_lows integer[] default null, p_highs integer[] default null,
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null, p_except_types text[] default null
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_limit  integer;
+    v_canary boolean;
+    v_ids    bigint[];
+begin
+    if p_lease is null and not integration.is_alive(p_owner) then
+        raise exception 'consumer "%" is not alive', p_owner
+            using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
+    end if;
+    select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+    if v_limit <= 0 then
+        return;
+    end if;
+    v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows,
+        p_highs, p_after_at, p_after_ids, true) p);
+    return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, v_limit, v_canary);
+end $$;
+
+-- For claim_in_parts and claim_suspect: claims those of the messages that the database does not refuse to change. The
+-- caller has locked them, and was admitted with p_limit.
+create or replace function integration.claim_picked(
+    p_target text, p_owner text, p_ids bigint[], p_lease interval, p_limit integer, p_canary boolean
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+#variable_conflict use_column
+declare
+    v_now  timestamptz := integration.clock();
+    v_done bigint[];
+begin
+    v_done := array(select integration.in_parts('claim', format(
+        'select integration.claim_rows($1, %L, %L, %L)', p_owner, v_now + p_lease, v_now), p_ids));
+    if p_canary then
+        perform integration.return_canaries(p_target, p_limit - cardinality(v_done));
+    end if;
+    return query
+        select d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority, d.retry_count,
+               d.redrive_count, d.ordering_key, d.created_at, p_canary
+          from integration.data_staging d where d.id = any (v_done) order by d.priority desc, d.created_at, d.id;
+end $$;
+
+create or replace function integration.claim_rows(p_ids bigint[], p_owner text, p_lease_until timestamptz,
+    p_now timestamptz) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    update integration.data_staging d
+       set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
+           lease_until = p_lease_until, updated_at = p_now
+     where d.id = any (p_ids)
+    returning d.id
+$$;
+
+-- For claim with a lease, by consumers in any language, who need nothing else: called again and again, and each
+-- message settled, it comes to the end of everything. It promotes what is due, returns messages of the target whose own
+-- lease ran out, and hands out messages that were in flight when a consumer died: by itself, and only while p_owner has
+-- no other of them.
+create or replace function integration.claim_by_lease(
+    p_target text, p_owner text, p_limit integer, p_types text[], p_lease interval, p_bytes_max bigint,
+    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_except_types text[]
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+)
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+declare
+    v_began timestamptz := integration.clock();
+    v_count integer;
+begin
+    if p_limit <= 0 then
+        return;
+    end if;
+    perform integration.promote(array[p_target], 100);
+    for i in 1 .. 2 loop
+        if integration.has_suspects(p_target, p_types) and not exists (
+            select from integration.data_staging d where d.target_app = p_target and d.status = 'processing'
+               and d.owner = p_owner and d.crash_count > 0)
+        then
+            return query select * from integration.claim_suspect(p_target, p_owner, p_types, p_lease, p_except_types);
+            if found then
+                return;
+            end if;
+        end if;
+        return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
+            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
+        get diagnostics v_count = row_count;
+        -- What somebody dead has left is looked for where there is not enough else, because that takes time.
+        exit when v_count >= p_limit or integration.return_expired(p_target, v_began, 100) = 0 or v_count > 0;
+    end loop;
+end $$;
+
 -- Claims at most one message that was in flight when a consumer died. The caller runs one of them at a time, beside
 -- whatever else it has in flight: a message that kills its consumers is never beside another suspect, so that the
 -- innocent ones come to an end, which clears them.
 -- Empty result, locks and SQLSTATEs: as claim.
 create or replace function integration.claim_suspect(
-    p_target text, p_owner text, p_types text[] default null, p_lease interval default null
+    p_target text, p_owner text, p_types text[] default null, p_lease interval default null,
+    p_except_types text[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
@@ -80,10 +194,9 @@ create or replace function integration.claim_suspect(
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
-    v_now    timestamptz := integration.clock();
     v_limit  integer;
     v_canary boolean;
-    v_count  integer;
+    v_ids    bigint[];
 begin
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
@@ -93,23 +206,16 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    return query
-        update integration.data_staging d
-           set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-               lease_until = v_now + p_lease, updated_at = v_now
-         where d.id = any (array(
-            select s.id from integration.data_staging s
-             where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
-               and (p_types is null or s.record_type = any (p_types))
-             order by s.crash_count, s.created_at, s.id
-             limit 1
-             for no key update skip locked))
-        returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
-                  d.retry_count, d.redrive_count, d.ordering_key, d.created_at, v_canary;
-    if v_canary then
-        get diagnostics v_count = row_count;
-        perform integration.return_canaries(p_target, 1 - v_count);
-    end if;
+    v_ids := array(
+        select s.id from integration.data_staging s
+         where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
+           and (p_types is null or s.record_type = any (p_types))
+           and (p_except_types is null or s.record_type <> all (p_except_types))
+           and not integration.is_set_aside(s.id, s.created_at)
+         order by s.crash_count, s.created_at, s.id
+         limit 1
+         for no key update skip locked);
+    return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, 1, v_canary);
 end $$;
 
 -- Whether claim_suspect would find something.
@@ -118,7 +224,7 @@ create or replace function integration.has_suspects(p_target text, p_types text[
     select exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
-           and (p_types is null or d.record_type = any (p_types)))
+           and (p_types is null or d.record_type = any (p_types)) and not integration.is_set_aside(d.id, d.created_at))
 $$;
 
 -- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
@@ -130,7 +236,7 @@ begin
         select t.target_app from unnest(p_targets) t (target_app)
          cross join lateral (
             select from integration.data_staging d where d.target_app = t.target_app and d.status = 'pending'
-                limit 1) d;
+                and not integration.is_set_aside(d.id, d.created_at) limit 1) d;
 end $$;
 
 -- Has the claims of our consumers of one target take turns: those under way at the same time walk over each other's

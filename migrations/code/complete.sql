@@ -10,7 +10,7 @@
 --
 -- "status || ''" keeps the planner from the index of all processing messages, which would make every settle read what
 -- the whole fleet has in flight; nested loops are off because they would compare every id with every other.
-create or replace function integration.complete(p_owner text, p_ids bigint[], p_attempts integer[],
+create or replace function integration.complete_many(p_owner text, p_ids bigint[], p_attempts integer[],
     p_created timestamptz[], p_held boolean default false)
     returns setof bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -48,7 +48,7 @@ create or replace function integration.complete(p_id bigint, p_attempt integer, 
     returns void
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform integration.complete(p_owner, array[p_id], array[p_attempt],
+    perform integration.complete_many(p_owner, array[p_id], array[p_attempt],
         array[integration.created_at_of(p_id, p_created_at)]);
     if not found then
         perform integration.raise_lease_lost(p_id, p_attempt, p_owner);
@@ -61,7 +61,7 @@ create or replace function integration.created_at_of(p_id bigint, p_created_at t
     select coalesce(p_created_at, (select d.created_at from integration.data_staging d where d.id = p_id))
 $$;
 
--- For complete: the messages of targets that do not keep what is completed leave the table, archived or deleted.
+-- For complete_many: the messages of targets that do not keep what is completed leave the table, archived or deleted.
 -- Returns the ids that did. SECURITY DEFINER, so that consumers need no right to delete; the fence is the same.
 -- Locks: the rows.
 create or replace function integration.complete_out(

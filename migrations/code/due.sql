@@ -8,23 +8,34 @@ create or replace function integration.promote(p_targets text[], p_limit integer
         set enable_bitmapscan = off as $$
 declare
     v_now   timestamptz := integration.clock();
-    v_count integer;
+    v_ids   bigint[];
+    v_count integer := 0;
 begin
-    update integration.data_staging d
-       set status = 'pending', requeued = true, available_at = null, updated_at = v_now
-     where d.id = any (array(
+    v_ids := array(
         select s.id
           from unnest(p_targets) t (target_app)
          cross join lateral (
             select x.id, x.available_at from integration.data_staging x
              where x.target_app = t.target_app and x.status = 'scheduled' and x.available_at <= v_now
+               and not integration.is_set_aside(x.id, x.created_at)
              order by x.available_at limit p_limit
              for no key update skip locked) s
-         limit p_limit));
-    get diagnostics v_count = row_count;
+         limit p_limit);
+    if v_ids <> '{}' then
+        select count(*) into v_count
+          from integration.in_parts('promote', 'select integration.promote_rows($1)', v_ids);
+    end if;
     perform integration.half_open_due(p_targets);
     return v_count;
 end $$;
+
+create or replace function integration.promote_rows(p_ids bigint[]) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    update integration.data_staging d
+       set status = 'pending', requeued = true, available_at = null, updated_at = integration.clock()
+     where d.id = any (p_ids)
+    returning d.id
+$$;
 
 -- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message, or
 -- the time at which its open breaker lets canaries through. Targets without either are left out. Relative, so that no
@@ -36,6 +47,7 @@ create or replace function integration.next_due(p_targets text[]) returns table 
      cross join lateral (
         (select d.available_at as due from integration.data_staging d
           where d.target_app = t.target_app and d.status = 'scheduled' and d.available_at < 'infinity'
+            and not integration.is_set_aside(d.id, d.created_at)
           order by d.available_at limit 1)
         union all
         select b.retry_at from integration.breakers b

@@ -5,7 +5,7 @@
 -- or a command that changes what it names and nothing else; details the facts behind the sentence. Codes: not_found,
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued,
--- ready, not_visible. Never empty. Ordering keys are stored and hold nothing back.
+-- ready, set_aside, not_visible. Never empty. Ordering keys are stored and hold nothing back.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -19,6 +19,11 @@ begin
       into m from integration.data_staging d where d.id = p_id;
     if m.id is null then
         return query select * from integration.explain_absent(p_id);
+        return;
+    end if;
+    return query select * from integration.explain_set_aside(p_id);
+    v_held := found;
+    if m.status = 'processing' and v_held then
         return;
     end if;
     details := jsonb_build_object('attempt', m.attempt, 'at', m.updated_at, 'reason', m.error_message);
@@ -44,7 +49,7 @@ begin
         return query select * from integration.explain_consumers(m.target_app, m.record_type);
     when 'pending' then
         return query select * from integration.explain_locker(m.target_app, m.locker);
-        v_held := found;
+        v_held := v_held or found;
         return query select * from integration.closed_gates(m.target_app);
         v_held := v_held or found;
         return query select * from integration.explain_consumers(m.target_app, m.record_type);

@@ -2,13 +2,16 @@
 
 -- Adds the open deltas up into counters, totals, traffic and outcomes, and deletes them: one transaction, so that every
 -- snapshot sees each delta either open or folded. Returns how many deltas were folded; 0 also when another session is
--- at it.
+-- at it. SQLSTATEs: those of what keeps all of it from being folded.
 -- Locks: the gate of folding, tried and never waited for; then rows that only folding changes. Publishers are never in
 -- its way.
 create or replace function integration.fold() returns bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set lock_timeout = '1 s' as $$
 declare
-    v_count bigint;
+    v_target text;
+    v_count  bigint := 0;
+    v_state  text;
+    v_reason text;
 begin
     if not integration.pass_gate('fold') then
         return 0;
@@ -16,7 +19,37 @@ begin
     if not exists (select from integration.deltas) then
         return 0;
     end if;
-    with gone as materialized (delete from integration.deltas returning *),
+    begin
+        return integration.fold_rows(null);
+    exception when others then
+        if integration.is_passing(sqlstate) and sqlstate <> '55P03' then
+            raise;
+        end if;
+        v_state := sqlstate;
+        v_reason := sqlerrm;
+    end;
+    -- One target that cannot be counted, or that somebody has locked, stays as it is: nothing is lost by that.
+    for v_target in select distinct d.target_app from integration.deltas d loop
+        begin
+            v_count := v_count + integration.fold_rows(v_target);
+        exception when others then
+            raise warning 'the counters of % cannot be folded: %', v_target, sqlerrm;
+        end;
+    end loop;
+    if v_count = 0 then
+        raise exception '%', v_reason using errcode = v_state;
+    end if;
+    return v_count;
+end $$;
+
+-- For fold: of one target, or null: of all.
+create or replace function integration.fold_rows(p_target text) returns bigint
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+    v_count bigint;
+begin
+    with gone as materialized (
+        delete from integration.deltas d where p_target is null or d.target_app = p_target returning *),
     counted as (
         insert into integration.counters as k (target_app, status, messages)
         select g.target_app, v.status, sum(v.messages)

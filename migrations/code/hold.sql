@@ -17,6 +17,8 @@ create or replace function integration.hold(
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
+declare
+    v_aside boolean := exists (select from integration.set_aside s where s.target_app = p_target);
 begin
     if not integration.may_hold(p_target) then
         return;
@@ -27,6 +29,7 @@ begin
           from integration.data_staging d
          where d.id = any (array(
             select p.id from integration.pick(
-                p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids) p))
+                p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+                v_aside) p))
          order by d.priority desc, d.created_at, d.id;
 end $$;

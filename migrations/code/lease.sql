@@ -57,24 +57,32 @@ create or replace function integration.release_session_lock(p_owner text) return
 $$;
 
 -- A process that ends well: gives back what it still holds, hands over the maintenance and leaves. Returns how many
--- messages it gave back.
+-- messages it gave back; what is locked, or refused, is left to rescue, and what is owed to settle_owed.
 create or replace function integration.deregister(p_owner text) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 declare
     v_count integer;
 begin
-    update integration.data_staging d
-       set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
-     where d.status = 'processing' and d.owner = p_owner;
-    get diagnostics v_count = row_count;
+    select count(*) into v_count from integration.in_parts('release', 'select integration.release_rows($1)', array(
+        select d.id from integration.data_staging d
+         where d.status = 'processing' and d.owner = p_owner and not integration.is_owed(d.id, d.created_at)
+           for no key update skip locked));
     delete from integration.processes c where c.owner = p_owner;
     perform integration.step_down(p_owner);
     return v_count;
 end $$;
 
+create or replace function integration.release_rows(p_ids bigint[]) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    update integration.data_staging d
+       set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
+     where d.id = any (p_ids)
+    returning d.id
+$$;
+
 -- Gives back what p_owner has claimed and does not know of: the messages of a claim whose answer was lost with its
 -- connection. p_ids, p_attempts and p_created name what it knows. Returns how many were given back; they cost no retry.
--- Locks: the rows.
+-- Locks: the rows, SKIP LOCKED.
 create or replace function integration.give_back(p_owner text, p_ids bigint[], p_attempts integer[],
     p_created timestamptz[])
     returns integer
@@ -82,12 +90,13 @@ create or replace function integration.give_back(p_owner text, p_ids bigint[], p
 declare
     v_count integer;
 begin
-    update integration.data_staging d
-       set status = 'pending', requeued = true, owner = null, lease_until = null, updated_at = integration.clock()
-     where d.status = 'processing' and d.owner = p_owner
-       and (d.id, d.attempt, d.created_at) not in (
-            select k.id, k.attempt, k.created_at from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at));
-    get diagnostics v_count = row_count;
+    select count(*) into v_count from integration.in_parts('release', 'select integration.release_rows($1)', array(
+        select d.id from integration.data_staging d
+         where d.status = 'processing' and d.owner = p_owner and not integration.is_owed(d.id, d.created_at)
+           and not integration.is_set_aside(d.id, d.created_at)
+           and (d.id, d.attempt, d.created_at) not in (
+            select k.id, k.attempt, k.created_at from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at))
+           for no key update skip locked));
     return v_count;
 end $$;
 

@@ -17,6 +17,7 @@ begin
             hint = 'maintain the primary; among several hosts, target_session_attrs=read-write finds it';
     end if;
     p_lease_ms := least(p_lease_ms, 600000);
+    perform integration.restore_single_rows();
     select * into v from integration.maintenance;
     if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
         return true;
@@ -28,6 +29,22 @@ begin
        set leader = p_name, leads_until = v_now + p_lease_ms * interval '1 ms'
      where m.leader = p_name or m.leads_until is null or m.leads_until <= v_now;
     return found;
+end $$;
+
+-- Tables of one row have one again after somebody has emptied them: with the defaults.
+create or replace function integration.restore_single_rows() returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from integration.settings) then
+        insert into integration.settings default values on conflict do nothing;
+        raise warning 'the settings of % were gone; they are the defaults now', 'integration';
+    end if;
+    if not exists (select from integration.contact) then
+        insert into integration.contact default values on conflict do nothing;
+    end if;
+    if not exists (select from integration.maintenance) then
+        insert into integration.maintenance default values on conflict do nothing;
+    end if;
 end $$;
 
 -- Leaves the maintenance to whoever asks next, if the caller does it.
@@ -60,7 +77,16 @@ create or replace function integration.rescue_and_promote(out rescued integer, o
 declare
     v_targets text[];
 begin
-    rescued := integration.rescue();
+    -- What cannot be rescued is no reason not to promote.
+    begin
+        rescued := integration.rescue();
+    exception when others then
+        if integration.is_passing(sqlstate) then
+            raise;
+        end if;
+        raise warning 'rescue: %', sqlerrm;
+        rescued := 0;
+    end;
     with recursive due as (
         (select d.target_app from integration.data_staging d where d.status = 'scheduled' order by d.target_app limit 1)
         union all
@@ -74,31 +100,58 @@ begin
     promoted := integration.promote(coalesce(v_targets, '{}'));
 end $$;
 
--- One round of all of it in one transaction, for schedulers in the database: bounded, call it every minute.
--- Locks: as the functions it calls; none is waited for longer than 50 ms.
+-- One round of all of it in one transaction, for schedulers in the database: bounded, call it every minute. A step that
+-- fails is said in a warning and does not keep the others from being done; its count is null.
+-- Locks: as the functions it calls; none is waited for longer than a second.
 create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
     out expired integer, out partitions_created integer, out partitions_dropped integer
 )
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1 s' as $$
 declare
     v_after bigint := 0;
     v_step  record;
 begin
-    select r.rescued, r.promoted into rescued, promoted from integration.rescue_and_promote() r;
-    folded := integration.fold();
-    archived := 0;
-    purged := 0;
-    for i in 1 .. 50 loop
-        select * into v_step from integration.retire(v_after);
-        archived := archived + v_step.archived;
-        purged := purged + v_step.purged;
-        v_after := v_step.last_id;
-        exit when v_after is null;
-    end loop;
-    expired := integration.purge_expired(10000);
-    partitions_created := integration.ensure_partitions();
-    select d.dropped into partitions_dropped from integration.drop_old_partitions() d;
+    begin
+        select r.rescued, r.promoted into rescued, promoted from integration.rescue_and_promote() r;
+    exception when others then
+        raise warning 'rescue and promote: %', sqlerrm;
+    end;
+    begin
+        folded := integration.fold();
+    exception when others then
+        raise warning 'fold: %', sqlerrm;
+    end;
+    begin
+        archived := 0;
+        purged := 0;
+        for i in 1 .. 50 loop
+            select * into v_step from integration.retire(v_after);
+            archived := archived + v_step.archived;
+            purged := purged + v_step.purged;
+            v_after := v_step.last_id;
+            exit when v_after is null;
+        end loop;
+    exception when others then
+        raise warning 'archive and purge: %', sqlerrm;
+        archived := null;
+        purged := null;
+    end;
+    begin
+        expired := integration.purge_expired(10000);
+    exception when others then
+        raise warning 'purge what is expired: %', sqlerrm;
+    end;
+    begin
+        partitions_created := integration.ensure_partitions();
+    exception when others then
+        raise warning 'create partitions: %', sqlerrm;
+    end;
+    begin
+        select d.dropped into partitions_dropped from integration.drop_old_partitions() d;
+    exception when others then
+        raise warning 'drop partitions: %', sqlerrm;
+    end;
     perform integration.note_cleaned();
 end $$;
 
@@ -112,10 +165,12 @@ create or replace function integration.maintenance_due() returns table (task tex
              where m.status = 'processing'
                and integration.lost_because(m.owner, m.lease_until, m.updated_at, m.target_app,
                        array(select o.owner from integration.dead_owners(false) o)) is not null
+               and not integration.is_set_aside(m.id, m.created_at) and not integration.is_owed(m.id, m.created_at)
              group by m.target_app
             union all
             select 2, 'promote' as task, m.target_app, count(*) from integration.data_staging m
-             where m.status = 'scheduled' and m.available_at <= integration.clock() group by m.target_app
+             where m.status = 'scheduled' and m.available_at <= integration.clock()
+               and not integration.is_set_aside(m.id, m.created_at) group by m.target_app
             union all
             select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
             union all

@@ -7,6 +7,7 @@
 -- to be visited, and for a range of one priority the place where its last look ended: (p_after_at, p_after_ids),
 -- exclusive. What became pending again behind that place is in an index of its own. Everything else that may lie behind
 -- it (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
+-- p_aside: some messages of the target may be set aside, and are left out.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED. The order of the result is undefined.
 --
 -- One range of one priority compares for equality, because only then the place is where the index scan begins. The
@@ -18,7 +19,7 @@
 -- 10^10, which makes the server compile for a third of a second and more what runs in microseconds.
 create or replace function integration.pick(
     p_target text, p_limit integer, p_types text[], p_except_types text[], p_bytes_max bigint,
-    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[]
+    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_aside boolean default false
 ) returns table (id bigint)
     language plpgsql set search_path = pg_catalog, pg_temp
     set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
@@ -43,6 +44,7 @@ begin
                    and q.priority = r.low and (q.created_at, q.id) <= (r.after_at, r.after_id)
                    and (p_types is null or q.record_type = any (p_types))
                    and (p_except_types is null or q.record_type <> all (p_except_types))
+                   and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) again
             union all
@@ -54,6 +56,7 @@ begin
                    and q.priority = r.low and (q.created_at, q.id) > (r.after_at, r.after_id)
                    and (p_types is null or q.record_type = any (p_types))
                    and (p_except_types is null or q.record_type <> all (p_except_types))
+                   and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) next
             union all
@@ -65,6 +68,7 @@ begin
                    and q.priority between r.low and r.high
                    and (p_types is null or q.record_type = any (p_types))
                    and (p_except_types is null or q.record_type <> all (p_except_types))
+                   and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit p_limit
                  for no key update skip locked) anywhere) s
          limit p_limit

@@ -50,15 +50,18 @@ create or replace function integration.rescue(p_limit integer default 1000, p_fu
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
     set enable_bitmapscan = off as $$
 declare
-    v_now    timestamptz := integration.clock();
     v_owners text[];
     v_dead   jsonb[];
+    v_lost   bigint[];
     v_count  integer;
 begin
     if not integration.pass_gate('rescue') then
         return 0;
     end if;
     perform integration.keep_contact();
+    if exists (select from integration.set_aside s where s.outcome is not null) then
+        perform integration.settle_owed();
+    end if;
     select array_agg(l.owner) into v_owners
       from (select c.owner from integration.processes c
              where c.owner = any (array(select d.owner from integration.dead_owners(true) d))
@@ -77,25 +80,56 @@ begin
     elsif not p_full then
         return 0;
     end if;
-    with lost as materialized (
-        select d.id, d.target_app, d.record_type
-          from integration.data_staging d
+    v_lost := array(
+        select d.id from integration.data_staging d
          where d.status = 'processing'
            and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}') is not null
+           and not integration.is_set_aside(d.id, d.created_at) and not integration.is_owed(d.id, d.created_at)
          limit p_limit
-         for no key update skip locked)
+         for no key update skip locked);
+    select count(*) into v_count from integration.in_parts('rescue', 'select integration.rescue_rows($1)', v_lost);
+    return v_count;
+end $$;
+
+create or replace function integration.rescue_rows(p_ids bigint[]) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    with lost as materialized (
+        select d.id, d.target_app, d.record_type from integration.data_staging d where d.id = any (p_ids))
     update integration.data_staging d
        set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
            crash_count = least(d.crash_count, 2147483646) + 1,
+           requeued = true,
            error_message = case when d.crash_count >= p.max_crashes - 1
                then format('%s consumers died one after the other while handling this message',
                    d.crash_count + 1::bigint)
                else d.error_message end,
-           owner = null, lease_until = null, updated_at = v_now
+           owner = null, lease_until = null, updated_at = integration.clock()
       from lost l
      cross join lateral integration.policy(l.target_app, l.record_type) p
-     where d.id = l.id;
-    get diagnostics v_count = row_count;
+     where d.id = l.id
+    returning d.id
+$$;
+
+-- For claims with a lease of their own, where nobody else may be there to rescue: returns messages of a target whose
+-- lease ran out before p_before. Not rescue, whose gate would be held until the caller's transaction ends. Returns how
+-- many.
+-- Locks: the rows, SKIP LOCKED.
+create or replace function integration.return_expired(p_target text, p_before timestamptz, p_limit integer)
+    returns integer
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+declare
+    v_lost  bigint[];
+    v_count integer;
+begin
+    perform integration.settle_owed(p_limit);
+    v_lost := array(
+        select d.id from integration.data_staging d
+         where d.target_app = p_target and d.status = 'processing' and d.lease_until < p_before
+           and not integration.is_set_aside(d.id, d.created_at) and not integration.is_owed(d.id, d.created_at)
+         limit p_limit
+         for no key update skip locked);
+    select count(*) into v_count from integration.in_parts('rescue', 'select integration.rescue_rows($1)', v_lost);
     return v_count;
 end $$;
 

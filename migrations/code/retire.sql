@@ -54,62 +54,82 @@ begin
          where d.id = any (v_ids)
            and case d.status when 'completed' then coalesce(d.processed_at, d.updated_at)
                else d.updated_at end <= v_now - r.keep
+           and not integration.is_set_aside(d.id, d.created_at)
            for no key update of d skip locked)
     select array_agg(u.id) filter (where u.verb = 'archived'), array_agg(u.id) filter (where u.verb = 'purged')
       into v_archive, v_purge from due u;
     if v_archive is not null then
         perform set_config('integration.verb', 'archived', true);
-        with gone as (delete from integration.data_staging d where d.id = any (v_archive) returning d.*)
-        insert into integration.data_staging_archive select * from gone;
-        get diagnostics archived = row_count;
+        select count(*) into archived
+          from integration.in_parts('archive', 'select integration.archive_rows($1)', v_archive);
     end if;
     if v_purge is not null then
         perform set_config('integration.verb', 'purged', true);
-        delete from integration.data_staging d where d.id = any (v_purge);
-        get diagnostics purged = row_count;
+        select count(*) into purged
+          from integration.in_parts('purge', 'select integration.purge_rows($1)', v_purge);
     end if;
     perform set_config('integration.verb', coalesce(v_verb, ''), true);
 end $$;
 
+-- Columns that somebody has added to one of the two tables only are left behind.
+create or replace function integration.archive_rows(p_ids bigint[]) returns setof bigint
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+declare
+    v_columns text;
+begin
+    select string_agg(quote_ident(s.attname), ', ' order by s.attnum) into v_columns
+      from pg_attribute s
+      join pg_attribute a on a.attrelid = 'integration.data_staging_archive'::regclass and a.attname = s.attname
+     where s.attrelid = 'integration.data_staging'::regclass and s.attnum > 0 and not s.attisdropped
+       and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
+    return query execute format(
+        'with gone as (delete from integration.data_staging d where d.id = any ($1) returning d.*) '
+        'insert into integration.data_staging_archive (%1$s) select %1$s from gone returning id', v_columns)
+        using p_ids;
+end $$;
+
+create or replace function integration.purge_rows(p_ids bigint[]) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    delete from integration.data_staging d where d.id = any (p_ids) returning d.id
+$$;
+
 -- Deletes up to p_limit dedup keys whose window is over, up to p_limit rows of traffic and outcomes past
--- traffic_retention, and up to p_limit rows past retention that fell into a default partition. Returns how many rows;
--- callers repeat while there are any.
+-- traffic_retention, and up to p_limit rows past retention that fell into a default partition; forgets what is not set
+-- aside any more. Returns how many rows; callers repeat while there are any.
 -- Locks: the rows, SKIP LOCKED.
 create or replace function integration.purge_expired(p_limit integer default 1000) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
-    v_now   timestamptz := integration.clock();
-    s       integration.settings;
-    v_count integer;
-    v_all   integer := 0;
+    v_now    timestamptz := integration.clock();
+    s        integration.settings;
+    v_table  text;
+    v_column text;
+    v_before timestamptz;
+    v_count  integer;
+    v_all    integer := 0;
 begin
     p_limit := least(p_limit, 100000);
     select * into s from integration.settings;
-    delete from integration.dedup_keys k
-     where k.ctid = any (array(select x.ctid from integration.dedup_keys x
-         where x.expires_at <= v_now limit p_limit for update skip locked));
-    get diagnostics v_count = row_count;
-    v_all := v_all + v_count;
-    delete from integration.traffic t
-     where t.ctid = any (array(select x.ctid from integration.traffic x
-         where x.minute < v_now - s.traffic_retention limit p_limit for update skip locked));
-    get diagnostics v_count = row_count;
-    v_all := v_all + v_count;
-    delete from integration.outcomes o
-     where o.ctid = any (array(select x.ctid from integration.outcomes x
-         where x.created_at < v_now - s.traffic_retention limit p_limit for update skip locked));
-    get diagnostics v_count = row_count;
-    v_all := v_all + v_count;
-    delete from integration.audit_log_default a
-     where a.ctid = any (array(select x.ctid from integration.audit_log_default x
-         where x.created_at < v_now - s.audit_retention limit p_limit for update skip locked));
-    get diagnostics v_count = row_count;
-    v_all := v_all + v_count;
-    delete from integration.data_staging_archive_default a
-     where a.ctid = any (array(select x.ctid from integration.data_staging_archive_default x
-         where x.processed_at < v_now - s.archive_retention limit p_limit for update skip locked));
-    get diagnostics v_count = row_count;
-    v_all := v_all + v_count;
+    for v_table, v_column, v_before in values
+        ('dedup_keys', 'expires_at', v_now), ('traffic', 'minute', v_now - s.traffic_retention),
+        ('outcomes', 'created_at', v_now - s.traffic_retention),
+        ('audit_log_default', 'created_at', v_now - s.audit_retention),
+        ('data_staging_archive_default', 'processed_at', v_now - s.archive_retention)
+    loop
+        -- A table that refuses is no reason to keep what the others have.
+        begin
+            execute format('delete from integration.%1$I t where t.ctid = any (array(select x.ctid '
+                'from integration.%1$I x where x.%2$I <= $1 limit $2 for update skip locked))', v_table, v_column)
+                using v_before, p_limit;
+            get diagnostics v_count = row_count;
+            v_all := v_all + v_count;
+        exception when others then
+            if integration.is_passing(sqlstate) then
+                raise;
+            end if;
+            raise warning 'what is expired in % cannot be deleted: %', v_table, sqlerrm;
+        end;
+    end loop;
     -- Anybody who publishes makes names; those of which nothing is left are forgotten.
     with forgotten as materialized (
         select k.target_app from integration.counters k
@@ -121,5 +141,5 @@ begin
     delete from integration.counters k
      where k.messages = 0 and k.target_app in (select f.target_app from forgotten f);
     get diagnostics v_count = row_count;
-    return v_all + v_count;
+    return v_all + v_count + integration.tidy_set_aside(p_limit);
 end $$;

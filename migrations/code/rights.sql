@@ -11,27 +11,29 @@ declare
     -- locks of a session that listens; and what a role lacks.
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
         somebody_is_parked, park, unpark, rights_of, lacks}';
-    v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target, target_settings,
-        is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker, explain_processing,
-        explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit, last_event, since, in_words,
-        shell_word, front, recent_traffic, check_counters, maintenance_due, audit_level, gates, canaries_left,
-        dead_owners, lost_because, actions_of, changes_of, outcomes_of, ten_minutes}';
+    v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
+        target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
+        explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
+        last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
+        audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
+        ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
         when 'publish' then '{publish, publish_many}'::text[]
         when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
-            promote, next_due, report_runs, note_found, complete, settle, fail, reject, snooze, release, extend,
+            promote, next_due, report_runs, note_found, complete, complete_many, claim_in_parts,
+            settle, settle_or_owe, fail, reject, snooze, release, extend,
             was_settled, still_mine, taken_from, register, beat, hold_session_lock, release_session_lock, deregister,
             give_back,
             ring, rescue,
             rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
-            note_cleaned, check_is_due, recount, maintain}'::text[]
+            note_cleaned, check_is_due, recount, maintain, is_set_aside}'::text[]
         when 'look' then v_look
         when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
-            purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount,
-            maintain}'::text[] end;
+            purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
+            redrive_many, look_again}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';
@@ -43,7 +45,8 @@ begin
           from (values ('publish', 'data_staging', null, 'insert'), ('publish', 'data_staging', 'id', 'select'),
                        -- Consumers in plain SQL are clients, too.
                        ('consume', 'data_staging', null, 'select'), ('consume', 'data_staging', null, 'update'),
-                       ('consume', 'processes', null, 'select'), ('consume', 'targets', null, 'select'),
+                       ('consume', 'processes', null, 'select'), ('consume', 'set_aside', null, 'select'),
+                        ('consume', 'targets', null, 'select'),
                        ('consume', 'places', null, 'select'), ('consume', 'settings', null, 'select'),
                        ('consume', 'retry_policies', null, 'select'), ('consume', 'breakers', null, 'select'),
                        ('operate', 'settings', null, 'update'), ('operate', 'targets', null, 'insert'),

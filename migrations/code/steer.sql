@@ -3,7 +3,7 @@
 -- Sends messages to another target: pending and scheduled ones wait there as they did, failed and cancelled ones stay
 -- what they are. Returns the ids that were; others are being handled, completed, there already or not there at all.
 -- Audited as rewritten, with the target they had.
--- Locks: the rows, in id order. SQLSTATEs: MQ002 for a target that has no name.
+-- Locks and SQLSTATEs: those of operate_on; MQ002 for a target that has no name.
 create or replace function integration.move(p_ids bigint[], p_target text) returns setof bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -11,16 +11,17 @@ begin
         raise exception 'a target has a name of 1 to % characters', integration.name_chars_max()
             using errcode = 'MQ002';
     end if;
-    return query
-        update integration.data_staging d
-           set target_app = p_target, requeued = d.requeued or d.status = 'pending', updated_at = integration.clock()
-         where d.id = any (array(
-            select x.id from integration.data_staging x
-             where x.id = any (p_ids) and x.status in ('pending', 'scheduled', 'failed', 'cancelled')
-               and x.target_app <> p_target
-             order by x.id for no key update))
-        returning d.id;
+    return query select integration.operate_on('move', p_ids, array['pending', 'scheduled', 'failed', 'cancelled'],
+        format('select integration.move_rows($1, %L)', p_target));
 end $$;
+
+create or replace function integration.move_rows(p_ids bigint[], p_target text) returns setof bigint
+    language sql set search_path = pg_catalog, pg_temp as $$
+    update integration.data_staging d
+       set target_app = p_target, requeued = d.requeued or d.status = 'pending', updated_at = integration.clock()
+     where d.id = any (p_ids) and d.target_app <> p_target
+    returning d.id
+$$;
 
 -- Takes from a process, or from who claims under that name, all that it has in hand, and its registration: a process
 -- that lives finds out at its next beat, stops those handlers, and goes on under a new name. Costs the messages neither

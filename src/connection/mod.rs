@@ -33,6 +33,7 @@ mod tls;
 #[path = "no_tls.rs"]
 mod tls;
 
+mod limits;
 mod pool;
 mod pooler;
 

@@ -13,7 +13,7 @@ use deadpool::{
 };
 use deadpool_postgres::ClientWrapper;
 
-use super::settings::Settings;
+use super::{limits::Limits, settings::Settings};
 use crate::{
     error::{Error, ErrorKind, Result},
     schema::Schema,
@@ -34,6 +34,8 @@ pub(crate) struct PoolConfig {
     /// How long [`Pool::get`] waits for one of them to become free; `None` waits for as long as it takes. The time to
     /// open a connection is not counted, it has its own limit.
     pub(crate) wait_max: Option<Duration>,
+    /// How long the server lets a statement wait for a lock.
+    pub(crate) locks_max: Duration,
 }
 
 impl Pool {
@@ -42,7 +44,7 @@ impl Pool {
         if config.connections_max == 0 {
             return Err(Error::invalid("a pool needs at least one connection"));
         }
-        managed::Pool::builder(Manager { settings, distrusted: Mutex::default() })
+        managed::Pool::builder(Manager { settings, locks_max: config.locks_max, distrusted: Mutex::default() })
             .max_size(config.connections_max)
             .wait_timeout(config.wait_max)
             .runtime(Runtime::Tokio1)
@@ -118,13 +120,13 @@ impl Deref for Pooled {
     type Target = ClientWrapper;
 
     fn deref(&self) -> &ClientWrapper {
-        &self.0
+        &self.0.client
     }
 }
 
 impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut ClientWrapper {
-        &mut self.0
+        &mut self.0.client
     }
 }
 
@@ -143,6 +145,23 @@ impl Busy {
     /// Returns the connection to the pool: nothing is under way on it.
     pub(crate) fn answered(mut self) {
         self.0 = None;
+    }
+
+    /// Runs one statement, which must be sent when it is first polled, within the limits of the session. Behind a pooler they
+    /// are said in a transaction around it, in the same round trip.
+    pub(crate) async fn limited<T>(
+        &self,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, tokio_postgres::Error> {
+        let Some(Limits::PerTransaction(begin)) = self.0.as_ref().map(|pooled| &pooled.0.limits) else {
+            return statement.await;
+        };
+        let (began, answer, ended) =
+            futures::future::join3(self.batch_execute(begin), statement, self.batch_execute("commit")).await;
+        began?;
+        let answer = answer?;
+        ended?;
+        Ok(answer)
     }
 }
 
@@ -177,22 +196,33 @@ impl Drop for Busy {
 /// Opens connections with our settings instead of the driver's.
 struct Manager {
     settings: Settings,
+    locks_max: Duration,
     /// Connections that were last wanted before are not used again.
     distrusted: Mutex<Option<Instant>>,
 }
 
+/// A connection, and how its statements are limited.
+struct Session {
+    client: ClientWrapper,
+    limits: Limits,
+}
+
 impl managed::Manager for Manager {
-    type Type = ClientWrapper;
+    type Type = Session;
     type Error = Error;
 
-    async fn create(&self) -> Result<ClientWrapper> {
+    async fn create(&self) -> Result<Session> {
         let (client, messages) = self.settings.connect().await?;
         // The wrapper owns the task and ends it, and with it the socket, when it is dropped.
-        Ok(ClientWrapper::new(client, tokio::spawn(messages.drain())))
+        let client = ClientWrapper::new(client, tokio::spawn(messages.drain()));
+        let limited = tokio::time::timeout(self.locks_max, Limits::set(&client, self.locks_max)).await;
+        let silent = |_| Error::new(ErrorKind::Timeout, "a new connection did not answer");
+        let limits = limited.map_err(silent)??;
+        Ok(Session { client, limits })
     }
 
-    async fn recycle(&self, client: &mut ClientWrapper, metrics: &Metrics) -> RecycleResult<Error> {
-        if client.is_closed() {
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<Error> {
+        if session.client.is_closed() {
             return Err(RecycleError::message("the connection was lost"));
         }
         let distrusted = *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -62,7 +62,7 @@ async fn backend(client: &Client) -> Result<Option<i32>> {
 
 /// The server process that was named at the login. The driver keeps it for requests for cancellation, so one is written
 /// down here.
-async fn announced(client: &Client) -> Option<i32> {
+pub(super) async fn announced(client: &Client) -> Option<i32> {
     let mut note = Note::default();
     client.cancel_token().cancel_query_raw(&mut note, Quietly).await.ok()?;
     note.0.get(PROCESS_ID)?.try_into().ok().map(i32::from_be_bytes)

@@ -55,7 +55,7 @@ pub(super) struct Observed {
 
 impl Observed {
     pub(super) fn of(looked: &Looked) -> Self {
-        let Looked { oldest_xid, next_xid, now, limited, deliveries } = looked;
+        let Looked { oldest_xid, next_xid, now, limited, in_parts: _, deliveries } = looked;
         let taken = deliveries.iter().map(|delivery| (delivery.priority, (delivery.created_at, delivery.id))).collect();
         Self { oldest_xid: *oldest_xid, next_xid: *next_xid, now: *now, limited: *limited, taken }
     }

@@ -18,6 +18,7 @@ mod publication;
 mod sequence;
 mod server;
 mod session;
+mod set_aside;
 mod tables;
 mod trial;
 mod upkeep;
@@ -65,6 +66,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("connections", checked(within, fleet::connections(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
+        report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
         report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);
         report.add("wakeups", checked(within, upkeep::wakeups(&mut session)).await);
     }

@@ -27,6 +27,8 @@ use crate::{
 const SESSION_SETTINGS: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
     set tcp_keepalives_count = 3; set tcp_user_timeout = 20000; set idle_in_transaction_session_timeout = 0; \
     set idle_session_timeout = 0";
+/// A process of the server that waits for a lock does not look at its socket.
+const LOOK_AT_SOCKETS: &str = "set client_connection_check_interval = 2000";
 
 /// How often the listener notifies itself, and how long that may take. A statement on its session may take twice as long.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +122,12 @@ impl<'a> Session<'a> {
     ) -> Result<Infallible> {
         proof::own_session(&self.client, self.beats, ping_channel, pong, self.ping.within).await?;
         // Before 14.x some of these do not exist everywhere; none is needed for correctness.
-        if let Err(error) = self.statement(SESSION_SETTINGS).await {
-            debug!(?error, "session settings not accepted");
+        let (locks, statements) = (self.ping.within.as_millis().max(1), (self.ping.within * 2).as_millis().max(1));
+        let limits = format!("set lock_timeout = {locks}; set statement_timeout = {statements}");
+        for settings in [SESSION_SETTINGS, LOOK_AT_SOCKETS, &limits] {
+            if let Err(error) = self.statement(settings).await {
+                debug!(?error, "session settings not accepted");
+            }
         }
         self.listen(&self.bells.channels()).await?;
         self.hold_session_lock().await?;

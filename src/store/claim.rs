@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio_postgres::{Row, types::ToSql};
+use tracing::debug;
 
 use super::{Store, json::JsonbString};
 use crate::{
@@ -20,6 +21,11 @@ const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
         integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('synchronous_commit', 'off', true)) x \
     left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
+// The same, and goes on where that was refused.
+const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
+    (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
+        integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now) x \
+    left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
 // Once they are locked, the server ends a session whose process is frozen.
 const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
     (select integration.may_hold($1) as may, integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
@@ -76,6 +82,8 @@ pub(crate) struct Looked {
     pub(crate) now: SystemTime,
     /// The target has a limit of messages in flight, which may have cut it short.
     pub(crate) limited: bool,
+    /// The database refused to change some of those that were found, and they were left out.
+    pub(crate) in_parts: bool,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
 }
@@ -130,7 +138,14 @@ impl Store {
             &ranges.map(|ranges| &ranges.after_ids),
             &request.except_types,
         ];
-        looked(&self.query("claim messages", CLAIM, &params).await?, request, found)
+        match self.query("claim messages", CLAIM, &params).await {
+            Err(error) if error.is_refusal() => {
+                debug!(?error, target_app = request.target, "a claim was refused; claiming in parts");
+                let rows = self.query("claim messages in parts", CLAIM_IN_PARTS, &params).await?;
+                Ok(Looked { in_parts: true, ..looked(&rows, request, found)? })
+            }
+            rows => looked(&rows?, request, found),
+        }
     }
 
     /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`; `None`:
@@ -243,7 +258,7 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
     let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
     let rows = if nothing { &[] } else { rows };
     let deliveries = rows.iter().map(|row| delivery(row, request, found)).collect::<Result<_>>()?;
-    Ok(Looked { oldest_xid, next_xid, now, limited, deliveries })
+    Ok(Looked { oldest_xid, next_xid, now, limited, in_parts: false, deliveries })
 }
 
 fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Delivery> {

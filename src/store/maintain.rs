@@ -95,7 +95,8 @@ impl Store {
         if !is_due {
             return Ok(0);
         }
-        let differences: i64 = self.query_one("check the counters", RECOUNT, &[]).await?.try_get(0)?;
+        let rows = self.query_committed("check the counters", RECOUNT).await?;
+        let differences: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
         Ok(differences as usize)
     }
 

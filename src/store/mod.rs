@@ -21,7 +21,7 @@ mod window;
 
 use std::{borrow::Cow, time::Duration};
 
-use tokio_postgres::{Row, error::SqlState, types::ToSql};
+use tokio_postgres::{IsolationLevel, Row, error::SqlState, types::ToSql};
 
 use crate::{
     connection::{Busy, Pool},
@@ -76,10 +76,10 @@ impl Store {
         self.conclude(client, doing, async |client| {
             let sql = self.sql(sql);
             if !self.pool.prepares() {
-                return client.query_typed(&sql, &unnamed::typed(params)).await;
+                return client.limited(client.query_typed(&sql, &unnamed::typed(params))).await;
             }
             let statement = client.prepare_cached(&sql).await?;
-            client.query(&statement, params).await
+            client.limited(client.query(&statement, params)).await
         })
         .await
     }
@@ -108,11 +108,11 @@ impl Store {
     ) -> Result<T> {
         let answer = tokio::time::timeout(self.deadline, statements(&client)).await;
         let answer = answer.map_err(|_| self.gave_up(doing))?;
-        if answer.as_ref().is_err_and(|error| error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) {
+        match answer.as_ref().err().and_then(tokio_postgres::Error::code) {
             // The server became a standby and kept its connections: whoever tries again is to look for the primary.
-            self.pool.distrust_idle();
-        } else {
-            client.answered();
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => self.pool.distrust_idle(),
+            Some(code) if is_about_the_session(code.code()) => {}
+            _ => client.answered(),
         }
         answer.map_err(|error| Error::from(error).context(doing))
     }
@@ -132,6 +132,20 @@ impl Store {
         Error::new(ErrorKind::OutcomeUnknown, format!("{doing}: no answer within {} s", self.deadline.as_secs_f32()))
     }
 
+    /// The same in a READ COMMITTED transaction, whatever the role or the database begin theirs with.
+    async fn query_committed(&self, doing: &str, sql: &str) -> Result<Vec<Row>> {
+        let mut client = self.busy().await.map_err(|error| error.context(doing))?;
+        let rows = async {
+            let tx = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+            let rows = tx.query_typed(&self.sql(sql), &[]).await?;
+            tx.commit().await?;
+            Ok::<_, tokio_postgres::Error>(rows)
+        };
+        let rows = self.within_deadline(doing, rows).await?;
+        client.answered();
+        Ok(rows)
+    }
+
     async fn query_one(&self, doing: &str, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         let mut rows = self.query(doing, sql, params).await?;
         match rows.pop() {
@@ -139,4 +153,12 @@ impl Store {
             _ => Err(Error::new(ErrorKind::Schema, format!("{doing}: the function did not answer with one row"))),
         }
     }
+}
+
+/// Whether a SQLSTATE speaks of the session or the server and not of the statement, so that the next user of the connection
+/// would meet the same: the state of its transaction, what it may do, what the role was when it logged in, what it has
+/// cached, the system behind it. A new one is what helps, if anything does.
+fn is_about_the_session(code: &str) -> bool {
+    matches!(&code[..2], "08" | "25" | "28" | "3D" | "57" | "58" | "XX") && code != "57014"
+        || matches!(code, "0A000" | "26000" | "42501")
 }

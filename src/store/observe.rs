@@ -9,6 +9,7 @@ use crate::{
 const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
     extract(epoch from oldest_age)::float8 as oldest_age from integration.stats order by target_app";
 
+const SET_ASIDE: &str = "select target_app, count(*) from integration.set_aside_now group by target_app";
 const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
 const PING: &str = "select integration.lock_class()";
 const BELL_IS_OFF: &str =
@@ -16,11 +17,13 @@ const BELL_IS_OFF: &str =
 
 // Literal statuses, so that the partial indexes serve it.
 const IS_DRAINED: &str = "select not exists (select from integration.data_staging d where d.target_app = $1 \
-        and d.status = 'pending' and ($2::text[] is null or d.record_type = any ($2))) \
+        and d.status = 'pending' and ($2::text[] is null or d.record_type = any ($2)) \
+        and not integration.is_set_aside(d.id, d.created_at)) \
     and not exists (select from integration.data_staging d where d.target_app = $1 \
         and d.status = 'processing' and ($2::text[] is null or d.record_type = any ($2))) \
     and not exists (select from integration.data_staging d where d.target_app = $1 \
         and d.status = 'scheduled' and d.available_at <= integration.clock() \
+        and not integration.is_set_aside(d.id, d.created_at) \
         and ($2::text[] is null or d.record_type = any ($2)))";
 
 impl Store {
@@ -29,6 +32,12 @@ impl Store {
         rows.iter()
             .map(|row| Ok(BreakerRow { key: row.try_get("breaker_key")?, state: row.try_get("state")? }))
             .collect()
+    }
+
+    /// How many messages of each target are set aside.
+    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
+        let rows = self.query("count what is set aside", SET_ASIDE, &[]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// One round trip, which needs the schema.

@@ -8,7 +8,7 @@ use super::Store;
 use crate::{error::Result, message::MessageId};
 
 const CANCEL: &str = "select * from integration.cancel($1, $2)";
-const REDRIVE: &str = "select * from integration.redrive($1::bigint[])";
+const REDRIVE: &str = "select * from integration.redrive_many($1::bigint[])";
 const RETRY: &str = "select * from integration.retry($1)";
 const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interval(secs => $3))";
 const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";

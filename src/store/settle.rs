@@ -1,25 +1,38 @@
 //! Settling: every statement names id, attempt, created_at and owner; what it does not return had lost its lease.
 
+use std::time::Duration;
+
 use tokio_postgres::{
-    Transaction,
+    Row, Transaction,
     types::{ToSql, Type},
 };
+use tracing::debug;
 
 use super::{
     Store,
     fence::{Claim, Fence},
 };
-use crate::{error::Result, message::storable_ms, outcome::Outcome};
+use crate::{
+    error::Result,
+    message::{MessageId, storable_ms},
+    outcome::Outcome,
+};
 
-const COMPLETE: &str = "select * from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[])";
+// For a row that somebody has locked nobody waits who settles others with it, see SETTLE_OR_OWE.
+const COMPLETE: &str = "select c.id from (select set_config('lock_timeout', '500ms', true)) x \
+    left join integration.complete_many($1::text, $2::bigint[], $3::integer[], $4::timestamptz[]) c (id) on true";
 // From here on the transaction holds the messages' locks: a commit that never reaches the server (the network went
 // silent) must not hold them until TCP gives up after hours.
-const COMPLETE_IN: &str = "select c.* from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[]) c, \
+const COMPLETE_IN: &str = "select c.* from integration.complete_many($1::text, $2::bigint[], $3::integer[], $4::timestamptz[]) c, \
     set_config('idle_in_transaction_session_timeout', $5, true)";
 const COMPLETE_HELD: &str =
-    "select * from integration.complete($1::text, $2::bigint[], $3::integer[], $4::timestamptz[], true)";
+    "select * from integration.complete_many($1::text, $2::bigint[], $3::integer[], $4::timestamptz[], true)";
 const WAS_SETTLED: &str = "select * from integration.was_settled($1, $2, $3)";
-const SETTLE: &str = "select id, status from integration.settle($1, $2, $3, $4, $5, $6, $7)";
+const SETTLE: &str = "select s.id from (select set_config('lock_timeout', '500ms', true)) x \
+    left join integration.settle($1, $2, $3, $4, $5, $6, $7) s on true";
+// Rows that are locked, or that the database refuses to change, are left to the database to settle later.
+const SETTLE_OR_OWE: &str = "select s.id from (select set_config('lock_timeout', '500ms', true)) x \
+    left join integration.settle_or_owe($1, $2, $3, $4, $5, $6, $7) s on true";
 
 /// What becomes of one claimed message.
 #[derive(Clone, Debug)]
@@ -37,41 +50,52 @@ pub(crate) enum Verdict {
 }
 
 impl Store {
-    /// Settles messages of one owner: completions in one statement, everything else in another. Returns how many were
-    /// settled; the others had lost their lease.
+    /// Settles messages of one owner: completions in one statement, everything else in another. What cannot be settled now,
+    /// because somebody has locked it or the database refuses to change it, the database settles later. Returns how many
+    /// messages the owner is rid of; the others had lost their lease.
     pub(crate) async fn settle(&self, owner: &str, settlements: &[Settlement]) -> Result<usize> {
-        let (mut done, mut others) = (Fence::default(), Fence::default());
-        let mut outcomes = Vec::new();
-        let mut reasons: Vec<Option<String>> = Vec::new();
-        let mut delays_ms: Vec<Option<i64>> = Vec::new();
+        let (mut done, mut others) = (Batch::default(), Batch::default());
         for Settlement { claim, verdict } in settlements {
-            let (outcome, reason, delay) = match verdict {
-                Verdict::Outcome(Outcome::Done) => {
-                    done.push(*claim);
-                    continue;
+            match verdict {
+                Verdict::Outcome(Outcome::Done) => done.push(*claim, "complete", None, None),
+                Verdict::Outcome(Outcome::Retry { after, reason }) => {
+                    others.push(*claim, "retry", Some(reason), *after)
                 }
-                Verdict::Outcome(Outcome::Retry { after, reason }) => ("retry", Some(reason), *after),
-                Verdict::Outcome(Outcome::Snooze { after }) => ("snooze", None, Some(*after)),
-                Verdict::Outcome(Outcome::Reject { reason }) => ("reject", Some(reason), None),
-                Verdict::Outcome(Outcome::Unavailable { .. }) | Verdict::Release => ("release", None, None),
-            };
-            others.push(*claim);
-            outcomes.push(outcome);
-            reasons.push(reason.map(|reason| storable(reason)));
-            delays_ms.push(delay.map(storable_ms));
+                Verdict::Outcome(Outcome::Snooze { after }) => others.push(*claim, "snooze", None, Some(*after)),
+                Verdict::Outcome(Outcome::Reject { reason }) => others.push(*claim, "reject", Some(reason), None),
+                Verdict::Outcome(Outcome::Unavailable { .. }) | Verdict::Release => {
+                    others.push(*claim, "release", None, None);
+                }
+            }
         }
         let mut settled = 0;
-        if !done.is_empty() {
-            let Fence { ids, attempts, created } = done;
-            let params: [&(dyn ToSql + Sync); 4] = [&owner, &ids, &attempts, &created];
-            settled += self.query("complete messages", COMPLETE, &params).await?.len();
+        if !done.fence.is_empty() {
+            let Fence { ids, attempts, created } = &done.fence;
+            let params: [&(dyn ToSql + Sync); 4] = [&owner, ids, attempts, created];
+            settled += self.settle_batch("complete messages", COMPLETE, &params, owner, &done).await?;
         }
-        if !others.is_empty() {
-            let Fence { ids, attempts, created } = others;
-            let params: [&(dyn ToSql + Sync); 7] = [&owner, &ids, &attempts, &created, &outcomes, &reasons, &delays_ms];
-            settled += self.query("settle messages", SETTLE, &params).await?.len();
+        if !others.fence.is_empty() {
+            let params = others.params(&owner);
+            settled += self.settle_batch("settle messages", SETTLE, &params, owner, &others).await?;
         }
         Ok(settled)
+    }
+
+    async fn settle_batch(
+        &self,
+        doing: &str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        owner: &str,
+        batch: &Batch,
+    ) -> Result<usize> {
+        match self.query(doing, sql, params).await {
+            Err(error) if error.is_refusal() || error.sqlstate() == Some("55P03") => {
+                debug!(?error, owner, "settling was refused; what cannot be settled the database will settle later");
+                count(&self.query("settle messages in parts", SETTLE_OR_OWE, &batch.params(&owner)).await?)
+            }
+            rows => count(&rows?),
+        }
     }
 
     /// Completes messages inside the transaction of their handler; fewer than given: a lease was lost, roll back. The
@@ -107,4 +131,36 @@ impl Store {
 /// sent to be cut there.
 fn storable(reason: &str) -> String {
     reason.chars().filter(|&c| c != '\0').take(8000).collect()
+}
+
+/// Settlements as the functions take them.
+#[derive(Default)]
+struct Batch {
+    fence: Fence,
+    outcomes: Vec<&'static str>,
+    reasons: Vec<Option<String>>,
+    delays_ms: Vec<Option<i64>>,
+}
+
+impl Batch {
+    fn push(&mut self, claim: Claim, outcome: &'static str, reason: Option<&String>, delay: Option<Duration>) {
+        self.fence.push(claim);
+        self.outcomes.push(outcome);
+        self.reasons.push(reason.map(|reason| storable(reason)));
+        self.delays_ms.push(delay.map(storable_ms));
+    }
+
+    fn params<'a>(&'a self, owner: &'a &str) -> [&'a (dyn ToSql + Sync); 7] {
+        let Fence { ids, attempts, created } = &self.fence;
+        [owner, ids, attempts, created, &self.outcomes, &self.reasons, &self.delays_ms]
+    }
+}
+
+/// Rows that name a message: there is one that does not where there is none.
+fn count(rows: &[Row]) -> Result<usize> {
+    let mut count = 0;
+    for row in rows {
+        count += usize::from(row.try_get::<_, Option<MessageId>>(0)?.is_some());
+    }
+    Ok(count)
 }

@@ -2,6 +2,7 @@
 
 use doorbell_testing::{self as support, logs, proxy};
 
+mod aside;
 mod claim;
 mod doors;
 mod failover;

@@ -218,7 +218,11 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
         }
     });
     let settings = parse(&format!("host=127.0.0.1 port={} sslmode=disable", address.port())).unwrap();
-    let config = PoolConfig { connections_max: 1, wait_max: Some(Duration::from_millis(50)) };
+    let config = PoolConfig {
+        connections_max: 1,
+        wait_max: Some(Duration::from_millis(50)),
+        locks_max: Duration::from_secs(20),
+    };
     let pool = Pool::new(settings, &config).unwrap();
 
     let first = pool.get().await.unwrap();
@@ -233,6 +237,6 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
 
 #[test]
 fn a_pool_without_connections_is_refused() {
-    let config = PoolConfig { connections_max: 0, wait_max: None };
+    let config = PoolConfig { connections_max: 0, wait_max: None, locks_max: Duration::from_secs(20) };
     assert_eq!(Pool::new(parse("").unwrap(), &config).unwrap_err().kind(), ErrorKind::Invalid);
 }

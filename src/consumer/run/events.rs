@@ -92,6 +92,10 @@ impl Loop {
         self.context.process.found().add(&self.context.target, look.why(), count);
         self.holding.leased(&look, count);
         self.looking.looked(&look, &observed, full, took);
+        if looked.in_parts {
+            // What was refused took the places of others, which may lie anywhere.
+            self.looking.look_everywhere(Found::Drain);
+        }
         let mine = self.mine(looked);
         self.context.allowance.put_back(limit - mine.len());
         self.workers.queue(mine);

@@ -191,7 +191,7 @@ async fn no_verb_on_the_way_of_a_message_reads_the_whole_table() {
             join integration.data_staging d using (id))";
         client
             .execute(
-                &format!("select integration.complete('me', $1::bigint[], $2, {created})"),
+                &format!("select integration.complete_many('me', $1::bigint[], $2, {created})"),
                 &[&&ids[..25], &&attempts[..25]],
             )
             .await

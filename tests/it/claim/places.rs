@@ -196,7 +196,7 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
         .unwrap();
     let drain = "with c as materialized (select array_agg(id) as ids, array_agg(attempt) as attempts, array_agg(created_at) as created \
         from integration.claim('billing', 'x', 1000, null, '1 min')) \
-        select count(*) from c, integration.complete('x', c.ids, c.attempts, c.created)";
+        select count(*) from c, integration.complete_many('x', c.ids, c.attempts, c.created)";
     for _ in 0..15 {
         assert_eq!(count(&client, drain).await, 1000);
     }

@@ -31,7 +31,7 @@ async fn run(client: &Client, sql: &str) {
 async fn a_handler_whose_message_is_taken_away_is_dropped_and_its_place_is_free() {
     for take in [
         "select integration.cancel('{1}', 'hangs')",
-        "select integration.cancel('{1}'); select integration.redrive(array[1])",
+        "select integration.cancel('{1}'); select integration.redrive_many(array[1])",
         "update integration.data_staging set status = 'scheduled', available_at = now() + interval '1 h' where id = 1",
         "update integration.data_staging set status = 'failed', error_message = 'by hand' where id = 1",
         "update integration.data_staging set status = 'completed' where id = 1",

@@ -44,7 +44,7 @@ const PUBLISHER: &[(&str, &str)] = &[
 const CONSUMER: &[(&str, &str)] = &[
     ("select integration.register('b-1', 'h', 1, 'a', 'v', '{\"billing\": {\"capacity\": 1}}', 60000)", ""),
     (
-        "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
+        "select integration.complete_many('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
         from integration.claim('billing', 'b-1', 1) c",
         "",
     ),
@@ -88,10 +88,7 @@ const OPERATOR: &[(&str, &str)] = &[
     ("select * from integration.stats; select * from integration.explain(1)", ""),
     ("select integration.pause('mailer', 'why'); select integration.resume('mailer')", ""),
     ("select integration.open_breaker('mailer'); select integration.close_breaker('mailer')", ""),
-    (
-        "select integration.cancel('{1}'); select integration.retry('{1}'); select integration.redrive('{1}'::bigint[])",
-        "",
-    ),
+    ("select integration.cancel('{1}'); select integration.retry('{1}'); select integration.redrive_many('{1}')", ""),
     ("select integration.maintain()", ""),
     (
         "update integration.settings set max_retries = 4; insert into integration.targets (target_app) values ('ledger')",

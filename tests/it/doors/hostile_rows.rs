@@ -69,7 +69,7 @@ async fn everything_answers(consumer: &Client, watcher: &Client, operator: &Clie
         (consumer, "select integration.hold('billing', 1000)"),
         (
             consumer,
-            "select integration.complete('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
+            "select integration.complete_many('b-1', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
             from integration.claim('billing', 'b-1', 1000) c",
         ),
         (consumer, "select integration.deregister('b-1')"),
@@ -89,7 +89,10 @@ async fn everything_answers(consumer: &Client, watcher: &Client, operator: &Clie
             "select * from integration.error_rates; select * from integration.wakeups; \
             select * from integration.target_states()",
         ),
-        (operator, "select integration.redrive(array_agg(id)) from integration.data_staging where status = 'failed'"),
+        (
+            operator,
+            "select integration.redrive_many(array_agg(id)) from integration.data_staging where status = 'failed'",
+        ),
         (operator, "select integration.cancel(array_agg(id)) from integration.data_staging"),
     ];
     for (client, sql) in lines {

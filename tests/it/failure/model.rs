@@ -205,7 +205,7 @@ impl Lab {
             72..77 => self.rescue().await,
             77..81 => {
                 let answer = self.ask("select integration.promote($1)::bigint", &[&&TARGETS[..]]).await;
-                let expected = self.model.promote();
+                let expected = self.model.promote(&TARGETS);
                 self.same(answer, Ok(vec![expected]));
             }
             81..90 => self.edit().await,
@@ -289,7 +289,10 @@ impl Lab {
         let alone = self.random.random_bool(0.25);
         let (owner, lease) = if alone { (LONER, Some(5000i64)) } else { (owner, None) };
         let limit = self.random.random_range(1..5);
-        let expected = self.model.claim(target, owner, limit as usize, lease, suspect);
+        let expected = match lease {
+            Some(lease) if !suspect => Ok(self.model.claim_by_lease(target, owner, limit as usize, lease)),
+            _ => self.model.claim(target, owner, limit as usize, lease, suspect),
+        };
         let answer = if suspect {
             let sql = "select id from integration.claim_suspect($1, $2, null, $3::bigint * interval '1 ms')";
             self.ask(sql, &[&target, &owner, &lease]).await
@@ -308,7 +311,7 @@ impl Lab {
         let delay = (outcome == "snooze" || self.random.random_bool(0.5)).then(|| self.random.random_range(0..5000i64));
         let answer = if outcome == "complete" {
             self.ask(
-                "select * from integration.complete($1::text, array[$2::bigint], array[$3::integer], array[$4::timestamptz])",
+                "select * from integration.complete_many($1::text, array[$2::bigint], array[$3::integer], array[$4::timestamptz])",
                 &[&owner, &id, &attempt, &created_at],
             )
             .await

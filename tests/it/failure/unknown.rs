@@ -88,7 +88,7 @@ async fn consume(lab: &Lab, outcome: Outcome) -> (Consumer, Arc<AtomicUsize>) {
 async fn a_settle_whose_answer_was_lost_is_neither_doubled_nor_reported_lost() {
     let later = Duration::from_secs(1000);
     for (outcome, statement, settled) in [
-        (Outcome::Done, "integration.complete(", "status = 'completed' and retry_count = 0"),
+        (Outcome::Done, "integration.complete_many(", "status = 'completed' and retry_count = 0"),
         (Outcome::retry_after(later, "not yet"), "integration.settle(", "status = 'scheduled' and retry_count = 1"),
         (Outcome::snooze(later), "integration.settle(", "status = 'scheduled' and retry_count = 0"),
         (Outcome::reject("never"), "integration.settle(", "status = 'failed' and retry_count = 1"),
@@ -229,7 +229,7 @@ async fn a_redrive_whose_answer_was_lost_happened_once() {
     let insert = "insert into integration.data_staging (source_app, target_app, record_type, data, status, retry_count) \
                   values ('shop', 'billing', 'n', '1', 'failed', 4) returning id";
     let id: i64 = lab.client.query_one(insert, &[]).await.unwrap().get(0);
-    lab.proxy.cut(Cut::unanswered("integration.redrive("));
+    lab.proxy.cut(Cut::unanswered("integration.redrive_many("));
     let error = lab.broker.operator().redrive(&[id]).await.unwrap_err();
     lab.proxy.was_cut().await;
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error:?}");

@@ -33,7 +33,7 @@ fn anything(random: &mut StdRng) -> String {
              now() - g * interval '7 min' from generate_series(1, 9) g"
         ),
         6..10 => format!("select count(*) from integration.claim('{target}', 'me', 10, p_lease => '1 h')"),
-        10..13 => "select count(*) from (select integration.complete('me', array_agg(id), array_agg(attempt), array_agg(created_at)) from \
+        10..13 => "select count(*) from (select integration.complete_many('me', array_agg(id), array_agg(attempt), array_agg(created_at)) from \
             (select id, attempt, created_at from integration.data_staging where owner = 'me' and status = 'processing' limit 5) x) y"
             .to_owned(),
         13 => "select count(*) from (select integration.settle('me', array_agg(id), array_agg(attempt), array_agg(created_at), \
@@ -313,7 +313,7 @@ async fn error_rates_are_those_of_the_guides_query() {
              select 's' || g % 2, 't' || g % 3, 'n', '1', case when g % 7 = 0 then 'failed' else 'completed' end,
                     now() - g * interval '10 min 1 s' from generate_series(1, 300) g;
              select integration.fold();
-             select integration.redrive(array[7, 14]);
+             select integration.redrive_many(array[7, 14]);
              update integration.data_staging set status = 'failed' where id = 14;
              update integration.data_staging set status = 'cancelled' where id = 21;
              insert into integration.data_staging (source_app, target_app, record_type, data) values ('new', 't0', 'n', '1')",

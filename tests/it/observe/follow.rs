@@ -52,7 +52,7 @@ async fn what_happened_a_moment_before_is_not_told_however_much_it_is() {
     // More than one look takes.
     let many = "insert into integration.data_staging (source_app, target_app, record_type, data) \
                 select 'shop', 'billing', 'n', '1' from generate_series(1, 12000); \
-                select integration.complete('me', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
+                select integration.complete_many('me', array_agg(c.id), array_agg(c.attempt), array_agg(c.created_at)) \
                   from integration.claim('billing', 'me', 20000, p_lease => '1 h') c";
     client.batch_execute(many).await.unwrap();
     let mut follower = following(&broker, None).await;

@@ -35,7 +35,7 @@ async fn what_hands_and_operators_do_is_told_at_the_default_level_and_what_machi
     run("update integration.data_staging set data = '{}' where id = 5; select integration.move('{5}', 'shipping')")
         .await;
     assert_eq!(story(5).await, ["rewritten", "rewritten"]);
-    run("select integration.cancel('{6}'); select integration.redrive(array[6])").await;
+    run("select integration.cancel('{6}'); select integration.redrive_many(array[6])").await;
     assert_eq!(story(6).await, ["cancelled", "redriven"]);
     let by = "select bool_and(app_name is not null and role_name = 'postgres') from integration.audit_log";
     assert!(client.query_one(by, &[]).await.unwrap().get::<_, bool>(0));

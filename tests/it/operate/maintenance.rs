@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::support::{Database, count, echo, listeners, plain_insert, soon, stop_the_clock, until, until_status};
 
 /// Completed (by hand) so long ago that they are to be archived.
-pub(super) async fn old_messages(client: &Client, target: &str, many: i32) {
+pub(crate) async fn old_messages(client: &Client, target: &str, many: i32) {
     let sql =
         "with gone as (insert into integration.data_staging (source_app, target_app, record_type, data, created_at)
             select 'erp', $1, 'n', '1', now() - interval '9 days' from generate_series(1, $2) returning id)

@@ -8,3 +8,5 @@ mod maintenance;
 mod retention;
 mod roles;
 mod surroundings;
+
+pub(crate) use maintenance::old_messages;

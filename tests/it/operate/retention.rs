@@ -170,7 +170,7 @@ async fn one_day(client: &Client, messages: i64) {
                              exit when v_ids is null;
                              perform integration.reject(id, 1, 'me', 'no such card') from unnest(v_ids) id where id % 100 = 0;
                              perform integration.cancel(array[id]) from unnest(v_ids) id where id % 333 = 1;
-                             perform integration.complete('me', v_ids, v_attempts, v_created);
+                             perform integration.complete_many('me', v_ids, v_attempts, v_created);
                          end loop;
                      end loop;
                  end $do$"

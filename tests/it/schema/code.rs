@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 16] = [
+const FROM_INSIDE: [&str; 18] = [
     "accepts",
     "action_of",
     "actor",
@@ -29,8 +29,10 @@ const FROM_INSIDE: [&str; 16] = [
     "clean_text",
     "gates",
     "in_words",
+    "is_passing",
     "key_chars_max",
     "name_chars_max",
+    "next_look",
     "policy",
     "role_name",
     "shell_word",

@@ -11,7 +11,7 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 15] = [
+const ADVICE: [(&str, Changes); 16] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
@@ -26,6 +26,7 @@ const ADVICE: [(&str, Changes); 15] = [
     ("in_flight_limit", Changes::Nothing),
     ("no_consumer", Changes::Nothing),
     ("type_not_accepted", Changes::Nothing),
+    ("set_aside", Changes::Message),
     ("not_visible", Changes::Nothing),
 ];
 
@@ -153,7 +154,7 @@ async fn typed(db: &Database, client: &Client, command: &str) {
 }
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 14] = [
+const SITUATIONS: [(&str, &str); 15] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
@@ -180,6 +181,12 @@ const SITUATIONS: [(&str, &str); 14] = [
     ),
     ("", "no_consumer"),
     ("update integration.data_staging set target_app = 'picky' where id = $id", "type_not_accepted"),
+    (
+        "insert into integration.set_aside (id, target_app, created_at, verb, sqlstate, reason, since, tried_at, next_look) \
+         select d.id, d.target_app, d.created_at, 'claim', '23514', 'a check', now(), now(), now() + interval '1 h' \
+           from integration.data_staging d where d.id = $id",
+        "set_aside",
+    ),
     ("lock", "locked"),
 ];
 

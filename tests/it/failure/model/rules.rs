@@ -53,6 +53,14 @@ impl Row {
         }
     }
 
+    /// Whoever had it is dead.
+    fn lose(&mut self, seen: &mut BTreeMap<String, usize>) {
+        self.become_(seen, |row| {
+            row.crash_count += 1;
+            row.let_go(if row.crash_count >= MAX_CRASHES { "failed" } else { "pending" });
+        });
+    }
+
     fn let_go(&mut self, status: &str) {
         self.status = status.to_owned();
         self.owner = None;
@@ -182,6 +190,46 @@ impl Model {
         Ok(ids)
     }
 
+    /// With a lease of its own nobody but the caller need be there.
+    pub(super) fn claim_by_lease(
+        &mut self,
+        target: &'static str,
+        owner: &'static str,
+        limit: usize,
+        lease: i64,
+    ) -> Vec<i64> {
+        self.promote(&[target]);
+        loop {
+            let suspects =
+                |row: &Row, status: &str| row.target == target && row.status == status && row.crash_count > 0;
+            let holds =
+                self.rows.values().any(|row| suspects(row, "processing") && row.owner.as_deref() == Some(owner));
+            if !holds && self.rows.values().any(|row| suspects(row, "pending")) {
+                let ids = self.claim(target, owner, 1, Some(lease), true).expect("it has a lease");
+                if !ids.is_empty() {
+                    return ids;
+                }
+            }
+            let ids = self.claim(target, owner, limit, Some(lease), false).expect("it has a lease");
+            if ids.len() >= limit || self.return_expired(target) == 0 || !ids.is_empty() {
+                return ids;
+            }
+        }
+    }
+
+    fn return_expired(&mut self, target: &str) -> i64 {
+        let now = self.now;
+        let expired = |row: &&mut Row| {
+            row.target == target && row.status == "processing" && row.lease_until.is_some_and(|until| until < now)
+        };
+        let mut count = 0;
+        for row in self.rows.values_mut().filter(expired) {
+            count += 1;
+            row.lose(&mut self.seen);
+        }
+        count
+    }
+
     pub(super) fn owns(&self, claim: Claim) -> bool {
         self.rows.get(&claim.id).is_some_and(|row| {
             row.status == "processing"
@@ -277,10 +325,7 @@ impl Model {
             };
             if lost {
                 count += 1;
-                row.become_(&mut self.seen, |row| {
-                    row.crash_count += 1;
-                    row.let_go(if row.crash_count >= MAX_CRASHES { "failed" } else { "pending" });
-                });
+                row.lose(&mut self.seen);
             }
         }
         count
@@ -301,9 +346,11 @@ impl Model {
         count
     }
 
-    pub(super) fn promote(&mut self) -> i64 {
+    pub(super) fn promote(&mut self, targets: &[&str]) -> i64 {
         let now = self.now;
-        let due = |row: &&mut Row| row.status == "scheduled" && row.available_at.is_some_and(|at| at <= now);
+        let due = |row: &&mut Row| {
+            row.status == "scheduled" && row.available_at.is_some_and(|at| at <= now) && targets.contains(&row.target)
+        };
         let mut count = 0;
         for row in self.rows.values_mut().filter(due) {
             count += 1;

@@ -56,7 +56,7 @@ const STATEMENTS: [&str; 10] = [
     "integration.publish(",
     "integration.claim(",
     "integration.claim_suspect(",
-    "integration.complete(",
+    "integration.complete_many(",
     "integration.settle(",
     "COMMIT",
     "integration.beat(",
@@ -70,8 +70,8 @@ const HAND_EDITS: [&str; 5] = [
     "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'processing' order by random() limit 2 for update skip locked))",
     "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'scheduled' order by random() limit 2 for update skip locked))",
     "select integration.cancel(array(select id from integration.data_staging where status in ('pending', 'scheduled', 'processing') order by random() limit 1))",
-    "select integration.redrive(array(select id from integration.data_staging where status = 'failed' order by random() limit 2))",
-    "select integration.redrive(array(select id from integration.data_staging where status in ('completed', 'cancelled') order by random() limit 2))",
+    "select integration.redrive_many(array(select id from integration.data_staging where status = 'failed' order by random() limit 2))",
+    "select integration.redrive_many(array(select id from integration.data_staging where status in ('completed', 'cancelled') order by random() limit 2))",
 ];
 
 pub(super) struct Nemesis {

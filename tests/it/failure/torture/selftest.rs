@@ -39,7 +39,7 @@ const LAWFUL: &str = r#"
         perform pg_temp.publish('tx', 'rejected', 'reject'), pg_temp.run('tx', '11', 'reject');
         perform pg_temp.publish('tx', 'again', 'done'), pg_temp.run('tx', '11', 'complete');
     end $$;
-    select integration.redrive(array(select id from integration.data_staging where data->>'op' = 'again'));
+    select integration.redrive_many(array(select id from integration.data_staging where data->>'op' = 'again'));
     select pg_temp.run('tx', '22', 'complete');
     select pg_temp.publish('plain', 'cancelled', 'done');
     set application_name = 'operator';
