@@ -24,12 +24,6 @@ pub(super) fn refused(error: &Error) -> Finding {
     let finding = Finding::problem("schema", error.to_string());
     match error.kind() {
         ErrorKind::Schema => finding.fix("run the doorbell that made this schema, or a newer one"),
-        // No reason to look at nothing else: what the role lacks is said there.
-        _ if error.sqlstate() == Some("42501") => {
-            Finding::warning("schema", "where the schema stands cannot be seen by this role")
-                .evidence(error.to_string())
-                .fix("see privileges")
-        }
         _ => finding,
     }
 }

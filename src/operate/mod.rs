@@ -11,7 +11,7 @@ use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, 
 
 pub use self::follower::Follower;
 pub use crate::{
-    filter::{Filter, ListOrder, Status},
+    filter::{Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
         AuditEvent, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue, MessageRow, Page,

@@ -1,12 +1,12 @@
 //! The options that say which messages.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use doorbell::operate::{Filter, Status};
+use doorbell::operate::{Filter, Moment, Status};
 
 use serde_json::json;
 
@@ -34,13 +34,12 @@ pub(crate) struct FilterArgs {
     /// Published longer ago than this (5m, 1h30m, 2d)
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     older_than: Option<Duration>,
-    /// Last changed since then; of failed ones, when they failed: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m), by this
-    /// machine's clock
+    /// Last changed since then; of failed ones, when they failed: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
     #[arg(long, visible_alias = "failed-since", value_name = "TIME", value_parser = timestamp::parse)]
-    since: Option<SystemTime>,
+    since: Option<Moment>,
     /// Last changed before then
     #[arg(long, visible_alias = "failed-until", value_name = "TIME", value_parser = timestamp::parse)]
-    until: Option<SystemTime>,
+    until: Option<Moment>,
     /// With this ordering key
     #[arg(long, value_name = "KEY")]
     ordering_key: Option<String>,

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use doorbell::operate::Moment;
+
 use crate::duration;
 
 const DAY: i64 = 86_400;
 
 /// A time as people write it: `2026-03-01T02:10:30Z` (a space for the T, and no seconds or Z, will do), `02:10` for the last
 /// time it was that, both in UTC; or how long ago: `30m`.
-pub(crate) fn parse(text: &str) -> Result<SystemTime, String> {
-    let now = SystemTime::now();
+pub(crate) fn parse(text: &str) -> Result<Moment, String> {
     if let Ok(ago) = duration::parse(text) {
-        return now.checked_sub(ago).ok_or_else(|| format!("{text} ago is before all time"));
+        return Ok(Moment::Ago(ago));
     }
     let wrong = || format!("{text:?} is no time; write 2026-03-01T02:10Z, 02:10 (UTC), or how long ago: 30m");
     let (date, time) = match text.trim_end_matches(['Z', 'z']).split_once(['T', 't', ' ']) {
@@ -30,13 +31,9 @@ pub(crate) fn parse(text: &str) -> Result<SystemTime, String> {
             }
             days * DAY + second
         }
-        None => {
-            let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-            let today = now.div_euclid(DAY) * DAY + second;
-            if today > now { today - DAY } else { today }
-        }
+        None => return Ok(Moment::TimeOfDay(Duration::from_secs(second.unsigned_abs()))),
     };
-    Ok(UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()))
+    Ok(Moment::At(UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())))
 }
 
 fn numbers(text: &str, between: char, count: std::ops::RangeInclusive<usize>) -> Option<Vec<i64>> {
@@ -93,14 +90,14 @@ mod tests {
             ("2026-03-01 02:10", "2026-03-01T02:10:00.000000Z"),
             ("2026-12-31", "2026-12-31T00:00:00.000000Z"),
         ] {
-            assert_eq!(rfc3339(parse(written).unwrap()), read);
+            let Ok(Moment::At(time)) = parse(written) else { panic!("{written}") };
+            assert_eq!(rfc3339(time), read);
         }
         for wrong in ["2026-02-29", "25:00", "yesterday", "2026-3", "-5m", "", "1e400", "2026-01-01T1:2:3:4"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-        let day = Duration::from_secs(86_400);
-        assert!(parse("02:10").unwrap() <= SystemTime::now() && parse("02:10").unwrap() + day > SystemTime::now());
-        assert!(parse("30m").unwrap() < SystemTime::now());
+        assert_eq!(parse("02:10"), Ok(Moment::TimeOfDay(Duration::from_secs(7800))));
+        assert_eq!(parse("30m"), Ok(Moment::Ago(Duration::from_secs(1800))));
     }
 
     #[test]

@@ -76,7 +76,8 @@ async fn the_doctor_tries_what_the_asking_role_is_meant_to_do_and_leaves_nothing
         "create role p_{name} login; select integration.grant_to('p_{name}', 'publish'); \
          create role c_{name} login; select integration.grant_to('c_{name}', 'consume'); \
          create role h_{name} login; grant usage on schema integration to h_{name}; \
-         grant insert on integration.data_staging to h_{name}"
+         grant insert on integration.data_staging to h_{name}; \
+         grant select on integration.migrations, integration.fingerprints to h_{name}"
     );
     client.batch_execute(&roles).await.unwrap();
     assert_eq!(found(&as_role(&db, &format!("p_{name}")).await, "trial").what, "a publish was tried and taken back");

@@ -61,6 +61,10 @@ async fn messages_are_found_by_when_they_failed_by_key_header_and_payload() {
         ids
     };
     assert_eq!(ids(&["--failed-since", "2026-03-01T02:20Z", "--failed-until", "2026-03-01 02:40"]).await, [2, 3]);
+    // The clock stands at noon, and these are its own.
+    assert_eq!(ids(&["--failed-since", "02:20", "--failed-until", "02:40"]).await, [2, 3]);
+    assert_eq!(ids(&["--since", "9h40m", "--until", "09:00"]).await, [2, 3, 4, 5]);
+    assert_eq!(ids(&["--since", "13:00", "--until", "02:20"]).await, [1]);
     assert_eq!(ids(&["--where", "$.order == 4"]).await, [4]);
     assert_eq!(ids(&["--header", "tenant=5"]).await, [5]);
     assert_eq!(ids(&["--ordering-key", "k1", "--dedup-key", "d1"]).await, [1]);
