@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Database,
     /// The connection ended while a statement was being committed: it may or may not have happened.
     OutcomeUnknown,
+    /// The role may not do that; the message says what to grant, and [`Error::sqlstate`] is 42501.
+    Forbidden,
     /// The message is no longer owned by who tried to settle it: another attempt has it, or somebody settled it.
     LeaseLost,
     /// No such message, target or other named thing.
@@ -60,6 +62,7 @@ impl ErrorKind {
             Self::Connect => "connect",
             Self::Database => "database",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::Forbidden => "forbidden",
             Self::LeaseLost => "lease_lost",
             Self::NotFound => "not_found",
             Self::IllegalTransition => "illegal_transition",
@@ -155,7 +158,8 @@ impl Error {
 }
 
 /// SQLSTATEs after which the same statement may succeed: lost connections (08), shutdown and start-up (57P0x),
-/// a server that became read-only (25006), exhausted resources (53), lock time-outs (55P03), cancelled statements
+/// a server that became read-only (25006), exhausted resources (53; 53400 for one's limit of pending
+/// messages), lock time-outs (55P03), cancelled statements
 /// (57014), deadlocks and serialization failures (40).
 fn sqlstate_is_transient(code: &str) -> bool {
     code.starts_with("08")
@@ -174,6 +178,7 @@ impl From<tokio_postgres::Error> for Error {
                 "MQ002" => ErrorKind::Invalid,
                 "MQ003" => ErrorKind::IllegalTransition,
                 "MQ004" => ErrorKind::NotFound,
+                "42501" => ErrorKind::Forbidden,
                 "3F000" | "42P01" | "42883" | "42703" => ErrorKind::Schema,
                 // Of ours none was renamed, forgotten or made twice.
                 "26000" | "42P05" => return Self::new(ErrorKind::Config, Self::NAMES_ARE_SHARED).with_source(error),

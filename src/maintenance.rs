@@ -114,7 +114,7 @@ impl Chores {
     fn done<T>(&mut self, chore: Result<T>) -> Result<Option<T>> {
         match chore {
             Ok(done) => Ok(Some(done)),
-            Err(error) if error.kind() == ErrorKind::Database => {
+            Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Forbidden) => {
                 debug!(?error, "a chore failed; the others go on");
                 self.0.get_or_insert(error);
                 Ok(None)

@@ -69,6 +69,9 @@ declare
     v_now timestamptz := integration.clock();
     v_due timestamptz;
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
     select * into s from integration.settings;
     insert into integration.breakers as b (breaker_key) values (v_key) on conflict do nothing;
     select * into v from integration.breakers b where b.breaker_key = v_key for update;

@@ -4,10 +4,10 @@
 --
 -- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by itself
 -- after that long unless extended). With p_lease nobody but the caller need be there: see claim_by_lease. p_types
--- restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the stored payload sizes
--- (at least one message is always claimed). Messages that were in flight when a consumer died (crash_count > 0) are
--- left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids: where to look; see pick.
--- Null: everywhere, from the beginning.
+-- restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the payloads' sizes as
+-- text (at least one message is always claimed); p_lease is at most a day. Messages that were in flight when a consumer
+-- died (crash_count > 0) are left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids:
+-- where to look; see pick. Null: everywhere, from the beginning.
 -- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
@@ -36,6 +36,9 @@ declare
     v_canary boolean := false;
     v_count  integer;
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target], p_owner);
+    end if;
     if p_lease is not null then
         return query select * from integration.claim_by_lease(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
             p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
@@ -92,6 +95,9 @@ declare
     v_canary boolean;
     v_ids    bigint[];
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target], p_owner);
+    end if;
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
@@ -120,7 +126,7 @@ declare
     v_done bigint[];
 begin
     v_done := array(select integration.in_parts('claim', format(
-        'select integration.claim_rows($1, %L, %L, %L)', p_owner, v_now + p_lease, v_now), p_ids));
+        'select integration.claim_rows($1, %L, %L, %L)', p_owner, v_now + integration.bounded(p_lease), v_now), p_ids));
     if p_canary then
         perform integration.return_canaries(p_target, p_limit - cardinality(v_done));
     end if;
@@ -198,6 +204,9 @@ declare
     v_canary boolean;
     v_ids    bigint[];
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target], p_owner);
+    end if;
     if p_lease is null and not integration.is_alive(p_owner) then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
@@ -221,6 +230,8 @@ end $$;
 -- Whether claim_suspect would find something.
 create or replace function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(array[p_target])
+     where integration.is_limited();
     select exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
@@ -232,6 +243,9 @@ create or replace function integration.waiting(p_targets text[]) returns setof t
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
         set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(p_targets);
+    end if;
     return query
         select t.target_app from unnest(p_targets) t (target_app)
          cross join lateral (
@@ -268,6 +282,8 @@ end $$;
 create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],
     p_ids bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(array[p_target])
+     where integration.is_limited();
     insert into integration.places (target_app, priority, created_at, id, kept_at)
     select p_target, k.priority, k.created_at, k.id, integration.clock()
       from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority

@@ -20,6 +20,9 @@ declare
     v_from   text := case when p_held then 'pending' else 'processing' end;
     v_holder text := case when p_held then null else p_owner end;
 begin
+    if integration.is_limited() then
+        perform integration.must_settle(p_ids);
+    end if;
     if p_held then
         -- For the audit log: the row itself never names who holds it.
         perform set_config('integration.owner', p_owner, true);

@@ -107,6 +107,8 @@ end $$;
 create or replace function integration.note_found(p_targets text[], p_bells bigint[], p_drains bigint[],
     p_sweeps bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(p_targets)
+     where integration.is_limited();
     insert into integration.deltas (at, messages, target_app, action)
     select integration.clock(), least(v.messages, 10000000), f.target_app, v.action
       from unnest(p_targets, p_bells, p_drains, p_sweeps) f (target_app, bells, drains, sweeps)

@@ -42,6 +42,8 @@ $$;
 -- client compares its clock with the server's.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.must_consume(p_targets)
+     where integration.is_limited();
     select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
       from unnest(p_targets) t (target_app)
      cross join lateral (
@@ -54,3 +56,25 @@ create or replace function integration.next_due(p_targets text[]) returns table 
          where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null) s
      group by t.target_app
 $$;
+
+-- Whether nothing of a target can be handled now and nothing is being handled: no pending, due or processing message,
+-- of these record types where some are given. The statuses are literals, so that the partial indexes serve it.
+create or replace function integration.is_drained(p_target text, p_types text[] default null) returns boolean
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off as $$
+begin
+    -- Who looks may know.
+    if integration.is_limited()
+        and not has_table_privilege(integration.asking_role(), 'integration.data_staging'::regclass, 'select') then
+        perform integration.must_consume(array[p_target]);
+    end if;
+    return not exists (select from integration.data_staging d where d.target_app = p_target
+                          and d.status = 'pending' and (p_types is null or d.record_type = any (p_types))
+                          and not integration.is_set_aside(d.id, d.created_at))
+       and not exists (select from integration.data_staging d where d.target_app = p_target
+                          and d.status = 'processing' and (p_types is null or d.record_type = any (p_types)))
+       and not exists (select from integration.data_staging d where d.target_app = p_target
+                          and d.status = 'scheduled' and d.available_at <= integration.clock()
+                          and not integration.is_set_aside(d.id, d.created_at)
+                          and (p_types is null or d.record_type = any (p_types)));
+end $$;

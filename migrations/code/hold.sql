@@ -20,6 +20,9 @@ create or replace function integration.hold(
 declare
     v_aside boolean := exists (select from integration.set_aside s where s.target_app = p_target);
 begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
     if not integration.may_hold(p_target) then
         return;
     end if;

@@ -1,14 +1,23 @@
 -- Leases: which processes run, and how they come and go.
 
--- Registers a running process under a new name as owner, or renews what its consumers accept.
+-- A lease as it is asked for, but a day at most.
+create or replace function integration.bounded(p_lease interval) returns interval
+    language sql immutable parallel safe as $$
+    select case when p_lease > '1 day' then '1 day' else p_lease end
+$$;
+
+-- Registers a running process under a new name as owner, or renews what its consumers accept. The lease is at most a
+-- day. SQLSTATEs: 42501 for a target that the role may not consume for, or an owner that another role registered.
 create or replace function integration.register(
     p_owner text, p_host text, p_pid integer, p_application text, p_version text, p_targets jsonb,
         p_lease_ms bigint
 ) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
-    insert into integration.processes (owner, host, pid, application, version, targets, lease_until)
+    select integration.must_consume(array(select jsonb_object_keys(p_targets)), p_owner)
+     where integration.is_limited();
+    insert into integration.processes (owner, host, pid, application, version, targets, lease_until, role_name)
     values (p_owner, p_host, p_pid, p_application, p_version, p_targets,
-        integration.clock() + p_lease_ms * interval '1 ms')
+        integration.clock() + integration.bounded(p_lease_ms * interval '1 ms'), integration.asking_role())
     on conflict (owner) do update
        set targets = excluded.targets, beat_at = integration.clock(), lease_until = excluded.lease_until;
     -- Before anything is claimed, so that a failover soon after is seen to be one (see keep_contact).
@@ -30,8 +39,12 @@ create or replace function integration.beat(p_owner text, p_lease_ms bigint,
     out renewed boolean, out timeline text, out session text)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if integration.is_limited() then
+        perform integration.must_own(p_owner);
+    end if;
     update integration.processes c
-       set beat_at = integration.clock(), lease_until = integration.clock() + p_lease_ms * interval '1 ms'
+       set beat_at = integration.clock(),
+           lease_until = integration.clock() + integration.bounded(p_lease_ms * interval '1 ms')
      where c.owner = p_owner;
     renewed := found;
     timeline := integration.timeline();
@@ -43,6 +56,9 @@ end $$;
 create or replace function integration.hold_session_lock(p_owner text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    if integration.is_limited() then
+        perform integration.must_own(p_owner);
+    end if;
     if not pg_try_advisory_lock(integration.lock_class(), hashtext(p_owner)) then
         return false;
     end if;
@@ -63,6 +79,9 @@ create or replace function integration.deregister(p_owner text) returns integer
 declare
     v_count integer;
 begin
+    if integration.is_limited() then
+        perform integration.must_own(p_owner);
+    end if;
     select count(*) into v_count from integration.in_parts('release', 'select integration.release_rows($1)', array(
         select d.id from integration.data_staging d
          where d.status = 'processing' and d.owner = p_owner and not integration.is_owed(d.id, d.created_at)
@@ -90,6 +109,9 @@ create or replace function integration.give_back(p_owner text, p_ids bigint[], p
 declare
     v_count integer;
 begin
+    if integration.is_limited() then
+        perform integration.must_own(p_owner);
+    end if;
     select count(*) into v_count from integration.in_parts('release', 'select integration.release_rows($1)', array(
         select d.id from integration.data_staging d
          where d.status = 'processing' and d.owner = p_owner and not integration.is_owed(d.id, d.created_at)
@@ -105,7 +127,8 @@ end $$;
 create or replace function integration.taken_from(p_owner text, p_ids bigint[], p_attempts integer[],
     p_created timestamptz[])
     returns table (id bigint, attempt integer, created_at timestamptz, there boolean)
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off as $$
     select k.id, k.attempt, k.created_at, d.id is not null
       from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at)
       left join integration.data_staging d on d.id = k.id and d.created_at = k.created_at
@@ -119,7 +142,8 @@ $$;
 create or replace function integration.still_mine(p_owner text, p_ids bigint[], p_attempts integer[],
     p_created timestamptz[])
     returns table (id bigint, attempt integer, created_at timestamptz)
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off as $$
     select k.id, k.attempt, k.created_at
       from unnest(p_ids, p_attempts, p_created) k (id, attempt, created_at)
       join integration.data_staging d on d.id = k.id and d.created_at = k.created_at

@@ -37,7 +37,7 @@ begin
                        u (low, high, after_at, after_id)) r
          cross join lateral (
             select * from (
-                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
+                select q.id, integration.text_bytes(q.data, q.headers) as bytes
                   from integration.data_staging q
                  where r.after_at > '-infinity'
                    and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
@@ -49,7 +49,7 @@ begin
                  for no key update skip locked) again
             union all
             select * from (
-                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0)
+                select q.id, integration.text_bytes(q.data, q.headers)
                   from integration.data_staging q
                  where r.low = r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
@@ -61,7 +61,7 @@ begin
                  for no key update skip locked) next
             union all
             select * from (
-                select q.id, pg_column_size(q.data) + coalesce(pg_column_size(q.headers), 0)
+                select q.id, integration.text_bytes(q.data, q.headers)
                   from integration.data_staging q
                  where r.low < r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
@@ -79,3 +79,10 @@ begin
         return next;
     end loop;
 end $$;
+
+-- How many bytes a message is as text; about, where it is small as it is stored, and small as text then.
+create or replace function integration.text_bytes(p_data jsonb, p_headers jsonb) returns bigint
+    language sql stable parallel safe as $$
+    select case when pg_column_size(p_data) > 2000 then octet_length(p_data::text) else pg_column_size(p_data) end
+         + coalesce(pg_column_size(p_headers), 0)::bigint
+$$;

@@ -1,18 +1,21 @@
 -- Publishing. A plain INSERT is a publish too; these functions add delays, deduplication that answers with the first
--- message's id, and one round trip for many.
+-- message's id, and one round trip for many. They run as whoever calls them, so that the table knows who publishes (see
+-- app_rights.sql).
 
 -- Publishes one message and returns its id. With p_dedup_key: the id of the message already published under that key
 -- by the same source inside the dedup window, if there is one. p_delay postpones it (status scheduled).
--- Locks: the dedup key's entry, then the new row. SQLSTATEs: 23514 when a value breaks a check, 23502 when one is null.
+-- Locks: the new row, then the dedup key's entry. SQLSTATEs: 23514 when a value breaks a check, 23502 when one is null,
+-- 42501 for what the role may not publish, 53400 when too many messages wait.
 create or replace function integration.publish(
     p_source text, p_target text, p_type text, p_data jsonb,
     p_priority integer default 0, p_delay interval default null, p_headers jsonb default null,
     p_ordering_key text default null, p_dedup_key text default null, p_max_retries integer default null
 ) returns bigint
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v_id  bigint;
-    v_due timestamptz;
+    v_id    bigint;
+    v_due   timestamptz;
+    v_which text;
 begin
     if p_delay > interval '0' then
         v_due := integration.clock() + p_delay;
@@ -27,58 +30,103 @@ begin
         returning id into v_id;
         return v_id;
     end if;
-    v_id := integration.take_dedup_key(p_source, p_dedup_key);
-    if v_id < 0 then
-        return -v_id;
-    end if;
-    insert into integration.data_staging
-        (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
-            dedup_key, max_retries)
-    values (v_id, p_source, p_target, p_type, p_data, coalesce(p_priority, 0),
-            case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
-                p_dedup_key, p_max_retries);
-    return v_id;
+    loop
+        select f.id into v_id from integration.published_under(p_source, array[p_dedup_key]) f;
+        if found then
+            return v_id;
+        end if;
+        begin
+            insert into integration.data_staging
+                (source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+                    dedup_key, max_retries)
+            values (p_source, p_target, p_type, p_data, coalesce(p_priority, 0),
+                    case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
+                    p_dedup_key, p_max_retries)
+            returning id into v_id;
+            return v_id;
+        exception when unique_violation then
+            get stacked diagnostics v_which = constraint_name;
+            -- Somebody else published under the key at the same time.
+            if v_which <> 'dedup_key' then
+                raise;
+            end if;
+        end;
+    end loop;
 end $$;
 
 -- Publishes many in one statement, in the order given; returns (ordinal, id), 1-based. A null array means "none of
 -- them"; a null element the default. Duplicates answer with the first message's id, as publish does.
--- Locks: dedup keys in the order given, then the new rows.
+-- Locks: the new rows, then the dedup keys in their order.
 create or replace function integration.publish_many(
     p_source text, p_targets text[], p_types text[], p_data text[], p_priorities integer[] default null,
     p_delays_ms bigint[] default null, p_headers text[] default null, p_ordering_keys text[] default null,
     p_dedup_keys text[] default null, p_max_retries integer[] default null
 ) returns table (ordinal integer, id bigint)
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
+declare
+    v_ids   bigint[];
+    v_which text;
 begin
-    if p_dedup_keys is not null then
-        -- A loop's variable is its own, it would hide the column.
-        for v_at in 1 .. coalesce(cardinality(p_targets), 0) loop
-            ordinal := v_at;
-            id := integration.publish(
-                p_source, p_targets[ordinal], p_types[ordinal], p_data[ordinal]::jsonb, p_priorities[ordinal],
-                p_delays_ms[ordinal] * interval '1 ms', p_headers[ordinal]::jsonb, p_ordering_keys[ordinal],
-                p_dedup_keys[ordinal], p_max_retries[ordinal]);
-            return next;
-        end loop;
+    -- unnest in parallel: subscripting a text array walks it from the start each time. Ids are given out in the order
+    -- in which rows are inserted, so the nth id is that of the nth message.
+    if p_dedup_keys is null then
+        return query
+            with published as (
+                insert into integration.data_staging
+                    (source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+                        max_retries)
+                select p_source, g.target, g.type, g.data::jsonb, coalesce(g.priority, 0),
+                       case when g.delay_ms > 0 then 'scheduled' else 'pending' end,
+                       case when g.delay_ms > 0 then integration.clock() + g.delay_ms * interval '1 ms' end,
+                       g.headers::jsonb, g.ordering_key, g.max_retries
+                  from unnest(p_targets, p_types, p_data, p_priorities, p_delays_ms, p_headers, p_ordering_keys,
+                      p_max_retries)
+                       with ordinality as g (target, type, data, priority, delay_ms, headers, ordering_key,
+                           max_retries, ordinal)
+                 order by g.ordinal
+                returning data_staging.id)
+            select row_number() over (order by p.id)::integer, p.id from published p order by p.id;
         return;
     end if;
-    -- unnest in parallel: subscripting a text array walks it from the start each time.
-    return query
-        with given as materialized (
-            select g.*, nextval('integration.data_staging_id_seq') as id,
-                   integration.clock() + nullif(greatest(g.delay_ms, 0), 0) * interval '1 ms' as due
-              from unnest(p_targets, p_types, p_data, p_priorities, p_delays_ms, p_headers, p_ordering_keys,
-                  p_max_retries)
-                   with ordinality as g (target, type, data, priority, delay_ms, headers, ordering_key, max_retries,
-                       ordinal)),
-        published as (
-            insert into integration.data_staging
-                (id, source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
-                    max_retries)
-            select g.id, p_source, g.target, g.type, g.data::jsonb, coalesce(g.priority, 0),
-                   case when g.due is null then 'pending' else 'scheduled' end, g.due,
-                   g.headers::jsonb, g.ordering_key, g.max_retries
-              from given g)
-        select g.ordinal::integer, g.id from given g order by g.ordinal;
+    loop
+        begin
+            with given as materialized (
+                select g.*, f.id as first_id,
+                       case when g.dedup_key is null then g.ordinal
+                            else min(g.ordinal) over (partition by g.dedup_key) end as first_ordinal
+                  from unnest(p_targets, p_types, p_data, p_priorities, p_delays_ms, p_headers, p_ordering_keys,
+                      p_dedup_keys, p_max_retries)
+                       with ordinality as g (target, type, data, priority, delay_ms, headers, ordering_key,
+                           dedup_key, max_retries, ordinal)
+                  left join integration.published_under(p_source, p_dedup_keys) f on f.dedup_key = g.dedup_key),
+            published as (
+                insert into integration.data_staging
+                    (source_app, target_app, record_type, data, priority, status, available_at, headers, ordering_key,
+                        dedup_key, max_retries)
+                select p_source, g.target, g.type, g.data::jsonb, coalesce(g.priority, 0),
+                       case when g.delay_ms > 0 then 'scheduled' else 'pending' end,
+                       case when g.delay_ms > 0 then integration.clock() + g.delay_ms * interval '1 ms' end,
+                       g.headers::jsonb, g.ordering_key, g.dedup_key, g.max_retries
+                  from given g where g.first_id is null and g.ordinal = g.first_ordinal order by g.ordinal
+                returning data_staging.id),
+            new as (
+                select p.id, row_number() over (order by p.id) as nth from published p),
+            fresh as (
+                select g.ordinal, row_number() over (order by g.ordinal) as nth
+                  from given g where g.first_id is null and g.ordinal = g.first_ordinal)
+            select array_agg(coalesce(g.first_id, n.id) order by g.ordinal) into v_ids
+              from given g
+              left join fresh f on f.ordinal = g.first_ordinal
+              left join new n on n.nth = f.nth;
+            return query select k.ordinal::integer, k.id from unnest(v_ids) with ordinality k (id, ordinal);
+            return;
+        exception when unique_violation then
+            get stacked diagnostics v_which = constraint_name;
+            -- Somebody else published under one of the keys at the same time.
+            if v_which <> 'dedup_key' then
+                raise;
+            end if;
+        end;
+    end loop;
 end $$;

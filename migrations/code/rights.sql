@@ -1,7 +1,11 @@
--- Who may do what. Everything that changes state is done by functions that run as the owner of the schema, and nobody
--- may call one to whom it was not granted; a role is granted a verb, and this file says what belongs to it.
+-- Who may do what. What changes messages is done by functions that run as the owner of the schema, and nobody may call
+-- one to whom it was not granted; a role is granted a verb, and this file says what belongs to it. A verb is good for
+-- every application; for one, see grants.sql.
 
--- What a verb needs: publish, consume, look (everything, payloads too), operate (look, and act).
+-- What a verb needs: publish, consume, look (everything, payloads too), operate (look, and act). publish_app and
+-- consume_app: what grant_app gives for either, of which the registry says for whom. Columns of data_staging that only
+-- our functions write are in neither, and payloads in none but look, operate, consume and, where row security is on,
+-- consume_app.
 -- SQLSTATEs: MQ002 for another verb.
 create or replace function integration.rights_of(p_verb text)
     returns table (kind text, object text, oid oid, columns text, want text)
@@ -10,25 +14,26 @@ declare
     -- What tells nothing and changes nothing: the clock (defaults of columns call it as whoever inserts), channels,
     -- locks of a session that listens; and what a role lacks.
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
-        somebody_is_parked, park, unpark, rights_of, lacks}';
+        somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
+    v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold,
+        hold, promote, next_due, report_runs, note_found, complete, complete_many, claim_in_parts, settle,
+        settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine, taken_from, is_drained,
+        register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring, rescue,
+        rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions, note_cleaned,
+        check_is_due, recount, maintain, is_set_aside}';
     v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
         target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
         last_event, since, in_words, shell_word, front, recent_traffic, check_counters, maintenance_due,
         audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of, outcomes_of,
-        ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends}';
+        ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
-        when 'publish' then '{publish, publish_many}'::text[]
-        when 'consume' then '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold, hold,
-            promote, next_due, report_runs, note_found, complete, complete_many, claim_in_parts,
-            settle, settle_or_owe, fail, reject, snooze, release, extend,
-            was_settled, still_mine, taken_from, register, beat, hold_session_lock, release_session_lock, deregister,
-            give_back,
-            ring, rescue,
-            rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
-            note_cleaned, check_is_due, recount, maintain, is_set_aside}'::text[]
+        when 'publish' then '{publish, publish_many, published_under}'::text[]
+        when 'publish_app' then '{publish, publish_many, published_under, must_publish}'::text[]
+        when 'consume' then v_consume
+        when 'consume_app' then v_consume
         when 'look' then v_look
         when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
@@ -52,10 +57,25 @@ begin
                        ('operate', 'settings', null, 'update'), ('operate', 'targets', null, 'insert'),
                        ('operate', 'targets', null, 'update'), ('operate', 'retry_policies', null, 'insert'),
                        ('operate', 'retry_policies', null, 'update'),
-                       ('publish', 'migrations', null, 'select'), ('consume', 'migrations', null, 'select'))
+                       ('publish', 'migrations', null, 'select'), ('consume', 'migrations', null, 'select'),
+                       ('publish_app', 'data_staging', 'id', 'select'), ('publish_app', 'migrations', null, 'select'),
+                       ('consume_app', 'targets', null, 'select'), ('consume_app', 'places', null, 'select'),
+                       ('consume_app', 'migrations', null, 'select'))
                r (verb, relation, columns, want)
           join pg_class c on c.relnamespace = 'integration'::regnamespace and c.relname = r.relation
          where r.verb = p_verb
+        union all
+        select 'table', c.oid::regclass::text, c.oid, x.name, r.want
+          from (values ('publish_app', 'insert', '{source_app, target_app, record_type, data, status, priority,
+                            available_at, max_retries, headers, ordering_key, dedup_key}'::text[]),
+                       ('consume_app', 'select', '{id, source_app, target_app, record_type, data, status, priority,
+                            retry_count, error_message, created_at, updated_at, processed_at, available_at, attempt,
+                            headers, ordering_key}'),
+                       ('consume_app', 'update', '{status, retry_count, error_message, updated_at, processed_at}'))
+               r (verb, want, names)
+         cross join lateral unnest(r.names) x (name)
+          join pg_class c on c.oid = 'integration.data_staging'::regclass
+         where r.verb = p_verb and (p_verb = 'publish_app' or c.relrowsecurity)
         union all
         select 'table', c.oid::regclass::text, c.oid, null, 'select' from pg_class c
          where c.relnamespace = 'integration'::regnamespace and c.relkind in ('r', 'p', 'v')
@@ -120,17 +140,25 @@ begin
     end loop;
 end $$;
 
--- Which roles were granted which verb: those that may call the function that stands for it.
+-- Which roles were granted which verb: those that may call the function that stands for it and have the right to all
+-- of the table that goes with it; who has parts of a verb for some applications is in the registry.
 create or replace function integration.granted() returns table (role_name name, verb text)
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select g.rolname, v.verb
-      from (values ('publish', 'publish'), ('claim', 'consume'), ('audit', 'look'), ('pause', 'operate'))
-           v (function, verb)
+      from (values ('publish', 'publish', 'INSERT'), ('claim', 'consume', 'UPDATE'), ('audit', 'look', 'SELECT'),
+                   ('pause', 'operate', 'SELECT')) v (function, verb, want)
       join pg_proc p on p.pronamespace = 'integration'::regnamespace and p.proname = v.function
+      join pg_class t on t.oid = 'integration.data_staging'::regclass
      cross join lateral aclexplode(p.proacl) a
       join pg_roles g on g.oid = a.grantee
      where a.grantee <> p.proowner and a.privilege_type = 'EXECUTE'
+       and exists (select from aclexplode(t.relacl) x where x.grantee = g.oid and x.privilege_type = v.want)
        and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text,interval)', 'execute'))
+    union all
+    select g.rolname, v.verb
+      from integration.grants r join pg_roles g on g.rolname = r.role_name
+     cross join lateral (values ('publish_app', r.publish), ('consume_app', r.consume)) v (verb, granted)
+     where v.granted group by g.rolname, v.verb
 $$;
 
 -- Called whenever the code was applied: nobody may call what is new to whom it was not granted, and who was granted a

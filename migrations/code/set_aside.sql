@@ -95,6 +95,9 @@ create or replace function integration.settle_or_owe(
 declare
     v_free bigint[];
 begin
+    if integration.is_limited() then
+        perform integration.must_settle(p_ids);
+    end if;
     v_free := array(select d.id from integration.data_staging d where d.id = any (p_ids) order by d.id
                        for no key update skip locked);
     return query
@@ -197,18 +200,21 @@ create or replace function integration.owe(
 $$;
 
 -- Settles what is owed and due to be tried again, at most p_limit; returns how many messages it was rid of: settled, or
--- somebody else's by now. Part of rescue.
+-- somebody else's by now. Part of rescue. Who may consume for some applications only settles theirs; each has processes
+-- that do.
 -- Locks: what is set aside and its messages, SKIP LOCKED.
 create or replace function integration.settle_owed(p_limit integer default 100) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v       record;
-    v_owed  boolean;
-    v_count integer := 0;
+    v         record;
+    v_owed    boolean;
+    v_count   integer := 0;
+    v_limited boolean := integration.is_limited();
 begin
     for v in
         select s.* from integration.set_aside s
          where s.outcome is not null and s.next_look <= integration.clock()
+           and (not v_limited or s.target_app = any (integration.consumed_apps()))
          order by s.next_look limit p_limit for no key update skip locked
     loop
         select exists (

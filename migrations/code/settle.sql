@@ -19,6 +19,9 @@ declare
     v_unknown text := (select o from unnest(p_outcomes) o
         where o not in ('retry', 'reject', 'snooze', 'release') limit 1);
 begin
+    if integration.is_limited() then
+        perform integration.must_settle(p_ids);
+    end if;
     if v_unknown is not null then
         raise exception 'unknown outcome "%"', v_unknown
             using errcode = 'MQ002',
@@ -95,8 +98,8 @@ create or replace function integration.release(p_id bigint, p_attempt integer, p
     select integration.settle_one(p_id, p_attempt, p_owner, 'release', null, null, p_created_at)
 $$;
 
--- Moves the end of a claim's own lease to p_lease from now. A claim without one (its owner is a registered process)
--- gets one. SQLSTATEs: MQ001 when the lease was lost.
+-- Moves the end of a claim's own lease to p_lease from now (a day at most). A claim without one (its owner is a
+-- registered process) gets one. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.extend(p_id bigint, p_attempt integer, p_owner text, p_lease interval,
     p_created_at timestamptz default null)
     returns timestamptz
@@ -104,7 +107,10 @@ create or replace function integration.extend(p_id bigint, p_attempt integer, p_
 declare
     v_until timestamptz;
 begin
-    update integration.data_staging d set lease_until = integration.clock() + p_lease
+    if integration.is_limited() then
+        perform integration.must_settle(array[p_id]);
+    end if;
+    update integration.data_staging d set lease_until = integration.clock() + integration.bounded(p_lease)
      where d.id = p_id and d.attempt = p_attempt and d.owner = p_owner and d.status = 'processing'
        and d.created_at = coalesce(p_created_at, d.created_at)
     returning d.lease_until into v_until;
@@ -139,6 +145,9 @@ create or replace function integration.was_settled(p_ids bigint[], p_attempts in
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set lock_timeout = '5 s' as $$
 begin
+    if integration.is_limited() then
+        perform integration.must_settle(p_ids);
+    end if;
     perform from integration.data_staging d where d.id = any (p_ids) order by d.id for share;
     -- A statement of its own, which sees what the locks were waited for.
     return query

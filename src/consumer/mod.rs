@@ -124,7 +124,7 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for an unusable configuration or no handler at all; the database's when it cannot
-    /// be reached now. Later outages do not end a consumer.
+    /// be reached now, or [`Forbidden`](ErrorKind::Forbidden) by it. Later outages do not end a consumer.
     pub async fn start(mut self) -> Result<Consumer> {
         self.config.check()?;
         check_name("target", &self.target)?;
@@ -148,7 +148,7 @@ impl ConsumerBuilder {
         let task = tokio::spawn(async move {
             // Moved in here, so that a panic of ours is noticed, too.
             let _ends = ends;
-            consumer.run().await;
+            consumer.run().await
         });
         Ok(Consumer { stop, drain_timeout, pulse, task })
     }
@@ -156,10 +156,13 @@ impl ConsumerBuilder {
     /// Starts, runs until `stop` completes (see [`shutdown_signal`](crate::shutdown_signal)), then drains.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start).
+    /// Those of [`start`](Self::start) and [`shutdown`](Consumer::shutdown).
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<()> {
         let consumer = self.start().await?;
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            () = consumer.ended() => {}
+        }
         consumer.shutdown().await
     }
 }
@@ -171,7 +174,7 @@ pub struct Consumer {
     stop: watch::Sender<Option<Duration>>,
     drain_timeout: Duration,
     pulse: Pulse,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<()>>,
 }
 
 impl Consumer {
@@ -180,11 +183,18 @@ impl Consumer {
         self.pulse.clone()
     }
 
+    /// Waits until the consumer has ended by itself: because its role may not consume any more, as
+    /// [`shutdown`](Self::shutdown) says then, or by a panic of ours. Cancelling it leaves nothing behind.
+    pub async fn ended(&self) {
+        self.stop.closed().await;
+    }
+
     /// Stops claiming, gives unstarted messages back at once, waits for running handlers up to
     /// [`ConsumerConfig::drain_timeout`], then drops them and gives their messages back too.
     ///
     /// # Errors
-    /// [`Closed`](ErrorKind::Closed) when the consumer's task had ended by a panic of ours.
+    /// [`Forbidden`](ErrorKind::Forbidden) when it had ended because its role may not consume any more;
+    /// [`Closed`](ErrorKind::Closed) when its task had ended by a panic of ours.
     pub async fn shutdown(self) -> Result<()> {
         let drain_timeout = self.drain_timeout;
         self.shutdown_within(drain_timeout).await
@@ -198,6 +208,6 @@ impl Consumer {
         self.stop.send_replace(Some(drain_timeout));
         self.task
             .await
-            .map_err(|error| Error::new(ErrorKind::Closed, "the consumer ended unexpectedly").with_source(error))
+            .map_err(|error| Error::new(ErrorKind::Closed, "the consumer ended unexpectedly").with_source(error))?
     }
 }

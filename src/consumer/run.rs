@@ -35,7 +35,7 @@ use super::{
     workers::Workers,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     handler::Registry,
     message::Found,
     process::{Bell, Process},
@@ -54,6 +54,8 @@ pub(super) struct Loop {
     outbox: Outbox,
     report: BreakerReport,
     under_way: UnderWay,
+    /// The role may not consume any more: it ends with this.
+    forbidden: Option<Error>,
 }
 
 /// What woke the loop.
@@ -97,6 +99,7 @@ impl Loop {
             outbox: Outbox::default(),
             report: BreakerReport::default(),
             under_way: UnderWay::new(),
+            forbidden: None,
         })
     }
 
@@ -104,10 +107,12 @@ impl Loop {
         &self.context.pulse
     }
 
-    pub(super) async fn run(mut self) {
+    /// # Errors
+    /// That the role may not consume any more, once what can be ended is.
+    pub(super) async fn run(mut self) -> Result<()> {
         info!(target_app = %self.context.target, owner = %self.owner, "consuming");
         self.plan_sweep();
-        loop {
+        while self.forbidden.is_none() {
             self.context.pulse.beat();
             self.begin();
             match self.next().await {
@@ -116,7 +121,9 @@ impl Loop {
                 Event::Signal(signal) => self.signalled(signal),
             }
         }
+        let forbidden = self.forbidden.take();
         self.drain().await;
+        forbidden.map_or(Ok(()), Err)
     }
 
     /// Begins whatever there is reason and room for.

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::context::Context;
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     outage::Outage,
     outcome::Outcome,
     store::{Claim, Settlement, Store, Verdict},
@@ -35,6 +35,10 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
             }
             Err(error) => {
                 let pause = outage.failed(&error);
+                if error.kind() == ErrorKind::Forbidden {
+                    // They are rescued from this process when it is gone.
+                    return;
+                }
                 if outage.failures() > 3 && !error.is_transient() {
                     // Something about the outcomes themselves: keep the messages moving with a reason that can be
                     // stored.

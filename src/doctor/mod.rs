@@ -11,10 +11,12 @@ mod clock;
 mod drift;
 mod fleet;
 mod horizon;
+mod locks;
 mod partitions;
 mod policies;
 mod privileges;
 mod publication;
+mod rights;
 mod sequence;
 mod server;
 mod session;
@@ -56,6 +58,8 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("policies", checked(within, policies::check(&mut session)).await);
         report.add("sequence", checked(within, sequence::check(&mut session)).await);
         report.add("trial", checked(within, trial::check(&mut session)).await);
+        report.add("rights", checked(within, rights::check(&mut session)).await);
+        report.add("locks", checked(within, locks::check(&mut session)).await);
         report.add("clock", checked(within, clock::check(&mut session)).await);
         report
             .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);

@@ -13,6 +13,8 @@ const VERBS: [(&str, &str); 4] = [
 
 const ROLE: &str = "select current_user::text, has_schema_privilege('integration', 'usage'), \
     pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'integration'";
+/// What it may do for some applications only.
+const OWN: &str = "select app, verbs, publish_to from integration.own_rights()";
 const MAY_ASK: &str = "select has_function_privilege('integration.lacks(text)', 'execute')";
 
 /// How a role stands to a verb.
@@ -44,12 +46,25 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         }
         standings.push(Standing { verb, is_meant, lacks });
     }
-    Ok(verdict(session.schema(), &role, owner, &standings))
+    let mut apps = Vec::new();
+    if may_ask {
+        for row in session.rows(OWN).await? {
+            let (app, verbs, to): (String, Vec<String>, Option<Vec<String>>) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let to = to.map_or_else(String::new, |to| format!(" to {}", to.join(" and ")));
+            apps.extend(verbs.iter().map(|verb| match verb.as_str() {
+                "publish" => format!("publish as {app}{to}"),
+                verb => format!("{verb} for {app}"),
+            }));
+        }
+    }
+    Ok(verdict(session.schema(), &role, owner, &standings, &apps))
 }
 
-fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing]) -> Vec<Finding> {
+fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing], apps: &[String]) -> Vec<Finding> {
     let may = |standing: &&Standing| standing.lacks.as_ref().is_some_and(Vec::is_empty);
     let mut may: Vec<&str> = standings.iter().filter(may).map(|standing| standing.verb).collect();
+    let apps = if owner { &[] } else { apps };
     // Who operates looks.
     let operates = |verb: &str| standings.iter().any(|standing| standing.verb == verb && standing.is_meant);
     let mut findings = Vec::new();
@@ -70,6 +85,7 @@ fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing]) -> 
     if may.contains(&"operate") {
         may.retain(|verb| *verb != "look");
     }
+    may.extend(apps.iter().map(String::as_str));
     vec![match may.as_slice() {
         [] => Finding::problem("privileges", format!("role {role} may neither publish nor consume"))
             .fix(grants(schema, role)),
@@ -81,7 +97,10 @@ fn verdict(schema: &Schema, role: &str, owner: bool, standings: &[Standing]) -> 
 }
 
 fn grants(schema: &Schema, role: &str) -> String {
-    format!("as the owner of the schema, {}; or 'consume', 'look', 'operate'", grant(schema, role, "publish"))
+    format!(
+        "as the owner of the schema, {}; or 'consume', 'look', 'operate'; for one application, see {schema}.grant_app",
+        grant(schema, role, "publish")
+    )
 }
 
 fn grant(schema: &Schema, role: &str, verb: &str) -> String {

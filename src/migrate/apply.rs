@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{IsolationLevel, Transaction, error::SqlState};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
@@ -36,6 +36,12 @@ const RETRY_CAP: Duration = Duration::from_secs(5);
 const THERE: &str = "select c.oid is not null, coalesce(pg_catalog.has_table_privilege(c.oid, 'update'), false) \
     from (select pg_catalog.to_regclass('integration.fingerprints')) c (oid)";
 const STEPS_APPLIED: &str = "select version, checksum, program from integration.migrations order by version";
+
+/// The owner of the schema, if a hole in it would be one in more: a superuser, or an owner of other schemas.
+const OWNS_MORE: &str = "select r.rolname::text from pg_namespace n join pg_roles r on r.oid = n.nspowner \
+    where n.nspname = 'integration' and (r.rolsuper or exists ( \
+        select from pg_namespace o where o.nspowner = r.oid and o.oid <> n.oid and o.nspname !~ '^pg_' \
+            and o.nspname not in ('public', 'information_schema')))";
 
 /// Applies what is missing, in one transaction under one lock: twenty processes that start at once end up with one schema.
 pub(crate) async fn run(settings: &Settings) -> Result<Report> {
@@ -117,9 +123,14 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     let missing = recorded.missing()?;
     let report = Report { applied: missing.names(), version: recorded.version() + missing.steps.len() as i32 };
     apply(&tx, schema, &missing, recorded.steps.len()).await?;
+    let owns_more = tx.query_typed(&schema.sql(OWNS_MORE), &[]).await?;
     tx.commit().await?;
     if !report.applied.is_empty() {
         info!(applied = ?report.applied, version = report.version, "schema migrated");
+        if let Some(row) = owns_more.first() {
+            let owner: String = row.try_get(0)?;
+            warn!(%owner, "the owner of the schema is a superuser or owns other schemas; better one that owns nothing else");
+        }
     }
     Ok(report)
 }

@@ -14,8 +14,8 @@ pub use crate::{
     filter::{Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AuditEvent, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue, MessageRow, Page,
-        ProcessRow, StoredMessage, TargetState, TargetStats,
+        AppRights, AuditEvent, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue, MessageRow,
+        Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Verb,
     },
 };
 
@@ -295,6 +295,49 @@ impl Operator {
     /// The database's.
     pub async fn processes(&self) -> Result<Vec<ProcessRow>> {
         self.core.store().processes().await
+    }
+
+    /// Allows a role a verb, for all applications. For the owner of the schema, as the next three; again at any time.
+    ///
+    /// # Errors
+    /// [`Forbidden`](crate::ErrorKind::Forbidden) for anybody but the owner; else the database's, 42704 for a role that does
+    /// not exist.
+    pub async fn grant(&self, role: &str, verb: Verb) -> Result<()> {
+        self.core.store().grant(role, verb).await
+    }
+
+    /// Takes a verb from a role; what other verbs and applications need stays.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub async fn revoke(&self, role: &str, verb: Verb) -> Result<()> {
+        self.core.store().revoke(role, verb).await
+    }
+
+    /// Says what a role may do for one application: as which it may publish and to which targets, and whether it consumes
+    /// what is published for it. What it could do for that application before is replaced.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for rights that are none, limits without what they limit, and roles that have
+    /// the verb for all applications; else as [`grant`](Self::grant).
+    pub async fn grant_app(&self, app: &str, role: &str, rights: &AppRights) -> Result<()> {
+        self.core.store().grant_app(app, role, rights).await
+    }
+
+    /// Takes from a role what it may do for an application; false when that was nothing.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant), but for roles that do not exist any more.
+    pub async fn revoke_app(&self, app: &str, role: &str) -> Result<bool> {
+        self.core.store().revoke_app(app, role).await
+    }
+
+    /// Who may what, by role and application. Superusers and the owner of the schema may everything and are not listed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn rights(&self) -> Result<Vec<RightsRow>> {
+        self.core.store().rights().await
     }
 
     /// Examines the database, the way to it and the fleet; see [`doctor`]. Changes nothing, and takes a

@@ -3,6 +3,7 @@
 mod audit;
 mod message;
 mod process;
+mod rights;
 mod summed;
 mod target;
 mod upkeep;
@@ -10,6 +11,7 @@ mod upkeep;
 pub use audit::AuditEvent;
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
+pub use rights::{AppRights, RightsRow, Verb};
 pub use summed::{BacklogRow, ErrorGroup};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use upkeep::{Maintained, MaintenanceDue};

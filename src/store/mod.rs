@@ -14,6 +14,7 @@ mod maintain;
 mod observe;
 mod operate;
 mod publish;
+mod rights;
 mod settle;
 mod summed;
 mod unnamed;

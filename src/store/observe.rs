@@ -15,16 +15,7 @@ const PING: &str = "select integration.lock_class()";
 const BELL_IS_OFF: &str =
     "select exists (select from integration.targets t where t.target_app = $1 and t.bell = 'off')";
 
-// Literal statuses, so that the partial indexes serve it.
-const IS_DRAINED: &str = "select not exists (select from integration.data_staging d where d.target_app = $1 \
-        and d.status = 'pending' and ($2::text[] is null or d.record_type = any ($2)) \
-        and not integration.is_set_aside(d.id, d.created_at)) \
-    and not exists (select from integration.data_staging d where d.target_app = $1 \
-        and d.status = 'processing' and ($2::text[] is null or d.record_type = any ($2))) \
-    and not exists (select from integration.data_staging d where d.target_app = $1 \
-        and d.status = 'scheduled' and d.available_at <= integration.clock() \
-        and not integration.is_set_aside(d.id, d.created_at) \
-        and ($2::text[] is null or d.record_type = any ($2)))";
+const IS_DRAINED: &str = "select integration.is_drained($1, $2)";
 
 impl Store {
     pub(crate) async fn breakers(&self) -> Result<Vec<BreakerRow>> {

@@ -47,7 +47,10 @@ const PUBLISH_MANY_TYPES: [Type; 10] = [
     Type::INT4_ARRAY,
 ];
 
-const RESERVE_IDS: &str = "select nextval('integration.data_staging_id_seq') from generate_series(1, $1::bigint)";
+// No row: not allowed, ids or all of COPY, and so not reserved.
+const RESERVE_IDS: &str = "select nextval('integration.data_staging_id_seq') from generate_series(1, $1::bigint) \
+    where has_column_privilege('integration.data_staging'::regclass, 'id', 'insert') \
+        and not row_security_active('integration.data_staging'::regclass)";
 
 // The columns of a publish without delay and dedup key; the rest are the table's defaults.
 const COPY: &str = "copy integration.data_staging \
@@ -64,19 +67,24 @@ impl Store {
 
     /// All or nothing: one statement.
     pub(crate) async fn publish_many(&self, source: &str, messages: &[Message]) -> Result<Vec<MessageId>> {
-        if !self.copies(messages) {
-            let columns = Columns::new(source, messages);
-            return ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?);
+        if self.copies(messages) {
+            let client = self.busy().await.map_err(|error| error.context("publish"))?;
+            let copied = self.conclude(client, "publish", async |client| {
+                let reserve = client.prepare_cached(&self.sql(RESERVE_IDS)).await?;
+                let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
+                let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
+                if !ids.is_empty() {
+                    copy(client.copy_in(&*self.sql(COPY)).await?, source, &ids, messages).await?;
+                }
+                Ok(ids)
+            });
+            let copied = copied.await?;
+            if !copied.is_empty() {
+                return Ok(copied);
+            }
         }
-        let client = self.busy().await.map_err(|error| error.context("publish"))?;
-        self.conclude(client, "publish", async |client| {
-            let reserve = client.prepare_cached(&self.sql(RESERVE_IDS)).await?;
-            let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
-            let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
-            copy(client.copy_in(&*self.sql(COPY)).await?, source, &ids, messages).await?;
-            Ok(ids)
-        })
-        .await
+        let columns = Columns::new(source, messages);
+        ids(self.query("publish", PUBLISH_MANY, &columns.params()).await?)
     }
 
     /// Publishes inside the caller's transaction, in one round trip.
@@ -93,18 +101,20 @@ impl Store {
         source: &str,
         messages: &[Message],
     ) -> Result<Vec<MessageId>> {
-        if !self.copies(messages) {
-            let columns = Columns::new(source, messages);
-            let params = columns.params();
-            return ids(tx.query_typed(&self.sql(PUBLISH_MANY), &typed(&params, &PUBLISH_MANY_TYPES)).await?);
+        if self.copies(messages) {
+            let count = messages.len() as i64;
+            let reserved = ids(tx.query_typed(&self.sql(RESERVE_IDS), &[(&count, Type::INT8)]).await?)?;
+            if !reserved.is_empty() {
+                copy(tx.copy_in(&*self.sql(COPY)).await?, source, &reserved, messages).await?;
+                return Ok(reserved);
+            }
         }
-        let count = messages.len() as i64;
-        let reserved = ids(tx.query_typed(&self.sql(RESERVE_IDS), &[(&count, Type::INT8)]).await?)?;
-        copy(tx.copy_in(&*self.sql(COPY)).await?, source, &reserved, messages).await?;
-        Ok(reserved)
+        let columns = Columns::new(source, messages);
+        ids(tx.query_typed(&self.sql(PUBLISH_MANY), &typed(&columns.params(), &PUBLISH_MANY_TYPES)).await?)
     }
 
-    /// Whether these go by COPY, which the driver prepares.
+    /// Whether these go by COPY, which the driver prepares, where the role may name ids: who may publish for some
+    /// applications only may not.
     fn copies(&self, messages: &[Message]) -> bool {
         let plain = |message: &Message| message.dedup_key.is_none() && message.delay.is_none();
         self.pool.prepares() && messages.len() >= COPY_FROM && messages.iter().all(plain)

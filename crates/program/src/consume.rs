@@ -177,14 +177,16 @@ impl Consume {
             failure = tally.given_up() => Stop::GivenUp(failure),
             () = tally.reached(self.count) => Stop::Counted,
             () = self.drained(&broker), if self.exit_when_empty => Stop::Empty,
+            // It may not consume any more, and says so when it is shut down.
+            () = consumer.ended() => Stop::Signal,
         };
         let end = async {
-            match &stop {
-                Stop::GivenUp(_) => consumer.shutdown_within(GIVE_UP_AFTER).await?,
-                _ => consumer.shutdown().await?,
-            }
+            let ended = match &stop {
+                Stop::GivenUp(_) => consumer.shutdown_within(GIVE_UP_AFTER).await,
+                _ => consumer.shutdown().await,
+            };
             broker.close().await;
-            Ok::<_, Failure>(())
+            Ok::<_, Failure>(ended?)
         };
         tokio::select! {
             biased;

@@ -18,6 +18,7 @@ mod backlog;
 mod errors;
 mod explain;
 mod follow;
+mod grant;
 mod list;
 mod peek;
 mod show;
@@ -39,6 +40,8 @@ mod processes;
 mod redrive;
 mod resume;
 mod retry;
+mod revoke;
+mod rights;
 
 mod completions;
 
@@ -160,6 +163,9 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
+    Grant(grant::Grant),
+    Revoke(revoke::Revoke),
+    Rights(rights::Rights),
     Processes(processes::Processes),
     Doctor(doctor::Doctor),
     Maintain(maintain::Maintain),
@@ -252,6 +258,9 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Grant(grant) => grant.run(global).await,
+            Self::Revoke(revoke) => revoke.run(global).await,
+            Self::Rights(rights) => rights.run(global).await,
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),

@@ -1,8 +1,8 @@
 //! `doorbell up`: a server to develop against.
 
 use clap::Args;
-use doorbell::Broker;
-use doorbell_server::kept;
+use doorbell::{Broker, operate::Verb};
+use doorbell_server::{SUPERUSER, kept};
 use serde_json::json;
 
 use crate::{
@@ -12,9 +12,23 @@ use crate::{
     output,
 };
 
+/// Whose the schema is: a role that cannot log in and owns nothing else, so that a hole in the schema is none in the server.
+/// A schema that is there already stays whose it is.
+const OWNER: &str = "do $$ begin \
+    if to_regrole('doorbell_owner') is null then create role doorbell_owner; end if; \
+    if to_regnamespace('integration') is null then \
+        create schema integration authorization doorbell_owner; \
+        execute format('grant doorbell_owner to %I', current_user); \
+    end if; end $$";
+/// Who applications are: everything but the owner.
+const APPLICATION: &str = "do $$ begin \
+    if to_regrole('doorbell_app') is null then create role doorbell_app login; end if; end $$";
+const VERBS: [Verb; 3] = [Verb::Publish, Verb::Consume, Verb::Operate];
+
 /// Start a PostgreSQL of your own that stays, with the schema in it
 ///
-/// Its data survives restarts. It listens on no port: only you can reach it. Running it again finds the same server.
+/// Its data survives restarts. It listens on no port: only you can reach it. Running it again finds the same server. What it
+/// prints is for applications, as a role that publishes, consumes and operates; --admin is for the superuser.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -26,19 +40,24 @@ pub(crate) struct Up {
     /// Fetch PostgreSQL without asking where none is installed (or set DOORBELL_FETCH_PG=1)
     #[arg(long)]
     yes: bool,
+
+    /// Print the superuser's connection string instead: for migrations of your own, and for other roles
+    #[arg(long)]
+    admin: bool,
 }
 
 impl Up {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let options = kept::KeptOptions { consent: consent(self.yes), ..global.database.kept_options() };
         let kept = kept::up(&options).await?;
-        let connection_string = kept.uri("postgres");
-        let broker = Broker::connect(&connection_string).await?;
-        let schema_version = broker.migrate().await?.version;
-        broker.close().await;
+        let admin = kept.connection_string("postgres");
+        let schema_version = prepared(&admin).await?;
+        let connection_string =
+            if self.admin { kept.uri(SUPERUSER, "postgres") } else { kept.uri("doorbell_app", "postgres") };
         if global.json {
             output::json(&json!({
                 "connection_string": connection_string,
+                "admin_connection_string": admin,
                 "version": kept.version(),
                 "pid": kept.pid(),
                 "state_directory": kept.state_directory(),
@@ -52,12 +71,16 @@ impl Up {
             kept.pid(),
             kept.state_directory().display()
         );
+        let whose =
+            if self.admin { "the superuser's" } else { "an application's; the superuser's: doorbell up --admin" };
         // They go where the environment says, if it says anything.
         match global.database.is_chosen() {
-            true => {
-                eprintln!("The commands of doorbell go where DATABASE_URL or PG… point; any program reaches it so:")
-            }
-            false => eprintln!("The commands of doorbell find it by themselves; other programs so, as DATABASE_URL:"),
+            true => eprintln!(
+                "The commands of doorbell go where DATABASE_URL or PG… point; any program reaches it so ({whose}):"
+            ),
+            false => eprintln!(
+                "The commands of doorbell find it by themselves; other programs so, as DATABASE_URL ({whose}):"
+            ),
         }
         output::line(&connection_string)?;
         eprintln!("\nTry:");
@@ -68,4 +91,27 @@ impl Up {
         eprintln!("Stop it with: doorbell down");
         Ok(Exit::Done)
     }
+}
+
+/// Makes the schema and the roles; returns the schema's version.
+async fn prepared(admin: &str) -> Result<i32, Failure> {
+    let broker = Broker::connect(admin).await?;
+    execute(&broker, OWNER).await?;
+    let version = broker.migrate().await?.version;
+    execute(&broker, APPLICATION).await?;
+    for verb in VERBS {
+        broker.operator().grant("doorbell_app", verb).await?;
+    }
+    broker.close().await;
+    Ok(version)
+}
+
+async fn execute(broker: &Broker, sql: &str) -> Result<(), Failure> {
+    let mut client = broker.client().await?;
+    let tx = client.transaction().await?;
+    let done = async {
+        tx.batch_execute(sql).await?;
+        tx.commit().await
+    };
+    Ok(done.await.map_err(doorbell::Error::from)?)
 }

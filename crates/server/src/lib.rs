@@ -44,14 +44,18 @@ const PORT: u16 = 5432;
 
 /// A connection string in libpq's `key=value` form for the server whose socket is in `socket_directory`.
 fn connection_string(socket_directory: &Path, database: &str) -> String {
+    connection_string_as(socket_directory, SUPERUSER, database)
+}
+
+fn connection_string_as(socket_directory: &Path, user: &str, database: &str) -> String {
     let host = quoted(&socket_directory.to_string_lossy());
-    format!("host={host} port={PORT} user={SUPERUSER} dbname={}", quoted(database))
+    format!("host={host} port={PORT} user={} dbname={}", quoted(user), quoted(database))
 }
 
 /// The same as a URI. The socket's directory is no host that a URI could have before its path, so it is a parameter.
-fn uri(socket_directory: &Path, database: &str) -> String {
+fn uri(socket_directory: &Path, user: &str, database: &str) -> String {
     let host = encoded(&socket_directory.to_string_lossy());
-    format!("postgresql:///{}?host={host}&port={PORT}&user={SUPERUSER}", encoded(database))
+    format!("postgresql:///{}?host={host}&port={PORT}&user={}", encoded(database), encoded(user))
 }
 
 fn encoded(text: &str) -> String {

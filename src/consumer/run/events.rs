@@ -18,6 +18,7 @@ use crate::{
         sweeping,
         under_way::{Ended, Kind},
     },
+    error::ErrorKind,
     message::{Delivery, Found},
     store::{Claim, Looked, Verdict},
 };
@@ -84,7 +85,12 @@ impl Loop {
             Ok(looked) => looked,
             Err(error) => {
                 self.context.allowance.put_back(limit);
-                return self.looking.failed(&look, &error);
+                self.looking.failed(&look, &error);
+                // Nothing that is tried again changes that.
+                if error.kind() == ErrorKind::Forbidden {
+                    self.forbidden.get_or_insert(error);
+                }
+                return;
             }
         };
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());

@@ -130,6 +130,36 @@ async fn no_row_stops_anybody_but_whoever_wrote_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_one_application_can_write_no_more_extremes_than_a_publisher_and_stops_nobody_either() {
+    let db = Database::new().await;
+    let (consumer, watcher, operator) =
+        (role(&db, "consumer").await, role(&db, "watcher").await, role(&db, "operator").await);
+    let name = format!("shop_{}", db.name());
+    let made = format!("create role {name} login; select integration.grant_app('shop', '{name}', '{{billing}}')");
+    db.client().await.batch_execute(&made).await.unwrap();
+    let shop = crate::support::connect(&db.url.replace("user=postgres", &format!("user={name}"))).await;
+    // Columns that it has no right to set are refused before anything looks at what is in them.
+    let granted = ["priority", "max_retries", "status, available_at", "headers", "ordering_key", "dedup_key"];
+    let mut wrong = Vec::new();
+    for (columns, values, expected) in PUBLISHED {
+        let expected = if granted.contains(columns) { expected } else { "42501" };
+        let answer = answer(&shop, &insert(columns, values)).await;
+        if answer != expected {
+            wrong.push(format!("{columns} = {values}: {answer:?}, not {expected:?}"));
+        }
+    }
+    for (columns, values) in OURS {
+        let expected = if *columns == "status" { "23514" } else { "42501" };
+        let answer = answer(&shop, &insert(columns, values)).await;
+        if answer != expected {
+            wrong.push(format!("{columns} = {values}: {answer:?}, not {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    everything_answers(&consumer, &watcher, &operator, "what a role of one application may write").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ids_come_from_the_sequence_and_a_payload_is_about_as_large_as_its_text() {
     let db = Database::new().await;
     let publisher = role(&db, "publisher").await;

@@ -1,5 +1,6 @@
 //! Nobody gets in where he does not belong: attacks as they were run, by the roles of the page about deploying.
 
+mod apps;
 mod attacks;
 mod catalogue;
 mod hostile_rows;

@@ -45,7 +45,7 @@ async fn a_schema_in_which_others_may_create_or_that_somebody_else_made_is_refus
         migrator(&db, "create schema integration authorization MIGRATOR; grant create on schema integration to public")
             .await;
     let refused = broker.migrate().await.unwrap_err();
-    assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Database, Some("42501")), "{refused:?}");
+    assert_eq!((refused.kind(), refused.sqlstate()), (ErrorKind::Forbidden, Some("42501")), "{refused:?}");
     assert!(format!("{refused:?}").contains("may create in the schema"), "{refused:?}");
     let db = Database::empty().await;
     let squatted = "create role squatter_DB; create schema integration authorization squatter_DB; \
@@ -65,4 +65,24 @@ async fn a_consumer_that_may_not_consume_does_not_start() {
     let started = broker.consumer("billing").fallback(|_| async { Ok(doorbell::Outcome::Done) }).start().await;
     assert_eq!(started.err().and_then(|error| error.sqlstate().map(str::to_owned)).as_deref(), Some("42501"));
     assert_eq!(answer(&connect(&url).await, "select integration.rescue()").await, "42501");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_may_not_consume_any_more_ends_and_says_so() {
+    let db = Database::new().await;
+    role(&db, "consumer").await;
+    let (name, owner) = (format!("consumer_{}", db.name()), db.client().await);
+    let broker = Broker::connect(&db.url.replace("user=postgres", &format!("user={name}"))).await.unwrap();
+    let (consumer, mut told) = crate::support::echo(&broker, "billing").await;
+    let producer = db.broker().await.producer("shop");
+    producer.publish(&message("billing", 1)).await.unwrap();
+    told.next().await;
+    owner.batch_execute(&format!("select integration.revoke_from('{name}', 'consume')")).await.unwrap();
+    // Whoever looks is told.
+    producer.publish(&message("billing", 2)).await.unwrap();
+    crate::support::soon("the consumer ends", consumer.ended()).await;
+    let pulse = consumer.pulse();
+    let ended = consumer.shutdown().await.unwrap_err();
+    assert!(!pulse.is_moving());
+    assert_eq!((ended.kind(), ended.sqlstate()), (ErrorKind::Forbidden, Some("42501")), "{ended:?}");
 }

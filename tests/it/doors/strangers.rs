@@ -1,7 +1,9 @@
 //! Locks that any session can take, and a notification queue that any session can fill, stop nothing that must happen.
 
+use doorbell_server::{EphemeralOptions, Server};
+
 use super::role;
-use crate::support::{Database, count, message};
+use crate::support::{Database, Ear, channel, connect, count, message, newer, plain_insert, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_who_holds_every_advisory_lock_of_ours_stops_neither_rescue_nor_claims_nor_folding() {
@@ -73,4 +75,40 @@ async fn the_history_says_who_rewrote_a_message_under_which_name_he_logged_in_an
     let told: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let details = "{\"columns\": [\"data\", \"target_app\"], \"target_app\": \"billing\"}".to_owned();
     assert_eq!(told, [(format!("consumer_{} as {group}", db.name()), details)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_notification_queue_is_half_full_nothing_rings_and_every_publish_succeeds() {
+    let Some(bin_directory) = newer::postgres_17().await else { return };
+    let settings = vec![("max_notify_queue_pages".to_owned(), "64".to_owned())];
+    let options = EphemeralOptions { settings, bin_directory: Some(bin_directory), ..Default::default() };
+    let server = Server::ephemeral(options).await.unwrap();
+    let db = Database { url: server.connection_string("postgres") };
+    let broker = db.broker().await;
+    broker.migrate().await.unwrap();
+    let producer = broker.producer("shop");
+    let mut ear = Ear::on(&db, &["billing"]).await;
+    let client = db.client().await;
+    let bell = channel(&client, "billing").await;
+    producer.publish(&message("billing", 1)).await.unwrap();
+    assert_eq!(ear.heard().await, std::slice::from_ref(&bell));
+
+    let deaf = connect(&db.url).await;
+    deaf.batch_execute("listen deaf; begin").await.unwrap();
+    let half = "select (pg_notification_queue_usage() >= 0.5)::integer::bigint";
+    while count(&client, half).await == 0 {
+        client.batch_execute("select pg_notify('deaf', repeat('x', 7900))").await.unwrap();
+    }
+    producer.publish(&message("billing", 2)).await.unwrap();
+    producer.publish(&message("billing", 3).delay(std::time::Duration::from_secs(3600))).await.unwrap();
+    producer.publish_many(&(0..100).map(|n| message("billing", n)).collect::<Vec<_>>()).await.unwrap();
+    plain_insert(&client, "billing", "4").await;
+    assert_eq!(ear.heard().await, [""; 0]);
+
+    drop(deaf);
+    until(&client, "the queue is read", "select pg_notification_queue_usage() < 0.5").await;
+    producer.publish(&message("billing", 5)).await.unwrap();
+    assert_eq!(ear.heard().await, [bell]);
+    broker.close().await;
+    server.stop().await.unwrap();
 }

@@ -55,9 +55,10 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     // The tests share a server: its connections are also the others', and it is not made to survive a crash.
     let own = |finding: &&Finding| finding.level > Level::Ok && !["connections", "settings"].contains(&finding.check);
     let ills: Vec<_> = report.findings.iter().filter(own).collect();
-    assert!(ills.is_empty(), "{ills:#?}");
+    // And a superuser made the schema.
+    assert_eq!(ills, [finding(&report, "rights", "a superuser")]);
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks = "server schema horizon notify_queue drift privileges clock bell tables partitions processes targets stuck maintenance wakeups";
+    let checks = "server schema horizon notify_queue drift privileges rights locks clock bell tables partitions processes targets stuck maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }
@@ -415,6 +416,57 @@ async fn the_rights_of_a_role_are_judged_by_what_it_is_for() {
     // Who may not take a probe back rings without it, and says so.
     assert_eq!(finding(&report, "bell", "integration.ring()").level, Level::Ok, "{report:#?}");
     assert_eq!(finding(&report, "bell", "was not tried").level, Level::Note);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_belong_to_no_verb_and_grants_that_are_not_so_are_named_and_the_fixes_heal() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let role = format!("stray_{}", db.name());
+    let made = format!(
+        "create role {role} login; select integration.grant_app('shop', '{role}', '{{billing}}', p_consume => true); \
+         grant trigger, delete on integration.data_staging to {role}; grant create on schema integration to {role}; \
+         grant execute on function integration.pause(text, text) to public; grant select on integration.grants to public; \
+         insert into integration.grants (role_name, app, consume) values ('gone_{role}', 'crm', true)"
+    );
+    client.batch_execute(&made).await.unwrap();
+    let report = examined(&db).await;
+    let stray = finding(&report, "rights", &format!("{role} has rights that belong to no verb"));
+    let everybody = finding(&report, "rights", "everybody has rights");
+    let gone = finding(&report, "rights", "may do for crm is not so");
+    assert_eq!([stray, everybody, gone].map(|finding| finding.level), [Level::Warning; 3]);
+    assert!(gone.evidence.as_deref().unwrap().contains("no such role"), "{gone:?}");
+    for ill in [stray, everybody] {
+        heal(&client, ill).await;
+    }
+    client.batch_execute(&format!("select integration.revoke_app('crm', 'gone_{role}')")).await.unwrap();
+    // Asked as the role itself.
+    let settings = Settings::parse(&db.url.replace("user=postgres", &format!("user={role}"))).unwrap();
+    let its = Broker::with_config(settings, Default::default()).await.unwrap();
+    let its = its.operator().doctor(&patient()).await.unwrap();
+    let may = finding(&its, "privileges", "may publish as shop to billing, consume for shop");
+    assert_eq!(may.level, Level::Ok);
+    let report = examined(&db).await;
+    assert_eq!(ills(&report, "rights"), [finding(&report, "rights", "a superuser")]);
+    assert_eq!(finding(&report, "rights", "1 roles are listed, for 1 applications").level, Level::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_locks_of_ours_is_named_by_role() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let role = format!("squatter_{}", db.name());
+    client.batch_execute(&format!("create role {role} login")).await.unwrap();
+    let squatter = connect(&db.url.replace("user=postgres", &format!("user={role}"))).await;
+    let class = count(&client, "select integration.lock_class()::bigint").await;
+    squatter.batch_execute(&format!("select pg_advisory_lock({}, 7)", class + 2)).await.unwrap();
+    client.batch_execute("begin; lock table integration.data_staging in share mode").await.unwrap();
+    let report = examined(&db).await;
+    assert_eq!(finding(&report, "locks", &format!("role {role} holds advisory locks")).level, Level::Warning);
+    assert_eq!(finding(&report, "locks", "keeps publishers or consumers out").level, Level::Problem);
+    client.batch_execute("commit").await.unwrap();
+    squatter.batch_execute("select pg_advisory_unlock_all()").await.unwrap();
+    assert!(ills(&examined(&db).await, "locks").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,16 +19,18 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 18] = [
+const FROM_INSIDE: [&str; 21] = [
     "accepts",
     "action_of",
     "actor",
     "asking_role",
     "backoff_ms",
     "bell_is_on",
+    "bounded",
     "clean_text",
     "gates",
     "in_words",
+    "is_limited",
     "is_passing",
     "key_chars_max",
     "name_chars_max",
@@ -38,6 +40,7 @@ const FROM_INSIDE: [&str; 18] = [
     "shell_word",
     "since",
     "ten_minutes",
+    "text_bytes",
 ];
 
 fn files() -> impl Iterator<Item = (&'static str, &'static str)> {

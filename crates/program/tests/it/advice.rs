@@ -402,7 +402,8 @@ fn examples_in(text: &str) -> Vec<Vec<String>> {
 }
 
 /// What looks: examples of it must leave everything as it is.
-const LOOKS: [&str; 9] = ["stats", "targets", "list", "show", "peek", "explain", "audit", "processes", "doctor"];
+const LOOKS: [&str; 10] =
+    ["stats", "targets", "list", "show", "peek", "explain", "audit", "processes", "doctor", "rights"];
 /// What starts servers or a measurement, before any database is asked for.
 const STARTS: [&str; 7] = ["demo", "up", "down", "bench", "latency", "completions", "exec-guard"];
 

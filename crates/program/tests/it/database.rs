@@ -60,10 +60,16 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     ends_with(&up, 0);
     let again = json_of(&ended(program(&["up", "--json"])).await);
     assert_eq!(again["connection_string"], out(&up).trim_end());
-    // What it prints is a URI, which every driver takes; this one does, and the server's directory in it.
-    let mut by_uri = bare(&["stats"]);
-    by_uri.env("DATABASE_URL", out(&up).trim_end());
-    ends_with(&ended(by_uri).await, 0);
+    // Applications are no superusers, and the schema belongs to nobody who could log in.
+    let application = connect(out(&up).trim_end()).await;
+    let sql = "select r.rolsuper or o.rolsuper or o.rolcanlogin from pg_roles r, pg_namespace n join pg_roles o on o.oid = n.nspowner \
+        where r.rolname = current_user and n.nspname = 'integration'";
+    assert!(!application.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+    let publish = "select integration.publish('shop', 'billing', 'x', '1'); select * from integration.stats";
+    application.batch_execute(publish).await.unwrap();
+    assert!(application.batch_execute("select integration.grant_to(current_user, 'look')").await.is_err());
+    assert!(out(&ended(program(&["up", "--admin"])).await).contains("user=postgres"));
+    // It is a URI, which every driver takes.
     assert!(out(&up).starts_with("postgresql:///postgres?host="), "{}", out(&up));
     ends_with(&ended(program(&[&PUBLISH[..], &["--data", "1"]].concat())).await, 0);
     let down = ended(program(&["down", "--json"])).await;

@@ -31,6 +31,9 @@ async fn help_teaches_and_completions_complete() {
         "cancel",
         "pause",
         "resume",
+        "grant",
+        "revoke",
+        "rights",
         "processes",
         "completions",
     ] {

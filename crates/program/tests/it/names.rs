@@ -11,8 +11,10 @@ const ITS_OWN: [&str; 8] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 11] = [
+const PARTS: [(&str, &str); 13] = [
     ("find_ids", "redrive"),
+    ("grant_app", "grant"),
+    ("revoke_app", "revoke"),
     ("redrive_in", "redrive"),
     ("is_drained", "consume"),
     ("breakers", "top"),

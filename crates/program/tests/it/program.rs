@@ -11,7 +11,7 @@ use tokio::{
 // What nearly every test of the program needs.
 pub(crate) use std::{path::PathBuf, process::Stdio, time::Duration};
 
-pub(crate) use doorbell_testing::{Database, count, grants, soon};
+pub(crate) use doorbell_testing::{Database, connect, count, grants, soon};
 pub(crate) use nix::sys::{signal::Signal, stat::Mode};
 pub(crate) use serde_json::{Value, json};
 pub(crate) use tokio::{
