@@ -214,6 +214,10 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
             let (mut stream, _) = listener.accept().await.unwrap();
             skip_startup(&mut stream).await;
             stream.write_all(WELCOME).await.unwrap();
+            // It is asked what limits its sessions, and has no idea.
+            let mut question = [0; 1024];
+            assert!(stream.read(&mut question).await.unwrap() > 0);
+            stream.write_all(b"E\0\0\0\x17SERROR\0CXX000\0Mno\0\0Z\0\0\0\x05I").await.unwrap();
             open.push(stream);
         }
     });
