@@ -1,3 +1,13 @@
+-- What a message may say, the database must be able to hold: any text there is.
+do $$
+begin
+    if getdatabaseencoding() <> 'UTF8' then
+        raise exception 'the database % is encoded in %, and Doorbell needs UTF8', current_database(),
+            getdatabaseencoding() using errcode = 'MQ002',
+            hint = 'create database ... encoding ''UTF8'' template template0';
+    end if;
+end $$;
+
 -- All that is made belongs to the owner of the schema, who may be a role that cannot log in: whoever owns the schema,
 -- or may create in it, can replace what runs in everybody's publishes.
 -- Not "if not exists", which asks for the right to create schemas also where one was made for us.

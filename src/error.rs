@@ -196,6 +196,10 @@ impl From<tokio_postgres::Error> for Error {
                 message.push_str(hint);
                 message.push(')');
             }
+            if let Some(advice) = advice(db) {
+                message.push_str("; ");
+                message.push_str(&advice);
+            }
             return Self::new(kind, message).with_source(error);
         }
         let kind = if error.is_closed() || std::error::Error::source(&error).is_some_and(|e| e.is::<std::io::Error>()) {
@@ -208,6 +212,22 @@ impl From<tokio_postgres::Error> for Error {
             _ => "PostgreSQL did not accept the statement",
         };
         Self::new(kind, message).with_source(error)
+    }
+}
+
+/// What the server cannot know about its own error.
+fn advice(db: &tokio_postgres::error::DbError) -> Option<String> {
+    let schema = || db.schema().unwrap_or("integration").to_owned();
+    match (db.code().code(), db.constraint()) {
+        ("23505", Some("data_staging_pkey")) => Some(format!(
+            "the sequence of ids is behind the table, as after rows were copied with their ids: select setval('{0}.data_staging_id_seq', \
+             (select max(id) from {0}.data_staging))",
+            schema()
+        )),
+        _ if db.message().starts_with("could not load library") => {
+            Some("were the files of the server replaced while it runs? Then it has to be restarted".to_owned())
+        }
+        _ => None,
     }
 }
 

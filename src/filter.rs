@@ -1,6 +1,10 @@
 //! Which messages: what lists, and the verbs that act on many, go by.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
 
@@ -75,6 +79,43 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Published longer ago than this, by the server's clock.
     pub older_than: Option<Duration>,
+    /// Last changed then or later: for failed ones, when they failed.
+    pub changed_since: Option<Moment>,
+    /// Last changed before then.
+    pub changed_until: Option<Moment>,
+    /// With this ordering key.
+    pub ordering_key: Option<String>,
+    /// With this dedup key.
+    pub dedup_key: Option<String>,
+    /// With these headers, a JSON object, among others.
+    pub headers: Option<String>,
+    /// Whose payload this SQL/JSON path predicate is true of: `$.order == 7`.
+    pub payload: Option<String>,
+    /// That this owner completed, as far as the audit log knows.
+    pub completed_by: Option<String>,
+}
+
+/// A point in time, by the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Then.
+    At(SystemTime),
+    /// So long ago.
+    Ago(Duration),
+    /// The last time that the day, in UTC, was so old.
+    TimeOfDay(Duration),
+}
+
+impl Moment {
+    /// As a statement takes it: then, so many seconds ago, or after midnight.
+    pub(crate) fn parts(moment: Option<Self>) -> (Option<SystemTime>, Option<f64>, Option<f64>) {
+        match moment {
+            None => (None, None, None),
+            Some(Self::At(time)) => (Some(time), None, None),
+            Some(Self::Ago(age)) => (None, Some(age.as_secs_f64()), None),
+            Some(Self::TimeOfDay(time)) => (None, None, Some(time.as_secs_f64())),
+        }
+    }
 }
 
 /// In which order messages are listed.

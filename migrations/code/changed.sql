@@ -80,13 +80,15 @@ begin
                        nullif(c.crash_count, 0),
                    'redrive_count', nullif(c.redrive_count, 0), 'available_at', c.available_at)) end,
                c.held_by, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
-          from (select n.*, o.status as old_status, coalesce(n.owner, o.owner,
-              nullif(current_setting('integration.owner', true), '')) as held_by,
+          from (select n.*, o.status as old_status, o.available_at as was_due, o.owner as was_owner,
+                       coalesce(n.owner, o.owner, nullif(current_setting('integration.owner', true), '')) as held_by,
                        integration.action_of(o.status, n.status, n.crash_count - o.crash_count,
                            n.retry_count - o.retry_count) as action
                   from before o join after n on n.id = o.id
                  where n.status <> o.status and (tg_argv[0] = 'all' or n.status <> 'processing')) c
-         where tg_argv[0] = 'all' or v_hand or c.action not in ('promoted', 'scheduled', 'released');
+         where tg_argv[0] = 'all' or v_hand or c.action not in ('promoted', 'scheduled', 'released')
+            -- What somebody did with retry: before its time had come.
+            or c.action = 'promoted' and c.was_due > integration.clock();
     end if;
     if v_alike then
         insert into integration.deltas (at, pending, processing, completed, target_app)

@@ -72,6 +72,7 @@ declare
     v_said     text;
     v_capacity bigint;
     v_held     bigint;
+    v_stopping bigint;
 begin
     select d.* into m from integration.data_staging d where d.id = p_id;
     if m.crash_count > 0 then
@@ -110,6 +111,15 @@ begin
         select count(*) as held from integration.data_staging d
          where d.target_app = m.target_app and d.status = 'processing' and d.owner = c.owner) h
      where c.lease_until > integration.clock() and integration.accepts(c.targets, m.target_app, m.record_type);
+    -- A handler whose message was cancelled runs until its process has beaten, and is in nobody's hands by then.
+    select count(*) into v_stopping
+      from integration.audit_log a join integration.processes c on c.owner = a.owner
+     where a.created_at > integration.clock() - interval '15 s' and a.target_app = m.target_app
+       and a.action = 'cancelled' and a.old_status = 'processing' and c.beat_at <= a.created_at
+       and c.lease_until > integration.clock();
+    v_held := v_held + v_stopping;
+    v_said := v_said || case when v_stopping > 0
+        then '; a handler whose message was cancelled is being stopped' else '' end;
     return query select
         case when v_held >= v_capacity then 'busy' when v_before > 0 then 'queued' else 'ready' end,
         case when v_held >= v_capacity then format('%s of %s busy; %s', case v_capacity when 1 then 'the only worker'

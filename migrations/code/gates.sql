@@ -16,13 +16,14 @@ create or replace function integration.gates(p_target text, p_explained boolean)
      cross join lateral (
         select 'paused' as code, 0::bigint as admits, null::text as breaker,
                case when p_explained then
-                   format('%s was paused by %s %s ago%s', p.target, t.paused_by,
-                          integration.in_words(integration.clock() - t.paused_at), ': ' || t.pause_reason)
+                   format('%s was paused by %s %s ago%s%s', p.target, t.paused_by,
+                          integration.in_words(integration.clock() - t.paused_at), ': ' || t.pause_reason,
+                          '; it goes on in ' || integration.in_words(t.paused_until - integration.clock()))
                end as sentence,
                case when p_explained then 'doorbell resume ' || integration.shell_word(p.target) end as fix,
                case when p_explained then
                    jsonb_build_object('since', t.paused_at, 'by', t.paused_by, 'reason', t.pause_reason) end as details
-         where t.paused_at is not null
+         where t.paused_at is not null and coalesce(t.paused_until > integration.clock(), true)
         union all
         select 'breaker_' || b.state, integration.canaries_left(b.state, b.retry_at, b.canaries_left, b.changed_at),
                b.breaker_key,

@@ -1,7 +1,9 @@
 -- Looking through the messages: what "doorbell list", and cancel, retry and redrive by filter, go by.
 
 -- Lists messages of data_staging that a filter names, without their payloads; null matches all. p_reason is a LIKE
--- pattern over error_message; p_older_than counts from created_at. p_order:
+-- pattern over error_message; p_older_than counts from created_at; p_changed_since and p_changed_until are about
+-- updated_at, of failed messages when they failed; p_headers is contained in theirs; p_payload is a predicate of
+-- SQL/JSON ($.order == 7); p_completed_by is the owner who completed them, as the audit log has it. p_order:
 --   queue   as claim takes them: priority, then age (pending)
 --   due     next due first (scheduled)
 --   oldest, newest   by id
@@ -16,7 +18,9 @@
 create or replace function integration.list(
     p_status text default null, p_target text default null, p_type text default null, p_source text default null,
     p_reason text default null, p_older_than interval default null, p_order text default null,
-    p_limit integer default 100, p_after text default null
+    p_limit integer default 100, p_after text default null, p_changed_since timestamptz default null,
+    p_changed_until timestamptz default null, p_ordering_key text default null, p_dedup_key text default null,
+    p_headers jsonb default null, p_payload text default null, p_completed_by text default null
 ) returns table (
     id bigint, source_app text, target_app text, record_type text, status text, priority integer, attempt integer,
     retry_count integer, crash_count integer, redrive_count integer, created_at timestamptz, updated_at timestamptz,
@@ -28,6 +32,8 @@ declare
         d.retry_count, d.crash_count, d.redrive_count, d.created_at, d.updated_at, d.available_at, d.owner,
         d.error_message';
     v_iso     constant text := 'YYYY-MM-DD HH24:MI:SS.US';
+    -- Read as they were meant, whatever the session's zone and style are.
+    v_utc     constant text := 'YYYY-MM-DD HH24:MI:SS.US"Z"';
     v_order   text := coalesce(p_order, case p_status when 'pending' then 'queue' when 'scheduled' then 'due'
         else 'newest' end);
     -- Whether to read an index once per target, each as far as the page may go; of large pages that is too much.
@@ -64,7 +70,18 @@ begin
     v_where := concat(' and d.status = ' || quote_literal(p_status), ' and d.record_type = ' || quote_literal(p_type),
                       ' and d.source_app = ' || quote_literal(p_source),
                       ' and d.error_message like ' || quote_literal(p_reason),
-                      ' and d.created_at < ' || quote_literal(integration.clock() - p_older_than));
+                      ' and d.created_at < '
+                          || quote_literal(to_char((integration.clock() - p_older_than) at time zone 'UTC', v_utc)),
+                      ' and d.updated_at >= '
+                          || quote_literal(to_char(p_changed_since at time zone 'UTC', v_utc)),
+                      ' and d.updated_at < ' || quote_literal(to_char(p_changed_until at time zone 'UTC', v_utc)),
+                      ' and d.ordering_key = ' || quote_literal(p_ordering_key),
+                      ' and d.dedup_key = ' || quote_literal(p_dedup_key),
+                      ' and d.headers @> ' || quote_literal(p_headers),
+                      ' and d.data @@ ' || quote_literal(p_payload::jsonpath),
+                      format(' and (d.id, d.attempt) in (select a.staging_id, a.attempt from integration.audit_log a '
+                          'where a.action = ''completed'' and a.owner = %L)', p_completed_by)
+                          || case when p_completed_by is null then null else '' end);
     select string_agg(format('(select %s from integration.data_staging d where %s%s%s order by %s limit %s)', v_columns,
                              case when v_indexed then 'd.target_app = t.target_app'
                                   else coalesce('d.target_app = ' || quote_literal(p_target), 'true') end,

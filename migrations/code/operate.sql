@@ -119,22 +119,26 @@ create or replace function integration.cancel(p_ids bigint[], p_reason text defa
         format('select integration.cancel_rows($1, %L)', p_reason))
 $$;
 
--- Stops claiming for a target, fleet-wide and across restarts; running messages finish.
-create or replace function integration.pause(p_target text, p_reason text default null) returns void
+-- Stops claiming for a target, fleet-wide and across restarts; running messages finish. p_for: it ends by itself after
+-- so long, and consumers go on with their next sweep; null: when it is resumed.
+create or replace function integration.pause(p_target text, p_reason text default null, p_for interval default null)
+    returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
-    insert into integration.targets (target_app, paused_at, paused_by, pause_reason)
-    values (p_target, integration.clock(), integration.actor(), p_reason)
+    insert into integration.targets (target_app, paused_at, paused_by, pause_reason, paused_until)
+    values (p_target, integration.clock(), integration.actor(), p_reason, integration.clock() + p_for)
     on conflict (target_app) do update
-       set paused_at = excluded.paused_at, paused_by = excluded.paused_by, pause_reason = excluded.pause_reason;
+       set paused_at = excluded.paused_at, paused_by = excluded.paused_by, pause_reason = excluded.pause_reason,
+           paused_until = excluded.paused_until;
     insert into integration.audit_log (app_name, action, target_app, details)
-    values (integration.actor(), 'paused', p_target, jsonb_strip_nulls(jsonb_build_object('reason', p_reason)));
+    values (integration.actor(), 'paused', p_target, jsonb_strip_nulls(jsonb_build_object('reason', p_reason,
+        'until', integration.clock() + p_for)));
 $$;
 
 -- Lets a paused target be claimed again and rings. False: it was not paused.
 create or replace function integration.resume(p_target text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    update integration.targets t set paused_at = null, paused_by = null, pause_reason = null
+    update integration.targets t set paused_at = null, paused_by = null, pause_reason = null, paused_until = null
      where t.target_app = p_target and t.paused_at is not null;
     if not found then
         return false;

@@ -21,13 +21,12 @@ declare
         register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring, rescue,
         rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions, note_cleaned,
         check_is_due, recount, maintain, is_set_aside}';
-    v_look   constant text[] := '{list, list_ranges, peek, explain, explain_absent, explain_scheduled,
-        explain_consumers, explain_locker, explain_processing, explain_queue, accepts, closed_gates, breaker_of,
-        target_states, policy, audit, last_event, since, in_words, time_in_words, shell_word, front,
-        recent_traffic,
-        check_counters, maintenance_due, audit_level, rights, granted, is_drained, gates, canaries_left, dead_owners,
-        lost_because, actions_of, changes_of, outcomes_of, ten_minutes, is_set_aside, is_owed, explain_set_aside,
-        partition_ends}';
+    v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
+        target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
+        explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
+        last_event, since, in_words, time_in_words, shell_word, front, recent_traffic, check_counters,
+        maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of,
+        outcomes_of, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := v_common || case p_verb
@@ -36,10 +35,10 @@ begin
         when 'consume' then v_consume
         when 'consume_app' then v_consume
         when 'look' then v_look
-        when 'operate' then v_look || '{cancel, redrive, redrive_many, retry, look_again, pause, resume,
-            open_breaker, close_breaker, ring,
-            promote, rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions,
-            drop_old_partitions, note_cleaned, check_is_due, recount, maintain}'::text[] end;
+        when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
+            resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
+            purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
+            redrive_many, look_again}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';
@@ -154,7 +153,7 @@ create or replace function integration.granted() returns table (role_name name, 
       join pg_roles g on g.oid = a.grantee
      where a.grantee <> p.proowner and a.privilege_type = 'EXECUTE'
        and exists (select from aclexplode(t.relacl) x where x.grantee = g.oid and x.privilege_type = v.want)
-       and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text)', 'execute'))
+       and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text,interval)', 'execute'))
     union all
     select g.rolname, v.verb
       from integration.grants r join pg_roles g on g.rolname = r.role_name

@@ -18,9 +18,11 @@ create table integration.data_staging (
     -- Names and keys are not too long: checked by the trigger that counts what is published, because
     -- the server reads every check constraint anew for each statement, also for claims and settles (2.8 us per kilobyte
     -- of them).
-    source_app    text        not null,
-    target_app    text        not null,
-    record_type   text        not null,
+    -- Names and keys are in the order of their bytes: that of a language changes with the system's libraries, and what
+    -- an index was built for would not be found any more.
+    source_app    text collate "C" not null,
+    target_app    text collate "C" not null,
+    record_type   text collate "C" not null,
     data          jsonb       not null,
     status        text        not null default 'pending'
                   check (status in ('pending', 'scheduled', 'processing', 'completed', 'failed', 'cancelled')),
@@ -35,7 +37,7 @@ create table integration.data_staging (
     -- attempt: the fence. Grows at every claim, redrive and hand edit of an owned row; never goes down.
     attempt       integer     not null default 0,
     -- owner: who holds the message, a process or a name that a claim in another language gave; null: plain SQL did.
-    owner         text,
+    owner         text collate "C",
     -- lease_until: only for claims that asked for a lease of their own; otherwise the owner's row in processes decides.
     lease_until   timestamptz,
     -- crash_count: consumers that died holding the message, one after the other; cleared when a run survives.
@@ -48,8 +50,8 @@ create table integration.data_staging (
     -- max_retries: overrides the policy of the target and record type for this message.
     max_retries   integer,
     headers       jsonb       check (jsonb_typeof(headers) = 'object'),
-    ordering_key  text,
-    dedup_key     text,
+    ordering_key  text collate "C",
+    dedup_key     text collate "C",
     constraint scheduled_needs_available_at check (status <> 'scheduled' or available_at is not null),
     -- 64 MiB is the hard limit; clients apply their own, smaller one (1 MiB by default) with a clearer message.
     constraint payload_at_most_64_mib check (pg_column_size(data) <= 67108864)
@@ -111,10 +113,10 @@ create table integration.audit_log (
     created_at  timestamptz not null default integration.clock(),
     -- Ours: enough to tell the story after the message is gone.
     role_name   text        not null default integration.role_name(),
-    owner       text,
-    source_app  text,
-    target_app  text,
-    record_type text,
+    owner       text collate "C",
+    source_app  text collate "C",
+    target_app  text collate "C",
+    record_type text collate "C",
     attempt     integer,
     old_status  text,
     new_status  text
@@ -134,7 +136,7 @@ alter table integration.audit_log_default replica identity full;
 
 -- One row per running process: its unique name as owner, its lease, and what its consumers accept.
 create table integration.processes (
-    owner       text        primary key check (char_length(owner) between 1 and 100),
+    owner       text collate "C" primary key check (char_length(owner) between 1 and 100),
     host        text        not null,
     pid         integer     not null,
     application text        not null default '',
@@ -190,10 +192,12 @@ insert into integration.settings default values;
 
 -- Settings and state of one target; null takes the installation's value. A target works without a row.
 create table integration.targets (
-    target_app          text primary key check (char_length(target_app) between 1 and 50),
+    target_app          text collate "C" primary key check (char_length(target_app) between 1 and 50),
     paused_at           timestamptz,
     paused_by           text,
     pause_reason        text,
+    -- When a pause ends by itself; null: when it is resumed.
+    paused_until        timestamptz,
     bell                text not null default 'on_demand' check (bell in ('on_demand', 'always', 'off')),
     max_retries         integer check (max_retries >= 0),
     max_crashes         integer check (max_crashes >= 1),
@@ -209,13 +213,13 @@ create table integration.targets (
     completed_retention interval,
     failed_retention    interval,
     -- Guards several targets by one breaker; null: the target's own.
-    breaker_key         text check (char_length(breaker_key) between 1 and 100)
+    breaker_key         text collate "C" check (char_length(breaker_key) between 1 and 100)
 );
 
 -- Where consumers of a target last looked, per priority: a process that starts need not walk over what was taken long
 -- ago.
 create table integration.places (
-    target_app text        not null,
+    target_app text collate "C" not null,
     priority   integer     not null,
     created_at timestamptz not null,
     id         bigint      not null,
@@ -226,7 +230,7 @@ create table integration.places (
 -- Circuit breakers: what stops claiming while a dependency is down. One per target, or one for several targets that
 -- name the same breaker_key. No row: closed, and never tripped.
 create table integration.breakers (
-    breaker_key      text primary key,
+    breaker_key      text collate "C" primary key,
     state            text        not null default 'closed' check (state in ('closed', 'open', 'half_open')),
     changed_at       timestamptz not null default integration.clock(),
     changed_by       text        not null default session_user,
@@ -245,8 +249,8 @@ create table integration.breakers (
 
 -- Retry policy of one record type of a target; null takes the target's value.
 create table integration.retry_policies (
-    target_app      text not null check (char_length(target_app) between 1 and 50),
-    record_type     text not null check (char_length(record_type) between 1 and 50),
+    target_app      text collate "C" not null check (char_length(target_app) between 1 and 50),
+    record_type     text collate "C" not null check (char_length(record_type) between 1 and 50),
     max_retries     integer check (max_retries >= 0),
     backoff_base_ms bigint check (backoff_base_ms >= 0),
     backoff_factor  double precision check (backoff_factor between 1 and 100),
@@ -256,8 +260,8 @@ create table integration.retry_policies (
 
 -- One row per dedup key inside the window, whatever became of its message (kept, archived or deleted).
 create table integration.dedup_keys (
-    source_app text        not null,
-    dedup_key  text        not null,
+    source_app text collate "C" not null,
+    dedup_key  text collate "C" not null,
     staging_id bigint      not null,
     expires_at timestamptz not null,
     primary key (source_app, dedup_key)
@@ -282,10 +286,10 @@ create table integration.deltas (
     cancelled  integer,
     -- How often the action happened, or for rows with source_app and no action: how many messages more are failed.
     messages   integer,
-    target_app text not null,
+    target_app text collate "C" not null,
     -- null: what the changes above say (more processing: claimed; more completed: completed; ...).
     action     text,
-    source_app text
+    source_app text collate "C"
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 0,
             autovacuum_analyze_threshold = 2000000000);
@@ -294,8 +298,8 @@ alter table integration.deltas replica identity full;
 
 -- Messages by status. Exact together with the deltas.
 create table integration.counters (
-    target_app text   not null,
-    status     text   not null,
+    target_app text collate "C" not null,
+    status     text collate "C" not null,
     messages   bigint not null,
     -- A target without messages or settings is forgotten when nothing was counted for settings.traffic_retention.
     changed_at timestamptz not null default integration.clock(),
@@ -304,8 +308,8 @@ create table integration.counters (
 
 -- How often each action happened since the beginning (published, claimed, completed, errored, ...). Never goes down.
 create table integration.totals (
-    target_app text   not null,
-    action     text   not null,
+    target_app text collate "C" not null,
+    action     text collate "C" not null,
     messages   bigint not null,
     primary key (target_app, action)
 ) with (fillfactor = 50);
@@ -313,8 +317,8 @@ create table integration.totals (
 -- The same by the minute in which it happened, kept for settings.traffic_retention.
 create table integration.traffic (
     minute     timestamptz not null,
-    target_app text        not null,
-    action     text        not null,
+    target_app text collate "C" not null,
+    action     text collate "C" not null,
     messages   bigint      not null,
     primary key (minute, target_app, action)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
@@ -323,8 +327,8 @@ create table integration.traffic (
 -- them are failed now. Kept for settings.traffic_retention.
 create table integration.outcomes (
     created_at timestamptz not null,
-    source_app text        not null,
-    target_app text        not null,
+    source_app text collate "C" not null,
+    target_app text collate "C" not null,
     published  bigint      not null default 0,
     failed     bigint      not null default 0,
     primary key (created_at, source_app, target_app)
@@ -351,4 +355,4 @@ alter table integration.gate_fold replica identity full;
 
 -- One row per target with max_in_flight that was ever claimed from: claims lock it, so that the limit is exact. Not the
 -- row of targets, which others must be able to change meanwhile.
-create table integration.turns (target_app text primary key);
+create table integration.turns (target_app text collate "C" primary key);

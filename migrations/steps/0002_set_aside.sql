@@ -3,7 +3,7 @@
 -- this says what was to be done, why it was not, and when it is tried again. Nearly always empty.
 create table integration.set_aside (
     id         bigint      primary key,
-    target_app text        not null,
+    target_app text collate "C" not null,
     -- Of the message: tells it from another that has its id after a failover.
     created_at timestamptz not null,
     -- claim, promote, rescue, release, archive, purge, redrive, cancel; or the outcome that is owed.

@@ -1,7 +1,7 @@
 //! The doctor: looks at a database, its schema, the way to it and the fleet, and says what is wrong and what to type.
 //!
 //! It changes nothing: every look is a read-only transaction with short limits, but for the bell's test, which publishes a
-//! message and takes it back in the same transaction. What cannot be looked at (a missing right, a lock) is a finding, too.
+//! message and takes it back in the same transaction, and for a publish and a claim that are rolled back. What cannot be looked at (a missing right, a lock) is a finding, too.
 
 mod finding;
 mod options;
@@ -13,13 +13,16 @@ mod fleet;
 mod horizon;
 mod locks;
 mod partitions;
+mod policies;
 mod privileges;
 mod publication;
 mod rights;
+mod sequence;
 mod server;
 mod session;
 mod set_aside;
 mod tables;
+mod trial;
 mod upkeep;
 
 use std::time::Duration;
@@ -52,6 +55,9 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
     if usable {
         report.add("drift", checked(within, drift::check(&mut session)).await);
         report.add("privileges", checked(within, privileges::check(&mut session)).await);
+        report.add("policies", checked(within, policies::check(&mut session)).await);
+        report.add("sequence", checked(within, sequence::check(&mut session)).await);
+        report.add("trial", checked(within, trial::check(&mut session)).await);
         report.add("rights", checked(within, rights::check(&mut session)).await);
         report.add("locks", checked(within, locks::check(&mut session)).await);
         report.add("clock", checked(within, clock::check(&mut session)).await);

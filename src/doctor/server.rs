@@ -12,7 +12,13 @@ const SQL: &str = "select current_setting('server_version'), current_setting('se
     current_setting('default_transaction_read_only'), current_setting('autovacuum'), current_setting('track_counts'), \
     current_setting('max_connections')::integer, \
     (select count(*) from pg_stat_activity a where a.backend_type = 'client backend')::integer, \
-    coalesce(current_setting('integration.notify', true), ''), current_user::text, current_database()::text";
+    coalesce(current_setting('integration.notify', true), ''), current_user::text, current_database()::text, \
+    current_setting('server_encoding')";
+/// In what order text is, by the version of the collations that the database was made with, and that the system has now.
+const ORDER: &str = "select d.datcollversion, pg_database_collation_actual_version(d.oid) from pg_database d \
+    where d.datname = current_database()";
+/// A body in plpgsql, which a session loads from the server's files when it first needs it.
+const LOADS: &str = "do 'begin end'";
 
 const VERSION_MIN: i32 = 150_000;
 /// The minors of November 2025. Before them a listening session could stay connected and hear nothing any more.
@@ -86,6 +92,9 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
             findings.push(setting.finding(&text(at)?));
         }
     }
+    findings.extend(encoding(&text(15)?));
+    findings.extend(order(session).await?);
+    findings.extend(session.says(LOADS).await?.as_deref().and_then(replaced));
     let synchronous_commit = text(5)?;
     if synchronous_commit == "off" {
         let what = "synchronous_commit is off: a crash of the server may lose messages whose publish was acknowledged";
@@ -104,6 +113,49 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
             .fix("lower connections_max of the processes, put publishers behind a pooler, or raise max_connections"),
     });
     Ok(findings)
+}
+
+fn encoding(encoding: &str) -> Option<Finding> {
+    let what = format!("the database is encoded in {encoding}: Doorbell needs UTF8");
+    (encoding != "UTF8").then(|| {
+        Finding::problem("server", what).evidence("it cannot hold every text that a message may be").fix(
+            "make another database, create database … encoding 'UTF8' template template0, and move what is in this one",
+        )
+    })
+}
+
+/// After an upgrade of the system's C library or ICU: indexes were built in an order that is not the present one.
+async fn order(session: &mut Session) -> Result<Option<Finding>> {
+    let row = session.row(ORDER).await?;
+    let (made, now): (Option<String>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let (Some(made), Some(now)) = (made, now) else { return Ok(None) };
+    if made == now {
+        return Ok(None);
+    }
+    let what = "the order of text has changed since the database was made: indexes on text may not find what is there";
+    let database: String = session.row("select current_database()::text").await?.try_get(0)?;
+    let database = identifier(&database);
+    Ok(Some(
+        Finding::warning("server", what)
+            .evidence(format!(
+                "collations of version {made} then, {now} now. Names and keys of Doorbell are in the order of their bytes, which \
+                 no upgrade changes; your own tables may not be"
+            ))
+            .fix(format!(
+                "when nobody uses it: reindex database {database}; alter database {database} refresh collation version"
+            )),
+    ))
+}
+
+/// What a server says whose files a package manager has replaced while it runs.
+fn replaced(said: &str) -> Option<Finding> {
+    let is_so =
+        ["could not load library", "incompatible library", "could not find function"].iter().any(|s| said.contains(s));
+    is_so.then(|| {
+        Finding::problem("server", "new sessions cannot load the server's own libraries: its files were replaced")
+            .evidence(said)
+            .fix("restart the server: it runs an older version than the one installed")
+    })
 }
 
 fn version(version: &str, number: i32, role: &str, database: &str) -> Finding {

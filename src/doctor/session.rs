@@ -56,6 +56,33 @@ impl Session {
         tx.commit().await?;
         Ok(rows)
     }
+
+    /// What the server says against a statement, if anything.
+    pub(super) async fn says(&mut self, sql: &str) -> Result<Option<String>> {
+        match self.client.batch_execute(sql).await.map_err(Error::from) {
+            Ok(()) => Ok(None),
+            Err(error) if error.sqlstate().is_some() => Ok(Some(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Statements with one text each, in a transaction that may write and is rolled back: how many rows each gave, until one
+    /// is refused.
+    pub(super) async fn tried(&mut self, statements: &[&str], text: &str) -> Result<Vec<Result<usize>>> {
+        let tx = self.client.transaction().await?;
+        tx.batch_execute(LIMITS).await?;
+        let mut answers = Vec::new();
+        for statement in statements {
+            let rows = tx.query_typed(&self.schema.sql(statement), &[(&text as &(dyn ToSql + Sync), Type::TEXT)]).await;
+            let refused = rows.is_err();
+            answers.push(rows.map(|rows| rows.len()).map_err(Error::from));
+            if refused {
+                break;
+            }
+        }
+        tx.rollback().await?;
+        Ok(answers)
+    }
 }
 
 /// A name as SQL takes it.

@@ -11,11 +11,11 @@ use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, 
 
 pub use self::follower::Follower;
 pub use crate::{
-    filter::{Filter, ListOrder, Status},
+    filter::{Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, BreakerRow, Explanation, Maintained, MaintenanceDue, MessageRow, Page, ProcessRow,
-        RightsRow, StoredMessage, TargetState, TargetStats, Verb,
+        AppRights, AuditEvent, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue, MessageRow,
+        Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Verb,
     },
 };
 
@@ -185,12 +185,75 @@ impl Operator {
         self.core.store().cancel(ids, reason).await
     }
 
-    /// Stops claiming for a target, fleet-wide and across restarts.
+    /// Sends messages to another target: pending and scheduled ones wait there as they did, failed and cancelled ones stay
+    /// what they are. Returns the ids that were; what is being handled or is completed stays where it is.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a target without a name; else the database's.
+    pub async fn move_to(&self, ids: &[MessageId], target: &str) -> Result<Vec<MessageId>> {
+        self.core.store().move_to(ids, target).await
+    }
+
+    /// Takes from an owner all that it has in hand, and its registration. A process that lives finds out at its next beat,
+    /// stops those handlers and goes on under a new name. Returns how many messages were put back, which costs them neither a
+    /// retry nor suspicion; `None`: nobody has that name.
     ///
     /// # Errors
     /// The database's.
-    pub async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
-        self.core.store().pause(target, reason).await
+    pub async fn evict(&self, owner: &str) -> Result<Option<usize>> {
+        self.core.store().evict(owner).await
+    }
+
+    /// Why messages failed or wait for a retry, grouped by what is alike in their reasons, the greatest groups first. Reads
+    /// every failed message. Empty: none has.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn errors(&self, target: Option<&str>, limit: u32) -> Result<Vec<ErrorGroup>> {
+        self.core.store().errors(target, limit).await
+    }
+
+    /// What has not ended, by target, record type, source and status, the most first. Reads all of it. Empty: nothing.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn backlog(&self, target: Option<&str>, limit: u32) -> Result<Vec<BacklogRow>> {
+        self.core.store().backlog(target, limit).await
+    }
+
+    /// The settings of a target as they hold, which of them are its own, and its pause, as a JSON object. `None`: no message,
+    /// setting or process names it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn target(&self, target: &str) -> Result<Option<String>> {
+        self.core.store().target(target).await
+    }
+
+    /// Changes settings of a target, a JSON object of names and values (`{"max_in_flight": 20}`); null gives one back to the
+    /// installation's. They hold at once. Returns what [`target`](Self::target) says then.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a setting there is not; else the database's, for values it cannot have, too.
+    pub async fn set_target(&self, target: &str, settings: &str) -> Result<String> {
+        self.core.store().set_target(target, settings).await
+    }
+
+    /// Forgets a target that nothing is left of: settings, policies, breaker, counts. False: nothing knew it.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) while it has messages or a live consumer.
+    pub async fn forget_target(&self, target: &str) -> Result<bool> {
+        self.core.store().forget_target(target).await
+    }
+
+    /// Stops claiming for a target, fleet-wide and across restarts; with `for_` the pause ends by itself after so long, and
+    /// consumers go on with their next sweep.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pause(&self, target: &str, reason: Option<&str>, for_: Option<Duration>) -> Result<()> {
+        self.core.store().pause(target, reason, for_).await
     }
 
     /// Lets a paused target be claimed again; false when it was not paused.

@@ -4,6 +4,7 @@ mod audit;
 mod message;
 mod process;
 mod rights;
+mod summed;
 mod target;
 mod upkeep;
 
@@ -11,5 +12,6 @@ pub use audit::AuditEvent;
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use rights::{AppRights, RightsRow, Verb};
+pub use summed::{BacklogRow, ErrorGroup};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use upkeep::{Maintained, MaintenanceDue};

@@ -5,12 +5,18 @@ use tokio_postgres::Row;
 use super::Store;
 use crate::{
     error::Result,
-    filter::{Filter, ListOrder, Status},
+    filter::{Filter, ListOrder, Moment, Status},
     message::MessageId,
     rows::{MessageRow, Page},
 };
 
-const LIST: &str = "select * from integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9)";
+const LIST: &str = "select l.* from (select k.now, date_trunc('day', k.now, 'UTC') as day \
+        from (select integration.clock() as now) k) c \
+    cross join lateral integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9, \
+    coalesce($10, c.now - make_interval(secs => $11), c.day + make_interval(secs => $12) \
+        - case when c.day + make_interval(secs => $12) > c.now then interval '1 day' else interval '0' end), \
+    coalesce($13, c.now - make_interval(secs => $14), c.day + make_interval(secs => $15) \
+        - case when c.day + make_interval(secs => $15) > c.now then interval '1 day' else interval '0' end), $16, $17, $18::text::jsonb, $19, $20) l";
 
 /// How many ids are read at a time; each page is a statement of its own, far below its deadline.
 const IDS_PER_PAGE: u32 = 10_000;
@@ -57,7 +63,9 @@ impl Store {
         limit: u32,
         after: Option<&str>,
     ) -> Result<Vec<Row>> {
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+        let (since, since_ago, since_day) = Moment::parts(filter.changed_since);
+        let (until, until_ago, until_day) = Moment::parts(filter.changed_until);
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 20] = [
             &filter.status.map(Status::as_str),
             &filter.target,
             &filter.record_type,
@@ -67,6 +75,17 @@ impl Store {
             &order.map(ListOrder::as_str),
             &i32::try_from(limit).unwrap_or(i32::MAX),
             &after,
+            &since,
+            &since_ago,
+            &since_day,
+            &until,
+            &until_ago,
+            &until_day,
+            &filter.ordering_key,
+            &filter.dedup_key,
+            &filter.headers,
+            &filter.payload,
+            &filter.completed_by,
         ];
         self.query("list messages", LIST, &params).await
     }

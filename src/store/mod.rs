@@ -17,6 +17,7 @@ mod operate;
 mod publish;
 mod rights;
 mod settle;
+mod summed;
 mod unnamed;
 mod window;
 

@@ -12,7 +12,12 @@ const REDRIVE: &str = "select * from integration.redrive_many($1::bigint[])";
 const RETRY: &str = "select * from integration.retry($1)";
 const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interval(secs => $3))";
 const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";
-const PAUSE: &str = "select integration.pause($1, $2)";
+const MOVE: &str = "select * from integration.move($1, $2)";
+const EVICT: &str = "select integration.evict($1)";
+const TARGET: &str = "select integration.target($1)::text";
+const SET_TARGET: &str = "select integration.set_target($1, $2::text::jsonb)::text";
+const FORGET_TARGET: &str = "select integration.forget_target($1)";
+const PAUSE: &str = "select integration.pause($1, $2, make_interval(secs => $3))";
 const RESUME: &str = "select integration.resume($1)";
 
 impl Store {
@@ -48,8 +53,31 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    pub(crate) async fn pause(&self, target: &str, reason: Option<&str>) -> Result<()> {
-        self.query("pause the target", PAUSE, &[&target, &reason]).await?;
+    pub(crate) async fn move_to(&self, ids: &[MessageId], target: &str) -> Result<Vec<MessageId>> {
+        let rows = self.query("move messages", MOVE, &[&ids, &target]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    pub(crate) async fn evict(&self, owner: &str) -> Result<Option<usize>> {
+        let row = self.query_one("evict the process", EVICT, &[&owner]).await?;
+        Ok(row.try_get::<_, Option<i32>>(0)?.map(|count| count as usize))
+    }
+
+    pub(crate) async fn target(&self, target: &str) -> Result<Option<String>> {
+        Ok(self.query_one("show the target", TARGET, &[&target]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn set_target(&self, target: &str, settings: &str) -> Result<String> {
+        Ok(self.query_one("change the target", SET_TARGET, &[&target, &settings]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn forget_target(&self, target: &str) -> Result<bool> {
+        Ok(self.query_one("forget the target", FORGET_TARGET, &[&target]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn pause(&self, target: &str, reason: Option<&str>, for_: Option<Duration>) -> Result<()> {
+        let seconds = for_.map(|d| d.as_secs_f64());
+        self.query("pause the target", PAUSE, &[&target, &reason, &seconds]).await?;
         Ok(())
     }
 

@@ -62,7 +62,7 @@ pub(crate) fn table(events: &[AuditEvent]) -> std::io::Result<()> {
         .iter()
         .map(|event| {
             vec![
-                rfc3339(event.at),
+                output::time(event.at),
                 event.action.clone(),
                 event.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
                 format!("{} -> {}", text(&event.old_status), text(&event.new_status)),

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
-    output,
+    names, output,
 };
 
 /// Open or close a circuit breaker by hand
@@ -39,6 +39,9 @@ enum Action {
         /// Let the first messages through after this long; without it, not before it is closed by hand
         #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
         reopen: Option<Duration>,
+        /// It may be one that nothing knows yet
+        #[arg(long)]
+        new: bool,
     },
     /// Claim again; exit code 3 when it was closed
     Close {
@@ -54,7 +57,8 @@ impl Breaker {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
         let (key, state, changed) = match self.action {
-            Action::Open { key, reason, reopen } => {
+            Action::Open { key, reason, reopen, new } => {
+                names::must_guard(&broker, &key, new).await?;
                 broker.operator().open_breaker(&key, reason.as_deref(), reopen).await?;
                 (key, "open", true)
             }

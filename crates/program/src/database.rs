@@ -60,12 +60,17 @@ impl DatabaseArgs {
         KeptOptions { state_directory: self.state_directory.clone(), ..KeptOptions::default() }
     }
 
+    /// Whether the command line or the environment names a database, so that no server of `doorbell up` is looked for.
+    pub(crate) fn is_chosen(&self) -> bool {
+        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        self.database_url.is_some() || ["DOORBELL_DATABASE_URL", "DATABASE_URL"].iter().chain(&PG_CHOOSING).any(is_set)
+    }
+
     async fn settings(&self) -> Result<Settings, Failure> {
         if let Some(url) = &self.database_url {
             return Ok(Settings::parse(url)?);
         }
-        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        if ["DOORBELL_DATABASE_URL", "DATABASE_URL"].iter().chain(&PG_CHOOSING).any(is_set) {
+        if self.is_chosen() {
             return Ok(Settings::from_env()?);
         }
         match kept::find(&self.kept_options()).await? {

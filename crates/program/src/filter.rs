@@ -6,9 +6,11 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use doorbell::operate::{Filter, Status};
+use doorbell::operate::{Filter, Moment, Status};
 
-use crate::duration;
+use serde_json::json;
+
+use crate::{duration, publish::header, timestamp};
 
 /// Which messages; what is not given matches all.
 #[derive(Args, Debug)]
@@ -19,7 +21,7 @@ pub(crate) struct FilterArgs {
     pub(crate) status: Option<Status>,
     /// Of this target
     #[arg(short, long)]
-    target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Of this record type
     #[arg(long = "type", value_name = "TYPE")]
     record_type: Option<String>,
@@ -30,8 +32,29 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "PATTERN")]
     reason_like: Option<String>,
     /// Published longer ago than this (5m, 1h30m, 2d)
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     older_than: Option<Duration>,
+    /// Last changed since then; of failed ones, when they failed: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
+    #[arg(long, visible_alias = "failed-since", value_name = "TIME", value_parser = timestamp::parse)]
+    since: Option<Moment>,
+    /// Last changed before then
+    #[arg(long, visible_alias = "failed-until", value_name = "TIME", value_parser = timestamp::parse)]
+    until: Option<Moment>,
+    /// With this ordering key
+    #[arg(long, value_name = "KEY")]
+    ordering_key: Option<String>,
+    /// With this dedup key
+    #[arg(long, value_name = "KEY")]
+    dedup_key: Option<String>,
+    /// With this header; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Whose payload this SQL/JSON path predicate is true of: '$.order == 7'
+    #[arg(long = "where", value_name = "PREDICATE")]
+    payload: Option<String>,
+    /// That this owner completed, as far as the audit log goes back
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) completed_by: Option<String>,
 }
 
 fn statuses() -> impl TypedValueParser<Value = Status> {
@@ -39,6 +62,19 @@ fn statuses() -> impl TypedValueParser<Value = Status> {
 }
 
 impl FilterArgs {
+    /// Whether anything was given.
+    pub(crate) fn names_something(&self) -> bool {
+        let Filter { status, target, record_type, source, reason, older_than, changed_since, changed_until, .. } =
+            self.filter();
+        let texts = [&target, &record_type, &source, &reason, &self.ordering_key, &self.dedup_key, &self.payload];
+        status.is_some()
+            || older_than.is_some()
+            || changed_since.or(changed_until).is_some()
+            || texts.iter().any(|text| text.is_some())
+            || !self.headers.is_empty()
+            || self.completed_by.is_some()
+    }
+
     /// The library's filter.
     pub(crate) fn filter(&self) -> Filter {
         Filter {
@@ -48,6 +84,16 @@ impl FilterArgs {
             source: self.source.clone(),
             reason: self.reason_like.clone(),
             older_than: self.older_than,
+            changed_since: self.since,
+            changed_until: self.until,
+            ordering_key: self.ordering_key.clone(),
+            dedup_key: self.dedup_key.clone(),
+            headers: (!self.headers.is_empty()).then(|| {
+                let headers = self.headers.iter().map(|(name, value)| (name.clone(), json!(value)));
+                serde_json::Value::Object(headers.collect()).to_string()
+            }),
+            payload: self.payload.clone(),
+            completed_by: self.completed_by.clone(),
         }
     }
 }

@@ -11,18 +11,22 @@ use crate::{
     Global,
     exit::{Exit, Failure},
     filter::FilterArgs,
-    output,
+    names, output,
     timestamp::rfc3339,
 };
 
 const HEADINGS: [&str; 9] = ["ID", "TARGET", "TYPE", "SOURCE", "STATUS", "PRIORITY", "ATTEMPT", "CREATED", "REASON"];
+
+/// Of messages that are being handled: by whom, and since when.
+const IN_HAND: [&str; 8] = ["ID", "TARGET", "TYPE", "SOURCE", "PRIORITY", "ATTEMPT", "SINCE", "OWNER"];
 
 /// How much of a reason a terminal shows.
 const REASON_CHARS_MAX: usize = 60;
 
 /// List messages, page by page
 ///
-/// Pending messages come as they will be claimed, scheduled ones next due first, others newest first. When there are more,
+/// Pending messages come as they will be claimed, scheduled ones next due first, others newest first. With --status
+/// processing it is said who handles each, and since when. When there are more,
 /// their --after is printed on stderr. Payloads are never shown; see `doorbell show ID --data`. The archive is not read.
 /// Exit code 3 when nothing matches.
 #[derive(Args, Debug)]
@@ -35,6 +39,8 @@ does not match is read and passed over.
 Examples:
   doorbell list --status failed --target billing
   doorbell list --status pending --target billing --limit 1      what is claimed next
+  doorbell list --status failed --since 02:10 --until 02:40      what failed then
+  doorbell list --where '$.order == 7'
   doorbell list --status scheduled --reason-like '%timeout%' --json | jq -r '.messages[].id'
 
 JSON: {\"messages\": [{\"id\", \"source\", \"target\", \"type\", \"status\", \"priority\", \"attempt\", \"retry_count\", \
@@ -89,9 +95,15 @@ impl List {
             let messages = page.messages.iter().map(MessageJson::from).collect();
             output::json(&PageJson { messages, next: page.next.as_deref() })?;
         } else if page.messages.is_empty() {
-            eprintln!("no message matches");
+            if !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
+                eprintln!("no message matches");
+            }
         } else {
-            output::table(&HEADINGS, &page.messages.iter().map(cells).collect::<Vec<_>>())?;
+            if self.filter.status == Some(Status::Processing) {
+                output::table(&IN_HAND, &page.messages.iter().map(in_hand).collect::<Vec<_>>())?;
+            } else {
+                output::table(&HEADINGS, &page.messages.iter().map(cells).collect::<Vec<_>>())?;
+            }
             if let Some(next) = &page.next {
                 eprintln!("for more: --after '{next}'");
             }
@@ -109,8 +121,21 @@ fn cells(message: &MessageRow) -> Vec<String> {
         message.status.to_string(),
         message.priority.to_string(),
         message.attempt.to_string(),
-        rfc3339(message.created_at),
+        output::time(message.created_at),
         output::cut(message.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX),
+    ]
+}
+
+fn in_hand(message: &MessageRow) -> Vec<String> {
+    vec![
+        message.id.to_string(),
+        message.target.clone(),
+        message.record_type.clone(),
+        message.source.clone(),
+        message.priority.to_string(),
+        message.attempt.to_string(),
+        output::time(message.updated_at),
+        message.owner.clone().unwrap_or_else(|| "(plain SQL)".to_owned()),
     ]
 }
 

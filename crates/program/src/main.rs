@@ -14,6 +14,8 @@ mod migrate;
 mod consume;
 mod publish;
 
+mod backlog;
+mod errors;
 mod explain;
 mod follow;
 mod grant;
@@ -21,6 +23,7 @@ mod list;
 mod peek;
 mod show;
 mod stats;
+mod target;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
@@ -29,7 +32,9 @@ mod audit;
 mod breaker;
 mod cancel;
 mod doctor;
+mod evict;
 mod maintain;
+mod r#move;
 mod pause;
 mod processes;
 mod redrive;
@@ -47,6 +52,7 @@ mod exit;
 mod filter;
 mod line;
 mod logs;
+mod names;
 mod output;
 mod selection;
 mod signals;
@@ -140,6 +146,9 @@ enum Command {
     #[cfg(feature = "top")]
     Top(top::Top),
     Targets(targets::Targets),
+    Target(target::Target),
+    Backlog(backlog::Backlog),
+    Errors(errors::Errors),
     Peek(peek::Peek),
     List(list::List),
     Show(show::Show),
@@ -149,6 +158,8 @@ enum Command {
     Retry(retry::Retry),
     Redrive(redrive::Redrive),
     Cancel(cancel::Cancel),
+    Move(r#move::Move),
+    Evict(evict::Evict),
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
@@ -229,6 +240,9 @@ impl Command {
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
+            Self::Target(target) => target.run(global).await,
+            Self::Backlog(backlog) => backlog.run(global).await,
+            Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,
             Self::List(list) => list.run(global).await,
             Self::Show(show) => show.run(global).await,
@@ -239,6 +253,8 @@ impl Command {
             Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,
             Self::Cancel(cancel) => cancel.run(global).await,
+            Self::Move(r#move) => r#move.run(global).await,
+            Self::Evict(evict) => evict.run(global).await,
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,

@@ -3,10 +3,13 @@
 use std::{
     fmt::Display,
     io::{IsTerminal, Result, Write, stdout},
+    time::SystemTime,
 };
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use crate::timestamp;
 
 /// One line of data.
 pub(crate) fn line(data: impl Display) -> Result<()> {
@@ -38,8 +41,8 @@ pub(crate) fn shown(json: String) -> String {
     })
 }
 
-/// A table: with borders on a terminal, where columns of numbers are aligned to the right; lines of tab-separated fields,
-/// headings first, for programs.
+/// A table: with borders on a terminal, where columns of numbers are aligned to the right, and without them where it would be
+/// wider than that, in cells of several lines; lines of tab-separated fields, headings first, for programs.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     if !stdout().is_terminal() {
@@ -56,7 +59,24 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    let width = table.width().map_or(usize::MAX, usize::from);
+    if table.lines().any(|line| line.chars().count() > width) {
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+        }
+        return table.lines().try_for_each(|text| line(text.trim_end()));
+    }
     line(table)
+}
+
+/// A time in a table: to the second for people, exact for programs.
+pub(crate) fn time(time: SystemTime) -> String {
+    let exact = timestamp::rfc3339(time);
+    match exact.split_once('.') {
+        Some((second, _)) if stdout().is_terminal() => format!("{second}Z"),
+        _ => exact,
+    }
 }
 
 /// A count, an age, or the lack of one.

@@ -1,12 +1,14 @@
 //! `doorbell pause`: hold everything.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::json;
 
 use crate::{
-    Global,
+    Global, duration,
     exit::{Exit, Failure},
-    output,
+    names, output,
 };
 
 /// Stop the handling of a target's messages, for all consumers and across restarts
@@ -16,6 +18,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   doorbell pause billing --reason 'ledger maintenance'
+  doorbell pause billing --for 30m
   doorbell resume billing
 
 JSON: {\"target\", \"paused\": true}.")]
@@ -26,16 +29,27 @@ pub(crate) struct Pause {
     /// Shown to whoever wonders why
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+
+    /// End by itself after this long; without it, when it is resumed
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+    for_: Option<Duration>,
+
+    /// It may be one that nothing knows yet
+    #[arg(long)]
+    new: bool,
 }
 
 impl Pause {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
-        broker.operator().pause(&self.target, self.reason.as_deref()).await?;
+        names::must_be_known(&broker, &self.target, self.new).await?;
+        broker.operator().pause(&self.target, self.reason.as_deref(), self.for_).await?;
         if global.json {
             output::json(&json!({ "target": self.target, "paused": true }))?;
         } else {
-            eprintln!("{} is paused; go on with: doorbell resume {}", self.target, self.target);
+            let target = output::printable(&self.target);
+            let ends = self.for_.map(|for_| format!(" for {}", duration::coarse(for_))).unwrap_or_default();
+            eprintln!("{target} is paused{ends}; go on with: doorbell resume {}", shell_words::quote(&target));
         }
         Ok(Exit::Done)
     }

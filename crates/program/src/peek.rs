@@ -6,7 +6,7 @@ use crate::{
     Global,
     exit::{Exit, Failure},
     line::Line,
-    output,
+    names, output,
 };
 
 /// Look at the next messages of a target, and leave them where they are
@@ -45,7 +45,9 @@ impl Peek {
             output::json(&Line::of_stored(message).map_err(std::io::Error::from)?)?;
         }
         if messages.is_empty() {
-            eprintln!("nothing is pending for {}", output::printable(&self.target));
+            if !names::is_unknown(&broker, Some(&self.target)).await? {
+                eprintln!("nothing is pending for {}", output::printable(&self.target));
+            }
             return Ok(Exit::NothingFound);
         }
         Ok(Exit::Done)

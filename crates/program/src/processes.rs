@@ -64,7 +64,7 @@ fn cells(process: &ProcessRow) -> Vec<String> {
         accepted(process),
         process.application.clone(),
         process.version.clone(),
-        rfc3339(process.started_at),
+        output::time(process.started_at),
         process.processing.to_string(),
         beat_age(process),
         if process.alive { "alive" } else { "lost" }.to_owned(),

@@ -15,7 +15,7 @@ use self::ids::Ids;
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
-    output,
+    names, output,
 };
 
 /// Publish messages for a target
@@ -83,6 +83,7 @@ pub(crate) struct Publish {
 impl Publish {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
+        names::warn_if_misspelt(&broker, &self.target).await;
         let producer = broker.producer(&self.source);
         let ids = match &self.data {
             Some(data) => {
@@ -134,7 +135,8 @@ fn not_json(error: &serde_json::Error) -> Failure {
     Failure::new(Exit::BadData, format!("not JSON: {what} at column {}", error.column()))
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+/// A header, as an option has it.
+pub(crate) fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),

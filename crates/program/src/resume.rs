@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     Global,
     exit::{Exit, Failure},
-    output,
+    names, output,
 };
 
 /// Let a paused target's messages be handled again
@@ -31,7 +31,7 @@ impl Resume {
             output::json(&json!({ "target": self.target, "paused": false, "was_paused": was_paused }))?;
         } else if was_paused {
             eprintln!("{} is handled again", self.target);
-        } else {
+        } else if !names::is_unknown(&broker, Some(&self.target)).await? {
             eprintln!("{} was not paused", self.target);
         }
         Ok(Exit::Done)

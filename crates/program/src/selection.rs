@@ -14,7 +14,7 @@ use crate::{
     Global, consent,
     exit::{Exit, Failure},
     filter::FilterArgs,
-    output,
+    names, output,
 };
 
 /// Each batch is one transaction that holds its messages' locks.
@@ -24,8 +24,8 @@ const BATCH: usize = 1000;
 #[derive(Args, Debug)]
 pub(crate) struct Selection {
     /// The messages
-    #[arg(value_name = "ID", required_unless_present_any = ["filter", "all"], conflicts_with_all = ["filter", "all"])]
-    ids: Vec<MessageId>,
+    #[arg(value_name = "ID", conflicts_with_all = ["filter", "all"])]
+    pub(crate) ids: Vec<MessageId>,
     #[command(flatten)]
     filter: FilterArgs,
     /// All messages whose status allows it
@@ -63,11 +63,12 @@ impl Selection {
         verb: Verb,
         run: impl AsyncFn(&Broker, &[MessageId]) -> doorbell::Result<Vec<MessageId>>,
     ) -> Result<Exit, Failure> {
+        self.names_something(verb)?;
         let statuses = self.statuses(verb)?;
         let broker = global.database.broker().await?;
         let by_filter = self.ids.is_empty();
         let ids = if by_filter { self.find(&broker, &statuses).await? } else { self.ids };
-        if ids.is_empty() {
+        if ids.is_empty() && !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
             eprintln!("no such message can be {}", verb.done);
         }
         if self.dry_run {
@@ -82,8 +83,18 @@ impl Selection {
         if global.json {
             print_all(true, verb.done, &changed)?;
         }
-        report_unchanged(verb, by_filter, &ids, &changed);
+        report_unchanged(&broker, verb, by_filter, &ids, &changed).await?;
         Ok(found(&changed))
+    }
+
+    /// Neither ids nor a filter is a mistake, not "everything".
+    fn names_something(&self, verb: Verb) -> Result<(), Failure> {
+        if !self.ids.is_empty() || self.all || self.filter.names_something() {
+            return Ok(());
+        }
+        let name = verb.name.to_lowercase();
+        let why = format!("which messages? Give ids, a filter (doorbell {name} --help has them), or --all");
+        Err(Failure::new(Exit::Usage, why))
     }
 
     fn statuses(&self, verb: Verb) -> Result<Vec<Status>, Failure> {
@@ -93,6 +104,9 @@ impl Selection {
                 let possible = verb.from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
                 let why = format!("{status} messages cannot be {}; these can: {possible}", verb.done);
                 Err(Failure::new(Exit::Usage, why))
+            }
+            None if self.filter.completed_by.is_some() && verb.from.contains(&Status::Completed) => {
+                Ok(vec![Status::Completed])
             }
             None => Ok(verb.usually.to_vec()),
         }
@@ -148,17 +162,29 @@ async fn in_batches(
     Ok(changed)
 }
 
-fn report_unchanged(verb: Verb, by_filter: bool, ids: &[MessageId], changed: &[MessageId]) {
+async fn report_unchanged(
+    broker: &Broker,
+    verb: Verb,
+    by_filter: bool,
+    ids: &[MessageId],
+    changed: &[MessageId],
+) -> Result<(), Failure> {
     if by_filter {
         match ids.len() - changed.len() {
             0 => {}
             others => eprintln!("{others} messages had changed meanwhile and were not {}", verb.done),
         }
-        return;
+        return Ok(());
     }
     for id in ids.iter().filter(|id| !changed.contains(id)) {
-        eprintln!("message {id} was not {}: it does not exist or its status does not allow it", verb.done);
+        let why = match broker.operator().show(*id, false).await? {
+            None => "there is no such message".to_owned(),
+            Some(message) if message.archived => "it is in the archive".to_owned(),
+            Some(message) => format!("it is {}", message.row.status),
+        };
+        eprintln!("message {id} was not {}: {why}", verb.done);
     }
+    Ok(())
 }
 
 fn print_all(as_json: bool, done: &str, ids: &[MessageId]) -> std::io::Result<()> {

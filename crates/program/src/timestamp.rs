@@ -1,6 +1,55 @@
 //! Times as RFC 3339 says, in UTC.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use doorbell::operate::Moment;
+
+use crate::duration;
+
+const DAY: i64 = 86_400;
+
+/// A time as people write it: `2026-03-01T02:10:30Z` (a space for the T, and no seconds or Z, will do), `02:10` for the last
+/// time it was that, both in UTC; or how long ago: `30m`.
+pub(crate) fn parse(text: &str) -> Result<Moment, String> {
+    if let Ok(ago) = duration::parse(text) {
+        return Ok(Moment::Ago(ago));
+    }
+    let wrong = || format!("{text:?} is no time; write 2026-03-01T02:10Z, 02:10 (UTC), or how long ago: 30m");
+    let (date, time) = match text.trim_end_matches(['Z', 'z']).split_once(['T', 't', ' ']) {
+        Some((date, time)) => (Some(date), time),
+        None if text.contains(':') => (None, text.trim_end_matches(['Z', 'z'])),
+        None => (Some(text), "00:00"),
+    };
+    let second = numbers(time, ':', 2..=3).filter(|t| t[0] < 24 && t[1] < 60 && t.get(2).is_none_or(|s| *s < 60));
+    let second = second.map(|t| t[0] * 3600 + t[1] * 60 + t.get(2).copied().unwrap_or_default()).ok_or_else(wrong)?;
+    let seconds = match date {
+        Some(date) => {
+            let date = numbers(date, '-', 3..=3).filter(|d| (1970..10_000).contains(&d[0])).ok_or_else(wrong)?;
+            let days = days(date[0], date[1], date[2]);
+            if civil(days) != (date[0], date[1], date[2]) {
+                return Err(wrong());
+            }
+            days * DAY + second
+        }
+        None => return Ok(Moment::TimeOfDay(Duration::from_secs(second.unsigned_abs()))),
+    };
+    Ok(Moment::At(UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())))
+}
+
+fn numbers(text: &str, between: char, count: std::ops::RangeInclusive<usize>) -> Option<Vec<i64>> {
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?;
+    let numbers: Option<Vec<i64>> = text.split(between).map(digits).collect();
+    numbers.filter(|numbers| count.contains(&numbers.len()))
+}
+
+/// The inverse of [`civil`].
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
 
 /// `2026-02-28T23:59:59.123456Z`: microseconds, as PostgreSQL keeps them.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
@@ -32,9 +81,24 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (written, read) in [
+            ("2000-02-29T12:34:56Z", "2000-02-29T12:34:56.000000Z"),
+            ("2026-03-01 02:10", "2026-03-01T02:10:00.000000Z"),
+            ("2026-12-31", "2026-12-31T00:00:00.000000Z"),
+        ] {
+            let Ok(Moment::At(time)) = parse(written) else { panic!("{written}") };
+            assert_eq!(rfc3339(time), read);
+        }
+        for wrong in ["2026-02-29", "25:00", "yesterday", "2026-3", "-5m", "", "1e400", "2026-01-01T1:2:3:4"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse("02:10"), Ok(Moment::TimeOfDay(Duration::from_secs(7800))));
+        assert_eq!(parse("30m"), Ok(Moment::Ago(Duration::from_secs(1800))));
+    }
 
     #[test]
     fn leap_days_and_times_before_1970_are_written_right() {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use doorbell::{Broker, operate::Verb};
-use doorbell_server::kept;
+use doorbell_server::{SUPERUSER, kept};
 use serde_json::json;
 
 use crate::{
@@ -53,7 +53,7 @@ impl Up {
         let admin = kept.connection_string("postgres");
         let schema_version = prepared(&admin).await?;
         let connection_string =
-            if self.admin { admin.clone() } else { kept.connection_string_as("doorbell_app", "postgres") };
+            if self.admin { kept.uri(SUPERUSER, "postgres") } else { kept.uri("doorbell_app", "postgres") };
         if global.json {
             output::json(&json!({
                 "connection_string": connection_string,
@@ -73,9 +73,15 @@ impl Up {
         );
         let whose =
             if self.admin { "the superuser's" } else { "an application's; the superuser's: doorbell up --admin" };
-        eprintln!(
-            "The commands of doorbell find it by themselves; other programs by this connection string ({whose}):"
-        );
+        // They go where the environment says, if it says anything.
+        match global.database.is_chosen() {
+            true => eprintln!(
+                "The commands of doorbell go where DATABASE_URL or PG… point; any program reaches it so ({whose}):"
+            ),
+            false => eprintln!(
+                "The commands of doorbell find it by themselves; other programs so, as DATABASE_URL ({whose}):"
+            ),
+        }
         output::line(&connection_string)?;
         eprintln!("\nTry:");
         eprintln!("  doorbell publish billing --source shop --type order.placed --data '{{\"order\": 7}}'");

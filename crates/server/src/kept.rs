@@ -66,9 +66,9 @@ impl Kept {
         super::connection_string(&self.socket_directory, database)
     }
 
-    /// The same for another user, who must have been created; none has a password.
-    pub fn connection_string_as(&self, user: &str, database: &str) -> String {
-        super::connection_string_as(&self.socket_directory, user, database)
+    /// The same for any user, as a URI, which drivers take that know no `key=value` form. None has a password.
+    pub fn uri(&self, user: &str, database: &str) -> String {
+        super::uri(&self.socket_directory, user, database)
     }
 
     /// The server's version, such as `17.5`; only the major version when the server was too busy to be asked.

@@ -52,6 +52,22 @@ fn connection_string_as(socket_directory: &Path, user: &str, database: &str) -> 
     format!("host={host} port={PORT} user={} dbname={}", quoted(user), quoted(database))
 }
 
+/// The same as a URI. The socket's directory is no host that a URI could have before its path, so it is a parameter.
+fn uri(socket_directory: &Path, user: &str, database: &str) -> String {
+    let host = encoded(&socket_directory.to_string_lossy());
+    format!("postgresql:///{}?host={host}&port={PORT}&user={}", encoded(database), encoded(user))
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
 /// A value as libpq reads it back: bare where nothing in it could end it early.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);

@@ -149,7 +149,7 @@ async fn nothing_is_claimed_while_the_target_is_paused() {
     let broker = db.broker().await;
     insert(&client, 3).await;
     plain_insert(&client, "other", "1").await;
-    broker.operator().pause("billing", Some("month's end")).await.unwrap();
+    broker.operator().pause("billing", Some("month's end"), None).await.unwrap();
     assert!(claim(&client, "me", 10).await.is_empty());
     assert_eq!(
         count(&client, "select count(*) from integration.claim('other', 'me', 1, p_lease => '1 hour')").await,

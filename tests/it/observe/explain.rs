@@ -371,6 +371,15 @@ async fn a_message_in_the_queue_says_how_many_are_before_it_and_whether_workers_
     run(&client, "select integration.claim('billing', 'one', 2)").await;
     let sentence = "all 2 workers of billing are busy; one message is before it";
     is(&explain(&client, 3).await, "busy", sentence, None);
+    // Cancelled, and its handler does not know it before the next beat.
+    run(&client, "select integration.cancel(array[4])").await;
+    let sentence = "all 2 workers of billing are busy; one message is before it; a handler whose message was \
+                    cancelled is being stopped";
+    is(&explain(&client, 3).await, "busy", sentence, None);
+    at(&client, 1).await;
+    run(&client, "select integration.beat('one', 15000)").await;
+    assert_eq!(codes(&client, 3).await, ["queued"]);
+    run(&client, "select integration.claim('billing', 'one', 1)").await;
     run(
         &client,
         "insert into integration.data_staging (source_app, target_app, record_type, data, priority) \

@@ -326,12 +326,12 @@ async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_break
     plain_insert(&client, "nobody", "1").await;
     plain_insert(&client, "paused", "1").await;
     plain_insert(&client, "broken", "1").await;
-    broker.operator().pause("paused", Some("the ledger is moved")).await.unwrap();
+    broker.operator().pause("paused", Some("the ledger is moved"), None).await.unwrap();
     broker.operator().open_breaker("broken", Some("maintenance"), None).await.unwrap();
     let failed = plain_insert(&client, "failing", "1").await;
     client.execute("update integration.data_staging set status = 'failed' where id = $1", &[&failed]).await.unwrap();
     let (consumer, _seen) = echo(&broker, "busy").await;
-    broker.operator().pause("busy", None).await.unwrap();
+    broker.operator().pause("busy", None, None).await.unwrap();
     broker.producer("shop").publish(&message("busy", 1)).await.unwrap();
     let report = broker.operator().doctor(&Options { waiting_long: Duration::ZERO, ..patient() }).await.unwrap();
     assert_eq!(finding(&report, "targets", "messages for nobody wait, and nobody").level, Level::Warning);

@@ -1,5 +1,6 @@
 //! What operators rely on: the doctor, the maintenance, and that tables stay small.
 
+mod audited;
 mod differing;
 mod doctor;
 mod login;

@@ -101,7 +101,7 @@ async fn two_installations_in_one_database_neither_hear_nor_disturb_each_other()
     assert_eq!(told.rest().count(), 0);
 
     // A limit's lock, a pause and a breaker are one installation's, too.
-    one.operator().pause("billing", None).await.unwrap();
+    one.operator().pause("billing", None, None).await.unwrap();
     let id = other.producer("shop").publish(&message("billing", 4)).await.unwrap();
     assert_eq!(other_told.next().await.id, id);
     consumer.shutdown().await.unwrap();

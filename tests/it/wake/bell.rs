@@ -50,7 +50,7 @@ async fn every_way_to_become_pending_wakes_a_consumer_that_sweeps_once_an_hour()
         .await
         .unwrap();
     woken("moved from another target", 1).await;
-    other.operator().pause("billing", None).await.unwrap();
+    other.operator().pause("billing", None, None).await.unwrap();
     producer.publish(&message("billing", 4)).await.unwrap();
     assert!(other.operator().resume("billing").await.unwrap());
     woken("resume", 1).await;

@@ -1,5 +1,7 @@
 //! What became of every message, as the database tells it.
 
+use std::path::Path;
+
 use doorbell::{Error, MessageId};
 use serde::Serialize;
 
@@ -86,12 +88,17 @@ impl Summary {
             "  wake-up               p50 {:.2} ms, p99 {:.2} ms from acknowledgement to handler, consumer idle",
             self.wake_p50_ms, self.wake_p99_ms
         ))?;
-        output::line("\nThe server is gone and has left nothing behind. Next:")?;
-        output::line("  doorbell up                      a server that stays; every command finds it")?;
-        output::line("  doorbell publish billing --source shop --type order.placed --data '{\"order\": 7}'")?;
-        output::line("  doorbell consume billing --exec cat    in another terminal, before or after")?;
-        output::line("  doorbell stats --watch")?;
-        output::line("  doorbell down")?;
+        let program = as_typed();
+        output::line(
+            "\nThe server and its data are gone; a PostgreSQL that was fetched for it stays in the cache. Next:",
+        )?;
+        output::line(format_args!("  {program} up                      a server that stays; every command finds it"))?;
+        output::line(format_args!(
+            "  {program} publish billing --source shop --type order.placed --data '{{\"order\": 7}}'"
+        ))?;
+        output::line(format_args!("  {program} consume billing --exec cat    in another terminal, before or after"))?;
+        output::line(format_args!("  {program} stats --watch"))?;
+        output::line(format_args!("  {program} down"))?;
         Ok(())
     }
 
@@ -103,5 +110,19 @@ impl Summary {
             }
             (_, false) => "not all of them by the kill: please report this",
         }
+    }
+}
+
+/// What to type to run this program: its name where the shell finds it, else where it is, as after `cargo run`.
+fn as_typed() -> String {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).any(|path| path.join("doorbell").is_file());
+    match std::env::current_exe() {
+        Ok(program) if !found => {
+            let here =
+                std::env::current_dir().ok().and_then(|here| program.strip_prefix(here).ok().map(Path::to_owned));
+            shell_words::quote(&here.unwrap_or(program).to_string_lossy()).into_owned()
+        }
+        _ => "doorbell".to_owned(),
     }
 }

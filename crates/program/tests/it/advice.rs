@@ -11,7 +11,7 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 15] = [
+const ADVICE: [(&str, Changes); 16] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
@@ -26,6 +26,7 @@ const ADVICE: [(&str, Changes); 15] = [
     ("in_flight_limit", Changes::Nothing),
     ("no_consumer", Changes::Nothing),
     ("type_not_accepted", Changes::Nothing),
+    ("set_aside", Changes::Message),
     ("not_visible", Changes::Nothing),
 ];
 
@@ -224,7 +225,7 @@ async fn what_explain_says_to_type_changes_what_it_says_and_nothing_else() {
         holder.batch_execute("rollback").await.unwrap();
     }
     let known: BTreeSet<String> = ADVICE.iter().map(|(code, _)| (*code).to_owned()).collect();
-    let elsewhere = BTreeSet::from(["not_visible".to_owned()]);
+    let elsewhere = BTreeSet::from(["not_visible".to_owned(), "set_aside".to_owned()]);
     assert_eq!(seen.union(&elsewhere).cloned().collect::<BTreeSet<_>>(), known);
     living.end().await;
     broker.close().await;

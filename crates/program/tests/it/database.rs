@@ -69,6 +69,8 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     application.batch_execute(publish).await.unwrap();
     assert!(application.batch_execute("select integration.grant_to(current_user, 'look')").await.is_err());
     assert!(out(&ended(program(&["up", "--admin"])).await).contains("user=postgres"));
+    // It is a URI, which every driver takes.
+    assert!(out(&up).starts_with("postgresql:///postgres?host="), "{}", out(&up));
     ends_with(&ended(program(&[&PUBLISH[..], &["--data", "1"]].concat())).await, 0);
     let down = ended(program(&["down", "--json"])).await;
     assert_eq!(json_of(&down), json!({ "stopped": true }));

@@ -61,7 +61,10 @@ async fn a_page_says_where_the_next_begins_and_nothing_found_is_exit_code_3() {
     assert_eq!(ids, ["1", "2", "3", "4", "5"]);
     let nothing = ended(doorbell(&db, &["list", "--target", "nobody"])).await;
     ends_with(&nothing, 3);
-    assert_eq!((out(&nothing), err(&nothing)), (String::new(), "no message matches\n".to_owned()));
+    assert_eq!(
+        (out(&nothing), err(&nothing)),
+        (String::new(), "no message, setting or process names the target nobody\n".to_owned())
+    );
     assert_eq!(json_of(&ended(doorbell(&db, &["list", "--target", "nobody", "--json"])).await)["messages"], json!([]));
 }
 

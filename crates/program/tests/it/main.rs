@@ -12,6 +12,7 @@ mod list;
 mod live;
 mod many;
 mod names;
+mod night;
 mod operators;
 mod pooler;
 mod program;

@@ -26,7 +26,7 @@ async fn a_filter_without_a_terminal_needs_yes_and_says_how_many_it_names() {
     assert_eq!(counts(&db, "cancelled").await, 2);
     let none = ended(doorbell(&db, &["cancel", "--target", "nobody", "--yes"])).await;
     ends_with(&none, 3);
-    assert_eq!(err(&none), "no such message can be cancelled\n");
+    assert_eq!(err(&none), "no message, setting or process names the target nobody\n");
     for mistake in [
         &["cancel"][..],
         &["cancel", "1", "--target", "billing"],
@@ -94,7 +94,7 @@ async fn retry_takes_what_waits_and_what_failed_and_leaves_the_retries_of_what_w
     assert_eq!(out(&one), "1\n");
     let rest = ended(doorbell(&db, &["retry", "1", "2", "3", "4", "5", "99", "--json"])).await;
     assert_eq!(json_of(&rest), json!({ "retried": [2] }));
-    assert!(err(&rest).contains("message 4 was not retried: it does not exist or its status does not allow it"));
+    assert!(err(&rest).contains("message 4 was not retried: it is "));
     let rows = client
         .query("select status, retry_count, redrive_count, attempt from integration.data_staging order by id", &[]);
     let rows: Vec<(String, i32, i32, i32)> =

@@ -25,8 +25,12 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    pub(crate) fn start(mut command: Command) -> Self {
-        let size = Winsize { ws_row: 30, ws_col: 150, ws_xpixel: 0, ws_ypixel: 0 };
+    pub(crate) fn start(command: Command) -> Self {
+        Self::of_width(command, 150)
+    }
+
+    pub(crate) fn of_width(mut command: Command, columns: u16) -> Self {
+        let size = Winsize { ws_row: 30, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         command.stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave)).env("TERM", "xterm");

@@ -1,0 +1,47 @@
+//! Messages summed up.
+
+use std::time::{Duration, SystemTime};
+
+use crate::filter::Status;
+
+/// Messages of a target whose reasons are alike.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ErrorGroup {
+    /// For whom they are.
+    pub target: String,
+    /// What is alike in their reasons, as [`Filter::reason`](crate::operate::Filter::reason) takes it; `None`: they have none.
+    pub reason_like: Option<String>,
+    /// How many failed for good.
+    pub failed: i64,
+    /// How many wait for a retry.
+    pub retrying: i64,
+    /// When the first of them came to it.
+    pub since: SystemTime,
+    /// When the last of them did.
+    pub last: SystemTime,
+    /// How long ago, by the server's clock, the first and the last of them did.
+    pub ages: (Duration, Duration),
+    /// The id of one of them.
+    pub example: i64,
+}
+
+/// Messages of a target that have not ended, of one kind and source.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BacklogRow {
+    /// For whom they are.
+    pub target: String,
+    /// What they are.
+    pub record_type: String,
+    /// Who published them.
+    pub source: String,
+    /// What is happening to them.
+    pub status: Status,
+    /// How many there are.
+    pub messages: i64,
+    /// When the oldest was published.
+    pub oldest_at: SystemTime,
+    /// How long ago that was, by the server's clock.
+    pub oldest_age: Duration,
+}

@@ -1,0 +1,60 @@
+//! Messages summed up.
+
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::Store;
+use crate::{
+    error::Result,
+    rows::{BacklogRow, ErrorGroup},
+};
+
+const ERRORS: &str = "select e.*, extract(epoch from integration.clock() - e.since)::float8 as since_age, \
+    extract(epoch from integration.clock() - e.last)::float8 as last_age from integration.errors($1, $2) e";
+const BACKLOG: &str = "select b.*, extract(epoch from integration.clock() - b.oldest_at)::float8 as oldest_age \
+    from integration.backlog($1, $2) b";
+
+impl Store {
+    pub(crate) async fn errors(&self, target: Option<&str>, limit: u32) -> Result<Vec<ErrorGroup>> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let rows = self.query("sum up errors", ERRORS, &[&target, &limit]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ErrorGroup {
+                    target: row.try_get("target_app")?,
+                    reason_like: row.try_get("reason_like")?,
+                    failed: row.try_get("failed")?,
+                    retrying: row.try_get("retrying")?,
+                    since: row.try_get("since")?,
+                    last: row.try_get("last")?,
+                    ages: (age(row, "since_age")?, age(row, "last_age")?),
+                    example: row.try_get("example")?,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) async fn backlog(&self, target: Option<&str>, limit: u32) -> Result<Vec<BacklogRow>> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let rows = self.query("sum up the backlog", BACKLOG, &[&target, &limit]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(BacklogRow {
+                    target: row.try_get("target_app")?,
+                    record_type: row.try_get("record_type")?,
+                    source: row.try_get("source_app")?,
+                    status: row.try_get::<_, &str>("status")?.parse()?,
+                    messages: row.try_get("messages")?,
+                    oldest_at: row.try_get("oldest_at")?,
+                    oldest_age: age(row, "oldest_age")?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Nothing for what lies in the future.
+fn age(row: &Row, name: &str) -> Result<Duration> {
+    Ok(Duration::try_from_secs_f64(row.try_get(name)?).unwrap_or_default())
+}
