@@ -4,7 +4,7 @@
 -- to grant for it is in rights_of('publish_app') and rights_of('consume_app'). Written by grant_app and revoke_app.
 create table integration.grants (
     role_name    name        not null,
-    app          text        not null check (char_length(app) between 1 and 50),
+    app          text collate "C" not null check (char_length(app) between 1 and 50),
     -- May publish as the application, to the targets in routes; '*': to any.
     publish      boolean     not null default false,
     routes       text[]      not null default '{}',
@@ -24,8 +24,8 @@ create table integration.grants (
 -- How many messages of a source waited for a target when they were last counted, for grants with max_pending; and the
 -- last id that was given out then: no more can have come since than ids were given out.
 create table integration.backlogs (
-    source_app text    not null,
-    target_app text    not null,
+    source_app text collate "C" not null,
+    target_app text collate "C" not null,
     messages   integer not null,
     last_id    bigint  not null,
     primary key (source_app, target_app)
