@@ -16,7 +16,6 @@ async fn what_hands_and_operators_do_is_told_at_the_default_level_and_what_machi
     };
     // Machines: claimed, given back, snoozed for no time, due.
     run("select integration.claim('billing', 'me', 1, p_lease => '1 h'); select integration.release(1, 1, 'me')").await;
-    run("update integration.data_staging set priority = 1 where id = 1").await;
     run("select integration.publish('shop', 'billing', 'n', '1', p_delay => '1 us'); select integration.promote(null, 10)")
         .await;
     assert_eq!((story(1).await, story(7).await), (Vec::<String>::new(), Vec::new()));

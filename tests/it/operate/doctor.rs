@@ -426,7 +426,7 @@ async fn rights_that_belong_to_no_verb_and_grants_that_are_not_so_are_named_and_
     let made = format!(
         "create role {role} login; select integration.grant_app('shop', '{role}', '{{billing}}', p_consume => true); \
          grant trigger, delete on integration.data_staging to {role}; grant create on schema integration to {role}; \
-         grant execute on function integration.pause(text, text) to public; grant select on integration.grants to public; \
+         grant execute on function integration.pause(text, text, interval) to public; grant select on integration.grants to public; \
          insert into integration.grants (role_name, app, consume) values ('gone_{role}', 'crm', true)"
     );
     client.batch_execute(&made).await.unwrap();
