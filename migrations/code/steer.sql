@@ -56,7 +56,6 @@ create or replace function integration.set_target(p_target text, p_settings json
 declare
     v_unknown text;
     v_before  jsonb;
-    v_after   jsonb;
     v_new     integration.targets;
 begin
     select k into v_unknown from jsonb_object_keys(p_settings) k
@@ -75,12 +74,7 @@ begin
            foreign_lease = v_new.foreign_lease, on_complete = coalesce(v_new.on_complete, 'keep'),
            completed_retention = v_new.completed_retention, failed_retention = v_new.failed_retention,
            breaker_key = v_new.breaker_key
-     where t.target_app = p_target
-    returning to_jsonb(t) into v_after;
-    insert into integration.audit_log (app_name, action, target_app, details)
-    select integration.actor(), 'set', p_target,
-           jsonb_build_object('now', jsonb_object_agg(k, v_after -> k), 'before', jsonb_object_agg(k, v_before -> k))
-      from jsonb_object_keys(p_settings) k having count(*) > 0;
+     where t.target_app = p_target;
     perform integration.ring(p_target);
     return integration.target(p_target);
 end $$;
