@@ -19,6 +19,7 @@ create or replace function integration.hold(
 #variable_conflict use_column
 declare
     v_aside boolean := exists (select from integration.set_aside s where s.target_app = p_target);
+    v_ids   bigint[];
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
@@ -26,14 +27,15 @@ begin
     if not integration.may_hold(p_target) then
         return;
     end if;
+    -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
+    -- snapshot of one statement for both would show what it was before.
+    v_ids := array(select p.id from integration.pick(
+        p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids, v_aside) p);
     return query
         select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
                d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
           from integration.data_staging d
-         where d.id = any (array(
-            select p.id from integration.pick(
-                p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-                v_aside) p))
+         where d.id = any (v_ids)
          order by d.priority desc, d.created_at, d.id;
 end $$;
 
