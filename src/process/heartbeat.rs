@@ -42,8 +42,8 @@ pub(super) struct Heartbeat {
     store: Store,
     /// Whether the database knows the present owner.
     registered: bool,
-    /// Whom the last beat met.
-    met: Option<Met>,
+    /// Whom the last beat met, or the registration.
+    met: Met,
     /// What was in hand then.
     beats: Beats,
 }
@@ -53,11 +53,12 @@ impl Heartbeat {
     pub(super) fn new(
         config: LeaseConfig,
         registration: Arc<Registration>,
+        met: Met,
         in_hand: Arc<InHand>,
         found: Arc<FoundAccounts>,
         store: Store,
     ) -> Self {
-        Self { config, registration, in_hand, found, store, registered: true, met: None, beats: Beats::default() }
+        Self { config, registration, in_hand, found, store, registered: true, met, beats: Beats::default() }
     }
 
     /// Beats for ever.
@@ -118,21 +119,20 @@ impl Heartbeat {
 
     /// After a reconnect the server may have lost its last commits, or be another one that never had them.
     async fn meet(&mut self, owner: &str, met: Met) {
-        let Some(before) = self.met.as_ref().filter(|before| **before != met) else {
-            self.met.get_or_insert(met);
+        if met == self.met {
             return;
-        };
+        }
         // It may have lost settles as well: what they settled is this process's again, and nothing here knows it.
         self.in_hand.doubt();
         match self.in_hand.drop_gone(&self.store, owner).await {
             Ok(gone) => {
-                if before.timeline != met.timeline {
-                    let (before, now) = (before.timeline.as_deref(), met.timeline.as_deref());
+                if self.met.timeline != met.timeline {
+                    let (before, now) = (self.met.timeline.as_deref(), met.timeline.as_deref());
                     warn!(before, now, gone, "the server is on another timeline: it was failed over or restored");
                 } else if gone > 0 {
                     warn!(gone, "the server has lost messages that are in hand");
                 }
-                self.met = Some(met);
+                self.met = met;
             }
             Err(error) => debug!(?error, "what is in hand could not be asked for; the next beat does"),
         }

@@ -80,9 +80,10 @@ impl Process {
         let registration = Registration::new(aside.clone(), settings.application().to_owned(), lease.lease);
         let registration = Arc::new(registration);
         registration.announce().await?;
+        let met = registration.meet().await?;
         let (in_hand, found, due) = (Arc::<InHand>::default(), Arc::<FoundAccounts>::default(), Arc::<Bell>::default());
         let beats = aside.store().clone();
-        let heartbeat = Heartbeat::new(lease, registration.clone(), in_hand.clone(), found.clone(), beats);
+        let heartbeat = Heartbeat::new(lease, registration.clone(), met, in_hand.clone(), found.clone(), beats);
         aside.spawn(&mut tasks, heartbeat.run());
         tasks.spawn(alarm::run(store.clone(), registration.clone(), due.clone()));
         let maintenance = tasks.spawn(maintenance::run(aside.clone(), store.clone(), registration.clone()));

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use super::aside::Aside;
 use crate::{
     error::Result,
-    store::{Registrant, Store},
+    store::{Met, Registrant, Store},
 };
 
 /// The registration of one process, and its owner's name, which changes when the lease was lost.
@@ -127,6 +127,13 @@ impl Registration {
             store.register(&Registrant { owner, host, application, targets, lease }).await
         };
         self.aside.call(register).await
+    }
+
+    /// Whom the process has registered with. Asked before anything is claimed: a failover may come before the first beat, and
+    /// is seen only by whoever knows whom it was with until then.
+    pub(super) async fn meet(&self) -> Result<Met> {
+        let (owner, lease) = (self.owner(), self.lease);
+        Ok(self.aside.call(|store| async move { store.beat(&owner, lease).await }).await?.met)
     }
 
     /// The lease is gone: everything that the owner held belongs to others. Whoever watches sees the new one.

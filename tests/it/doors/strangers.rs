@@ -94,7 +94,9 @@ async fn while_the_notification_queue_is_half_full_nothing_rings_and_every_publi
     assert_eq!(ear.heard().await, std::slice::from_ref(&bell));
 
     let deaf = connect(&db.url).await;
-    deaf.batch_execute("listen deaf; begin").await.unwrap();
+    // Two statements: sent as one, the LISTEN is part of the transaction, and nobody keeps the queue from being read.
+    deaf.batch_execute("listen deaf").await.unwrap();
+    deaf.batch_execute("begin").await.unwrap();
     let half = "select (pg_notification_queue_usage() >= 0.5)::integer::bigint";
     while count(&client, half).await == 0 {
         client.batch_execute("select pg_notify('deaf', repeat('x', 7900))").await.unwrap();
