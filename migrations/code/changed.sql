@@ -2,7 +2,8 @@
 -- SQL and for hand edits: statement-level triggers that compare the rows before and after. The level is the trigger's
 -- argument: 'all', 'outcomes' (what ended an attempt or a message) or 'off'.
 
--- AFTER UPDATE, once per statement: audits changes of status, counts them, and rings for what became due.
+-- AFTER UPDATE, once per statement: has edits by hand looked at, audits changes of status, counts them, and rings for
+-- what became due.
 -- SECURITY DEFINER so that the audit log needs no grants; session_user and application_name say who it was.
 -- Claims and completions change rows that are alike, and are told apart and counted by the cheapest statements there
 -- are: one plan with joins and aggregates costs a lone message 60 us more. Everything else takes the long way. Nested
@@ -25,23 +26,49 @@ declare
     v_failed  boolean;
     v_actor   text;
     v_owner   text;
-    v_one_owner boolean := false;
+    v_attempt integer;
+    v_least   integer;
+    v_owned   boolean;
+    v_ended   boolean;
+    v_by_verb boolean := false;
     v_stack   text;
     v_hand    boolean := false;
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
-    select n.target_app, n.status, (select o.status from before o limit 1) into v_target, v_new, v_old
-        from after n limit 1;
+    select n.target_app, n.status into v_target, v_new from after n limit 1;
     if v_target is null then
         return null;
     end if;
-    if v_new in ('processing', 'completed') and v_old in ('pending', 'processing') then
-        v_alike := not exists (select from after n where n.status <> v_new or n.target_app <> v_target);
-        if v_alike then
-            v_alike := not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
+    select o.status, o.attempt, o.owner into v_old, v_attempt, v_owner from before o limit 1;
+    if v_new in ('processing', 'completed') and v_old in ('pending', 'processing') and v_new <> v_old then
+        v_owned := v_old = 'processing';
+        v_ended := v_new = 'completed';
+        -- What ends after it was only held ends under a new attempt.
+        v_least := v_attempt + (v_ended and not v_owned)::integer;
+        v_by_verb := not exists (
+            select from after n
+             where n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
+                or (n.owner is null) <> v_ended or n.available_at is not null
+                or v_ended and (n.lease_until is not null or n.processed_at is null));
+        if v_by_verb then
+            v_by_verb := not exists (
+                select from before o
+                 where o.status <> v_old or o.target_app <> v_target or o.attempt <> v_attempt
+                    or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
         end if;
+        v_alike := v_by_verb;
+    end if;
+    if not v_by_verb then
+        perform integration.guard_hand_edit(n.id, o.status, n.status, n.owner, o.attempt, n.attempt, o.retry_count,
+                    n.retry_count, n.available_at, n.processed_at, n.requeued, o.updated_at, n.updated_at)
+           from after n left join before o on o.id = n.id
+          where o.id is null or integration.is_hand_edit(o.status, n.status, o.owner, n.owner, o.attempt, n.attempt,
+                    n.retry_count, n.available_at, n.processed_at, n.lease_until, n.requeued);
+        v_alike := v_new in ('processing', 'completed') and v_old in ('pending', 'processing')
+            and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
+            and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
     end if;
     -- Claims and completions are not asked who makes them: they are written by level, whoever it is.
     if tg_argv[0] <> 'off' and (not v_alike or v_new = v_old) then
@@ -55,13 +82,8 @@ begin
     if v_alike and v_new = v_old then
         return null;
     end if;
-    if v_alike and v_new = 'completed' and tg_argv[0] <> 'off' then
-        select count(*) = count(o.owner) and min(o.owner) = max(o.owner) or count(o.owner) = 0,
-            min(o.owner)
-          into v_one_owner, v_owner from before o;
-    end if;
-    if v_one_owner then
-        -- What nearly all entries are: no join, and nothing to be worked out for each.
+    if v_by_verb and v_ended and tg_argv[0] <> 'off' then
+        -- What nearly all entries are: one owner, no join, and nothing to be worked out for each.
         v_actor := integration.actor();
         v_owner := coalesce(v_owner, nullif(current_setting('integration.owner', true), ''));
         insert into integration.audit_log

@@ -37,7 +37,7 @@ begin
                        u (low, high, after_at, after_id)) r
          cross join lateral (
             select * from (
-                select q.id, integration.text_bytes(q.data, q.headers) as bytes
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
                   from integration.data_staging q
                  where r.after_at > '-infinity'
                    and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
@@ -49,7 +49,7 @@ begin
                  for no key update skip locked) again
             union all
             select * from (
-                select q.id, integration.text_bytes(q.data, q.headers)
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0)
                   from integration.data_staging q
                  where r.low = r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
@@ -61,7 +61,7 @@ begin
                  for no key update skip locked) next
             union all
             select * from (
-                select q.id, integration.text_bytes(q.data, q.headers)
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0)
                   from integration.data_staging q
                  where r.low < r.high
                    and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
@@ -80,9 +80,10 @@ begin
     end loop;
 end $$;
 
--- How many bytes a message is as text; about, where it is small as it is stored, and small as text then.
-create or replace function integration.text_bytes(p_data jsonb, p_headers jsonb) returns bigint
+-- How many bytes a payload has when it is not compressed; at most a few times as many as text, see check_contents. (An
+-- empty path hands back the whole, decompressed and not printed.)
+create or replace function integration.bytes_of(p_data jsonb) returns integer
     language sql stable parallel safe as $$
-    select case when pg_column_size(p_data) > 2000 then octet_length(p_data::text) else pg_column_size(p_data) end
-         + coalesce(pg_column_size(p_headers), 0)::bigint
+    select case when pg_column_compression(p_data) is null then pg_column_size(p_data)
+                else pg_column_size(p_data #> '{}') end
 $$;

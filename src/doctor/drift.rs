@@ -140,8 +140,11 @@ fn purpose(trigger: &str) -> &'static str {
         "data_staging_published" => {
             "without it no bell rings and no dedup key counts: messages wait for the next sweep"
         }
-        "data_staging_changed" => "without it nothing is audited, and retries and redrives wait for the next sweep",
-        "data_staging_hand_edit" => "without it an UPDATE by hand can break the rules of the table",
+        "data_staging_changed" => {
+            "without it nothing is audited or counted, an UPDATE by hand can break the rules of the table, and retries and \
+             redrives wait for the next sweep"
+        }
+        "data_staging_rewritten" => "without it nobody learns that a payload was changed",
         "data_staging_deleted" => "without it deletions are not audited",
         _ => "a migration made it",
     }

@@ -102,10 +102,14 @@ pub(crate) struct ClaimRequest<'a> {
 }
 
 impl ClaimRequest<'_> {
-    /// Whether the bound on bytes, and not the lack of messages, may have ended a claim. The server counts small payloads as
-    /// they are stored: at most four bytes per byte of text, and a header.
+    /// Whether the bound on bytes, and not the lack of messages, may have ended a claim. The server counts payload and headers
+    /// as jsonb: at most eight bytes per byte of text, and a header.
     pub(crate) fn may_be_cut(&self, deliveries: &[Delivery]) -> bool {
-        let bytes: usize = deliveries.iter().map(|delivery| 4 * delivery.payload.len() + 32).sum();
+        let headers = |delivery: &Delivery| {
+            delivery.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>()
+        };
+        let bytes: usize =
+            deliveries.iter().map(|delivery| 8 * (delivery.payload.len() + headers(delivery)) + 64).sum();
         bytes as i64 >= self.bytes_max
     }
 }

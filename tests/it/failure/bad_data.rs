@@ -45,7 +45,7 @@ async fn payloads_of_a_hundred_megabytes_are_refused_by_the_table_with_the_limit
                 values ('psql', 'billing', 'n', to_jsonb(repeat('x', 100000000)))";
     let refused = client.batch_execute(huge).await.unwrap_err();
     let refused = refused.as_db_error().unwrap();
-    assert_eq!((refused.code().code(), refused.constraint()), ("23514", Some("payload_at_most_64_mib")));
+    assert_eq!((refused.code().code(), refused.constraint()), ("23514", Some("data")));
     assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 0);
 }
 

@@ -3,6 +3,7 @@
 mod audited;
 mod differing;
 mod doctor;
+mod hand_edits;
 mod login;
 mod maintenance;
 mod retention;

@@ -19,7 +19,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 23] = [
+const FROM_INSIDE: [&str; 26] = [
     "accepts",
     "action_of",
     "actor",
@@ -27,12 +27,15 @@ const FROM_INSIDE: [&str; 23] = [
     "backoff_ms",
     "bell_is_on",
     "bounded",
+    "bytes_of",
     "clean_text",
     "gates",
     "in_words",
+    "is_hand_edit",
     "is_limited",
     "is_ours",
     "is_passing",
+    "is_plain",
     "key_chars_max",
     "name_chars_max",
     "next_look",
@@ -41,7 +44,7 @@ const FROM_INSIDE: [&str; 23] = [
     "shell_word",
     "since",
     "ten_minutes",
-    "text_bytes",
+    "text_bytes_max",
     "time_in_words",
 ];
 

@@ -13,7 +13,7 @@ async fn a_dropped_a_disabled_and_a_foreign_trigger_are_found_and_the_fixes_heal
         .batch_execute(
             "drop trigger data_staging_published on integration.data_staging; \
              drop trigger data_staging_changed on integration.data_staging; \
-             alter table integration.data_staging disable trigger data_staging_hand_edit; \
+             alter table integration.data_staging disable trigger data_staging_rewritten; \
              create function public.nosy() returns trigger language plpgsql as 'begin return null; end'; \
              create trigger nosy after insert on integration.data_staging execute function public.nosy()",
         )
@@ -23,7 +23,7 @@ async fn a_dropped_a_disabled_and_a_foreign_trigger_are_found_and_the_fixes_heal
     let report = broker.operator().doctor(&waiting_in_vain()).await.unwrap();
     let dropped = finding(&report, "drift", "trigger data_staging.data_staging_published is missing");
     let audit = finding(&report, "drift", "trigger data_staging.data_staging_changed is missing");
-    let disabled = finding(&report, "drift", "trigger data_staging_hand_edit is disabled");
+    let disabled = finding(&report, "drift", "trigger data_staging_rewritten is disabled");
     assert!([dropped, audit, disabled].iter().all(|finding| finding.level == Level::Problem), "{report:#?}");
     assert_eq!(finding(&report, "drift", "trigger data_staging.nosy is added").level, Level::Note);
     assert_eq!(finding(&report, "bell", "rings no bell").level, Level::Problem);
@@ -45,7 +45,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
              create or replace function integration.clean_text(p_text text) returns text language sql immutable \
                  return p_text; \
              drop index integration.data_staging_ready; \
-             alter table integration.data_staging drop constraint scheduled_needs_available_at; \
+             alter table integration.retry_policies drop constraint retry_policies_max_retries_check; \
              alter table integration.data_staging reset (vacuum_truncate); \
              create index slow on integration.data_staging (source_app)",
         )
@@ -56,7 +56,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
     let ring = finding(&report, "drift", "function ring(text) is altered");
     let clean = finding(&report, "drift", "function clean_text(text) is altered");
     let index = finding(&report, "drift", "index data_staging_ready is missing");
-    let constraint = finding(&report, "drift", "constraint data_staging.scheduled_needs_available_at is missing");
+    let constraint = finding(&report, "drift", "constraint retry_policies.retry_policies_max_retries_check is missing");
     assert!([ring, clean, index, constraint].iter().all(|ill| ill.level == Level::Problem), "{report:#?}");
     assert_eq!(finding(&report, "drift", "index slow is added").level, Level::Note);
     assert_eq!(finding(&report, "drift", "storage settings of data_staging").level, Level::Note);
@@ -65,7 +65,7 @@ async fn an_altered_function_and_a_missing_index_are_found_and_the_fixes_heal() 
     }
     let report = examined(&db).await;
     let worst: Vec<_> = ills(&report, "drift").into_iter().filter(|ill| ill.level == Level::Problem).collect();
-    assert_eq!(worst, [finding(&report, "drift", "scheduled_needs_available_at")]);
+    assert_eq!(worst, [finding(&report, "drift", "retry_policies_max_retries_check")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
