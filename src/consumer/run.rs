@@ -171,7 +171,7 @@ impl Loop {
     fn begin_settle(&mut self) {
         if let Some(settlements) = self.outbox.send() {
             let settle = settle_until_done(self.context.clone(), self.owner.clone(), settlements);
-            self.under_way.begin(Kind::Settle, settle.map(|()| Ended::Settled));
+            self.under_way.begin(Kind::Settle, settle.map(Ended::Settled));
         }
     }
 

@@ -17,7 +17,14 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 
 /// Settles a batch, trying again until it is done or the lease is lost. An answer that was lost with its connection is
 /// asked for: the settle may have happened.
-pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mut settlements: Vec<Settlement>) {
+///
+/// # Errors
+/// That the role may not settle any more. The messages are rescued from this process when it is gone.
+pub(super) async fn settle_until_done(
+    context: Arc<Context>,
+    owner: Arc<str>,
+    mut settlements: Vec<Settlement>,
+) -> Result<()> {
     let mut outage = Outage::new("settling failed; trying again until it works", "settling again")
         .for_target(&context.target)
         .pauses(RETRY_BASE, RETRY_CAP);
@@ -31,13 +38,12 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
                 }
                 outage.over();
                 settling.done();
-                return;
+                return Ok(());
             }
             Err(error) => {
                 let pause = outage.failed(&error);
                 if error.kind() == ErrorKind::Forbidden {
-                    // They are rescued from this process when it is gone.
-                    return;
+                    return Err(error);
                 }
                 if outage.failures() > 3 && !error.is_transient() {
                     // Something about the outcomes themselves: keep the messages moving with a reason that can be
@@ -46,11 +52,12 @@ pub(super) async fn settle_until_done(context: Arc<Context>, owner: Arc<str>, mu
                 }
                 tokio::time::sleep(pause).await;
                 if *context.process.owners().borrow() != owner {
-                    return;
+                    return Ok(());
                 }
             }
         }
     }
+    Ok(())
 }
 
 /// One round. Returns how many had lost their lease.

@@ -59,7 +59,7 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
             None => Some(Verdict::Release),
         };
         if let Some(verdict) = verdict {
-            settle_until_done(context.clone(), owner.clone(), vec![Settlement { claim, verdict }]).await;
+            settle_until_done(context.clone(), owner.clone(), vec![Settlement { claim, verdict }]).await?;
         }
         settling.done();
     }

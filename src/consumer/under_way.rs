@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{claiming::Claimed, held_batch::HeldBatch, hold::HeldLook, outbox::SETTLE_MAX, running::Handled};
-use crate::process::Parked;
+use crate::{error::Result, process::Parked};
 
 /// What there is one of at a time, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,8 @@ const KINDS: usize = Kind::Sweep as usize + 1;
 pub(super) enum Ended {
     /// Tasks of handlers.
     Handled(Vec<Handled>),
-    Settled,
+    /// What was to be settled. An error: the role may not.
+    Settled(Result<()>),
     Claimed(Claimed),
     /// Not ended: a batch has said what it holds.
     HeldLook(HeldLook),
@@ -198,11 +199,11 @@ mod tests {
         let mut under_way = UnderWay::new();
         under_way.begin(Kind::Sweep, ready(Ended::Swept(true)));
         under_way.begin(Kind::Park, ready(Ended::Latched(None)));
-        under_way.begin(Kind::Settle, ready(Ended::Settled));
+        under_way.begin(Kind::Settle, ready(Ended::Settled(Ok(()))));
         under_way.begin(Kind::Claim, pending());
         let _ = under_way.handled.send(handled());
         assert!(matches!(under_way.next().await, Ended::Handled(_)));
-        assert!(matches!(under_way.next().await, Ended::Settled));
+        assert!(matches!(under_way.next().await, Ended::Settled(Ok(()))));
         assert!(matches!(under_way.next().await, Ended::Latched(None)));
         assert!(matches!(under_way.next().await, Ended::Swept(true)));
         assert!(under_way.next().now_or_never().is_none());

@@ -79,7 +79,7 @@ impl Loop {
             }
             Ended::Held(batch) => self.held(batch),
             Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
-            Ended::Settled => self.outbox.settled(),
+            Ended::Settled(_) => self.outbox.settled(),
             // There is nothing to look for any more.
             Ended::HeldLook(_) | Ended::Suspects | Ended::Reported | Ended::Kept | Ended::Swept(_) => {}
         }

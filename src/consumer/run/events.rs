@@ -32,9 +32,10 @@ impl Loop {
                 self.handled(handled);
                 self.give_back_surplus();
             }
-            Ended::Settled => {
+            Ended::Settled(settled) => {
                 self.outbox.settled();
                 self.looking.room_again();
+                self.forbidden = self.forbidden.take().or(settled.err());
             }
             Ended::Claimed(claimed) => self.claimed(claimed),
             Ended::HeldLook(look) => self.held_looked(&look),

@@ -1,9 +1,12 @@
 //! Whose the schema is: who migrates, and what he refuses to build on.
 
-use doorbell::{Broker, ErrorKind};
+use std::sync::Arc;
+
+use doorbell::{Broker, ErrorKind, Outcome};
+use tokio::sync::Semaphore;
 
 use super::{answer, role};
-use crate::support::{Database, connect, count, message};
+use crate::support::{Database, bells_only, connect, count, message};
 
 /// A role that may log in, and what is done for it beforehand; its broker.
 async fn migrator(db: &Database, made: &str) -> Broker {
@@ -85,4 +88,29 @@ async fn a_consumer_that_may_not_consume_any_more_ends_and_says_so() {
     let ended = consumer.shutdown().await.unwrap_err();
     assert!(!pulse.is_moving());
     assert_eq!((ended.kind(), ended.sqlstate()), (ErrorKind::Forbidden, Some("42501")), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_may_not_settle_any_more_ends_and_says_so() {
+    let db = Database::new().await;
+    role(&db, "consumer").await;
+    let (name, owner) = (format!("consumer_{}", db.name()), db.client().await);
+    let broker = Broker::connect(&db.url.replace("user=postgres", &format!("user={name}"))).await.unwrap();
+    let (running, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (begun, open) = (running.clone(), gate.clone());
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |_| {
+        let (begun, open) = (begun.clone(), open.clone());
+        async move {
+            begun.add_permits(1);
+            let _open = open.acquire().await?;
+            Ok(Outcome::Done)
+        }
+    });
+    let consumer = consumer.start().await.unwrap();
+    db.broker().await.producer("shop").publish(&message("billing", 1)).await.unwrap();
+    drop(running.acquire().await.unwrap());
+    owner.batch_execute(&format!("select integration.revoke_from('{name}', 'consume')")).await.unwrap();
+    gate.add_permits(1);
+    crate::support::soon("the consumer ends", consumer.ended()).await;
+    assert_eq!(consumer.shutdown().await.unwrap_err().kind(), ErrorKind::Forbidden);
 }
