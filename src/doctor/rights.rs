@@ -105,13 +105,10 @@ async fn owner(session: &mut Session) -> Result<Vec<Finding>> {
     let row = session.row(OWNER).await?;
     let (owner, superuser, logs_in): (String, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let (schemas, members): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
-    let fix = session
-        .schema()
-        .sql(
-            "make a role that cannot log in, doorbell_owner, and whoever migrates a member of it; then: \
-             grant doorbell_owner to current_user; select integration.hand_over('doorbell_owner')",
-        )
-        .into_owned();
+    let fix = format!(
+        "hand it over to a role that cannot log in and owns nothing else, by {}.hand_over(role): see Roles in docs/deploy.md",
+        session.schema()
+    );
     let mut findings = Vec::new();
     if superuser {
         let what =
