@@ -1,0 +1,78 @@
+//! Processes and targets, and who does the maintenance.
+
+use std::time::Duration;
+
+use doorbell::doctor::{Level, Options};
+
+use super::{examined, finding, ills, patient};
+use crate::support::{Database, echo, message, plain_insert};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let dead = "insert into integration.processes (owner, host, pid, version, lease_until, beat_at) \
+        values ('dead-1', 'gone', 1, '0.1.0', integration.clock() - interval '1 min', integration.clock() - interval '75 s'); \
+        insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
+        values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1); \
+        update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock()";
+    client.batch_execute(dead).await.unwrap();
+    let report = examined(&db).await;
+    let found = finding(&report, "processes", "stopped beating");
+    assert_eq!(found.level, Level::Problem);
+    assert!(found.evidence.as_deref().unwrap().contains("dead-1 (pid 1 on gone"), "{found:?}");
+    assert!(found.evidence.as_deref().unwrap().contains("holds 1 messages"), "{found:?}");
+    db.broker().await.operator().maintain().await.unwrap();
+    assert!(ills(&examined(&db).await, "processes").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_breakers_and_dead_letters() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    plain_insert(&client, "nobody", "1").await;
+    plain_insert(&client, "paused", "1").await;
+    plain_insert(&client, "broken", "1").await;
+    broker.operator().pause("paused", Some("the ledger is moved"), None).await.unwrap();
+    broker.operator().open_breaker("broken", Some("maintenance"), None).await.unwrap();
+    let failed = plain_insert(&client, "failing", "1").await;
+    client.execute("update integration.data_staging set status = 'failed' where id = $1", &[&failed]).await.unwrap();
+    let (consumer, _seen) = echo(&broker, "busy").await;
+    broker.operator().pause("busy", None, None).await.unwrap();
+    broker.producer("shop").publish(&message("busy", 1)).await.unwrap();
+    let report = broker.operator().doctor(&Options { waiting_long: Duration::ZERO, ..patient() }).await.unwrap();
+    assert_eq!(finding(&report, "targets", "messages for nobody wait, and nobody").level, Level::Warning);
+    let paused = finding(&report, "targets", "paused is paused");
+    assert!(paused.evidence.as_deref().unwrap().contains("the ledger is moved"), "{paused:?}");
+    let broken = finding(&report, "targets", "the breaker of broken is open");
+    assert_eq!(broken.fix.as_deref(), Some("when its dependency is well: doorbell breaker close broken"));
+    finding(&report, "targets", "failing has 1 dead letters");
+    assert_eq!(ills(&report, "targets").len(), 5, "{report:#?}");
+    // Paused, so that it waits for a reason that is said.
+    assert!(finding(&report, "targets", "busy is paused").evidence.as_deref().unwrap().contains("1 live consumers"));
+    consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_nobody_maintains_and_messages_that_only_sweeps_find_are_named() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    plain_insert(&client, "billing", "1").await;
+    let report = examined(&db).await;
+    assert_eq!(finding(&report, "maintenance", "nobody does the maintenance").level, Level::Warning);
+    client.execute("select integration.lead('somebody', 60000)", &[]).await.unwrap();
+    finding(&examined(&db).await, "maintenance", "somebody does it");
+
+    client
+        .batch_execute("select integration.note_found('{billing, quiet}', '{100, 1}', '{50, 1}', '{50, 8}')")
+        .await
+        .unwrap();
+    let report = examined(&db).await;
+    let swept = finding(&report, "wakeups", "25 % of the messages for billing were found by sweeps");
+    assert_eq!(swept.level, Level::Warning);
+    assert_eq!(ills(&report, "wakeups").len(), 1, "{report:#?}");
+    // Where sweeping is meant, it is no ill.
+    let off = "insert into integration.targets (target_app, bell) values ('billing', 'off')";
+    client.batch_execute(off).await.unwrap();
+    assert!(ills(&examined(&db).await, "wakeups").is_empty());
+}
