@@ -110,13 +110,19 @@ fn below(deadline: Duration) -> Duration {
 pub struct Client(Pooled);
 
 impl Client {
-    /// Begins a transaction. Dropping it without a commit rolls it back.
+    /// Begins a transaction, as isolated as the role or the database wants it. Dropping it without a commit rolls it back.
     ///
     /// # Errors
     /// The database's.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>> {
+        let stricter = self.0.stricter();
         let client: &mut tokio_postgres::Client = &mut self.0;
-        Ok(client.transaction().await?)
+        let transaction = client.build_transaction();
+        let transaction = match stricter {
+            Some(level) => transaction.isolation_level(level),
+            None => transaction,
+        };
+        Ok(transaction.start().await?)
     }
 }
 

@@ -110,6 +110,9 @@ impl Registry {
 
     /// Runs the handler of a delivery to its outcome; never fails, never panics.
     pub(crate) async fn run(&self, delivery: Delivery, limit: Option<Duration>) -> Outcome {
+        if let Some(refusal) = delivery.refusal() {
+            return refusal;
+        }
         let Some(handler) = self.by_type.get(&delivery.record_type).or(self.fallback.as_ref()) else {
             let reason = format!("no handler for record type {:?}", delivery.record_type);
             return match self.unknown {

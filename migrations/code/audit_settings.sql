@@ -3,7 +3,8 @@
 -- AFTER INSERT, UPDATE and DELETE of a row of settings, targets or retry_policies, at any level but off: which columns,
 -- with what stood there and stands there now. Pausing says so by itself, and leases_until is the upkeep's.
 create or replace function integration.on_settings() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set intervalstyle = postgres
+        set timezone = 'UTC' as $$
 declare
     -- A target without a row has these.
     v_before  jsonb := case tg_table_name when 'targets' then '{"bell": "on_demand", "on_complete": "keep"}'

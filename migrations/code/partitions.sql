@@ -94,7 +94,9 @@ begin
     busy := 0;
     for v in select o.name, ('integration.' || quote_ident(o.name))::regclass as relation
         from integration.old_partitions o loop
+        -- What serializable transactions have read is noted there, too, also after their end, and keeps nobody waiting.
         if exists (select from pg_locks l where l.relation = v.relation and l.pid <> pg_backend_pid()
+                   and l.mode <> 'SIReadLock'
                    and l.database = (select d.oid from pg_database d where d.datname = current_database())) then
             busy := busy + 1;
             continue;

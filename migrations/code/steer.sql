@@ -52,7 +52,7 @@ $$;
 -- what they were.
 -- SQLSTATEs: MQ002 for a setting there is not, 22P02, 22023 and 23514 for a value it cannot have.
 create or replace function integration.set_target(p_target text, p_settings jsonb) returns jsonb
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set intervalstyle = postgres as $$
 declare
     v_unknown text;
     v_before  jsonb;
@@ -80,9 +80,9 @@ begin
 end $$;
 
 -- The settings of a target as they hold: its own, else the installation's; own names those that are its own. null:
--- nothing of that name is known.
+-- nothing of that name is known. Spans read the same whatever the session writes them like.
 create or replace function integration.target(p_target text) returns jsonb
-    language sql stable set search_path = pg_catalog, pg_temp as $$
+    language sql stable set search_path = pg_catalog, pg_temp set intervalstyle = postgres set timezone = 'UTC' as $$
     select jsonb_build_object('target', k.target_app,
                'settings', (select jsonb_object_agg(n.name, coalesce(nullif(to_jsonb(t) -> n.name, 'null'),
                                        to_jsonb(s) -> n.name)) from unnest(integration.target_settings()) n (name)),

@@ -1,10 +1,15 @@
 //! How long the server lets a statement of ours wait: less long than we wait for it. A client that gives up closes its
 //! connection, but a server process that waits for a lock does not look at its socket: without a limit of its own it stays,
 //! and each attempt leaves one more, until the server has none left for anybody.
+//!
+//! And in which isolation it works. Ours skip what others have locked and fence what they settle, so they are right in READ
+//! COMMITTED; in a stricter level, which a database may be set to, they would fail because of each other, and have
+//! transactions of the application fail because of them. Transactions that handlers and callers are given begin as the
+//! role or the database says.
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, IsolationLevel, SimpleQueryMessage};
 use tracing::debug;
 
 /// How often the server looks whether its client is still there, while a statement runs.
@@ -14,18 +19,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const FACTS: &str = "select pg_catalog.pg_backend_pid(), \
     (extract(epoch from pg_catalog.current_setting('lock_timeout')::pg_catalog.interval) * 1000)::pg_catalog.int8, \
     (extract(epoch from pg_catalog.current_setting('client_connection_check_interval', true)::pg_catalog.interval) \
-        * 1000)::pg_catalog.int8";
+        * 1000)::pg_catalog.int8, \
+    pg_catalog.current_setting('default_transaction_isolation')";
 /// A dead client's session must go within seconds and not after two hours. Without effect on a Unix socket.
 const KEEPALIVE: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; \
     set tcp_user_timeout = 20000";
 
 /// What is said where.
-#[derive(Debug)]
-pub(super) enum Limits {
-    /// In force for the session, which is ours alone.
-    Said,
-    /// A pooler gives its sessions to others, too: to be said at the beginning of each transaction.
-    PerTransaction(String),
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// How each transaction of ours is to begin. None: all is said for the session, which is ours alone; a pooler gives its
+    /// sessions to others, too.
+    pub(super) begin: Option<String>,
+    /// What the role or the database begins transactions with, where that is not READ COMMITTED.
+    pub(super) stricter: Option<IsolationLevel>,
 }
 
 impl Limits {
@@ -37,13 +44,18 @@ impl Limits {
             Err(error) if error.is_closed() => return Err(error),
             Err(error) => {
                 debug!(?error, "what limits the session was not told");
-                return Ok(Self::Said);
+                return Ok(Self::default());
             }
         };
         let fact = facts.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
+        let stricter = match fact.and_then(|row| row.get(3)) {
+            Some("serializable") => Some(IsolationLevel::Serializable),
+            Some("repeatable read") => Some(IsolationLevel::RepeatableRead),
+            _ => None,
+        };
         let fact = |column| fact.and_then(|row| row.get(column)?.parse::<i64>().ok());
         let wanted = [("lock_timeout", fact(1), locks), ("client_connection_check_interval", fact(2), LOOK_EVERY)];
         let mut settings = Vec::new();
@@ -58,9 +70,12 @@ impl Limits {
             // A statement that is not over when we have given it up has lost its client.
             settings.push(format!("statement_timeout = {}", (locks * 2).as_millis()));
             let locals: String = settings.iter().map(|setting| format!("; set local {setting}")).collect();
-            return Ok(Self::PerTransaction(format!("begin{locals}")));
+            return Ok(Self { begin: Some(format!("begin isolation level read committed{locals}")), stricter: None });
         }
         let mut sets: Vec<String> = settings.iter().map(|setting| format!("set {setting}")).collect();
+        if stricter.is_some() {
+            sets.push("set default_transaction_isolation = 'read committed'".to_owned());
+        }
         sets.push(KEEPALIVE.to_owned());
         // One by one: what a system does not have (looking at sockets, keepalives) does not take the rest with it.
         for set in sets {
@@ -71,6 +86,6 @@ impl Limits {
                 debug!(?error, "a session setting is not accepted");
             }
         }
-        Ok(Self::Said)
+        Ok(Self { begin: None, stricter })
     }
 }

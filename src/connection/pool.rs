@@ -12,6 +12,7 @@ use deadpool::{
     managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult},
 };
 use deadpool_postgres::ClientWrapper;
+use tokio_postgres::IsolationLevel;
 
 use super::{limits::Limits, settings::Settings};
 use crate::{
@@ -119,6 +120,11 @@ impl Pooled {
     pub(crate) fn discard(self) {
         drop(Object::take(self.0));
     }
+
+    /// How transactions of others are to be isolated, where that is more than ours are.
+    pub(crate) fn stricter(&self) -> Option<IsolationLevel> {
+        self.0.limits.stricter
+    }
 }
 
 impl Deref for Pooled {
@@ -154,9 +160,16 @@ impl Busy {
 
     /// How to begin a transaction within the limits of the session.
     pub(crate) fn begin(&self) -> &str {
-        match self.0.as_ref().map(|pooled| &pooled.0.limits) {
-            Some(Limits::PerTransaction(begin)) => begin,
-            _ => "begin",
+        self.0.as_ref().and_then(|pooled| pooled.0.limits.begin.as_deref()).unwrap_or("begin")
+    }
+
+    /// A transaction that handlers work in, as the role or the database wants it isolated.
+    pub(crate) fn build_handlers_transaction(&mut self) -> deadpool_postgres::TransactionBuilder<'_> {
+        let stricter = self.0.as_ref().and_then(Pooled::stricter);
+        let transaction = self.build_transaction();
+        match stricter {
+            Some(level) => transaction.isolation_level(level),
+            None => transaction,
         }
     }
 
@@ -166,7 +179,7 @@ impl Busy {
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, tokio_postgres::Error> {
-        let Some(Limits::PerTransaction(begin)) = self.0.as_ref().map(|pooled| &pooled.0.limits) else {
+        let Some(begin) = self.0.as_ref().and_then(|pooled| pooled.0.limits.begin.as_deref()) else {
             return statement.await;
         };
         let (began, answer, ended) =

@@ -40,7 +40,7 @@ pub(super) enum Undone {
 pub(super) async fn run(context: &Context, source: Source<'_>) -> Result<Result<usize, Undone>> {
     // Whatever ends this early closes the connection, and with it the transaction.
     let mut client = context.store.busy().await?;
-    let tx = context.store.within_deadline("begin", client.build_transaction().start()).await?;
+    let tx = context.store.within_deadline("begin", client.build_handlers_transaction().start()).await?;
     let completed = match complete(context, &tx, source).await? {
         Ok(completed) => completed,
         Err(undone) => {
@@ -109,7 +109,12 @@ async fn handle(
         }
         let Some(handler) = context.registry.tx(&delivery.record_type) else { continue };
         let limit = [left, context.config.handler_timeout].into_iter().flatten().min();
-        let handling = caught(handler.handle(delivery.clone(), tx), limit);
+        let handling = async {
+            match delivery.refusal() {
+                Some(refusal) => refusal,
+                None => caught(handler.handle(delivery.clone(), tx), limit).await,
+            }
+        };
         let outcome = context.processing(delivery).run(handling).await;
         if outcome != Outcome::Done {
             debug!(id = delivery.id, "a transaction is rolled back: a handler did not end well");

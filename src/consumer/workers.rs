@@ -224,6 +224,7 @@ pub(super) mod tests {
             received: Instant::now(),
             owner: "me".into(),
             payload: "{}".into(),
+            unreadable: None,
         }
     }
 

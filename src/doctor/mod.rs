@@ -8,6 +8,7 @@ mod options;
 
 mod bell;
 mod clock;
+mod counters;
 mod drift;
 mod fleet;
 mod horizon;
@@ -63,6 +64,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("clock", checked(within, clock::check(&mut session)).await);
         report
             .add("bell", checked(within + options.bell_within * 2, bell::check(settings, &mut session, options)).await);
+        report.add("counters", checked(within, counters::check(&mut session)).await);
         report.add("tables", checked(within, tables::check(&mut session)).await);
         report.add("partitions", checked(within, partitions::check(&mut session)).await);
         report.add("publication", checked(within, publication::check(&mut session)).await);

@@ -56,6 +56,7 @@ fn rescue(parent: &str) -> String {
         "begin; alter table integration.{parent} detach partition integration.{parent}_default; \
          alter table integration.{parent}_default rename to {parent}_strays; \
          create table integration.{parent}_default partition of integration.{parent} default; \
+         alter table integration.{parent}_default replica identity full; \
          {ENSURE}; insert into integration.{parent} select * from integration.{parent}_strays; \
          drop table integration.{parent}_strays; commit"
     )

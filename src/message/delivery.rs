@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Headers, Message, MessageId};
+use crate::outcome::Outcome;
 
 /// How a claim came about; a rising share of sweeps means notifications get lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -66,6 +67,8 @@ pub struct Delivery {
     /// Who owns it.
     pub(crate) owner: std::sync::Arc<str>,
     pub(crate) payload: Box<str>,
+    /// Why this program cannot read what is stored; its handler is not asked then, and the message fails with that reason.
+    pub(crate) unreadable: Option<String>,
 }
 
 impl Delivery {
@@ -111,7 +114,13 @@ impl Delivery {
             received: tokio::time::Instant::now(),
             owner: "test".into(),
             payload: payload.into(),
+            unreadable: None,
         }
+    }
+
+    /// What becomes of a message that cannot be read, in place of what its handler would say.
+    pub(crate) fn refusal(&self) -> Option<Outcome> {
+        self.unreadable.as_ref().map(|reason| Outcome::reject(reason.as_str()))
     }
 
     /// The payload as JSON text.

@@ -26,7 +26,7 @@ use crate::{
 /// settings; without effect on a unix socket.
 const SESSION_SETTINGS: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; \
     set tcp_keepalives_count = 3; set tcp_user_timeout = 20000; set idle_in_transaction_session_timeout = 0; \
-    set idle_session_timeout = 0";
+    set idle_session_timeout = 0; set default_transaction_isolation = 'read committed'";
 /// A process of the server that waits for a lock does not look at its socket.
 const LOOK_AT_SOCKETS: &str = "set client_connection_check_interval = 2000";
 

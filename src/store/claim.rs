@@ -264,8 +264,16 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
     Ok(Looked { oldest_xid, next_xid, now, limited, in_parts: false, deliveries })
 }
 
+/// What is in a column that anybody may have filled and cannot be read fails this message alone, where its handler would
+/// have run: a claim of many does not fail for one of them.
 fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Delivery> {
-    let headers: Option<JsonbString> = row.try_get("headers")?;
+    let (headers, unreadable) = match row.try_get::<_, Option<JsonbString>>("headers")? {
+        Some(json) => headers_from(&json.0).map_or_else(
+            |error| (Headers::new(), Some(format!("the headers cannot be read as a JSON object: {error}"))),
+            |headers| (headers, None),
+        ),
+        None => (Headers::new(), None),
+    };
     let payload: JsonbString = row.try_get("data")?;
     let (now, created_at): (SystemTime, SystemTime) = (row.try_get("now")?, row.try_get("created_at")?);
     Ok(Delivery {
@@ -277,7 +285,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         priority: row.try_get("priority")?,
         retry_count: row.try_get("retry_count")?,
         redrive_count: row.try_get("redrive_count")?,
-        headers: headers.map(|json| headers_from(&json.0)).transpose()?.unwrap_or_default(),
+        headers,
         ordering_key: row.try_get("ordering_key")?,
         created_at,
         // Both are the server's: no clock of ours is involved.
@@ -287,13 +295,13 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         canary: row.try_get("canary")?,
         owner: request.owner.clone(),
         payload: payload.0,
+        unreadable,
     })
 }
 
 /// Plain SQL may have stored any values: what is not a string is handed on as JSON text.
-fn headers_from(json: &str) -> Result<Headers> {
-    let values: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> = serde_json::from_str(json)
-        .map_err(|error| Error::invalid("the headers are not a JSON object").with_source(error))?;
+fn headers_from(json: &str) -> Result<Headers, serde_json::Error> {
+    let values: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> = serde_json::from_str(json)?;
     Ok(values
         .into_iter()
         .map(|(name, value)| {

@@ -174,6 +174,8 @@ pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     // Ends with its client.
     tokio::spawn(connection);
+    // As ours are, whatever the database begins transactions with.
+    client.batch_execute("set default_transaction_isolation = 'read committed'").await?;
     Ok(client)
 }
 

@@ -148,7 +148,15 @@ async fn healthz(State(answers): State<Arc<Answers>>) -> impl IntoResponse {
         Watched::Consumer { pulse, .. } => pulse.is_moving(),
         Watched::Rounds(rounds) => rounds.are_moving(),
     };
-    said(if moving { Ok(()) } else { Err("the loop does not move; restart this process".to_owned()) })
+    said(match moving {
+        false => Err("the loop does not move; restart this process".to_owned()),
+        true if answers.beats_in_vain().await => {
+            Err("the database answers, and the heartbeat has not got through for \
+             a whole lease; restart this process"
+                .to_owned())
+        }
+        true => Ok(()),
+    })
 }
 
 /// Whether it can do its work now. Why it cannot names hosts and roles: that is for the log and for this machine.
@@ -181,6 +189,16 @@ fn said(answer: Result<(), String>) -> (StatusCode, String) {
 }
 
 impl Answers {
+    /// Whether the heartbeat does not get through although the database can be used: an outage, however long, is no reason
+    /// to restart.
+    async fn beats_in_vain(&self) -> bool {
+        let beats = match &self.watched {
+            Watched::Consumer { pulse, .. } => pulse.is_draining() || self.broker.is_beating(),
+            Watched::Rounds(_) => true,
+        };
+        !beats && matches!(timeout(READY_WITHIN, self.broker.ping()).await, Ok(Ok(())))
+    }
+
     async fn ready(&self) -> Result<(), String> {
         let failed = |error: doorbell::Error| Failure::from(error).context("the database cannot be used").to_string();
         self.broker.ping().await.map_err(failed)?;

@@ -11,7 +11,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, User, geteuid};
 use tempfile::TempDir;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 use crate::{Database, connect, until_so};
 
@@ -100,7 +100,8 @@ impl Pooler {
         let mut clients: Vec<Client> = Vec::new();
         let mut left = Vec::new();
         for _ in 0..sessions {
-            let client = connect(&self.url).await;
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
+            tokio::spawn(connection);
             client.batch_execute("begin").await.unwrap();
             for row in client.simple_query(LEFT).await.unwrap() {
                 if let tokio_postgres::SimpleQueryMessage::Row(row) = row {

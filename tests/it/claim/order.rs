@@ -87,7 +87,7 @@ async fn messages_are_claimed_by_priority_then_age_then_id() {
 }
 
 /// About ten thousand bytes that do not compress.
-const TEN_KB: &str = "(select to_jsonb(string_agg(md5(random()::text), '')) from generate_series(1, 312))";
+const TEN_KB: &str = "(select to_jsonb(string_agg(md5(n::text), '')) from generate_series(1, 312) n)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_is_bounded_by_the_bytes_of_its_payloads() {

@@ -109,3 +109,44 @@ async fn ten_thousand_levels_and_numbers_beyond_a_double_fail_alone_or_are_refus
     crate::support::until(&client, "both fail alone", unreadable).await;
     consumer.shutdown().await.unwrap();
 }
+
+/// No headers that a publisher can write are such; where somebody took the rule from the table, or another version writes
+/// others, the claim of all must not fail for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_headers_cannot_be_read_fails_alone_leased_or_held() {
+    for in_transaction in [None, Some(std::time::Duration::from_secs(1))] {
+        let db = Database::new().await;
+        let client = db.client().await;
+        client
+            .batch_execute(
+                "alter table integration.data_staging drop constraint data_staging_headers_check; \
+                 insert into integration.data_staging (source_app, target_app, record_type, data, headers) \
+                     select 'psql', 'billing', 'n', to_jsonb(n), case n when 2 then '[\"sesame\"]'::jsonb end \
+                       from generate_series(1, 3) n",
+            )
+            .await
+            .unwrap();
+        let (tell, mut told) = seen();
+        let config = doorbell::ConsumerConfig { in_transaction, tx_batch: 10, ..bells_only() };
+        let broker = db.broker().await;
+        let consumer = broker.consumer("billing").config(config);
+        let consumer = match in_transaction {
+            None => consumer.on("n", move |n: i64, _| {
+                let _ = tell.send(n);
+                async { Ok(Outcome::Done) }
+            }),
+            Some(_) => consumer.on_tx("n", move |n: i64, _, _| {
+                let _ = tell.send(n);
+                Box::pin(async { Ok(Outcome::Done) })
+            }),
+        };
+        let consumer = consumer.start().await.unwrap();
+        crate::support::until_count(&client, "completed", 2).await;
+        let failed = until_status(&client, 2, "failed").await;
+        assert_eq!(failed.attempt, 1, "{failed:?}");
+        let reason = failed.reason();
+        assert!(reason.contains("headers cannot be read") && !reason.contains("sesame"), "{reason}");
+        assert!(told.rest().all(|n| n != 2), "its handler was not asked");
+        consumer.shutdown().await.unwrap();
+    }
+}

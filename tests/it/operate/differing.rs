@@ -53,6 +53,33 @@ async fn a_sequence_behind_the_table_is_named_by_the_error_and_by_the_doctor_and
     broker.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_that_were_left_behind_by_a_copy_are_named_by_the_doctor_and_its_fix_heals() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    plain_insert(&client, "billing", "1").await;
+    // What the other side of logical replication gets: rows, and no triggers.
+    client
+        .batch_execute(
+            "set session_replication_role = replica; \
+             insert into integration.data_staging (source_app, target_app, record_type, data) \
+                 select 'old', 'mailer', 'n', '1' from generate_series(1, 7); \
+             update integration.data_staging set status = 'completed', processed_at = now() where target_app = 'billing'; \
+             reset session_replication_role",
+        )
+        .await
+        .unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
+    let wrong = found(&report, "counters");
+    assert_eq!((wrong.level, &*wrong.what), (Level::Problem, "3 counters do not say what is in the table"));
+    let evidence = wrong.evidence.as_deref().unwrap();
+    assert!(evidence.contains("mailer pending: counted 0, there are 7"), "{evidence}");
+    client.batch_execute(wrong.fix.as_deref().unwrap()).await.unwrap();
+    let report = broker.operator().doctor(&Options::default()).await.unwrap();
+    assert_eq!(found(&report, "counters").level, Level::Ok);
+    broker.close().await;
+}
+
 /// The first finding of a check.
 #[track_caller]
 fn found<'a>(report: &'a Report, check: &str) -> &'a Finding {

@@ -40,6 +40,7 @@ fn called() -> Vec<String> {
 }
 
 async fn there(client: &Client) -> Vec<(String, String)> {
+    client.batch_execute("set intervalstyle = postgres").await.unwrap();
     client.query(FUNCTIONS, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 

@@ -1,12 +1,12 @@
 //! A database whose every setting is another than ours.
 
 use doorbell::{
-    ErrorKind,
+    ErrorKind, Outcome,
     doctor::{Level, Options},
 };
 
 use super::migrations::{catalog, functions};
-use crate::support::{Database, echo, message, plain_insert, soon, until};
+use crate::support::{Database, bells_only, count, echo, message, plain_insert, seen, soon, until, until_count};
 
 /// Each of them has made some program's migrations fail, or mean something else.
 const SETTINGS: [(&str, &str); 20] = [
@@ -83,6 +83,68 @@ async fn a_database_that_is_not_utf8_is_refused_with_what_to_do() {
         let error = db.broker().await.migrate().await.unwrap_err();
         assert!(error.to_string().contains(encoding) && error.to_string().contains("UTF8"), "{error}");
     }
+}
+
+/// What serializable transactions have read is remembered until those that ran beside them have ended, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_statements_are_read_committed_whatever_the_database_says_and_transactions_of_others_are_as_it_says() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let set = format!("alter database {} set default_transaction_isolation = 'serializable'", db.name());
+    client.batch_execute(&set).await.unwrap();
+    let beside = db.client().await;
+    beside.batch_execute("begin isolation level serializable; select from integration.settings").await.unwrap();
+    let broker = db.broker().await;
+    let (consumer, mut told) = echo(&broker, "billing").await;
+    let producer = broker.producer("shop");
+    for n in 0..10 {
+        producer.publish(&message("billing", n)).await.unwrap();
+        told.next().await;
+    }
+    broker.operator().maintain().await.unwrap();
+    consumer.shutdown().await.unwrap();
+    let remembered = "select count(*) from pg_locks l join pg_database d on d.oid = l.database \
+        where d.datname = current_database() and l.mode = 'SIReadLock' and l.pid is distinct from $1";
+    let own: i32 = beside.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    assert_eq!(client.query_one(remembered, &[&own]).await.unwrap().get::<_, i64>(0), 0);
+    beside.batch_execute("rollback").await.unwrap();
+
+    let shown = "select current_setting('transaction_isolation')";
+    let mut own = broker.client().await.unwrap();
+    let transaction = own.transaction().await.unwrap();
+    assert_eq!(transaction.query_one(shown, &[]).await.unwrap().get::<_, String>(0), "serializable");
+    transaction.rollback().await.unwrap();
+    let (tell, mut told) = seen();
+    let consumer = broker.consumer("ledger").config(bells_only()).on_tx("n", move |_: i64, _, tx| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            let _ = tell.send(tx.query_one(shown, &[]).await?.get::<_, String>(0));
+            Ok(Outcome::Done)
+        })
+    });
+    let consumer = consumer.start().await.unwrap();
+    producer.publish(&message("ledger", 1)).await.unwrap();
+    assert_eq!(told.next().await, "serializable");
+    until_count(&client, "completed", 11).await;
+    consumer.shutdown().await.unwrap();
+}
+
+/// A report of a whole month, which somebody made in a serializable transaction, beside others of these.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serializable_transactions_have_read_keeps_no_old_partition() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let old = "create table integration.audit_log_old partition of integration.audit_log \
+        for values from ('2001-01-01Z') to ('2001-02-01Z')";
+    client.batch_execute(old).await.unwrap();
+    let (beside, report) = (db.client().await, db.client().await);
+    beside.batch_execute("begin isolation level serializable; select from integration.settings").await.unwrap();
+    let read = "begin isolation level serializable; select from integration.audit_log_old; commit";
+    report.batch_execute(read).await.unwrap();
+    let remembered = "select count(*) from pg_locks where relation = 'integration.audit_log_old'::regclass";
+    assert_eq!(count(&client, remembered).await, 1);
+    assert_eq!(count(&client, "select dropped::bigint from integration.drop_old_partitions()").await, 1);
+    beside.batch_execute("rollback").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

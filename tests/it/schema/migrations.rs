@@ -36,6 +36,8 @@ select line from lines order by line collate pg_catalog."C"
 "#;
 
 pub(super) async fn catalog(client: &Client) -> String {
+    // It is written down as a session reads it.
+    client.batch_execute("set timezone = 'UTC'; set datestyle = 'ISO'; set intervalstyle = postgres").await.unwrap();
     let rows = client.query(CATALOG, &[]).await.unwrap();
     rows.iter().map(|row| row.get::<_, String>(0) + "\n").collect()
 }

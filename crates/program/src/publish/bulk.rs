@@ -55,6 +55,8 @@ where
     }
     let mut client = broker.client().await?;
     let tx = client.transaction().await?;
+    let isolation = "set transaction isolation level read committed";
+    tx.batch_execute(isolation).await.map_err(doorbell::Error::from)?;
     while !chunk.messages.is_empty() {
         let published = producer.publish_many_in(&tx, &chunk.messages).await;
         let published = published.map_err(|error| {

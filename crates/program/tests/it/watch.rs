@@ -47,9 +47,13 @@ async fn get(address: &str, path: &str) -> (u16, String) {
 
 /// Asks until it answers so; returns what it says then.
 async fn until_ready_is(address: &str, status: u16) -> String {
-    soon("readiness changes", async {
+    until_it_says(address, "/readyz", status).await
+}
+
+async fn until_it_says(address: &str, path: &str, status: u16) -> String {
+    soon("health changes", async {
         loop {
-            let (is, body) = get(address, "/readyz").await;
+            let (is, body) = get(address, path).await;
             if is == status {
                 return body;
             }
@@ -90,6 +94,23 @@ async fn a_consumer_without_its_database_lives_and_is_not_ready() {
     assert_eq!(get(&address, "/healthz").await.0, 200);
     assert!(get(&address, "/metrics").await.1.contains("doorbell_database_up 0"));
     proxy.refuse(0);
+    until_ready_is(&address, 200).await;
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_whose_heartbeat_alone_does_not_get_through_is_to_be_restarted() {
+    let db = Database::new().await;
+    let (program, address) = watched(&db, &["consume", "billing", "--complete"]).await;
+    until_ready_is(&address, 200).await;
+    let person = db.client().await;
+    person.batch_execute("begin; lock table integration.processes in exclusive mode").await.unwrap();
+    let reason = until_it_says(&address, "/healthz", 503).await;
+    assert!(reason.contains("the heartbeat has not got through"), "{reason}");
+    assert!(until_ready_is(&address, 503).await.contains("the heartbeat does not get through"));
+    person.batch_execute("rollback").await.unwrap();
+    until_it_says(&address, "/healthz", 200).await;
     until_ready_is(&address, 200).await;
     program.signal(Signal::SIGTERM);
     assert_eq!(program.ended().await, 0);

@@ -1,0 +1,111 @@
+//! The fixes of `explain`.
+
+use std::collections::BTreeSet;
+
+use doorbell_testing::plain_insert;
+
+use super::{Changes, Living, command_of, is_all_that_changes};
+use crate::program::*;
+
+/// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
+/// of dead owners, or the gates of its target.
+const ADVICE: [(&str, Changes); 16] = [
+    ("gone", Changes::Nothing),
+    ("failed", Changes::Message),
+    ("cancelled", Changes::Message),
+    ("scheduled", Changes::Message),
+    ("due", Changes::Message),
+    ("owner_dead", Changes::Orphans),
+    ("foreign_claim", Changes::Message),
+    ("locked", Changes::Nothing),
+    ("paused", Changes::Gates),
+    ("breaker_open", Changes::Gates),
+    ("breaker_half_open", Changes::Gates),
+    ("in_flight_limit", Changes::Nothing),
+    ("no_consumer", Changes::Nothing),
+    ("type_not_accepted", Changes::Nothing),
+    ("set_aside", Changes::Message),
+    ("not_visible", Changes::Nothing),
+];
+
+/// Those without: nothing needs to be done.
+const NO_ADVICE: [&str; 9] =
+    ["not_found", "archived", "completed", "processing", "held", "suspect", "busy", "queued", "ready"];
+
+/// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
+const SITUATIONS: [(&str, &str); 14] = [
+    ("delete from integration.data_staging where id = $id", "gone"),
+    ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
+    ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
+    (
+        "update integration.data_staging set status = 'scheduled', available_at = now() + interval '1 h' where id = $id",
+        "scheduled",
+    ),
+    ("update integration.data_staging set status = 'scheduled', available_at = now() where id = $id", "due"),
+    ("select integration.claim('$target', 'ghost', 1, p_lease => '-1 s')", "owner_dead"),
+    ("update integration.data_staging set status = 'processing' where id = $id", "foreign_claim"),
+    ("select integration.pause('$target', 'moving')", "paused"),
+    ("select integration.open_breaker('$target', 'cards are down')", "breaker_open"),
+    (
+        "select integration.open_breaker('$target', 'cards are down', '0 s'); \
+         update integration.breakers set state = 'half_open', canaries_left = 0, changed_at = integration.clock() \
+          where breaker_key = '$target'",
+        "breaker_half_open",
+    ),
+    (
+        "insert into integration.targets (target_app, max_in_flight) values ('$target', 0 + 1); \
+         insert into integration.data_staging (source_app, target_app, record_type, data, status) \
+             values ('shop', '$target', 'n', '2', 'processing')",
+        "in_flight_limit",
+    ),
+    ("", "no_consumer"),
+    ("update integration.data_staging set target_app = 'picky' where id = $id", "type_not_accepted"),
+    ("lock", "locked"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_explain_says_to_type_changes_what_it_says_and_nothing_else() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    client.batch_execute("select integration.set_audit_level('all')").await.unwrap();
+    let living = Living::on(&broker, &client).await;
+    let mut seen = BTreeSet::new();
+    for (at, (sql, code)) in SITUATIONS.iter().enumerate() {
+        let target = format!("target {at}");
+        let holder = db.client().await;
+        // Asked in the transaction that makes it so: living processes look after some of it at once.
+        client.batch_execute("begin").await.unwrap();
+        let id = plain_insert(&client, &target, "1").await;
+        if *sql == "lock" {
+            client.batch_execute("commit; begin").await.unwrap();
+            holder
+                .batch_execute(&format!("begin; select from integration.data_staging where id = {id} for update"))
+                .await
+                .unwrap();
+        } else {
+            let sql = sql.replace("$id", &id.to_string()).replace("$target", &target);
+            client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+        let explain = "select code, fix from integration.explain($1)";
+        let causes: Vec<(String, Option<String>)> =
+            client.query(explain, &[&id]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        client.batch_execute("commit").await.unwrap();
+        assert_eq!(causes[0].0, *code, "{causes:?}");
+        for (code, fix) in causes {
+            let Some((_, changes)) = ADVICE.iter().find(|(known, _)| *known == code) else {
+                assert!(NO_ADVICE.contains(&code.as_str()) && fix.is_none(), "{code}: {fix:?}");
+                continue;
+            };
+            seen.insert(code.clone());
+            let fix = fix.unwrap_or_else(|| panic!("{code} has no advice"));
+            let Some(command) = command_of(&fix) else { continue };
+            is_all_that_changes(&db, &client, &living, command, *changes, Some((id, &target))).await;
+        }
+        holder.batch_execute("rollback").await.unwrap();
+    }
+    let known: BTreeSet<String> = ADVICE.iter().map(|(code, _)| (*code).to_owned()).collect();
+    let elsewhere = BTreeSet::from(["not_visible".to_owned(), "set_aside".to_owned()]);
+    assert_eq!(seen.union(&elsewhere).cloned().collect::<BTreeSet<_>>(), known);
+    living.end().await;
+    broker.close().await;
+}
