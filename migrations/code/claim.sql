@@ -45,15 +45,13 @@ begin
         return;
     end if;
     select exists (select from integration.processes c where c.owner = p_owner),
-           exists (select from integration.targets t where t.target_app = p_target)
-           or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed'),
+           integration.has_gates(p_target),
            exists (select from integration.set_aside s where s.target_app = p_target)
       into v_alive, v_gated, v_aside;
     if not v_alive then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
-    -- Most targets have neither settings nor a breaker that was ever open.
     if v_gated then
         select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
     end if;

@@ -5,7 +5,7 @@
 -- lets through now, 0 while it is closed; null: as many as one likes, but each with a lease. breaker: whose canaries
 -- those are. Any row keeps messages from being held in transactions, which leave no trace to count. p_explained: with
 -- the words; claims do without, which costs nothing then, because the function is inlined. Its facts are in targets and
--- breakers: claim asks only where one of them has a row for the target.
+-- breakers: claim and hold ask only where has_gates says so.
 create or replace function integration.gates(p_target text, p_explained boolean)
     returns table (code text, admits bigint, breaker text, sentence text, fix text, details jsonb)
     language sql stable as $$
@@ -63,6 +63,15 @@ create or replace function integration.gates(p_target text, p_explained boolean)
         select 'leases_only', null, null, null, null, null
          where t.leases_until > integration.clock()) g
 $$;
+
+-- Whether a target may have gates. Most have neither settings nor a breaker that is open, and to be told so by the
+-- gates themselves costs as much as to claim a message.
+create or replace function integration.has_gates(p_target text) returns boolean
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return exists (select from integration.targets t where t.target_app = p_target)
+        or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed');
+end $$;
 
 -- Whether messages of the target may be held in a transaction: where there is no gate at all.
 create or replace function integration.may_hold(p_target text) returns boolean

@@ -18,13 +18,16 @@ create or replace function integration.hold(
         set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
-    v_aside boolean := exists (select from integration.set_aside s where s.target_app = p_target);
+    v_gated boolean;
+    v_aside boolean;
     v_ids   bigint[];
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
     end if;
-    if not integration.may_hold(p_target) then
+    select integration.has_gates(p_target), exists (select from integration.set_aside s where s.target_app = p_target)
+      into v_gated, v_aside;
+    if v_gated and not integration.may_hold(p_target) then
         return;
     end if;
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the

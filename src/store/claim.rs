@@ -26,9 +26,11 @@ const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, c.* fro
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
         integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now) x \
     left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
-// Once they are locked, the server ends a session whose process is frozen.
-pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, x.may, c.* from \
-    (select integration.may_hold($1) as may, integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+// Once they are locked, the server ends a session whose process is frozen. Whether the target allows it is asked where
+// nothing was held.
+pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, \
+    case when c.id is null then integration.may_hold($1) end as may, c.* from \
+    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $9, true)) x \
     left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
 const CLAIM_SUSPECT: &str = "select integration.clock() as now, c.* from integration.claim_suspect($1, $2, $3) c";
@@ -173,9 +175,9 @@ impl Store {
             &timeout,
         ];
         let rows = self.query_in(tx, HOLD, &params).await?;
-        match rows.first().map(|row| row.try_get("may")).transpose()? {
-            Some(false) => Ok(None),
-            _ => looked(&rows, request, found).map(Some),
+        match may(&rows) {
+            false => Ok(None),
+            true => looked(&rows, request, found).map(Some),
         }
     }
 
@@ -249,6 +251,11 @@ impl Store {
         let due_in_ms: Option<i64> = row.try_get(0)?;
         Ok(due_in_ms.map(|ms| Duration::from_millis(ms.max(0) as u64)))
     }
+}
+
+/// Whether the target allows to hold: asked only where nothing was.
+pub(super) fn may(rows: &[Row]) -> bool {
+    rows.first().is_none_or(|row| row.try_get::<_, Option<bool>>("may").ok().flatten().unwrap_or(true))
 }
 
 /// Rows with the ids of transactions; at least one, whose message is null where nothing was found.

@@ -9,7 +9,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     ClaimRequest, Looked, Ranges, Store,
-    claim::{HOLD, looked},
+    claim::{HOLD, looked, may},
     fence::{Claim, Fence},
     settle::COMPLETE_HELD,
 };
@@ -63,8 +63,7 @@ impl Store {
             begun.and(rows)
         };
         let rows = self.within_deadline("hold messages", holding).await?;
-        let may = rows.first().is_none_or(|row| row.try_get("may").unwrap_or(true));
-        if !may {
+        if !may(&rows) {
             tx.roll_back().await;
             return Ok(None);
         }

@@ -119,10 +119,12 @@ async fn a_message_whose_headers_cannot_be_read_fails_alone_leased_or_held() {
         let client = db.client().await;
         client
             .batch_execute(
-                "alter table integration.data_staging drop constraint data_staging_headers_check; \
-                 insert into integration.data_staging (source_app, target_app, record_type, data, headers) \
-                     select 'psql', 'billing', 'n', to_jsonb(n), case n when 2 then '[\"sesame\"]'::jsonb end \
-                       from generate_series(1, 3) n",
+                "begin; \
+                 insert into integration.data_staging (source_app, target_app, record_type, data) \
+                     select 'psql', 'billing', 'n', to_jsonb(n) from generate_series(1, 3) n; \
+                 set local session_replication_role = replica; \
+                 update integration.data_staging set headers = '[\"sesame\"]' where data = '2'; \
+                 commit",
             )
             .await
             .unwrap();
