@@ -13,11 +13,6 @@ end $$;
 -- Not "if not exists", which asks for the right to create schemas also where one was made for us.
 do $$
 begin
-    if current_setting('server_encoding') <> 'UTF8' then
-        raise exception 'the database % has the encoding %; messages are JSON, which needs UTF8', current_database(),
-            current_setting('server_encoding') using errcode = 'feature_not_supported',
-            hint = 'create database ... template template0 encoding ''UTF8''';
-    end if;
     if to_regnamespace('integration') is null then
         create schema integration;
     end if;

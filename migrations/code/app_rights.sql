@@ -155,7 +155,7 @@ begin
 end $$;
 
 -- For who is limited: refuses who may not consume for the targets of all the messages; those that are not there are
--- nobody's. SQLSTATEs: 42501.
+-- nobody's, and what settle_owed is about to write may be written by anybody. SQLSTATEs: 42501.
 create or replace function integration.must_settle(p_ids bigint[]) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -163,7 +163,10 @@ declare
     v_id   bigint;
 begin
     select d.id into v_id from integration.data_staging d
-     where d.id = any (p_ids) and d.target_app <> all (v_apps) limit 1;
+     where d.id = any (p_ids) and d.target_app <> all (v_apps)
+       and not exists (select from integration.set_aside s
+                        where s.id = d.id and s.created_at = d.created_at and s.next_look = '-infinity')
+     limit 1;
     if found then
         raise insufficient_privilege using
             message = format('role %s may not consume what message %s was published for',

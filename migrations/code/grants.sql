@@ -32,7 +32,6 @@ begin
     if v_wrong is not null then
         raise exception '%', v_wrong using errcode = 'MQ002';
     end if;
-    -- Two at a time would change the same rights in the catalogue, and one of them fail.
     lock table integration.grants in share row exclusive mode;
     insert into integration.grants (role_name, app, publish, routes, consume, max_priority, max_pending)
     values (p_role, p_app, v_publish, v_routes, coalesce(p_consume, false), p_max_priority, p_max_pending)

@@ -30,7 +30,7 @@ declare
         is_drained}';
     v_names  text[];
 begin
-    v_names := v_common || case p_verb
+    v_names := case p_verb
         when 'publish' then '{publish, publish_many, published_under}'::text[]
         when 'publish_app' then '{publish, publish_many, published_under, must_publish}'::text[]
         when 'consume' then v_consume
@@ -44,6 +44,7 @@ begin
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';
     end if;
+    v_names := v_common || v_names;
     return query
         select 'schema', 'integration', n.oid, null::text, 'usage' from pg_namespace n where n.nspname = 'integration'
         union all
@@ -127,11 +128,13 @@ begin
 end $$;
 
 -- For grant_to and revoke_from.
+-- Locks: the registry: two at a time would change the same rights in the catalogue, and one of them fail.
 create or replace function integration.each_right(p_role name, p_verb text, p_statement text) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_statement text;
 begin
+    lock table integration.grants in share row exclusive mode;
     for v_statement in
         select format(p_statement, r.want || coalesce(' (' || r.columns || ')', ''),
                       r.kind || ' ' || string_agg(r.object, ', '), p_role)
@@ -164,7 +167,9 @@ $$;
 
 -- Called whenever the code was applied: nobody may call what is new to whom it was not granted, and who was granted a
 -- verb may call what is new in it. Default privileges are left alone: PostgreSQL takes EXECUTE from PUBLIC only for all
--- that a role will ever create, in every schema.
+-- that a role will ever create, in every schema. Called by people after a restore into a cluster whose roles were made
+-- later: gives these what the registry says, the policies included that could not be made without them.
+-- Locks: ACCESS EXCLUSIVE on data_staging, where row security is on and a policy is missing.
 create or replace function integration.renew_rights() returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -177,4 +182,48 @@ begin
         execute format('revoke execute on function %s from public', v_functions);
     end if;
     perform integration.grant_to(g.role_name, g.verb) from integration.granted() g;
+    perform integration.settle_policies(g.role_name)
+       from (select distinct r.rolname as role_name
+               from integration.grants x join pg_roles r on r.rolname = x.role_name) g
+      where not exists (select from pg_policy p where p.polrelid = 'integration.data_staging'::regclass
+                           and p.polname = 'see_' || md5(g.role_name));
+end $$;
+
+-- Makes another role the owner of the schema and of all that is in it, best one that cannot log in and owns nothing
+-- else. Who has rights keeps them. From then on, who migrates and who grants has to be a member of that role. For the
+-- owner, or a superuser, who is a member of the new owner already.
+-- Locks: ACCESS EXCLUSIVE on every table for a moment. SQLSTATEs: 55P03 when they are not to be had in two seconds
+-- (nothing is changed then: call it again), MQ002 for who would lock himself out, 42704 for a role that does not exist.
+create or replace function integration.hand_over(p_role name) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2 s' as $$
+declare
+    v_statement text;
+begin
+    -- Not pg_has_role(), which is true of superusers: migrate asks for more (see ownership.sql).
+    if p_role <> current_user and not exists (
+        with recursive mine as (
+            select m.roleid from pg_auth_members m join pg_roles r on r.oid = m.member where r.rolname = current_user
+            union select m.roleid from pg_auth_members m join mine on m.member = mine.roleid)
+        select from mine where mine.roleid = quote_ident(p_role)::regrole) then
+        raise exception '% is no member of %, and could not migrate any more', current_user, p_role
+            using errcode = 'MQ002', hint = format('grant %I to %I', p_role, current_user);
+    end if;
+    -- In the order in which everybody else takes them.
+    lock table integration.data_staging in access exclusive mode;
+    lock table integration.grants in access exclusive mode;
+    execute format('alter schema integration owner to %I', p_role);
+    for v_statement in
+        select format('alter table %s owner to %I', c.oid::regclass, p_role)
+          from pg_class c
+         where c.relnamespace = 'integration'::regnamespace
+           and (c.relkind in ('r', 'p', 'v')
+                or c.relkind = 'S' and not exists (
+                    select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid
+                       and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')))
+        union all
+        select format('alter function %s owner to %I', p.oid::regprocedure, p_role)
+          from pg_proc p where p.pronamespace = 'integration'::regnamespace
+    loop
+        execute v_statement;
+    end loop;
 end $$;

@@ -261,23 +261,23 @@ create or replace function integration.owe(
 $$;
 
 -- Settles what is owed and due to be tried again, at most p_limit; returns how many messages it was rid of: settled, or
--- somebody else's by now. Part of rescue. Who may consume for some applications only settles theirs; each has processes
--- that do.
+-- somebody else's by now. Part of rescue, and like that for all applications, whoever asks: who noted the outcome was
+-- allowed to, and nobody can note another on the way.
 -- Locks: what is set aside and its messages, SKIP LOCKED.
 create or replace function integration.settle_owed(p_limit integer default 100) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v         record;
-    v_owed    boolean;
-    v_count   integer := 0;
-    v_limited boolean := integration.is_limited();
+    v       record;
+    v_owed  boolean;
+    v_count integer := 0;
 begin
     for v in
         select s.* from integration.set_aside s
          where s.outcome is not null and s.next_look <= integration.clock()
-           and (not v_limited or s.target_app = any (integration.consumed_apps()))
          order by s.next_look limit p_limit for no key update skip locked
     loop
+        -- What must_settle lets pass. It is gone when this function has come to its end, and nobody else sees it.
+        update integration.set_aside s set next_look = '-infinity' where s.id = v.id;
         select exists (
             select from integration.settle_or_owe(v.owner, array[v.id], array[v.attempt], array[v.created_at],
                 array[v.outcome], array[v.error], array[v.delay_ms]) r where r.status = 'owed') into v_owed;

@@ -1,15 +1,17 @@
 //! What the connected role may do.
 
 use super::{finding::Finding, session::Session};
-use crate::{error::Result, schema::Schema};
+use crate::{error::Result, rows::Verb, schema::Schema};
 
-/// The verbs a role can be granted, and the right that tells that it is meant to have one.
-const VERBS: [(&str, &str); 4] = [
-    ("publish", "has_table_privilege('integration.data_staging', 'insert')"),
-    ("consume", "has_table_privilege('integration.data_staging', 'update')"),
-    ("operate", "has_table_privilege('integration.targets', 'update')"),
-    ("look", "has_table_privilege('integration.audit_log', 'select')"),
-];
+/// The right that tells that a role is meant to have a verb. Everybody may ask for it, also who may call no function.
+fn meant(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Publish => "select has_table_privilege('integration.data_staging', 'insert')",
+        Verb::Consume => "select has_table_privilege('integration.data_staging', 'update')",
+        Verb::Operate => "select has_table_privilege('integration.targets', 'update')",
+        Verb::Look => "select has_table_privilege('integration.audit_log', 'select')",
+    }
+}
 
 const ROLE: &str = "select current_user::text, has_schema_privilege('integration', 'usage'), \
     pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'integration'";
@@ -36,8 +38,9 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     }
     let may_ask: bool = session.row(MAY_ASK).await?.try_get(0)?;
     let mut standings = Vec::new();
-    for (verb, meant) in VERBS {
-        let is_meant = session.row(&format!("select {meant}")).await?.try_get(0)?;
+    for verb in Verb::ALL {
+        let is_meant = session.row(meant(verb)).await?.try_get(0)?;
+        let verb = verb.as_str();
         let mut lacks = may_ask.then(Vec::new);
         if let Some(lacks) = &mut lacks {
             for row in session.rows(&format!("select object, want from integration.lacks('{verb}')")).await? {

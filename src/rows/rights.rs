@@ -20,6 +20,9 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Consume, Self::Operate, Self::Look];
+
     /// As the database names it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,10 +38,10 @@ impl std::str::FromStr for Verb {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Self::Publish, Self::Consume, Self::Look, Self::Operate]
-            .into_iter()
-            .find(|verb| verb.as_str() == name)
-            .ok_or_else(|| Error::invalid(format!("there is no verb {name:?}: use publish, consume, look or operate")))
+        Self::ALL.into_iter().find(|verb| verb.as_str() == name).ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            Error::invalid(format!("there is no verb {name:?}: use one of {all}"))
+        })
     }
 }
 

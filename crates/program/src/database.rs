@@ -6,7 +6,10 @@ use clap::Args;
 use doorbell::{Broker, BrokerConfig, Settings, migrate::Schema};
 use doorbell_server::kept::{self, KeptOptions};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    up,
+};
 
 /// Any of these chooses a server or database. Others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
 const PG_CHOOSING: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"];
@@ -74,7 +77,7 @@ impl DatabaseArgs {
             return Ok(Settings::from_env()?);
         }
         match kept::find(&self.kept_options()).await? {
-            Some(kept) => Ok(Settings::parse(&kept.connection_string("postgres"))?),
+            Some(kept) => Ok(Settings::parse(&kept.uri(up::COMMANDS, "postgres"))?),
             None => Err(Failure::new(Exit::Unreachable, NOTHING_CHOSEN)),
         }
     }

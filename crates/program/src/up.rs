@@ -12,23 +12,33 @@ use crate::{
     output,
 };
 
-/// Whose the schema is: a role that cannot log in and owns nothing else, so that a hole in the schema is none in the server.
-/// A schema that is there already stays whose it is.
-const OWNER: &str = "do $$ begin \
-    if to_regrole('doorbell_owner') is null then create role doorbell_owner; end if; \
-    if to_regnamespace('integration') is null then \
-        create schema integration authorization doorbell_owner; \
-        execute format('grant doorbell_owner to %I', current_user); \
-    end if; end $$";
+/// Who the commands of this program are on that server: may migrate and grant, and is no superuser.
+pub(crate) const COMMANDS: &str = "doorbell";
 /// Who applications are: everything but the owner.
-const APPLICATION: &str = "do $$ begin \
-    if to_regrole('doorbell_app') is null then create role doorbell_app login; end if; end $$";
+const APPLICATION: &str = "doorbell_app";
+
+/// The roles, and the schema for the one that cannot log in and owns nothing else, so that a hole in the schema is none in
+/// the server. One at a time; the lock is one that only a superuser can take.
+const ROLES: &str = "lock table pg_authid in share row exclusive mode; \
+    do $$ begin \
+    if to_regrole('doorbell_owner') is null then create role doorbell_owner; end if; \
+    if to_regrole('doorbell') is null then create role doorbell login in role doorbell_owner, pg_monitor; end if; \
+    if to_regrole('doorbell_app') is null then create role doorbell_app login; end if; \
+    if to_regnamespace('integration') is null then create schema integration authorization doorbell_owner; end if; \
+    execute format('grant doorbell_owner to %I', current_user); \
+    execute format('grant create on database %I to doorbell', current_database()); end $$";
+/// A schema that is there already stays whose it is, but for a superuser's.
+const HAND_OVER: &str = "lock table pg_authid in share row exclusive mode; do $$ begin \
+    if (select r.rolsuper from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = 'integration') then \
+        perform integration.hand_over('doorbell_owner'); \
+    end if; end $$";
 const VERBS: [Verb; 3] = [Verb::Publish, Verb::Consume, Verb::Operate];
 
 /// Start a PostgreSQL of your own that stays, with the schema in it
 ///
 /// Its data survives restarts. It listens on no port: only you can reach it. Running it again finds the same server. What it
-/// prints is for applications, as a role that publishes, consumes and operates; --admin is for the superuser.
+/// prints is for applications, as a role that publishes, consumes and operates. The commands of doorbell find it by themselves,
+/// as one that may also migrate and grant; neither is a superuser, whose connection string --admin prints.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -53,7 +63,7 @@ impl Up {
         let admin = kept.connection_string("postgres");
         let schema_version = prepared(&admin).await?;
         let connection_string =
-            if self.admin { kept.uri(SUPERUSER, "postgres") } else { kept.uri("doorbell_app", "postgres") };
+            if self.admin { kept.uri(SUPERUSER, "postgres") } else { kept.uri(APPLICATION, "postgres") };
         if global.json {
             output::json(&json!({
                 "connection_string": connection_string,
@@ -96,11 +106,11 @@ impl Up {
 /// Makes the schema and the roles; returns the schema's version.
 async fn prepared(admin: &str) -> Result<i32, Failure> {
     let broker = Broker::connect(admin).await?;
-    execute(&broker, OWNER).await?;
+    execute(&broker, ROLES).await?;
     let version = broker.migrate().await?.version;
-    execute(&broker, APPLICATION).await?;
+    execute(&broker, HAND_OVER).await?;
     for verb in VERBS {
-        broker.operator().grant("doorbell_app", verb).await?;
+        broker.operator().grant(APPLICATION, verb).await?;
     }
     broker.close().await;
     Ok(version)

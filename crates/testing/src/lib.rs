@@ -344,9 +344,14 @@ pub async fn channel(client: &Client, target: &str) -> String {
     client.query_one("select integration.channel($1)", &[&target]).await.unwrap().get(0)
 }
 
+/// A text file of the repository.
+pub fn repository(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
 /// What the page about deploying grants to a publisher, a consumer or an operator, for a role of another name.
 pub fn grants(to: &str, role: &str) -> String {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/deploy.md")).unwrap();
+    let page = repository("docs/deploy.md");
     let of = format!("doorbell_{to}");
     let lines = page.lines().filter(|line| line.contains(&of) && !line.starts_with("create role"));
     let granted: Vec<String> = lines.map(|line| line.replace(&of, role)).collect();

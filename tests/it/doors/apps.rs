@@ -7,18 +7,18 @@ use super::answer;
 use crate::support::{Database, connect, count, echo, message, until_status};
 
 /// A role of one application, connected: what `grant_app` gave it, and nothing else.
-async fn app(db: &Database, app: &str, granted: &str) -> Client {
+pub(super) async fn app(db: &Database, app: &str, granted: &str) -> Client {
     let role = format!("{app}_{}", db.name());
     let made = format!("create role {role} login; select integration.grant_app('{app}', '{role}', {granted})");
     db.client().await.batch_execute(&made).await.unwrap();
     connect(&url(db, app)).await
 }
 
-fn url(db: &Database, app: &str) -> String {
+pub(super) fn url(db: &Database, app: &str) -> String {
     db.url.replace("user=postgres", &format!("user={app}_{}", db.name()))
 }
 
-async fn broker(db: &Database, app: &str) -> Broker {
+pub(super) async fn broker(db: &Database, app: &str) -> Broker {
     Broker::connect(&url(db, app)).await.unwrap()
 }
 

@@ -1,9 +1,11 @@
 //! Nobody gets in where he does not belong: attacks as they were run, by the roles of the page about deploying.
 
+mod across;
 mod apps;
 mod attacks;
 mod catalogue;
 mod hostile_rows;
+mod restored;
 mod schema;
 mod strangers;
 

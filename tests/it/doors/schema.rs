@@ -38,6 +38,56 @@ async fn all_belongs_to_a_role_that_cannot_log_in_when_the_schema_does() {
     assert!(format!("{refused:?}").contains(&owner), "{refused:?}");
 }
 
+/// Gives the schema to a role that cannot log in, as the page about deploying does it; returns the role.
+async fn handed_over(db: &Database) -> String {
+    let page = crate::support::repository("docs/deploy.md");
+    let (before, _) = page.split_once("hand_over").expect("the page tells how");
+    let begin = before.rfind("create role").expect("it makes the role first");
+    let written = page[begin..].split_once("\n```").expect("a block of SQL ends").0;
+    let owner = format!("owner_{}", db.name());
+    db.client().await.batch_execute(&written.replace("doorbell_owner", &owner)).await.unwrap();
+    owner
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_is_handed_over_with_all_that_is_in_it_and_goes_on_as_it_was() {
+    let db = Database::new().await;
+    let (client, publisher) = (db.client().await, role(&db, "publisher").await);
+    let owner = handed_over(&db).await;
+    let others = format!(
+        "select count(*) from pg_shdepend s where s.deptype = 'o' and s.refobjid <> '{owner}'::regrole \
+            and s.dbid = (select oid from pg_database where datname = current_database())"
+    );
+    assert_eq!(count(&client, &others).await, 0);
+    // Who had rights has them, and whoever migrates is a member now.
+    let insert =
+        "insert into integration.data_staging (source_app, target_app, record_type, data) values ('a', 'b', 'c', '1')";
+    assert_eq!(answer(&publisher, insert).await, "");
+    client.batch_execute("update integration.migrations set checksum = 'another' where version = 0").await.unwrap();
+    db.broker().await.migrate().await.unwrap();
+    assert_eq!(count(&client, &others).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_hands_a_schema_over_to_whom_he_is_no_member_of_or_waits_for_long() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let stranger = format!("stranger_{}", db.name());
+    client.batch_execute(&format!("create role {stranger}")).await.unwrap();
+    let hand_over = format!("select integration.hand_over('{stranger}')");
+    let refused = client.batch_execute(&hand_over).await.unwrap_err();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!(refused.code().code(), "MQ002");
+    client.batch_execute(refused.hint().unwrap()).await.unwrap();
+    let other = db.client().await;
+    other.batch_execute("begin; select count(*) from integration.data_staging").await.unwrap();
+    assert_eq!(answer(&client, &hand_over).await, "55P03");
+    other.batch_execute("commit").await.unwrap();
+    assert_eq!(answer(&client, &hand_over).await, "");
+    // And back, by a member.
+    assert_eq!(answer(&client, "select integration.hand_over(current_user)").await, "");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_in_which_others_may_create_or_that_somebody_else_made_is_refused() {
     let db = Database::empty().await;

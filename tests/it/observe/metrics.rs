@@ -9,7 +9,7 @@ use openmetrics_parser::{
 
 use crate::{
     proxy::Proxy,
-    support::{Database, bells_only, message, seen, until, until_so},
+    support::{Database, bells_only, message, repository, seen, until, until_so},
 };
 
 type Exposition = MetricsExposition<OpenMetricsType, OpenMetricsValue>;
@@ -126,10 +126,6 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "open")]), 1.0);
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "closed")]), 0.0);
     assert_eq!(value(&scrape, "doorbell_database_up", &[]), 1.0);
-}
-
-fn repository(path: &str) -> String {
-    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,28 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     // It is a URI, which every driver takes.
     assert!(out(&up).starts_with("postgresql:///postgres?host="), "{}", out(&up));
     ends_with(&ended(program(&[&PUBLISH[..], &["--data", "1"]].concat())).await, 0);
+    // The commands of the program are none either, and may all that it has commands for.
+    for command in
+        ["migrate", "grant doorbell_app look", "rights", "pause billing", "resume billing", "maintain --once", "doctor"]
+    {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        ends_with(&ended(program(&arguments)).await, 0);
+    }
+    let admin = connect(again["admin_connection_string"].as_str().unwrap()).await;
+    let acted =
+        "select count(*) from integration.audit_log where action in ('paused', 'resumed') and role_name = 'doorbell'";
+    assert_eq!(count(&admin, acted).await, 2);
+    assert_eq!(count(&admin, "select rolsuper::integer::bigint from pg_roles where rolname = 'doorbell'").await, 0);
+    // A superuser's schema does not stay his.
+    admin.batch_execute("select integration.hand_over(current_user)").await.unwrap();
+    let both = [ended(program(&["up"])), ended(program(&["up"]))];
+    for up in futures::future::join_all(both).await {
+        ends_with(&up, 0);
+    }
+    let owner =
+        "select count(*) from pg_namespace where nspname = 'integration' and nspowner = 'doorbell_owner'::regrole";
+    assert_eq!(count(&admin, owner).await, 1);
+    drop(admin);
     let down = ended(program(&["down", "--json"])).await;
     assert_eq!(json_of(&down), json!({ "stopped": true }));
     assert_eq!(json_of(&ended(program(&["down", "--json"])).await), json!({ "stopped": false }));

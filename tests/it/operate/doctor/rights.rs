@@ -1,6 +1,6 @@
 //! Who may do what, and who holds locks that he need not.
 
-use doorbell::{Broker, Settings, doctor::Level};
+use doorbell::{Broker, Settings, doctor::Level, operate::Verb};
 
 use super::{examined, finding, heal, ills, patient};
 use crate::support::{Database, connect, count, echo, message, until_status};
@@ -84,6 +84,108 @@ async fn rights_that_belong_to_no_verb_and_grants_that_are_not_so_are_named_and_
     let report = examined(&db).await;
     assert_eq!(ills(&report, "rights"), [finding(&report, "rights", "a superuser")]);
     assert_eq!(finding(&report, "rights", "1 roles are listed, for 1 applications").level, Level::Ok);
+}
+
+/// On whatever is in the schema, and in whatever way.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_that_no_verb_gives_is_named_and_the_fix_takes_it_back() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let role = format!("stray_{}", db.name());
+    let verbs = Verb::ALL.map(|verb| format!("select integration.grant_to('{role}', '{}')", verb.as_str()));
+    client.batch_execute(&format!("create role {role} login; {}", verbs.join("; "))).await.unwrap();
+    assert_eq!(ills(&examined(&db).await, "rights").len(), 1, "what verbs give is no stray");
+    client
+        .batch_execute(
+            "create function integration.mine() returns integer language sql return 1; \
+            create table integration.extra (n integer, \"N n\" integer); \
+            revoke execute on function integration.mine() from public",
+        )
+        .await
+        .unwrap();
+    let strays = [
+        "execute on function integration.mine()",
+        "execute on function integration.complete_out(text,bigint[],integer[],timestamp with time zone[],boolean,timestamp with time zone)",
+        "references on table integration.extra",
+        "update (\"N n\") on table integration.extra",
+        "insert (attempt) on table integration.data_staging",
+        "update (reason) on table integration.set_aside",
+        "insert on table integration.audit_log",
+        "delete on table integration.data_staging",
+        "update on table integration.gate_fold",
+        "update on sequence integration.data_staging_id_seq",
+        "create on schema integration",
+    ];
+    for stray in strays {
+        client.batch_execute(&format!("grant {stray} to {role}")).await.unwrap();
+    }
+    client.batch_execute(&format!("grant select on integration.targets to {role} with grant option")).await.unwrap();
+    let report = examined(&db).await;
+    let found = finding(&report, "rights", &format!("{role} has rights that belong to no verb"));
+    for stray in strays.into_iter().chain(["grant option for select on table integration.targets"]) {
+        let revoke = format!("revoke {stray} from \"{role}\"");
+        assert!(found.fix.as_deref().unwrap().split("; ").any(|fix| fix == revoke), "{stray}: {found:#?}");
+    }
+    assert_eq!(found.fix.as_deref().unwrap().split("; ").count(), strays.len() + 1, "{found:#?}");
+    heal(&client, found).await;
+    let report = examined(&db).await;
+    let superuser = finding(&report, "rights", "a superuser");
+    assert!(!ills(&report, "rights").iter().any(|ill| ill.what.contains("no verb")), "{report:#?}");
+    // Who has a right on nothing but the schema is told that not everything was looked at.
+    let blind = format!("blind_{}", db.name());
+    client
+        .batch_execute(&format!(
+            "create role {blind} login; grant usage on schema integration to {blind}; \
+            grant select on integration.migrations, integration.fingerprints to {blind}"
+        ))
+        .await
+        .unwrap();
+    let settings = Settings::parse(&db.url.replace("user=postgres", &format!("user={blind}"))).unwrap();
+    let its = Broker::with_config(settings, Default::default()).await.unwrap();
+    let its = its.operator().doctor(&patient()).await.unwrap();
+    assert_eq!(finding(&its, "rights", "was not looked at").level, Level::Note);
+    // And the superuser's schema is handed over as it says.
+    let owner = format!("owner_{}", db.name());
+    client.batch_execute(&format!("create role {owner}")).await.unwrap();
+    assert!(superuser.fix.as_deref().unwrap().contains("integration.hand_over(role)"), "{superuser:?}");
+    let fix = format!("grant {owner} to current_user; select integration.hand_over('{owner}')");
+    client.batch_execute(&fix).await.unwrap();
+    let report = examined(&db).await;
+    assert!(ills(&report, "rights").iter().all(|ill| !ill.what.contains("a superuser")), "{report:#?}");
+}
+
+/// The program, the page about deploying, the doctor and the database speak of the same verbs.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_part_of_a_verb_is_told_which_and_with_all_of_it_may_do_it() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let page = crate::support::repository("docs/deploy.md");
+    for verb in Verb::ALL {
+        let name = verb.as_str();
+        assert!(page.contains(&format!("', '{name}');")), "the page grants {name}");
+        let role = format!("{name}_{}", db.name());
+        client
+            .batch_execute(&format!("create role {role} login; select integration.grant_to('{role}', '{name}')"))
+            .await
+            .unwrap();
+        let listed =
+            format!("select count(*) from integration.granted() where role_name = '{role}' and verb = '{name}'");
+        assert_eq!(count(&client, &listed).await, 1);
+        let its = db.url.replace("user=postgres", &format!("user={role}"));
+        let its = Broker::connect(&its).await.unwrap();
+        let report = its.operator().doctor(&patient()).await.unwrap();
+        assert_eq!(finding(&report, "privileges", name).level, Level::Ok, "{report:#?}");
+        let least = format!("revoke execute on function integration.oldest_xid() from {role}");
+        client.batch_execute(&least).await.unwrap();
+        let report = its.operator().doctor(&patient()).await.unwrap();
+        heal(&client, finding(&report, "privileges", &format!("some of the rights to {name}"))).await;
+    }
+    let refused = client.batch_execute("select integration.grant_to('postgres', 'fly')").await.unwrap_err();
+    let hint = refused.as_db_error().unwrap().hint().unwrap().to_owned();
+    let unknown = "fly".parse::<Verb>().unwrap_err().to_string();
+    for verb in Verb::ALL {
+        assert!(hint.contains(verb.as_str()) && unknown.contains(verb.as_str()), "{hint}, {unknown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
