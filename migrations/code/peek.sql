@@ -8,7 +8,7 @@ create or replace function integration.peek(p_target text, p_limit integer defau
         id bigint, source_app text, record_type text, priority integer, attempt integer, crash_count integer,
         created_at timestamptz, headers jsonb, data jsonb
     )
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    language sql stable rows 10 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     select d.id, d.source_app, d.record_type, d.priority, d.attempt, d.crash_count, d.created_at, d.headers, d.data
       from integration.data_staging d
      where d.target_app = p_target and d.status = 'pending'

@@ -5,10 +5,11 @@ use doorbell::Broker;
 use doorbell_server::Shutdown;
 use tokio_postgres::Client;
 
-use super::{Long, all_have_looked_around, broker, pair::Pair};
+use super::{Long, all_have_looked_around, broker, child::Process, pair::Pair};
 use crate::support::{Database, connect, count, echo, message, until, until_so, until_status};
 
 const AHEAD: i64 = 1_000_000;
+const SAID: &str = "the server is on another timeline";
 const LAST_ID: &str = "select pg_sequence_last_value(pg_get_serial_sequence('integration.data_staging', 'id'))";
 
 async fn last_id(client: &Client) -> i64 {
@@ -16,7 +17,7 @@ async fn last_id(client: &Client) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_that_meet_a_promoted_standby_set_its_ids_ahead_once() {
+async fn processes_that_meet_a_promoted_standby_say_so_once_and_set_its_ids_ahead_once() {
     let mut pair = Pair::start().await;
     let old = Broker::connect(&pair.primary.connection_string("postgres")).await.unwrap();
     old.migrate().await.unwrap();
@@ -25,21 +26,28 @@ async fn processes_that_meet_a_promoted_standby_set_its_ids_ahead_once() {
     for broker in &brokers {
         consumers.push(echo(broker, "billing").await.0);
     }
+    let (process, mut lines) = Process::start(&pair.url(), "shipping");
+    let all = brokers.len() + 1;
     old.producer("shop").publish(&message("billing", 1)).await.unwrap();
-    all_have_looked_around(&pair.client_of_primary().await, brokers.len()).await;
+    let client = pair.client_of_primary().await;
+    until(&client, "all are there", &format!("select count(*) = {all} from integration.processes")).await;
+    all_have_looked_around(&client, all).await;
     pair.stop_replicating().await;
     pair.fail_over().await;
 
     let client = pair.client_of_standby().await;
     until(&client, "ids are given out far ahead", &format!("select ({LAST_ID}) > {AHEAD}")).await;
-    all_have_looked_around(&client, brokers.len()).await;
+    all_have_looked_around(&client, all).await;
     let last = last_id(&client).await;
     assert!(last < 2 * AHEAD, "{last}");
+    while !lines.next().await.contains(SAID) {}
     // The same timeline, met anew.
     pair.standby.restart(Shutdown::Fast).await.unwrap();
     let client = connect(&pair.standby.connection_string("postgres")).await;
-    all_have_looked_around(&client, brokers.len()).await;
+    all_have_looked_around(&client, all).await;
     assert_eq!(last_id(&client).await, last);
+    process.kill();
+    assert_eq!(lines.rest().filter(|line| line.contains(SAID)).count(), 0, "it is no news any more");
     for consumer in consumers {
         consumer.shutdown().await.unwrap();
     }

@@ -7,7 +7,7 @@ use doorbell::{
 use doorbell_server::{EphemeralOptions, Server, Shutdown};
 
 use super::maintenance::{ARCHIVED, old_messages};
-use crate::support::{Database, connect, count};
+use crate::support::{Database, connect, count, echo, message, until};
 
 /// What the doctor says of this, if anything.
 async fn finding(broker: &Broker, about: &str) -> Option<Finding> {
@@ -87,4 +87,51 @@ async fn processes_that_may_want_more_connections_than_there_are_are_counted() {
     client.query(register, &[&60]).await.unwrap();
     let finding = finding(&broker, "60 processes of up to").await.expect("they are counted");
     assert_eq!((finding.check, finding.level), ("connections", Level::Warning));
+}
+
+/// What the guide says of it, so that it is noticed when it is not true any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_subscriber_gets_ring_nothing_and_are_not_counted_there() {
+    let settings = [("wal_level", "logical")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let server = Server::ephemeral(EphemeralOptions { settings, ..Default::default() }).await.unwrap();
+    let here = server.connection_string("postgres");
+    connect(&here).await.batch_execute("create database there").await.unwrap();
+    let there = server.connection_string("there");
+    for url in [&here, &there] {
+        Broker::connect(url).await.unwrap().migrate().await.unwrap();
+    }
+    let (source, subscriber) = (connect(&here).await, connect(&there).await);
+    source.batch_execute("create publication feed for table integration.data_staging").await.unwrap();
+    // Of the same server, a subscription that made the slot would wait for its own transaction.
+    source.batch_execute("select pg_create_logical_replication_slot('feed', 'pgoutput')").await.unwrap();
+    subscriber
+        .batch_execute(&format!(
+            "create subscription feed connection '{here}' publication feed with (create_slot = false); \
+             alter table integration.data_staging enable always trigger data_staging_published"
+        ))
+        .await
+        .unwrap();
+    let broker = Broker::connect(&there).await.unwrap();
+    let (consumer, mut told) = echo(&broker, "billing").await;
+    let ready =
+        "select count(*) = 1 from pg_locks where locktype = 'advisory' and classid = integration.latch_class()::oid";
+    until(&subscriber, "it relies on bells", ready).await;
+    let id = count(&source, "select integration.publish('shop', 'billing', 'n', '1')").await;
+    until(&subscriber, "it has come", "select count(*) = 1 from integration.data_staging").await;
+    assert_eq!(count(&subscriber, "select count(*) from integration.deltas").await, 0);
+    // A publish there does not know that the id is taken, but rings: and what is found then is the other one.
+    let refused = broker.producer("shop").publish(&message("billing", 2)).await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("23505"), "{refused:?}");
+    broker.producer("shop").publish(&message("billing", 3)).await.unwrap();
+    let mut found: Vec<_> = told.take(2).await.iter().map(|delivery| delivery.id).collect();
+    found.sort_unstable();
+    assert_eq!(found, [id, id + 1]);
+    consumer.shutdown().await.unwrap();
+    subscriber
+        .batch_execute(
+            "alter subscription feed disable; alter subscription feed set (slot_name = none); drop subscription feed",
+        )
+        .await
+        .unwrap();
+    server.stop().await.unwrap();
 }

@@ -236,3 +236,30 @@ async fn programs_end_with_their_consumer_also_when_it_is_killed() {
     soon("all of them end", async { while running.stdout.next_line().await.unwrap().is_some() {} }).await;
     soon("it is gone", running.child.wait()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bridge_in_the_guide_passes_messages_on_and_each_is_one_there() {
+    let guide = doorbell_testing::repository("docs/operations.md");
+    let begin = guide.find("doorbell consume billing --shell").expect("the guide has a bridge");
+    let bridge = guide[begin..].split_once("\n```").expect("a block ends").0.replace("\\\n", "");
+    let (here, there) = (Database::new().await, Database::new().await);
+    publish(&here, "1\n2\n").await;
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_doorbell")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let client = here.client().await;
+    for handled in [2, 4] {
+        let words = shell_words::split(&format!("{bridge} --count 2")).unwrap();
+        let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+        let mut command = doorbell(&here, &words);
+        command.env("PATH", &path).env("THERE", &there.url);
+        let output = ended(command).await;
+        ends_with(&output, 0);
+        let events = "select count(*) from integration.audit_log where action = 'completed'";
+        assert_eq!(count(&client, events).await, handled);
+        // As if it had died before it could say so.
+        client.batch_execute("update integration.data_staging set status = 'pending'").await.unwrap();
+    }
+    let passed = "select string_agg(concat_ws(' ', source_app, record_type, data), ', ' order by data) from integration.data_staging";
+    let passed: String = there.client().await.query_one(passed, &[]).await.unwrap().get(0);
+    assert_eq!(passed, "shop n 1, shop n 2");
+}

@@ -105,3 +105,46 @@ async fn following_reads_only_the_end_of_a_large_table() {
     assert_eq!(scans, scans_before);
     assert!(blocks - blocks_before < 200, "{} blocks", blocks - blocks_before);
 }
+
+/// A message for each of ten thousand targets, and what else there may be to say of one.
+const TARGETS: &str = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+        select 'shop', 'target ' || n, 'order.placed', '1' from generate_series(1, 10000) n; \
+    insert into integration.targets (target_app, max_retries) \
+        select 'target ' || n, 5 from generate_series(1, 10000, 10) n; \
+    select integration.pause('target 7', 'moving')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_targets_are_answered_for_and_each_costs_a_few_blocks() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute("alter table integration.data_staging set (autovacuum_enabled = off)").await.unwrap();
+    client.batch_execute(TARGETS).await.unwrap();
+    client.batch_execute("analyze integration.data_staging; select integration.fold()").await.unwrap();
+    for question in
+        ["stats", "targets", "backlog", "errors", "peek target 7", "explain 7", "top --every 100ms", "doctor"]
+    {
+        let (blocks_before, scans_before) = asked_for(&client).await;
+        let mut arguments: Vec<&str> = question.splitn(2, ' ').collect();
+        if question.starts_with("top") {
+            arguments = question.split(' ').collect();
+        }
+        let mut command = doorbell(&db, &arguments);
+        command.arg("--json");
+        let output = ended(command).await;
+        // The server of the tests has settings that the doctor does not like.
+        assert!(matches!(output.status.code(), Some(0 | 3 | 4)), "{question}: {}", err(&output));
+        let told = json_of(&output);
+        if let "stats" | "targets" = question {
+            let rows = told["targets"].as_array().unwrap();
+            assert_eq!(rows.len(), 10_000, "{question}");
+            let pending = |row: &Value| row["pending"] == 1 || row["stats"]["pending"] == 1;
+            assert!(rows.iter().all(pending), "{question}: {}", rows[0]);
+        }
+        let (blocks, scans) = asked_for(&client).await;
+        // These read whatever has not ended, or compare all of it with the counters, and say so.
+        let may_scan = ["backlog", "errors", "doctor"].contains(&question);
+        assert!(scans == scans_before || may_scan, "{question} scans the table");
+        let each = (blocks - blocks_before) / 10_000;
+        assert!(each < 20, "{question} asks for {each} blocks a target");
+    }
+}

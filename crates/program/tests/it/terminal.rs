@@ -58,6 +58,17 @@ impl Terminal {
         until_so(&format!("{text:?} is shown"), || screen.lock().unwrap().contains(text)).await;
     }
 
+    /// Waits until what was drawn ends with one of these prompts; everything since the last time, without the prompt, and which
+    /// it was.
+    pub(crate) async fn prompts<'a>(&mut self, prompts: &[&'a str]) -> (String, &'a str) {
+        let screen = self.screen.clone();
+        let prompt = || prompts.iter().find(|prompt| screen.lock().unwrap().ends_with(**prompt)).copied();
+        until_so(&format!("one of {prompts:?} is shown"), || prompt().is_some()).await;
+        let prompt = prompt().expect("it stays");
+        let shown = std::mem::take(&mut *screen.lock().unwrap()).replace('\r', "");
+        (shown.strip_suffix(prompt).expect("it ends so").to_owned(), prompt)
+    }
+
     pub(crate) fn types(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }

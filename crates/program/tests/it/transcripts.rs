@@ -3,13 +3,17 @@
 use crate::program::*;
 use doorbell_testing::stop_the_clock;
 
-/// Runs a page: its commands on a terminal, one after the other, and between them what its comments prepare. Returns the page
-/// as it should be.
-async fn played(db: &Database, page: &str) -> String {
+/// Blocks of what is typed and what comes of it: commands of the program, and a session of psql.
+const KINDS: [&str; 2] = ["```console", "```psql"];
+
+/// Runs a page: what is typed in it on a terminal, one after the other, and between them what its comments prepare. Returns the
+/// page as it should be; `None` where there is no psql, which is said.
+async fn played(db: &Database, page: &str) -> Option<String> {
     let client = db.client().await;
     stop_the_clock(&client, 0).await;
     let mut real = String::new();
-    let mut in_transcript = false;
+    let mut kind = None;
+    let mut psql = None;
     for line in page.lines() {
         let comment =
             |name| line.strip_prefix("<!-- ").and_then(|line: &str| line.strip_prefix(name)?.strip_suffix(" -->"));
@@ -19,19 +23,81 @@ async fn played(db: &Database, page: &str) -> String {
             stop_the_clock(&client, second.parse().unwrap()).await;
         }
         if line.starts_with("```") {
-            in_transcript = line == "```console";
+            if kind == Some("```psql") {
+                // psql leaves a line free after each result.
+                real.truncate(real.trim_end_matches('\n').len());
+                real += "\n";
+            }
+            kind = KINDS.into_iter().find(|kind| *kind == line);
         }
-        let command = line.strip_prefix("$ ");
-        if in_transcript && command.is_none() && line != "```console" {
+        let typed = match kind {
+            Some("```console") => line.strip_prefix("$ "),
+            Some(_) => PROMPTS.iter().find_map(|prompt| line.strip_prefix(prompt)),
+            None => None,
+        };
+        if kind.is_some() && typed.is_none() && !KINDS.contains(&line) {
             continue;
         }
-        real += line;
-        real += "\n";
-        if let Some(command) = command.filter(|_| in_transcript) {
-            real += &said(db, command).await;
+        if !(kind == Some("```psql") && typed.is_some()) {
+            real += line;
+            real += "\n";
+        }
+        match typed {
+            Some(command) if kind == Some("```console") => real += &said(db, command).await,
+            Some(statement) => {
+                if psql.is_none() {
+                    psql = Some(Psql::start(db).await?);
+                }
+                real += &psql.as_mut().expect("it runs").said(statement).await;
+            }
+            None => {}
         }
     }
-    real
+    Some(real)
+}
+
+/// Whatever channel that is in the database of the test.
+const NOTIFIED: &str =
+    "Asynchronous notification \"doorbell_7bd38eb9ca0780e2\" received from server process with PID 5082.";
+const PROMPTS: [&str; 2] = ["app=> ", "app-> "];
+
+/// One session for a page.
+struct Psql {
+    terminal: Terminal,
+    prompt: &'static str,
+}
+
+impl Psql {
+    async fn start(db: &Database) -> Option<Self> {
+        let program = doorbell_server::Installation::find(None).unwrap().bin_directory().join("psql");
+        if !program.exists() {
+            println!("skipped: {} is not there", program.display());
+            return None;
+        }
+        let mut psql = Command::new(program);
+        psql.args(["-X", "-n", "-P", "pager=off", "-v", "PROMPT1=app=> ", "-v", "PROMPT2=app-> "]);
+        // Where in our functions an error came up is for us.
+        psql.args(["-v", "SHOW_CONTEXT=never", "-d", &db.url]);
+        psql.env("LC_ALL", "C.UTF-8").kill_on_drop(true);
+        let mut terminal = Terminal::of_width(psql, 500);
+        let (_, prompt) = terminal.prompts(&PROMPTS).await;
+        Some(Self { terminal, prompt })
+    }
+
+    /// Types a line; it with its prompt and what comes of it, with numbers of processes and transactions of any run.
+    async fn said(&mut self, line: &str) -> String {
+        self.terminal.types(&format!("{line}\n"));
+        let (shown, next) = self.terminal.prompts(&PROMPTS).await;
+        let before = std::mem::replace(&mut self.prompt, next);
+        let shown = shown.lines().map(|line| match line.split_once("from server process with PID ") {
+            Some(_) => format!("{NOTIFIED}\n"),
+            None if line.len() > 7 && line.trim().parse::<u64>().is_ok_and(|xid| xid > 100) => {
+                format!("{:>1$}\n", 781, line.len())
+            }
+            None => format!("{line}\n"),
+        });
+        before.to_owned() + &shown.collect::<String>()
+    }
 }
 
 /// What a command prints on a terminal.
@@ -45,14 +111,14 @@ async fn said(db: &Database, command: &str) -> String {
 }
 
 /// To accept a change, run the test with `DOORBELL_ACCEPT=1` and review the difference.
-async fn is_what_happens(name: &str) {
-    let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(&path).unwrap();
-    let real = played(&Database::new().await, &page).await;
+async fn is_what_happens(path: &std::path::Path) {
+    let page = std::fs::read_to_string(path).unwrap();
+    let Some(real) = played(&Database::new().await, &page).await else { return };
     if std::env::var_os("DOORBELL_ACCEPT").is_some() {
         std::fs::write(path, &real).unwrap();
         return;
     }
+    let name = path.display();
     for (at, (written, happens)) in page.lines().zip(real.lines()).enumerate() {
         assert_eq!(written, happens, "{name}, line {}; accept with DOORBELL_ACCEPT=1", at + 1);
     }
@@ -60,21 +126,21 @@ async fn is_what_happens(name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_guide_to_messages_that_do_not_move_is_what_happens() {
-    is_what_happens("messages-do-not-move.md").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_operations_guide_is_what_happens() {
-    is_what_happens("operations.md").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_about_deploying_is_what_happens() {
-    is_what_happens("deploy.md").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_about_the_command_line_is_what_happens() {
-    is_what_happens("command-line.md").await;
+async fn what_the_pages_show_being_typed_is_what_happens() {
+    let mut pages = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_page = path.extension().is_some_and(|extension| extension == "md");
+        if is_page && std::fs::read_to_string(&path).unwrap().lines().any(|line| KINDS.contains(&line)) {
+            pages.push(path);
+        }
+    }
+    assert!(pages.len() >= 5, "{pages:?}");
+    let mut playing = tokio::task::JoinSet::new();
+    for page in pages {
+        playing.spawn(async move { is_what_happens(&page).await });
+    }
+    while let Some(played) = playing.join_next().await {
+        played.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    }
 }
