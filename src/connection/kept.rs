@@ -5,16 +5,8 @@ use std::path::PathBuf;
 use super::environment::Environment;
 
 /// Any of these chooses a server or database; others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
-const CHOOSING: [&str; 8] = [
-    "DOORBELL_DATABASE_URL",
-    "DATABASE_URL",
-    "PGHOST",
-    "PGHOSTADDR",
-    "PGPORT",
-    "PGDATABASE",
-    "PGUSER",
-    "PGSERVICE",
-];
+const CHOOSING: [&str; 8] =
+    ["DOORBELL_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"];
 
 /// What `doorbell up` leaves in its state directory while the server is meant to run: a connection string.
 const FILE: &str = "application";

@@ -138,7 +138,9 @@ impl Settings {
             }
         }
         match kept::connection_string(environment).filter(|_| !kept::is_chosen(environment)) {
-            Some(text) => Self::parse_in(&text, environment).map_err(|error| error.context("the server of `doorbell up`")),
+            Some(text) => {
+                Self::parse_in(&text, environment).map_err(|error| error.context("the server of `doorbell up`"))
+            }
             None => Self::parse_in("", environment),
         }
     }
