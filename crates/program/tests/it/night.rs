@@ -298,3 +298,21 @@ async fn when_a_backlog_will_be_empty_is_said_at_the_rate_of_the_last_minutes() 
     let backlog = ended(doorbell(&db, &["backlog", "--target", "billing"])).await;
     assert!(err(&backlog).contains("billing: 600 pending, empty in about 5m") && !err(&backlog).contains("mailer"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_negative_duration_is_refused_with_an_example_wherever_there_is_one() {
+    for command in [
+        "publish billing --source s --type n --data 1 --delay -5m",
+        "pause billing --for -5m",
+        "breaker open billing --for -5m",
+        "maintain --every -5m",
+        "consume billing --complete --sweep -5m",
+        "redrive --older-than -5m",
+        "follow --every -5m",
+        "top --every -5m",
+    ] {
+        let refused = ended(bare(&command.split(' ').collect::<Vec<_>>())).await;
+        ends_with(&refused, 2);
+        assert!(err(&refused).contains("\"-5m\" is no duration; write 5m"), "{command}: {}", err(&refused));
+    }
+}
