@@ -17,7 +17,7 @@ const HEADINGS: [&str; 6] = ["MESSAGES", "TARGET", "TYPE", "SOURCE", "STATUS", "
 /// Show what has not ended, by record type and source
 ///
 /// Counts what is pending, scheduled and being processed by reading all of it. OLDEST is the age of the oldest of them. When
-/// what is pending will have been handled, at the rate of the last five minutes, is said on stderr.
+/// a backlog of more than a minute will have been handled, at the rate of the last five minutes, is said on stderr.
 /// Exit code 3 when there is nothing.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -53,7 +53,7 @@ impl Backlog {
             output::table(&HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?;
             let stats = broker.operator().targets().await?.into_iter().filter_map(|target| target.stats);
             let is_meant = |stats: &TargetStats| self.target.as_ref().is_none_or(|target| *target == stats.target);
-            stats.filter(|stats| stats.pending > 0 && is_meant(stats)).for_each(|stats| report_end(&stats));
+            stats.filter(is_meant).for_each(|stats| report_end(&stats));
         }
         if rows.is_empty() {
             names::is_unknown(&broker, self.target.as_deref()).await?;

@@ -55,7 +55,7 @@ impl Stats {
             print(&stats, global.json)?;
             if !global.json {
                 report_closed(&targets);
-                stats.iter().filter(|stats| stats.oldest_age() >= Some(BACKLOG)).for_each(report_end);
+                stats.iter().for_each(report_end);
             }
             if !self.watch {
                 return Ok(Exit::Done);
@@ -64,8 +64,11 @@ impl Stats {
     }
 }
 
-/// When what waits will have been handled, for people only.
+/// When a backlog will have been handled, for people only.
 pub(crate) fn report_end(stats: &TargetStats) {
+    if stats.oldest_age() < Some(BACKLOG) {
+        return;
+    }
     let TargetStats { target, pending, .. } = stats;
     let end = match stats.empty_in() {
         Some(end) => format!("empty in about {}", duration::coarse(end)),
