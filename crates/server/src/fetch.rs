@@ -85,10 +85,7 @@ where
         Consent::Yes => true,
         Consent::No => false,
         Consent::Ask(ask) => {
-            let question = format!(
-                "No PostgreSQL is installed; fetch {} MB (version {}, verified)?",
-                release.megabytes, release.version
-            );
+            let question = release.question();
             tokio::task::spawn_blocking(move || ask(&question)).await.unwrap_or(false)
         }
     };
@@ -162,6 +159,19 @@ impl Release {
         };
         let (platform, sha512) = PLATFORMS.into_iter().find(|(platform, _)| *platform == wanted)?;
         Some(Self { platform, version: VERSION, megabytes: 24, sha512: sha512.to_owned() })
+    }
+
+    /// What whoever is asked should know: the version of PostgreSQL, how large it is, from where it comes and where it goes.
+    fn question(&self) -> String {
+        let version = self.version.split('-').next().unwrap_or(self.version);
+        let into = cache_directory().map_or_else(String::new, |place| format!("\ninto {}", place.display()));
+        format!(
+            "No PostgreSQL is installed. Fetch version {version} {},\n{} MB, checked against a pinned checksum, {} MB \
+             unpacked{into}?",
+            registry::source(),
+            self.megabytes,
+            self.megabytes * 5 / 2,
+        )
     }
 
     /// Unpacks the archive into the cache, unless it is there already.
