@@ -37,6 +37,10 @@ deny:
 test:
     .ci/run test
 
+# The tests that speak SQL of ours, with databases in Europe/Berlin, DateStyle SQL, isolation SERIALIZABLE and the like.
+hostile:
+    .ci/run hostile
+
 # Failovers of a Patroni cluster under load, as root: all of them, 40 minutes, or some, as in `just lab async/freeze`.
 lab *names:
     tests/lab/run {{names}}
@@ -44,7 +48,3 @@ lab *names:
 # The fault run, for half an hour unless told otherwise; it prints its seed.
 faults seconds='1800' seed='random':
     DOORBELL_TORTURE_SECONDS={{seconds}} DOORBELL_TORTURE_SEED={{seed}} cargo test --test it -- --nocapture failure::torture::nothing
-
-# All tests with databases in Europe/Berlin, DateStyle SQL, isolation SERIALIZABLE and the like.
-hostile:
-    DOORBELL_TEST_HOSTILE=1 cargo test

@@ -33,7 +33,8 @@ impl Broker {
         Self::with_config(Settings::parse(connection)?, BrokerConfig::default()).await
     }
 
-    /// Connects to `DOORBELL_DATABASE_URL`, else `DATABASE_URL`, else what libpq's `PG*` variables say.
+    /// Connects to `DOORBELL_DATABASE_URL`, else `DATABASE_URL`, else what libpq's `PG*` variables say, else to this user's
+    /// server of `doorbell up`; see [`Settings::from_env`].
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

@@ -143,18 +143,27 @@ impl Error {
 
     /// The server's error code, where the server gave one.
     pub fn sqlstate(&self) -> Option<&str> {
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            if let Some(postgres) = error.downcast_ref::<tokio_postgres::Error>() {
-                return postgres.code().map(SqlState::code);
-            }
-            if let Some(db) = error.downcast_ref::<tokio_postgres::error::DbError>() {
-                return Some(db.code().code());
-            }
-            cause = error.source();
-        }
-        None
+        sqlstate_of(std::error::Error::source(self))
     }
+}
+
+/// The server's error code in an error or its causes.
+fn sqlstate_of<'a>(mut cause: Option<&'a (dyn std::error::Error + 'static)>) -> Option<&'a str> {
+    while let Some(error) = cause {
+        if let Some(postgres) = error.downcast_ref::<tokio_postgres::Error>() {
+            return postgres.code().map(SqlState::code);
+        }
+        if let Some(db) = error.downcast_ref::<tokio_postgres::error::DbError>() {
+            return Some(db.code().code());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Whether a transaction was undone because of others: it could not be serialized with them, or was in their way (class 40).
+pub(crate) fn is_conflict(error: &(dyn std::error::Error + 'static)) -> bool {
+    sqlstate_of(Some(error)).is_some_and(|code| code.starts_with("40"))
 }
 
 /// SQLSTATEs after which the same statement may succeed: lost connections (08), shutdown and start-up (57P0x),

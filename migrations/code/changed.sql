@@ -28,6 +28,7 @@ declare
     v_one_owner boolean := false;
     v_stack   text;
     v_hand    boolean := false;
+    v_level   text := tg_argv[0];
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
@@ -43,8 +44,12 @@ begin
             v_alike := not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
         end if;
     end if;
+    if integration.is_unwritable() then
+        perform integration.note_unaudited(array_agg(n.target_app)) from after n;
+        v_level := 'off';
+    end if;
     -- Claims and completions are not asked who makes them: they are written by level, whoever it is.
-    if tg_argv[0] <> 'off' and (not v_alike or v_new = v_old) then
+    if v_level <> 'off' and (not v_alike or v_new = v_old) then
         get diagnostics v_stack = pg_context;
         v_hand := not integration.is_ours(v_stack);
     end if;
@@ -55,7 +60,7 @@ begin
     if v_alike and v_new = v_old then
         return null;
     end if;
-    if v_alike and v_new = 'completed' and tg_argv[0] <> 'off' then
+    if v_alike and v_new = 'completed' and v_level <> 'off' then
         select count(*) = count(o.owner) and min(o.owner) = max(o.owner) or count(o.owner) = 0,
             min(o.owner)
           into v_one_owner, v_owner from before o;
@@ -69,7 +74,7 @@ begin
                 new_status)
         select n.id, v_actor, 'completed', v_owner, n.source_app, v_target, n.record_type, n.attempt, v_old,
             'completed' from after n;
-    elsif tg_argv[0] = 'all' or tg_argv[0] = 'outcomes' and not (v_alike and v_new = 'processing') then
+    elsif v_level = 'all' or v_level = 'outcomes' and not (v_alike and v_new = 'processing') then
         insert into integration.audit_log
             (staging_id, app_name, action, details, owner, source_app, target_app, record_type, attempt,
                 old_status, new_status)
@@ -85,8 +90,8 @@ begin
                        integration.action_of(o.status, n.status, n.crash_count - o.crash_count,
                            n.retry_count - o.retry_count) as action
                   from before o join after n on n.id = o.id
-                 where n.status <> o.status and (tg_argv[0] = 'all' or n.status <> 'processing')) c
-         where tg_argv[0] = 'all' or v_hand or c.action not in ('promoted', 'scheduled', 'released')
+                 where n.status <> o.status and (v_level = 'all' or n.status <> 'processing')) c
+         where v_level = 'all' or v_hand or c.action not in ('promoted', 'scheduled', 'released')
             -- What somebody did with retry: before its time had come.
             or c.action = 'promoted' and c.was_due > integration.clock();
     end if;
@@ -147,6 +152,38 @@ begin
     end if;
     return null;
 end $$;
+
+-- Whether history of this change cannot be written: said by in_parts and settle_in_parts, for one message after it was
+-- refused for that alone. Anybody can set what it is said with; these two nobody can call but our verbs.
+create or replace function integration.is_unwritable() returns boolean
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_stack text;
+begin
+    if coalesce(current_setting('integration.history', true), '') <> 'refused' then
+        return false;
+    end if;
+    get diagnostics v_stack = pg_context;
+    return integration.is_ours(v_stack) and (v_stack like '%function integration.in_parts(%'
+        or v_stack like '%function integration.settle_in_parts(%');
+end $$;
+
+-- Whether an error came from writing history: what people have put on the audit log, a check or a trigger, refuses it.
+create or replace function integration.is_of_history(p_context text) returns boolean
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select p_context like '%"insert into integration.audit_log%'
+$$;
+
+-- Counts changes that are not in the audit log, one per message; the doctor says so. What holds messages would run
+-- their handlers for nothing, so these are leased for a while.
+create or replace function integration.note_unaudited(p_targets text[]) returns void
+    language sql set search_path = pg_catalog, pg_temp as $$
+    insert into integration.deltas (at, messages, target_app, action)
+    select integration.clock(), count(*), t.target_app, 'unaudited' from unnest(p_targets) t (target_app)
+     group by t.target_app;
+    select integration.insist_on_leases(array_agg(jsonb_build_object(t.target_app, '{"in_transaction": true}'::jsonb)))
+      from (select distinct u.target_app from unnest(p_targets) u (target_app)) t
+$$;
 
 -- Whether a change was made by a claim, a settle or the upkeep, and not by people: told by the functions in whose
 -- middle it happens, which nobody can make believe. What operators call is people's; what completes an edit by hand is

@@ -76,8 +76,9 @@ create or replace view integration.open_actions with (security_invoker = true) a
         d.action, d.messages, d.processing, d.completed, d.failed, d.cancelled) v;
 
 -- How often each action happened to messages of a target since the beginning: published, claimed, completed, failed,
--- cancelled, errored, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated;
--- and how claimed messages were found: found_bell, found_drain, found_sweep. Two looks give a rate.
+-- cancelled, errored, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated,
+-- unaudited (of which the audit log does not know, because the database refused to write it); and how claimed messages
+-- were found: found_bell, found_drain, found_sweep. Two looks give a rate.
 create or replace view integration.current_totals with (security_invoker = true) as
     select t.target_app, t.action, sum(t.messages)::bigint as messages
       from (select k.target_app, k.action, k.messages from integration.totals k

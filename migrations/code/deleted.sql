@@ -11,6 +11,7 @@ declare
     v_status text;
     v_alike  boolean := false;
     v_stack  text;
+    v_level  text := tg_argv[0];
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
@@ -38,7 +39,11 @@ begin
                     array_agg(g.target_app), array_agg(g.status), array_agg(-g.messages), v_verb)
            from (select d.target_app, d.status, count(*) as messages from deleted d group by d.target_app, d.status) g;
     end if;
-    if tg_argv[0] <> 'off' then
+    if integration.is_unwritable() then
+        perform integration.note_unaudited(array_agg(d.target_app)) from deleted d;
+        v_level := 'off';
+    end if;
+    if v_level <> 'off' then
         insert into integration.audit_log
             (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
                 new_status)
@@ -46,7 +51,7 @@ begin
             nullif(current_setting('integration.owner', true), '')),
                d.source_app, d.target_app, d.record_type, d.attempt, d.status, case v_verb when 'completed'
                    then v_verb end
-          from deleted d where tg_argv[0] = 'all' or d.status <> 'completed' or v_verb = 'deleted';
+          from deleted d where v_level = 'all' or d.status <> 'completed' or v_verb = 'deleted';
     end if;
     return null;
 end $$;

@@ -87,11 +87,19 @@ $$;
 
 -- AFTER UPDATE of what a message says, or between whom: our verbs never change it, so it is a hand; the history says
 -- which columns (never their contents) and whose name stood there before.
+-- SQLSTATEs: 23514 for a payload that grows beyond measure as text.
 create or replace function integration.on_rewritten() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
+    -- As when it was published: every look measures it as text, and one that is too large for that would stop them all.
+    if new.data <> old.data
+            and octet_length(new.data::text) > least(67108864, 1024 + 32 * pg_column_size(new.data)) then
+        raise exception 'data has % bytes, and % as text', pg_column_size(new.data), octet_length(new.data::text)
+            using errcode = 'check_violation', column = 'data', constraint = 'data',
+                hint = 'write numbers that large or that exact as strings';
     end if;
     if integration.audit_level() <> 'off' then
         insert into integration.audit_log

@@ -18,16 +18,21 @@ declare
     v_alike   boolean := false;
     v_keys    boolean;
     v_since   timestamptz;
+    v_strict  boolean;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
     v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
-    select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at)
-      into v_source, v_target, v_status, v_key, v_since from published p limit 1;
+    select p.source_app, p.target_app, p.status, p.dedup_key, integration.ten_minutes(p.created_at),
+           (select s.known_targets_only from integration.settings s)
+      into v_source, v_target, v_status, v_key, v_since, v_strict from published p limit 1;
     if v_target is null then
         return null;
+    end if;
+    if v_strict then
+        perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
     end if;
     -- Conditions of different kinds are asked one by one: PostgreSQL would plan a mixed one anew for every statement,
     -- seeing that it is nothing once the variables are known.
@@ -96,6 +101,24 @@ begin
         end if;
     end loop;
     return null;
+end $$;
+
+-- Where only known targets are published to: what something names, messages of others aside from those that are being
+-- published.
+-- SQLSTATEs: 23514 with the column as the constraint's name.
+create or replace function integration.must_be_known(p_targets text[]) returns void
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    v_unknown text;
+begin
+    select t.target_app into v_unknown from unnest(p_targets) t (target_app)
+     where not integration.is_known(t.target_app) limit 1;
+    if v_unknown is not null then
+        raise exception 'nothing knows the target "%"', left(v_unknown, 60)
+            using errcode = 'check_violation', column = 'target_app', constraint = 'target_app',
+                hint = 'start its consumer first, or name it: select integration.set_target(TARGET, ''{}''); '
+                    'settings.known_targets_only says that only known ones are published to';
+    end if;
 end $$;
 
 -- What every message must satisfy and no check constraint says, for a reason given in 0001: names and keys of at least
@@ -175,16 +198,24 @@ create or replace trigger data_staging_published after insert on integration.dat
     referencing new table as published
     for each statement execute function integration.on_published();
 
--- AFTER INSERT, level 'all' only.
+-- AFTER INSERT, level 'all' only. A publish does not fail because its history cannot be written.
 create or replace function integration.audit_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
-    insert into integration.audit_log
-        (staging_id, app_name, action, source_app, target_app, record_type, attempt, new_status)
-    select p.id, integration.actor(), 'published', p.source_app, p.target_app, p.record_type, p.attempt, p.status
-      from published p;
+    begin
+        insert into integration.audit_log
+            (staging_id, app_name, action, source_app, target_app, record_type, attempt, new_status)
+        select p.id, integration.actor(), 'published', p.source_app, p.target_app, p.record_type, p.attempt, p.status
+          from published p;
+    exception when others then
+        if integration.is_passing(sqlstate) then
+            raise;
+        end if;
+        perform integration.note_unaudited(array_agg(p.target_app)) from published p;
+        raise warning 'what was published is not in the audit log: %', sqlerrm;
+    end;
     return null;
 end $$;

@@ -26,7 +26,7 @@ declare
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
         last_event, since, in_words, time_in_words, shell_word, front, recent_traffic, check_counters,
         maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of,
-        outcomes_of, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends, rights, granted,
+        outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends, rights, granted,
         is_drained}';
     v_names  text[];
 begin

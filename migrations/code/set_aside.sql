@@ -52,19 +52,33 @@ create or replace function integration.set_aside(p_id bigint, p_verb text, p_sql
      where s.outcome is null or s.created_at <> excluded.created_at
 $$;
 
+-- Says, for the rest of the transaction, that history is written ('') or refused; see is_unwritable.
+create or replace function integration.history(p_history text) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if coalesce(current_setting('integration.history', true), '') <> p_history then
+        perform set_config('integration.history', p_history, true);
+    end if;
+end $$;
+
 -- Does something to messages: p_call is a statement over $1, their ids, that answers with the ids it was done to. All
 -- at once, in halves where that is refused, and a message that is refused by itself is set aside under p_verb. Returns
--- the ids it was done to. What passes by itself is raised: nothing was done then.
+-- the ids it was done to. What passes by itself is raised: nothing was done then. Messages do not stop because their
+-- history cannot be written: where that alone is refused, it is left out and counted, but for what people do.
 -- Locks: those of the call; the caller has locked the rows.
 create or replace function integration.in_parts(p_verb text, p_call text, p_ids bigint[]) returns setof bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v_many integer := coalesce(cardinality(p_ids), 0);
-    v_done bigint[];
+    v_many    integer := coalesce(cardinality(p_ids), 0);
+    v_done    bigint[];
+    v_context text;
+    v_state   text;
+    v_reason  text;
 begin
     if v_many = 0 then
         return;
     end if;
+    perform integration.history('');
     begin
         execute format('select array(%s)', p_call) into v_done using p_ids;
         return query select unnest(v_done);
@@ -73,11 +87,27 @@ begin
         if integration.is_passing(sqlstate) then
             raise;
         end if;
-        if v_many = 1 then
-            perform integration.set_aside(p_ids[1], p_verb, sqlstate, sqlerrm);
-            return;
-        end if;
+        get stacked diagnostics v_context = pg_exception_context, v_state = returned_sqlstate,
+            v_reason = message_text;
     end;
+    if v_many = 1 then
+        begin
+            if integration.is_of_history(v_context) then
+                perform integration.history('refused');
+                execute format('select array(%s)', p_call) into v_done using p_ids;
+                perform integration.history('');
+                raise warning 'message %: % is not in the audit log: %', p_ids[1], p_verb, v_reason;
+                return query select unnest(v_done);
+                return;
+            end if;
+        exception when others then
+            if integration.is_passing(sqlstate) then
+                raise;
+            end if;
+        end;
+        perform integration.set_aside(p_ids[1], p_verb, v_state, v_reason);
+        return;
+    end if;
     return query select * from integration.in_parts(p_verb, p_call, p_ids[:v_many / 2]);
     return query select * from integration.in_parts(p_verb, p_call, p_ids[v_many / 2 + 1:]);
 end $$;
@@ -126,48 +156,79 @@ declare
     v_half     integer := v_many / 2;
     v_ids      bigint[];
     v_statuses text[];
+    v_context  text;
+    v_state    text;
+    v_reason   text;
 begin
     if v_many = 0 then
         return;
     end if;
+    perform integration.history('');
     begin
-        with settlements as (
-            select * from unnest(p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms)
-                u (id, attempt, created_at, outcome, reason, delay_ms)),
-        done as (
-            select array_agg(s.id) as ids, array_agg(s.attempt) as attempts, array_agg(s.created_at) as created
-              from settlements s where s.outcome = 'complete'),
-        others as (
-            select array_agg(s.id) as ids, array_agg(s.attempt) as attempts, array_agg(s.created_at) as created,
-                   array_agg(s.outcome) as outcomes, array_agg(s.reason) as reasons, array_agg(s.delay_ms) as delays
-              from settlements s where s.outcome <> 'complete')
-        select array_agg(r.id), array_agg(r.status) into v_ids, v_statuses
-          from (select c.id, 'completed' as status
-                  from done d cross join lateral integration.complete_many(p_owner, d.ids, d.attempts, d.created) c (id)
-                 where d.ids is not null
-                union all
-                select s.id, s.status
-                  from others o cross join lateral integration.settle(
-                    p_owner, o.ids, o.attempts, o.created, o.outcomes, o.reasons, o.delays) s
-                 where o.ids is not null) r;
+        select array_agg(s.id), array_agg(s.status) into v_ids, v_statuses
+          from integration.settle_at_once(p_owner, p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms) s;
         return query select * from unnest(v_ids, v_statuses);
         return;
     exception when others then
         if integration.is_passing(sqlstate) then
             raise;
         end if;
-        if v_many = 1 then
-            return query select o.id, 'owed' from integration.owe(p_owner, p_ids, p_attempts, p_created, p_outcomes,
-                p_reasons, p_delays_ms, sqlstate, sqlerrm, '{}') o (id);
-            return;
-        end if;
+        get stacked diagnostics v_context = pg_exception_context, v_state = returned_sqlstate,
+            v_reason = message_text;
     end;
+    if v_many = 1 then
+        begin
+            if integration.is_of_history(v_context) then
+                perform integration.history('refused');
+                select array_agg(s.id), array_agg(s.status) into v_ids, v_statuses
+                  from integration.settle_at_once(
+                    p_owner, p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms) s;
+                perform integration.history('');
+                raise warning 'message %: % is not in the audit log: %', p_ids[1], p_outcomes[1], v_reason;
+                return query select * from unnest(v_ids, v_statuses);
+                return;
+            end if;
+        exception when others then
+            if integration.is_passing(sqlstate) then
+                raise;
+            end if;
+        end;
+        return query select o.id, 'owed' from integration.owe(p_owner, p_ids, p_attempts, p_created, p_outcomes,
+            p_reasons, p_delays_ms, v_state, v_reason, '{}') o (id);
+        return;
+    end if;
     return query select * from integration.settle_in_parts(p_owner, p_ids[:v_half], p_attempts[:v_half],
         p_created[:v_half], p_outcomes[:v_half], p_reasons[:v_half], p_delays_ms[:v_half]);
     v_half := v_half + 1;
     return query select * from integration.settle_in_parts(p_owner, p_ids[v_half:], p_attempts[v_half:],
         p_created[v_half:], p_outcomes[v_half:], p_reasons[v_half:], p_delays_ms[v_half:]);
 end $$;
+
+-- For settle_in_parts: completes and settles, each in one statement.
+create or replace function integration.settle_at_once(
+    p_owner text, p_ids bigint[], p_attempts integer[], p_created timestamptz[], p_outcomes text[], p_reasons text[],
+    p_delays_ms bigint[]
+) returns table (id bigint, status text)
+    language sql set search_path = pg_catalog, pg_temp as $$
+    with settlements as (
+        select * from unnest(p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms)
+            u (id, attempt, created_at, outcome, reason, delay_ms)),
+    done as (
+        select array_agg(s.id) as ids, array_agg(s.attempt) as attempts, array_agg(s.created_at) as created
+          from settlements s where s.outcome = 'complete'),
+    others as (
+        select array_agg(s.id) as ids, array_agg(s.attempt) as attempts, array_agg(s.created_at) as created,
+               array_agg(s.outcome) as outcomes, array_agg(s.reason) as reasons, array_agg(s.delay_ms) as delays
+          from settlements s where s.outcome <> 'complete')
+    select c.id, 'completed'
+      from done d cross join lateral integration.complete_many(p_owner, d.ids, d.attempts, d.created) c (id)
+     where d.ids is not null
+    union all
+    select s.id, s.status
+      from others o cross join lateral integration.settle(
+        p_owner, o.ids, o.attempts, o.created, o.outcomes, o.reasons, o.delays) s
+     where o.ids is not null
+$$;
 
 -- Notes outcomes that are owed, of those messages that are still the owner's, but for p_except. Returns their ids.
 create or replace function integration.owe(

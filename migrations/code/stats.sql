@@ -76,8 +76,18 @@ begin
      where d.target_app = p_target and d.status = 'scheduled' order by d.available_at limit 1;
 end $$;
 
+-- When p_messages will have been handled, at these rates by the second; null: there are none, or they do not become
+-- fewer.
+create or replace function integration.empty_in(p_messages bigint, p_handled numeric, p_published numeric)
+    returns interval
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select make_interval(secs => (p_messages / (p_handled - p_published))::double precision)
+     where p_messages > 0 and p_handled > p_published
+$$;
+
 -- One row per target that has, or ever had, messages, settings or processes. oldest_age: of the oldest pending message.
--- Rates: means of the last five minutes. sweep_share: see wakeups.
+-- Rates: means of the last five minutes. sweep_share: see wakeups. empty_in: when nothing will be pending any more, at
+-- these rates.
 create or replace view integration.stats with (security_invoker = true) as
     with counts as (
         select c.target_app,
@@ -94,6 +104,8 @@ create or replace view integration.stats with (security_invoker = true) as
                    and t.minute > (select integration.clock() - interval '5 min')), 0) as published,
                coalesce(sum(t.messages) filter (where t.action = 'completed'
                    and t.minute > (select integration.clock() - interval '5 min')), 0) as completed,
+               coalesce(sum(t.messages) filter (where t.action in ('completed', 'failed', 'cancelled')
+                   and t.minute > (select integration.clock() - interval '5 min')), 0) as ended,
                coalesce(sum(t.messages) filter (where t.action = 'errored'), 0)::bigint as errored,
                coalesce(sum(t.messages) filter (where t.action = 'rescued'), 0)::bigint as rescued,
                coalesce(sum(t.messages) filter (where t.action = 'failed'), 0)::bigint as failed,
@@ -121,7 +133,8 @@ create or replace view integration.stats with (security_invoker = true) as
            t.paused_at, t.paused_by, t.pause_reason,
            coalesce(b.state, 'closed') as breaker,
            coalesce(l.processes, 0) as processes, coalesce(l.capacity, 0) as capacity,
-           r.sweep_share
+           r.sweep_share,
+           integration.empty_in(c.pending, r.ended / 300, r.published / 300) as empty_in
       from known k
       left join counts c on c.target_app = k.target_app
       left join recent r on r.target_app = k.target_app

@@ -95,10 +95,14 @@ create or replace function integration.target(p_target text) returns jsonb
       left join integration.targets t on t.target_app = k.target_app
 $$;
 
--- Whether messages, settings or processes name a target.
+-- Whether messages, settings or processes name a target: whether stats has a row for it.
 create or replace function integration.is_known(p_target text) returns boolean
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select exists (select from integration.stats s where s.target_app = p_target)
+    select exists (select from integration.targets t where t.target_app = p_target)
+        or exists (select from integration.counters c where c.target_app = p_target)
+        or exists (select from integration.processes c
+                    where c.lease_until > integration.clock() and c.targets ? p_target)
+        or exists (select from integration.deltas d where d.target_app = p_target)
 $$;
 
 -- Forgets a target that nothing is left of: its settings, policies, breaker and counts. False: nothing knows it.

@@ -186,7 +186,9 @@ create table integration.settings (
     failed_retention    interval not null default '30 days',
     archive_retention   interval not null default '180 days',
     audit_retention     interval not null default '90 days',
-    traffic_retention   interval not null default '2 days' check (traffic_retention >= interval '25 hours')
+    traffic_retention   interval not null default '2 days' check (traffic_retention >= interval '25 hours'),
+    -- Whether a publish for a target that nothing names (no message, setting or process) is refused: a misspelt one.
+    known_targets_only  boolean  not null default false
 );
 insert into integration.settings default values;
 

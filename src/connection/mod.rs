@@ -12,6 +12,7 @@ mod settings;
 
 mod environment;
 mod host;
+mod kept;
 mod keys;
 mod passfile;
 mod secret;

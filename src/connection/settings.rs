@@ -17,6 +17,7 @@ use super::{
     authentication::RequireAuth,
     environment::{Environment, Process},
     host::Host,
+    kept,
     keys::Values,
     passfile,
     role::Session,
@@ -120,7 +121,8 @@ impl Settings {
     }
 
     /// Takes the connection string from `DOORBELL_DATABASE_URL`, else from `DATABASE_URL`; where neither is set,
-    /// everything comes from the `PG*` variables and the defaults.
+    /// everything comes from the `PG*` variables and the defaults. Where none of them chooses a server or database, and
+    /// this user's server of `doorbell up` is up, that one is meant, as the role for applications.
     ///
     /// # Errors
     ///
@@ -135,7 +137,18 @@ impl Settings {
                 return Self::parse_in(&text, environment).map_err(|error| error.context(variable));
             }
         }
-        Self::parse_in("", environment)
+        match kept::connection_string(environment).filter(|_| !kept::is_chosen(environment)) {
+            Some(text) => {
+                Self::parse_in(&text, environment).map_err(|error| error.context("the server of `doorbell up`"))
+            }
+            None => Self::parse_in("", environment),
+        }
+    }
+
+    /// Whether the environment chooses a server or database: with a connection string, or with PGHOST, PGHOSTADDR, PGPORT,
+    /// PGDATABASE, PGUSER or PGSERVICE.
+    pub fn env_chooses() -> bool {
+        kept::is_chosen(&Process)
     }
 
     pub(super) fn parse_in(text: &str, environment: &dyn Environment) -> Result<Self> {

@@ -11,10 +11,20 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{context::Context, hold::Hold};
-use crate::{error::Result, handler::caught, message::Delivery, outage::Outage, outcome::Outcome, store::Claim};
+use crate::{
+    backoff,
+    error::{Result, is_conflict},
+    handler::{HandlerResult, caught},
+    message::Delivery,
+    outage::Outage,
+    outcome::Outcome,
+    store::Claim,
+};
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(2);
+/// Long enough for who was in the way to be through.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the messages of a transaction come from.
 pub(super) enum Source<'a> {
@@ -112,7 +122,7 @@ async fn handle(
         let handling = async {
             match delivery.refusal() {
                 Some(refusal) => refusal,
-                None => caught(handler.handle(delivery.clone(), tx), limit).await,
+                None => caught(handled(handler.handle(delivery.clone(), tx)), limit).await,
             }
         };
         let outcome = context.processing(delivery).run(handling).await;
@@ -123,6 +133,16 @@ async fn handle(
         done.push(Claim::of(delivery));
     }
     Ok(done)
+}
+
+/// What a handler says; a conflict of its transaction with others says nothing about the message.
+async fn handled(handling: impl Future<Output = HandlerResult>) -> HandlerResult {
+    handling.await.or_else(|error| if is_conflict(&*error) { Ok(after_a_conflict()) } else { Err(error) })
+}
+
+/// A transaction that was undone because of others is run again soon, at no cost for the message.
+pub(super) fn after_a_conflict() -> Outcome {
+    Outcome::snooze(backoff::delay(CONFLICT_PAUSE, CONFLICT_PAUSE, 0, rand::random()))
 }
 
 /// Asks until the database answers; the watchdog of handlers bounds it.

@@ -7,7 +7,7 @@ use super::{
     context::Context,
     running::Ran,
 };
-use crate::{handler::chain, message::Delivery, outcome::Outcome};
+use crate::{error::is_conflict, handler::chain, message::Delivery, outcome::Outcome};
 
 /// Runs them in one transaction, and each in its own when that did not end well. In the order given.
 pub(super) async fn run(context: &Context, deliveries: &[Delivery]) -> Vec<Ran> {
@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context, deliveries: &[Delivery]) -> Vec<Ran> 
             Ok(Ok(_)) => Ran::Completed,
             Ok(Err(Undone::Handler(outcome))) => Ran::Outcome(outcome),
             Ok(Err(Undone::NotOurs)) => Ran::LeaseLost,
+            Err(error) if is_conflict(&error) => Ran::Outcome(batch::after_a_conflict()),
             Err(error) => Ran::Outcome(Outcome::retry(format!("the transaction failed: {}", chain(&error)))),
         });
     }

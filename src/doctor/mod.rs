@@ -6,6 +6,7 @@
 mod finding;
 mod options;
 
+mod audit;
 mod bell;
 mod clock;
 mod counters;
@@ -73,6 +74,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
+        report.add("audit", checked(within, audit::check(&mut session)).await);
         report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);
         report.add("wakeups", checked(within, upkeep::wakeups(&mut session)).await);
     }

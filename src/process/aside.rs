@@ -11,7 +11,7 @@ use std::{convert::Infallible, future::Future, time::Duration};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tracing::{dispatcher, info, subscriber::NoSubscriber, warn};
@@ -70,8 +70,12 @@ impl Aside {
     }
 
     /// Runs a task there for ever, or until the set is dropped.
-    pub(super) fn spawn(&self, tasks: &mut JoinSet<()>, task: impl Future<Output = ()> + Send + 'static) {
-        tasks.spawn_on(task, &self.runtime);
+    pub(super) fn spawn(
+        &self,
+        tasks: &mut JoinSet<()>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        tasks.spawn_on(task, &self.runtime)
     }
 
     /// The store, for tasks that run there.

@@ -60,7 +60,9 @@ pub(crate) struct Process {
     /// Rung when the next scheduled message may be due earlier than the alarm is set for.
     due: Arc<Bell>,
     started: Instant,
+    /// What would go on after the process has said that it is no more.
     maintenance: AbortHandle,
+    heartbeat: AbortHandle,
     _alive: Alive,
     _tasks: JoinSet<()>,
 }
@@ -84,7 +86,7 @@ impl Process {
         let (in_hand, found, due) = (Arc::<InHand>::default(), Arc::<FoundAccounts>::default(), Arc::<Bell>::default());
         let beats = aside.store().clone();
         let heartbeat = Heartbeat::new(lease, registration.clone(), met, in_hand.clone(), found.clone(), beats);
-        aside.spawn(&mut tasks, heartbeat.run());
+        let heartbeat = aside.spawn(&mut tasks, heartbeat.run());
         tasks.spawn(alarm::run(store.clone(), registration.clone(), due.clone()));
         let maintenance = tasks.spawn(maintenance::run(aside.clone(), store.clone(), registration.clone()));
         let listener = Listener::start(&aside, settings, ping, registration.owners(), store.telemetry().clone());
@@ -100,6 +102,7 @@ impl Process {
             due,
             started: Instant::now(),
             maintenance,
+            heartbeat,
             _alive: alive,
             _tasks: tasks,
         })
@@ -171,8 +174,10 @@ impl Process {
 
     /// Gives back what it still owns and takes it off the list; returns how many messages that were.
     pub(crate) async fn deregister(&self) -> Result<usize> {
-        // Before it is handed over: the next round would take it back.
+        // Before it is handed over: the next round would take it back. And the next beat would find the lease lost, and
+        // register anew: a dropped consumer that is not over yet would claim again what was given back.
         self.maintenance.abort();
+        self.heartbeat.abort();
         self.found.flush(&self.store).await;
         self.store.deregister(&self.registration.owner()).await
     }

@@ -40,12 +40,20 @@ pub struct TargetStats {
     pub cancelled: i64,
     /// Age in seconds of the oldest pending message; `None` when nothing is pending.
     pub oldest_age_seconds: Option<f64>,
+    /// In how many seconds nothing will be pending any more, at the rates of the last five minutes; `None` when nothing is
+    /// pending, or when it does not become less.
+    pub empty_in_seconds: Option<f64>,
 }
 
 impl TargetStats {
     /// Age of the oldest pending message.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.oldest_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    }
+
+    /// When nothing will be pending any more.
+    pub fn empty_in(&self) -> Option<Duration> {
+        self.empty_in_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 }
 

@@ -7,7 +7,8 @@ use crate::{
 };
 
 const STATS: &str = "select target_app, pending, scheduled, processing, completed, failed, cancelled, \
-    extract(epoch from oldest_age)::float8 as oldest_age from integration.stats order by target_app";
+    extract(epoch from oldest_age)::float8 as oldest_age, extract(epoch from empty_in)::float8 as empty_in \
+    from integration.stats order by target_app";
 
 const SET_ASIDE: &str = "select target_app, count(*) from integration.set_aside_now group by target_app";
 const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
@@ -59,6 +60,7 @@ impl Store {
                     failed: row.try_get("failed")?,
                     cancelled: row.try_get("cancelled")?,
                     oldest_age_seconds: row.try_get("oldest_age")?,
+                    empty_in_seconds: row.try_get("empty_in")?,
                 })
             })
             .collect()

@@ -1,13 +1,14 @@
 //! `doorbell backlog`: what waits, of which kind, from whom.
 
 use clap::Args;
-use doorbell::operate::BacklogRow;
+use doorbell::operate::{BacklogRow, TargetStats};
 use serde_json::json;
 
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
     names, output,
+    stats::report_end,
     timestamp::rfc3339,
 };
 
@@ -15,7 +16,8 @@ const HEADINGS: [&str; 6] = ["MESSAGES", "TARGET", "TYPE", "SOURCE", "STATUS", "
 
 /// Show what has not ended, by record type and source
 ///
-/// Counts what is pending, scheduled and being processed by reading all of it. OLDEST is the age of the oldest of them.
+/// Counts what is pending, scheduled and being processed by reading all of it. OLDEST is the age of the oldest of them. When
+/// a backlog of more than a minute will have been handled, at the rate of the last five minutes, is said on stderr.
 /// Exit code 3 when there is nothing.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -49,6 +51,9 @@ impl Backlog {
             output::json(&json!({ "backlog": rows }))?;
         } else if !rows.is_empty() {
             output::table(&HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?;
+            let stats = broker.operator().targets().await?.into_iter().filter_map(|target| target.stats);
+            let is_meant = |stats: &TargetStats| self.target.as_ref().is_none_or(|target| *target == stats.target);
+            stats.filter(is_meant).for_each(|stats| report_end(&stats));
         }
         if rows.is_empty() {
             names::is_unknown(&broker, self.target.as_deref()).await?;

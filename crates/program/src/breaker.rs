@@ -37,7 +37,7 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         /// Let the first messages through after this long; without it, not before it is closed by hand
-        #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
         reopen: Option<Duration>,
         /// It may be one that nothing knows yet
         #[arg(long)]

@@ -109,15 +109,18 @@ pub(crate) struct Consume {
     exit_when_empty: bool,
 
     /// How often to look without having been rung
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true,
+        value_parser = duration::parse)]
     sweep: Duration,
 
     /// How long the program may run; 0: for ever
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", allow_hyphen_values = true,
+        value_parser = duration::parse)]
     timeout: Duration,
 
     /// How long to wait for running programs when stopped
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", allow_hyphen_values = true,
+        value_parser = duration::parse)]
     drain: Duration,
 
     #[command(flatten)]

@@ -11,9 +11,6 @@ use crate::{
     up,
 };
 
-/// Any of these chooses a server or database. Others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
-const PG_CHOOSING: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"];
-
 const NOTHING_CHOSEN: &str = "no database is chosen, and no server of `doorbell up` is running
   to start one here:    doorbell up
   or to use your own:   export DATABASE_URL=postgres://user@host/database
@@ -65,8 +62,7 @@ impl DatabaseArgs {
 
     /// Whether the command line or the environment names a database, so that no server of `doorbell up` is looked for.
     pub(crate) fn is_chosen(&self) -> bool {
-        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        self.database_url.is_some() || ["DOORBELL_DATABASE_URL", "DATABASE_URL"].iter().chain(&PG_CHOOSING).any(is_set)
+        self.database_url.is_some() || Settings::env_chooses()
     }
 
     async fn settings(&self) -> Result<Settings, Failure> {

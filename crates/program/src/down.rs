@@ -8,6 +8,7 @@ use crate::{
     Global,
     exit::{Exit, Failure},
     output,
+    up::for_applications,
 };
 
 /// Stop the server of `doorbell up`; its data stays
@@ -19,7 +20,12 @@ pub(crate) struct Down {}
 
 impl Down {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let stopped = kept::down(&global.database.kept_options()).await?;
+        let options = global.database.kept_options();
+        let running = kept::find(&options).await?;
+        let stopped = kept::down(&options).await?;
+        if let Some(kept) = running {
+            for_applications(kept.state_directory(), None)?;
+        }
         if global.json {
             output::json(&json!({ "stopped": stopped }))?;
         } else if stopped {

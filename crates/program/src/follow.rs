@@ -38,7 +38,8 @@ pub(crate) struct Follow {
     target: Option<String>,
 
     /// How often to look
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "500ms", allow_hyphen_values = true,
+        value_parser = duration::parse)]
     every: Duration,
 }
 

@@ -23,6 +23,8 @@ pub(crate) fn start(usual: Level, verbose: u8, format: LogFormat) {
     let usual = levels.iter().position(|level| *level == usual).unwrap_or_default();
     let level = levels[(usual + usize::from(verbose)).min(levels.len() - 1)];
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    // Whoever waits for it is told, whatever else is not.
+    let filter = filter.add_directive("doorbell_server::fetch=info".parse().expect("a directive"));
     // Below info the driver logs the parameters of statements: payloads. Spans are for tracers, of which there is none here.
     let no_payloads = filter_fn(|metadata| {
         !metadata.is_span() && (*metadata.level() <= Level::INFO || !metadata.target().starts_with("tokio_postgres"))

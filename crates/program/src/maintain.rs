@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use doorbell::{Broker, operate::Maintained};
+use doorbell::{Broker, BrokerConfig, operate::Maintained};
 use serde_json::json;
 use tracing::warn;
 
@@ -38,7 +38,8 @@ pub(crate) struct Maintain {
     #[arg(long)]
     dry_run: bool,
     /// How long between rounds
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration::between("100ms", "1d"))]
+    #[arg(long, value_name = "DURATION", default_value = "2s", allow_hyphen_values = true,
+        value_parser = duration::between("100ms", "1d"))]
     every: Duration,
     #[command(flatten)]
     watch: WatchArgs,
@@ -47,7 +48,7 @@ pub(crate) struct Maintain {
 impl Maintain {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let watch = self.watch.prepare().await?;
-        let broker = global.database.broker_with(watch.config()).await?;
+        let broker = self.broker(global, watch.config()).await?;
         if self.dry_run {
             return due(&broker, global.json).await;
         }
@@ -82,6 +83,27 @@ impl Maintain {
                 Err(_) => {}
             }
             rounds.over();
+        }
+    }
+}
+
+impl Maintain {
+    /// Connects; who keeps running waits for a server that comes later.
+    async fn broker(&self, global: &Global, config: BrokerConfig) -> Result<Broker, Failure> {
+        let mut failing = false;
+        loop {
+            match global.database.broker_with(config.clone()).await {
+                Err(error)
+                    if !self.once && !self.dry_run && matches!(error.exit, Exit::Unreachable | Exit::Temporary) =>
+                {
+                    if !failing {
+                        warn!(%error, "the database cannot be reached; trying until it can");
+                        failing = true;
+                    }
+                    tokio::time::sleep(self.every).await;
+                }
+                connected => return connected,
+            }
         }
     }
 }

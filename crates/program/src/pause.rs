@@ -31,7 +31,7 @@ pub(crate) struct Pause {
     reason: Option<String>,
 
     /// End by itself after this long; without it, when it is resumed
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     for_: Option<Duration>,
 
     /// It may be one that nothing knows yet

@@ -64,7 +64,7 @@ pub(crate) struct Publish {
     priority: i32,
 
     /// Not before so long from now: 5m, 1h30m, or seconds
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     delay: Option<Duration>,
 
     /// Travels beside the payload; may be repeated

@@ -16,11 +16,14 @@ const HEADINGS: [&str; 8] =
     ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "OLDEST PENDING"];
 
 const EVERY: Duration = Duration::from_secs(1);
+/// What waits for longer is a backlog.
+const BACKLOG: Duration = Duration::from_secs(60);
 
 /// Show the messages of every target, by status
 ///
 /// OLDEST PENDING is the age of the oldest message that could be handled now: near zero when consumers keep up. Which targets
-/// are paused, or have an open breaker, and why, is said on stderr; `doorbell targets` has it as data.
+/// are paused, or have an open breaker, and why, is said on stderr, and when a backlog will have been handled; `doorbell targets`
+/// has it as data.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +32,8 @@ Examples:
   doorbell stats --json | jq '.targets[] | select(.failed > 0)'
 
 JSON: {\"targets\": [{\"target\", \"pending\", \"scheduled\", \"processing\", \"completed\", \"failed\", \
-\"cancelled\", \"oldest_age_seconds\"}]}; one line a second with --watch.")]
+\"cancelled\", \"oldest_age_seconds\", \
+\"empty_in_seconds\"}]}; one line a second with --watch.")]
 pub(crate) struct Stats {
     /// Again every second
     #[arg(short, long)]
@@ -51,12 +55,26 @@ impl Stats {
             print(&stats, global.json)?;
             if !global.json {
                 report_closed(&targets);
+                stats.iter().for_each(report_end);
             }
             if !self.watch {
                 return Ok(Exit::Done);
             }
         }
     }
+}
+
+/// When a backlog will have been handled, for people only.
+pub(crate) fn report_end(stats: &TargetStats) {
+    if stats.oldest_age() < Some(BACKLOG) {
+        return;
+    }
+    let TargetStats { target, pending, .. } = stats;
+    let end = match stats.empty_in() {
+        Some(end) => format!("empty in about {}", duration::coarse(end)),
+        None => "not becoming less".to_owned(),
+    };
+    eprintln!("{}: {pending} pending, {end} at the rate of the last five minutes", output::printable(target));
 }
 
 /// Why some are not handled, for people only.

@@ -41,7 +41,8 @@ JSON: {\"seconds\", \"latency\": {\"p50_ms\", \"p95_ms\", \"p99_ms\", \"samples\
 \"processes\", \"workers\", \"closed_gates\"}], \"processes\": [as `doorbell processes`]}; latency is null without samples.")]
 pub(crate) struct Top {
     /// How long each measurement takes
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration::between("100ms", "1h"))]
+    #[arg(long, value_name = "DURATION", default_value = "1s", allow_hyphen_values = true,
+        value_parser = duration::between("100ms", "1h"))]
     every: Duration,
 }
 

@@ -1,5 +1,7 @@
 //! `doorbell up`: a server to develop against.
 
+use std::{io::ErrorKind, path::Path};
+
 use clap::Args;
 use doorbell::{Broker, operate::Verb};
 use doorbell_server::{SUPERUSER, kept};
@@ -64,6 +66,7 @@ impl Up {
         let schema_version = prepared(&admin).await?;
         let connection_string =
             if self.admin { kept.uri(SUPERUSER, "postgres") } else { kept.uri(APPLICATION, "postgres") };
+        for_applications(kept.state_directory(), Some(&kept.uri(APPLICATION, "postgres")))?;
         if global.json {
             output::json(&json!({
                 "connection_string": connection_string,
@@ -89,7 +92,8 @@ impl Up {
                 "The commands of doorbell go where DATABASE_URL or PG… point; any program reaches it so ({whose}):"
             ),
             false => eprintln!(
-                "The commands of doorbell find it by themselves; other programs so, as DATABASE_URL ({whose}):"
+                "The commands of doorbell and Broker::from_env find it by themselves; other programs so, as \
+                 DATABASE_URL ({whose}):"
             ),
         }
         output::line(&connection_string)?;
@@ -100,6 +104,21 @@ impl Up {
         eprintln!("  psql {}", shell_words::quote(&connection_string));
         eprintln!("Stop it with: doorbell down");
         Ok(Exit::Done)
+    }
+}
+
+/// Says where programs find it whose environment chooses no other, or that it is not there any more. The library reads this.
+pub(crate) fn for_applications(state_directory: &Path, connection_string: Option<&str>) -> Result<(), Failure> {
+    let file = state_directory.join("application");
+    let written = match connection_string {
+        Some(text) => std::fs::write(&file, format!("{text}\n")),
+        None => std::fs::remove_file(&file),
+    };
+    match written {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::new(Exit::Failed, format!("{}: {error}", file.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ mod registry;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use self::registry::Package;
+use self::registry::{ARCHIVE_VARIABLE, Package};
 use super::account::Account;
 use super::cache::{BIN_BELOW, cache_directory, make_readable, path_from};
 use super::directory::lock;
@@ -19,9 +19,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Consent by the environment, for machines without anybody to ask.
 const CONSENT_VARIABLE: &str = "DOORBELL_FETCH_PG";
-
-/// Names a local file with the pinned archive, for machines without a network. It must have the pinned checksum.
-const ARCHIVE_VARIABLE: &str = "DOORBELL_PG_ARCHIVE";
 
 /// Whether a PostgreSQL may be fetched when none is installed. `DOORBELL_FETCH_PG=1` in the environment means yes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,10 +81,7 @@ where
         Consent::Yes => true,
         Consent::No => false,
         Consent::Ask(ask) => {
-            let question = format!(
-                "No PostgreSQL is installed; fetch {} MB (version {}, verified)?",
-                release.megabytes, release.version
-            );
+            let question = release.question();
             tokio::task::spawn_blocking(move || ask(&question)).await.unwrap_or(false)
         }
     };
@@ -149,7 +143,20 @@ impl Release {
     }
 
     fn package(&self) -> Package {
-        Package { name: self.platform, version: self.version }
+        Package { name: self.platform, version: self.version, megabytes: self.megabytes }
+    }
+
+    /// What whoever is asked should know: the version of PostgreSQL, how large it is, from where it comes and where it goes.
+    fn question(&self) -> String {
+        let version = self.version.split('-').next().unwrap_or(self.version);
+        let into = cache_directory().map_or_else(String::new, |place| format!("\ninto {}", place.display()));
+        format!(
+            "No PostgreSQL is installed. Fetch version {version} {},\n{} MB, checked against a pinned checksum, {} MB \
+             unpacked{into}?",
+            registry::source(),
+            self.megabytes,
+            self.megabytes * 5 / 2,
+        )
     }
 
     /// Unpacks the archive into the cache, unless it is there already.

@@ -142,6 +142,29 @@ fn the_environment_may_hold_a_whole_string() {
     assert!(error.starts_with("DATABASE_URL: ") && !error.contains("hunter2"), "{error}");
 }
 
+#[test]
+fn without_any_choice_the_server_of_doorbell_up_is_meant_where_it_is_up() {
+    let home = tempfile::tempdir().unwrap();
+    let show = |environment: Fake| Settings::from_env_in(&environment.home(home.path())).unwrap().to_string();
+    let usual = show(Fake::default().with("DOORBELL_STATE_DIRECTORY", home.path().join("elsewhere")));
+    let place = home.path().join(".local/state/doorbell");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("application"), "postgresql:///d?host=/tmp/kept&port=5432&user=doorbell_app\n").unwrap();
+    let kept = show(Fake::default());
+    assert!(kept.contains("doorbell_app") && kept.contains("kept"), "{kept}");
+    assert_ne!(kept, usual);
+    // How to talk to it may be said.
+    assert_eq!(show(Fake::default().with("PGAPPNAME", "shop")), kept);
+    for (name, value) in [("PGHOST", "h"), ("DATABASE_URL", "host=h"), ("PGUSER", "u"), ("PGSERVICE", "")] {
+        assert_eq!(show(Fake::default().with(name, value)) == kept, value.is_empty(), "{name}");
+    }
+    // One's own place goes before.
+    let other = home.path().join("other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("application"), "host=/tmp/other").unwrap();
+    assert!(show(Fake::default().with("DOORBELL_STATE_DIRECTORY", &other)).contains("other"));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_text_is_refused() {

@@ -1,6 +1,7 @@
 //! One message that cannot be changed, one locked row, one failed step: nothing else stops.
 
 mod deadlines;
+mod history;
 mod locked;
 mod refused;
 mod settling;

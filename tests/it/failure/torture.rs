@@ -8,6 +8,7 @@ mod checker;
 mod ledger;
 mod nemesis;
 mod pace;
+mod people;
 mod selftest;
 
 mod worker;

@@ -62,7 +62,7 @@ async fn a_healthy_database_is_well_in_every_respect_and_is_left_as_it_was() {
     // And a superuser made the schema.
     assert_eq!(ills, [finding(&report, "rights", "a superuser")]);
     assert_eq!(finding(&report, "settings", "fsync is off").level, Level::Problem);
-    let checks = "server schema horizon notify_queue drift privileges rights locks clock bell counters tables partitions processes targets stuck maintenance wakeups";
+    let checks = "server schema horizon notify_queue drift privileges rights locks clock bell counters tables partitions processes targets stuck set_aside audit maintenance wakeups";
     for check in checks.split(' ') {
         assert!(report.findings.iter().any(|finding| finding.check == check), "{check} was looked at");
     }

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use doorbell::{ConsumerConfig, Outcome};
+use doorbell::{BrokerConfig, ConsumerConfig, Outcome};
 use tokio::sync::{Barrier, watch};
 
 use crate::support::{
-    Database, HOUR, bells_only, echo, listeners, message, plain_insert, row, seen, soon, until, until_count,
+    Database, HOUR, bells_only, count, echo, listeners, message, plain_insert, row, seen, soon, until, until_count,
     until_status,
 };
 
@@ -107,6 +107,29 @@ async fn closing_gives_back_what_a_dropped_consumer_still_held() {
     drop(consumer);
     broker.close().await;
     assert_eq!(until_status(&client, id, "pending").await.attempt, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_given_back_everything_does_not_register_again() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let config = BrokerConfig { beat: Duration::from_millis(50), ..BrokerConfig::default() };
+    let broker = db.broker_with(config).await;
+    let (tell, mut told) = seen();
+    let consumer = broker.consumer("billing").config(bells_only()).fallback(move |_| {
+        tell.send(()).unwrap();
+        std::future::pending()
+    });
+    let consumer = consumer.start().await.unwrap();
+    plain_insert(&client, "billing", "1").await;
+    told.next().await;
+    drop(consumer);
+    broker.close().await;
+    // The handler goes on, the consumer drains, and the heartbeat is over: its session has ended.
+    let beats = "select count(*) = 0 from pg_stat_activity where datname = current_database() \
+        and (query like '%integration.beat%' or query like '%integration.register%') and pid <> pg_backend_pid()";
+    until(&client, "nothing beats any more", beats).await;
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,6 +49,46 @@ async fn effects_and_completion_commit_together_whatever_the_handler_says() {
     }
 }
 
+/// Each adds to the same row, as transactions that are serialized may not side by side; whichever of them fails, fails
+/// because of the others and not because of its message.
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_of_transactions_cost_no_retry_however_many_there_are() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let setup = format!(
+        "create table account (cents int); insert into account values (0); \
+         update integration.settings set max_retries = 0; \
+         alter database {} set default_transaction_isolation = 'serializable'",
+        db.name()
+    );
+    client.batch_execute(&setup).await.unwrap();
+    let broker = db.broker().await;
+    let messages: Vec<Message> = (0..20).map(|n| Message::new("billing", "n", &n).unwrap()).collect();
+    broker.producer("shop").publish_many(&messages).await.unwrap();
+    let config = ConsumerConfig { tx_batch: 1, concurrency: 4, ..ConsumerConfig::default() };
+    let both_have_read = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let consumer = broker.consumer("billing").config(config).on_tx("n", move |n: i32, delivery, tx| {
+        let both_have_read = both_have_read.clone();
+        async move {
+            tx.query_one("select cents from account", &[]).await?;
+            if n < 2 && delivery.attempt == 1 {
+                both_have_read.wait().await;
+            }
+            tx.execute("update account set cents = cents + 1", &[]).await?;
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
+    let consumer = consumer.start().await.unwrap();
+    let ended = "select count(*) = 20 from integration.data_staging where status in ('completed', 'failed')";
+    until(&client, "all have ended", ended).await;
+    consumer.shutdown().await.unwrap();
+    assert_eq!(count(&client, "select cents::bigint from account").await, 20);
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where retry_count > 0").await, 0);
+    let again = count(&client, "select count(*) from integration.audit_log where action = 'snoozed'").await;
+    assert!(again > 0, "the first two were in each other's way");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_lost_its_lease_leaves_no_effect() {
     let db = Database::new().await;

@@ -186,6 +186,23 @@ async fn only_a_message_due_earlier_than_all_others_rings_the_alarm_clock() {
     assert_eq!(count(&client, "select due_in_ms / 60000 from integration.next_due('{billing}')").await, 29);
 }
 
+/// Looking for what is due earlier would have each fail because of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn serializable_publishers_of_delayed_messages_are_in_nobodys_way() {
+    let db = Database::new().await;
+    let (one, other) = (db.client().await, db.client().await);
+    for sql in [
+        "begin isolation level serializable",
+        "select integration.publish('shop', 'billing', 'n', '1', p_delay => '1 h')",
+        "commit",
+    ] {
+        for client in [&one, &other] {
+            client.batch_execute(sql).await.unwrap();
+        }
+    }
+    assert_eq!(count(&one, "select count(*) from integration.data_staging where status = 'scheduled'").await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_that_differ_only_in_case_have_different_bells() {
     let db = Database::new().await;

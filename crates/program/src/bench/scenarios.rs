@@ -65,7 +65,7 @@ impl Name {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EffortArgs {
     /// How long each sample of a rate takes, and all samples of a latency together [default: 2 and 10]
-    #[arg(long, value_name = "DURATION", value_parser = duration::between("1ms", "1d"))]
+    #[arg(long, value_name = "DURATION", value_parser = duration::between("1ms", "1d"), allow_hyphen_values = true)]
     seconds: Option<Duration>,
 
     /// How often floor and figure take turns [default: 3]

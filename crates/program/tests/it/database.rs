@@ -60,6 +60,9 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     ends_with(&up, 0);
     let again = json_of(&ended(program(&["up", "--json"])).await);
     assert_eq!(again["connection_string"], out(&up).trim_end());
+    // Where programs look whose environment says nothing.
+    let file = std::path::Path::new(&state).join("application");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), out(&up));
     // Applications are no superusers, and the schema belongs to nobody who could log in.
     let application = connect(out(&up).trim_end()).await;
     let sql = "select r.rolsuper or o.rolsuper or o.rolcanlogin from pg_roles r, pg_namespace n join pg_roles o on o.oid = n.nspowner \
@@ -96,5 +99,6 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     drop(admin);
     let down = ended(program(&["down", "--json"])).await;
     assert_eq!(json_of(&down), json!({ "stopped": true }));
+    assert!(!file.exists());
     assert_eq!(json_of(&ended(program(&["down", "--json"])).await), json!({ "stopped": false }));
 }

@@ -245,3 +245,74 @@ async fn what_is_completed_is_done_again_only_where_that_is_said() {
     let scheduled = ended(doorbell(&db, &["redrive", "8"])).await;
     assert!(err(&scheduled).contains("message 8 was not redriven: it is scheduled"), "{}", err(&scheduled));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_known_targets_are_published_to_a_misspelt_one_is_refused_and_the_right_one_named() {
+    let db = Database::new().await;
+    let client = a_bad_night(&db).await;
+    client.batch_execute("update integration.settings set known_targets_only = true").await.unwrap();
+    let publish = async |target: &str| {
+        ended(doorbell(&db, &["publish", target, "--source", "s", "--type", "n", "--data", "1"])).await
+    };
+    let refused = publish("biling").await;
+    ends_with(&refused, 65);
+    let said = err(&refused);
+    assert!(said.contains("nothing knows the target \"biling\"") && said.contains("did you mean billing?"), "{said}");
+    let insert = "insert into integration.data_staging (source_app, target_app, record_type, data) \
+        values ('s', 'billing', 'n', '1'), ('s', 'biling', 'n', '1')";
+    let refused = client.batch_execute(insert).await.unwrap_err();
+    let refused = refused.as_db_error().unwrap();
+    assert_eq!((refused.code().code(), refused.column()), ("23514", Some("target_app")));
+    ends_with(&publish("billing").await, 0);
+    // Named by an operator, or by who consumes it.
+    ends_with(&publish("brand").await, 65);
+    client.batch_execute("select integration.set_target('brand', '{}')").await.unwrap();
+    ends_with(&publish("brand").await, 0);
+    ends_with(&publish("fresh").await, 65);
+    let register = "select integration.register('me', 'host', 1, '', '1', '{\"fresh\": {\"capacity\": 1}}', 60000)";
+    client.batch_execute(register).await.unwrap();
+    ends_with(&publish("fresh").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_backlog_will_be_empty_is_said_at_the_rate_of_the_last_minutes() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client
+        .batch_execute(
+            "insert into integration.data_staging (source_app, target_app, record_type, data, created_at) \
+                 select 'shop', t, 'n', '1', now() - interval '1 h' from unnest('{billing, mailer}'::text[]) t, \
+                     generate_series(1, 600); \
+             insert into integration.traffic (minute, target_app, action, messages) \
+                 select date_trunc('minute', integration.clock()), 'billing', a, 600 from unnest('{completed, failed}'::text[]) a",
+        )
+        .await
+        .unwrap();
+    // 600 came, and 1,200 went.
+    let stats = ended(doorbell(&db, &["stats"])).await;
+    assert!(err(&stats).contains("billing: 600 pending, empty in about 5m"), "{}", err(&stats));
+    assert!(err(&stats).contains("mailer: 600 pending, not becoming less"), "{}", err(&stats));
+    let stats = json_of(&ended(doorbell(&db, &["stats", "--json"])).await);
+    assert_eq!(stats["targets"][0]["empty_in_seconds"], 300.0);
+    assert!(stats["targets"][1]["empty_in_seconds"].is_null(), "{stats}");
+    let backlog = ended(doorbell(&db, &["backlog", "--target", "billing"])).await;
+    assert!(err(&backlog).contains("billing: 600 pending, empty in about 5m") && !err(&backlog).contains("mailer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_negative_duration_is_refused_with_an_example_wherever_there_is_one() {
+    for command in [
+        "publish billing --source s --type n --data 1 --delay -5m",
+        "pause billing --for -5m",
+        "breaker open billing --for -5m",
+        "maintain --every -5m",
+        "consume billing --complete --sweep -5m",
+        "redrive --older-than -5m",
+        "follow --every -5m",
+        "top --every -5m",
+    ] {
+        let refused = ended(bare(&command.split(' ').collect::<Vec<_>>())).await;
+        ends_with(&refused, 2);
+        assert!(err(&refused).contains("\"-5m\" is no duration; write 5m"), "{command}: {}", err(&refused));
+    }
+}

@@ -13,7 +13,7 @@ async fn stats_count_the_messages_of_every_target() {
     assert!(age.as_f64().is_some_and(|age| age >= 0.0), "{age}");
     let billing = json!({
         "target": "billing", "pending": 1, "scheduled": 0, "processing": 0, "completed": 1, "failed": 0, "cancelled": 0,
-        "oldest_age_seconds": null,
+        "oldest_age_seconds": null, "empty_in_seconds": null,
     });
     assert_eq!(stats, json!({ "targets": [billing] }));
     let plain = out(&ended(doorbell(&db, &["stats"])).await);

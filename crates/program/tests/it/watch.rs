@@ -171,6 +171,26 @@ async fn maintenance_serves_its_metrics_and_its_health() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn maintenance_waits_for_a_server_that_comes_later() {
+    let db = Database::new().await;
+    let proxy = Proxy::to(&db.url).await;
+    proxy.refuse(usize::MAX);
+    let later = Database { url: proxy.url.clone() };
+    // Once is at once, or not at all.
+    ends_with(&ended(doorbell(&later, &["maintain", "--once"])).await, 69);
+    let mut program = Running::start(doorbell(&later, &["maintain", "--every", "100ms", "--log-format", "json"]));
+    let line = program.log_line("the database cannot be reached").await;
+    assert!(line.contains("trying until it can"), "{line}");
+    let client = db.client().await;
+    let sql = "select integration.publish('shop', 'billing', 'n', '1', p_delay => '1 us')";
+    client.batch_execute(sql).await.unwrap();
+    proxy.refuse(0);
+    until_status(&client, 1, "pending").await;
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.ended().await, 130);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_cannot_be_served_is_refused() {
     let db = Database::new().await;
     let output = ended(doorbell(&db, &["consume", "billing", "--complete", "--metrics", "nowhere"])).await;

@@ -21,7 +21,7 @@ use crate::{
     proxy::{Cut, Proxy, Weather},
 };
 
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 23] = [
     "consumer killed",
     "consumer killed",
     "consumer frozen",
@@ -40,6 +40,11 @@ const KINDS: [&str; 18] = [
     "reply lost",
     "edited by hand",
     "horizon pinned",
+    "rows locked",
+    "table locked",
+    "read-only spell",
+    "rule added",
+    "stranger",
 ];
 
 /// What a run without would prove little.
@@ -129,6 +134,7 @@ impl Nemesis {
         self.pair.primary.start_again().await.unwrap();
         self.proxy.mend();
         self.proxy.set(Weather::default());
+        self.mend().await;
         self.thaw();
     }
 
@@ -189,6 +195,8 @@ impl Nemesis {
                 self.proxy.lead_to(&self.pair.standby.connection_string("postgres"));
                 self.proxy.reset();
                 self.ledger.standby_lags(false);
+                // That a rule was taken back, it may not know either.
+                self.mend().await;
                 pause(&mut self.random, 0, 2000).await;
                 self.pair.turn_round().await;
             }
@@ -230,7 +238,7 @@ impl Nemesis {
                     pause(&mut random, 2000, 6000).await;
                 });
             }
-            _ => unreachable!("{kind}"),
+            people => self.meddle(people).await,
         }
     }
 
@@ -267,9 +275,10 @@ impl Nemesis {
     }
 }
 
-async fn connect(url: &str) -> Option<Client> {
-    let (client, connection) =
-        tokio_postgres::connect(&format!("{url} application_name=operator"), NoTls).await.ok()?;
+pub(super) async fn connect(url: &str) -> Option<Client> {
+    // Read-only is what the database may be, not who puts that right.
+    let url = format!("{url} application_name=operator options='-c default_transaction_read_only=off'");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.ok()?;
     tokio::spawn(connection);
     Some(client)
 }

@@ -43,6 +43,17 @@ async fn a_forgotten_prepared_transaction_and_an_unused_slot_are_named() {
     let broker = Broker::connect(&url).await.unwrap();
     broker.migrate().await.unwrap();
     let client = connect(&url).await;
+    // Transactions of two phases: what the pages say to set, because a notification cannot be prepared.
+    let parked = connect(&url).await;
+    parked.batch_execute("select integration.park('orders')").await.unwrap();
+    let publish = "begin; NOTIFY select integration.publish('shop', 'orders', 'n', '1'); prepare transaction 'order'";
+    let refused = client.batch_execute(&publish.replace("NOTIFY", "")).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "0A000");
+    client.batch_execute("rollback").await.unwrap();
+    client.batch_execute(&publish.replace("NOTIFY", "set local integration.notify = off;")).await.unwrap();
+    client.batch_execute("commit prepared 'order'").await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 1);
+    drop(parked);
     client
         .batch_execute(
             "begin; set local integration.notify = off; select integration.pause('billing'); \
