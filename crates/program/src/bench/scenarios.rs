@@ -94,11 +94,13 @@ pub(crate) struct EffortArgs {
 }
 
 impl EffortArgs {
+    #[cfg(any(feature = "report", test))]
     pub(super) fn is_quick(&self) -> bool {
         self.quick
     }
 
     /// With less of what was not said.
+    #[cfg(any(feature = "report", test))]
     pub(super) fn hurried(self) -> Self {
         Self { quick: true, ..self }
     }
