@@ -115,5 +115,5 @@ create or replace function integration.note_found(p_targets text[], p_bells bigi
       from unnest(p_targets, p_bells, p_drains, p_sweeps) f (target_app, bells, drains, sweeps)
      cross join lateral (values ('found_bell', f.bells), ('found_drain', f.drains),
          ('found_sweep', f.sweeps)) v (action, messages)
-     where v.messages > 0 and char_length(f.target_app) between 1 and 50
+     where v.messages > 0 and char_length(f.target_app) between 1 and integration.name_chars_max()
 $$;

@@ -1,13 +1,12 @@
 //! `doorbell grant`: allow a role something.
 
 use clap::Args;
-use doorbell::operate::{AppRights, Verb};
-use serde_json::json;
+use doorbell::operate::AppRights;
 
 use crate::{
     Global,
     exit::{Exit, Failure},
-    output,
+    grantee::{Grantee, Scope},
 };
 
 /// Allow a role to act for one application, or for all of them
@@ -26,16 +25,8 @@ Examples:
 Verbs: publish and consume (for all applications), look (everything, payloads too), operate (look, and act).
 JSON: {\"role\", \"app\"} or {\"role\", \"verb\"}.")]
 pub(crate) struct Grant {
-    /// The role, as PostgreSQL knows it
-    role: String,
-
-    /// For all applications
-    #[arg(value_name = "VERB", required_unless_present = "app", conflicts_with = "app")]
-    verb: Option<Verb>,
-
-    /// The application
-    #[arg(long, value_name = "NAME")]
-    app: Option<String>,
+    #[command(flatten)]
+    grantee: Grantee,
 
     /// A target that it may publish to; '*' is any
     #[arg(long = "to", value_name = "TARGET", requires = "app")]
@@ -56,23 +47,16 @@ pub(crate) struct Grant {
 
 impl Grant {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let Self { role, verb, app, publish_to, consume, max_priority, max_pending } = self;
+        let Self { grantee, publish_to, consume, max_priority, max_pending } = self;
         let operator = global.database.broker().await?.operator();
-        let granted = match (verb, app) {
-            (Some(verb), _) => {
-                operator.grant(&role, verb).await?;
-                json!({ "role": role, "verb": verb })
-            }
-            (None, app) => {
-                let app = app.unwrap_or_default();
+        match grantee.scope() {
+            Scope::Verb(verb) => operator.grant(&grantee.role, verb).await?,
+            Scope::App(app) => {
                 let rights = AppRights { publish_to, consume, max_priority, max_pending };
-                operator.grant_app(&app, &role, &rights).await?;
-                json!({ "role": role, "app": app })
+                operator.grant_app(&app, &grantee.role, &rights).await?;
             }
-        };
-        if global.json {
-            output::json(&granted)?;
         }
+        grantee.tell(global)?;
         Ok(Exit::Done)
     }
 }

@@ -50,6 +50,7 @@ mod database;
 mod duration;
 mod exit;
 mod filter;
+mod grantee;
 mod line;
 mod logs;
 mod names;

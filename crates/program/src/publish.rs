@@ -90,7 +90,10 @@ impl Publish {
                 let message = self.message(data).map_err(|failure| failure.context("--data"))?;
                 Ids::from(producer.publish(&message).await?)
             }
-            None => bulk::publish(&self, &broker, &producer).await?,
+            None => {
+                let checked = |payload: &str| self.checked(&producer, payload);
+                bulk::publish(self.file.as_deref(), &broker, &producer, &checked).await?
+            }
         };
         broker.close().await;
         if global.json {

@@ -1,13 +1,11 @@
 //! `doorbell revoke`: take a right back.
 
 use clap::Args;
-use doorbell::operate::Verb;
-use serde_json::json;
 
 use crate::{
     Global,
     exit::{Exit, Failure},
-    output,
+    grantee::{Grantee, Scope},
 };
 
 /// Take from a role what it may do for an application, or a verb that it has for all of them
@@ -21,38 +19,24 @@ Examples:
 
 Ends with 3 when the role could do nothing for the application. JSON: {\"role\", \"app\"} or {\"role\", \"verb\"}.")]
 pub(crate) struct Revoke {
-    /// The role
-    role: String,
-
-    /// For all applications
-    #[arg(value_name = "VERB", required_unless_present = "app", conflicts_with = "app")]
-    verb: Option<Verb>,
-
-    /// The application
-    #[arg(long, value_name = "NAME")]
-    app: Option<String>,
+    #[command(flatten)]
+    grantee: Grantee,
 }
 
 impl Revoke {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let Self { role, verb, app } = self;
+        let Self { grantee } = self;
         let operator = global.database.broker().await?.operator();
-        let revoked = match (verb, app) {
-            (Some(verb), _) => {
-                operator.revoke(&role, verb).await?;
-                json!({ "role": role, "verb": verb })
-            }
-            (None, app) => {
-                let app = app.unwrap_or_default();
-                if !operator.revoke_app(&app, &role).await? {
-                    return Err(Failure::new(Exit::NothingFound, format!("role {role} may do nothing for {app}")));
+        match grantee.scope() {
+            Scope::Verb(verb) => operator.revoke(&grantee.role, verb).await?,
+            Scope::App(app) => {
+                if !operator.revoke_app(&app, &grantee.role).await? {
+                    let why = format!("role {} may do nothing for {app}", grantee.role);
+                    return Err(Failure::new(Exit::NothingFound, why));
                 }
-                json!({ "role": role, "app": app })
             }
-        };
-        if global.json {
-            output::json(&revoked)?;
         }
+        grantee.tell(global)?;
         Ok(Exit::Done)
     }
 }

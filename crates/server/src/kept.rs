@@ -12,80 +12,28 @@
 //! The state directory is [`KeptOptions::state_directory`], or else `$XDG_STATE_HOME/doorbell` or
 //! `~/.local/state/doorbell`; for root, whose home the server's account cannot enter, `/var/lib/doorbell`.
 
+mod server;
 mod state;
 
 use std::fs::{File, create_dir_all};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use self::state::State;
 use super::account::Account;
 use super::directory::{lock, private};
-use super::fetch::Consent;
 use super::processes;
 use crate::error::{Error, ErrorKind, Result};
+
+pub use self::server::{Kept, KeptOptions};
 
 /// How long a fast shutdown may write before an immediate one, harmless but followed by a recovery, is asked for.
 const FAST_SHUTDOWN_MAX: Duration = Duration::from_secs(60);
 
 /// PostgreSQL itself kills its children five seconds into an immediate shutdown.
 const IMMEDIATE_SHUTDOWN_MAX: Duration = Duration::from_secs(15);
-
-/// How often the server is looked at while waiting for it.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Which kept server is meant, and how to run it.
-#[derive(Clone, Debug, Default)]
-pub struct KeptOptions {
-    /// The directory of the server's data, log and socket; made where missing. Default: the user's state directory,
-    /// see the [module](self).
-    pub state_directory: Option<PathBuf>,
-    /// The directory of the server's programs, before `DOORBELL_PG_BINDIR` and all that is installed. Default: none.
-    pub bin_directory: Option<PathBuf>,
-    /// Whether a PostgreSQL may be fetched when none is installed. Default: no.
-    pub consent: Consent,
-}
-
-/// A kept server that was running a moment ago. Dropping it does nothing to the server.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    state_directory: PathBuf,
-    socket_directory: PathBuf,
-    version: String,
-    pid: u32,
-}
-
-impl Kept {
-    /// The string to connect to a database of this server with, in libpq's `key=value` form.
-    ///
-    /// A new server has the database `postgres`; the user is [`SUPERUSER`](super::SUPERUSER).
-    pub fn connection_string(&self, database: &str) -> String {
-        super::connection_string(&self.socket_directory, database)
-    }
-
-    /// The same for any user, as a URI, which drivers take that know no `key=value` form. None has a password.
-    pub fn uri(&self, user: &str, database: &str) -> String {
-        super::uri(&self.socket_directory, user, database)
-    }
-
-    /// The server's version, such as `17.5`; only the major version when the server was too busy to be asked.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The process id of the postmaster.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// The directory of the server's data, log and socket.
-    pub fn state_directory(&self) -> &Path {
-        &self.state_directory
-    }
-}
 
 /// Starts the kept server, or finds it running; returns when it accepts connections.
 ///
@@ -123,7 +71,7 @@ pub async fn down(options: &KeptOptions) -> Result<bool> {
     let Some(kept) = state.find().await? else { return Ok(false) };
     for (signal, within) in [(Signal::SIGINT, FAST_SHUTDOWN_MAX), (Signal::SIGQUIT, IMMEDIATE_SHUTDOWN_MAX)] {
         processes::signal(kept.pid, signal);
-        if timeout(within, ended(kept.pid)).await.is_ok() {
+        if timeout(within, processes::ended(kept.pid)).await.is_ok() {
             if state.socket_directory != state.directory {
                 account.remove(&state.socket_directory).await?;
             }
@@ -144,11 +92,4 @@ pub async fn find(options: &KeptOptions) -> Result<Option<Kept>> {
     }
     let _together = lock(&state.directory, File::try_lock_shared).await?;
     state.find().await
-}
-
-/// Waits for the end of a process that is nobody's child here.
-async fn ended(pid: u32) {
-    while processes::is_alive(pid) {
-        sleep(PAUSE).await;
-    }
 }

@@ -12,6 +12,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod account;
+mod cache;
 mod directory;
 mod ephemeral;
 mod error;

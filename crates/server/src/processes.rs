@@ -3,9 +3,11 @@
 //! PostgreSQL's children leave the postmaster's process group (each calls `setsid`), so a group signal misses them.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::sleep;
 
 /// The living children of a process. Those that ended and were not yet waited for are left out.
 pub(super) fn children(parent: u32) -> Vec<u32> {
@@ -20,6 +22,16 @@ pub(super) fn is_alive(pid: u32) -> bool {
         listed(&["-p", &pid.to_string()]).pop()
     };
     process.is_some_and(|process| !process.ended)
+}
+
+/// How often a process is looked at that is waited for.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits for the end of a process that is nobody's child here.
+pub(super) async fn ended(pid: u32) {
+    while is_alive(pid) {
+        sleep(PAUSE).await;
+    }
 }
 
 /// Signals a process; one that is gone already is no error, nothing is left to be signalled.

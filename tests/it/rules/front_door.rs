@@ -95,9 +95,39 @@ fn every_page_of_docs_is_in_its_index() {
 }
 
 #[test]
-fn the_readme_can_be_read_in_one_go() {
-    let lines = text(&root().join("README.md")).lines().count();
-    assert!(lines <= 250, "README.md has {lines} lines, and at most 250 are read");
+fn the_readme_and_the_architecture_can_be_read_in_one_go() {
+    for (page, most) in [("README.md", 250), ("ARCHITECTURE.md", 230)] {
+        let lines = text(&root().join(page)).lines().count();
+        assert!(lines <= most, "{page} has {lines} lines, and at most {most} are read");
+    }
+}
+
+#[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let all: Vec<String> = ["", "migrations", "src", "crates", "tests"].into_iter().flat_map(paths).collect();
+    let page = prose(&text(&root().join("ARCHITECTURE.md")));
+    let named = page.split('`').skip(1).step_by(2);
+    let files = named.filter(|name| [".rs", ".sql", ".md", "/"].iter().any(|end| name.ends_with(end)));
+    let missing: Vec<&str> = files
+        .filter(|name| !name.contains("NNNN"))
+        .filter(|name| !all.iter().any(|path| path.ends_with(&format!("/{name}"))))
+        .collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names what is not there: {missing:?}");
+}
+
+/// The files below a folder, each with a slash in front, and folders, with one behind as well; of the root only what is in it.
+fn paths(folder: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        let is_folder = entry.path().is_dir();
+        if is_folder && !folder.is_empty() {
+            all.extend(paths(&path));
+        }
+        all.push(format!("/{path}{}", if is_folder { "/" } else { "" }));
+    }
+    all
 }
 
 #[test]

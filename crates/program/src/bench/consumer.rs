@@ -3,7 +3,7 @@
 use clap::Args;
 use doorbell_bench::child::{self, DATABASE_VARIABLE};
 
-use super::failure;
+use super::failure::failure;
 use crate::{
     exit::{Exit, Failure},
     signals::Signals,

@@ -7,7 +7,7 @@ use doorbell_bench::{Lab, SERVER_SETTINGS};
 use doorbell_server::{EphemeralOptions, Server};
 use serde::Serialize;
 
-use super::failure;
+use super::failure::failure;
 use crate::{
     Global,
     consent::consent,

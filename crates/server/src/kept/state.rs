@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
-use super::{Kept, KeptOptions, PAUSE, ended};
+use super::server::{Kept, KeptOptions};
 use crate::account::Account;
 use crate::directory::{check_socket_length, private};
 use crate::error::{Error, ErrorKind, Result};
@@ -74,7 +74,7 @@ impl State {
                 }
                 // A server whose `up` was killed may still be on its way to its socket.
                 Answer::None if begin.elapsed() > SILENCE_MAX || !processes::is_alive(pid) => return Ok(None),
-                Answer::NotYet | Answer::None => sleep(PAUSE).await,
+                Answer::NotYet | Answer::None => sleep(processes::PAUSE).await,
             }
         }
         Ok(None)
@@ -146,7 +146,7 @@ impl State {
                 let (state_directory, socket_directory) = (self.directory.clone(), self.socket_directory.clone());
                 return Ok(Kept { state_directory, socket_directory, version, pid });
             }
-            () = ended(pid) => format!("{installation} ended while starting"),
+            () = processes::ended(pid) => format!("{installation} ended while starting"),
             () = sleep(START_MAX) => format!("{installation} did not start within {START_MAX:?}"),
         };
         Err(readiness::failure(&why, &self.log()))

@@ -4,7 +4,10 @@ use std::fmt::{self, Write};
 
 use doorbell_bench::measure::{Case, Scenario, number};
 
-use super::{Results, Run, peers, plots};
+use super::{
+    peers, plots,
+    results::{Results, Run},
+};
 use crate::bench::show::{ratio, span, target};
 
 const INTRODUCTION: &str = "\

@@ -6,7 +6,7 @@ use plotters::{
     prelude::*,
 };
 
-use super::Run;
+use super::results::Run;
 
 const SIZE: (u32, u32) = (860, 420);
 const COLORS: [RGBColor; 5] = [
