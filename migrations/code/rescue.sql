@@ -8,10 +8,17 @@
 create or replace function integration.dead_owners(p_seize boolean, p_at timestamptz default integration.clock())
     returns table (owner text, because text)
     language sql set search_path = pg_catalog, pg_temp as $$
-    select c.owner, case when c.lease_until < p_at then 'lease' else 'session' end
-      from integration.processes c, integration.settings s
-     where c.lease_until < p_at
-        or (c.locked_on = pg_postmaster_start_time() and c.beat_at < p_at - s.rescue_grace
+    select c.owner, case when x.lease_until < p_at then 'lease' else 'session' end
+      from integration.processes c, integration.settings s, integration.contact k
+     -- Whose row was in use when all leases began anew has not got its own: it counts from then all the same.
+     cross join lateral (
+        select c.beat_at < k.resumed_at and k.resumed_at <= p_at and isfinite(c.lease_until) as left_out) l
+     cross join lateral (
+        select case when l.left_out then greatest(c.lease_until, k.resumed_at + (c.lease_until - c.beat_at))
+                    else c.lease_until end as lease_until,
+               case when l.left_out then k.resumed_at else c.beat_at end as beat_at) x
+     where x.lease_until < p_at
+        or (c.locked_on = pg_postmaster_start_time() and x.beat_at < p_at - s.rescue_grace
             and case
                     when p_seize then pg_try_advisory_xact_lock(integration.lock_class(), hashtext(c.owner))
                     else not exists (

@@ -3,7 +3,7 @@
 use doorbell_server::Server;
 
 use super::{Long, all_have_looked_around, broker, nothing_happened_to, pace, server};
-use crate::support::{Database, connect, count, message, plain_insert, until_count};
+use crate::support::{Database, connect, count, message, plain_insert, stop_the_clock, until_count};
 
 const MESSAGES: usize = 4;
 
@@ -116,4 +116,41 @@ async fn a_server_that_is_frozen_in_the_midst_of_a_rescue_finds_nobody_dead() {
     }
     let asked = count(&client, "select last_value from public.asked").await;
     assert!(asked < 40, "void: the time was asked for {asked} times");
+}
+
+/// All come back at once after an outage: one listener takes its session lock, and its row with it, at the very moment in which
+/// another process has all leases begin anew.
+#[tokio::test]
+async fn a_lease_that_could_not_begin_anew_because_its_row_was_in_use_has_begun_anew_all_the_same() {
+    let db = Database::new().await;
+    let (client, listener) = (db.client().await, db.client().await);
+    let at = async |second| stop_the_clock(&client, second).await;
+    at(0).await;
+    let both = "update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock(); \
+        select integration.register(o, 'host', 1, 'app', '1', '{}', 6000) from unnest('{busy, other}'::text[]) o";
+    client.batch_execute(both).await.unwrap();
+    at(1).await;
+    let beat = "select integration.beat(o, 6000) from unnest('{busy, other}'::text[]) o; select integration.rescue()";
+    client.batch_execute(beat).await.unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    client.batch_execute("select integration.claim('billing', 'busy')").await.unwrap();
+    // The server is away for longer than the lease, and nobody looks.
+    at(21).await;
+    listener.batch_execute("begin; select integration.hold_session_lock('busy')").await.unwrap();
+    let rescue = "select integration.rescue()::bigint";
+    assert_eq!(count(&client, rescue).await, 0);
+    // Without a session lock, as before the outage.
+    listener.batch_execute("rollback; select pg_advisory_unlock_all()").await.unwrap();
+    for second in [22, 24, 26] {
+        at(second).await;
+        client.batch_execute("select integration.beat('other', 6000)").await.unwrap();
+        assert_eq!(count(&client, rescue).await, 0, "at {second} s");
+    }
+    let there = "select count(*) from integration.processes where owner = 'busy'";
+    assert_eq!(count(&client, there).await, 1, "it has had no time to beat");
+    assert_eq!(crate::support::row(&client, id).await.crash_count, 0);
+    // Nor did it beat in a lease from then on: dead.
+    at(28).await;
+    assert_eq!(count(&client, rescue).await, 1);
+    assert_eq!(count(&client, there).await, 0);
 }

@@ -15,7 +15,7 @@ async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
         values ('dead-1', 'gone', 1, '0.1.0', integration.clock() - interval '1 min', integration.clock() - interval '75 s'); \
         insert into integration.data_staging (source_app, target_app, record_type, data, status, owner, attempt) \
         values ('shop', 'billing', 'n', '1', 'processing', 'dead-1', 1); \
-        update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock()";
+        update integration.contact set seen_at = integration.clock(), resumed_at = integration.clock() - interval '1 h'";
     client.batch_execute(dead).await.unwrap();
     let report = examined(&db).await;
     let found = finding(&report, "processes", "stopped beating");
