@@ -6,7 +6,7 @@ use doorbell::{Broker, ErrorKind, Outcome};
 use tokio::sync::Semaphore;
 
 use super::{answer, role};
-use crate::support::{Database, bells_only, connect, count, message};
+use crate::support::{Database, bells_only, connect, count, message, until};
 
 /// A role that may log in, and what is done for it beforehand; its broker.
 async fn migrator(db: &Database, made: &str) -> Broker {
@@ -130,6 +130,8 @@ async fn a_consumer_that_may_not_consume_any_more_ends_and_says_so() {
     let producer = db.broker().await.producer("shop");
     producer.publish(&message("billing", 1)).await.unwrap();
     told.next().await;
+    // Whose rights go while it parks is told by its next sweep, which is far away here.
+    until(&owner, "it is parked", "select integration.somebody_is_parked('billing')").await;
     owner.batch_execute(&format!("select integration.revoke_from('{name}', 'consume')")).await.unwrap();
     // Whoever looks is told.
     producer.publish(&message("billing", 2)).await.unwrap();
