@@ -1,6 +1,9 @@
 //! `doorbell up`: a server to develop against.
 
-use std::{io::ErrorKind, path::Path};
+use std::{
+    io::{ErrorKind, Write},
+    path::Path,
+};
 
 use clap::Args;
 use doorbell::{Broker, operate::Verb};
@@ -108,10 +111,18 @@ impl Up {
 }
 
 /// Says where programs find it whose environment chooses no other, or that it is not there any more. The library reads this.
+/// The directory may be the server's account's, and root must not write through a link that is there: the file is a new one,
+/// and takes the place of whatever had its name.
 pub(crate) fn for_applications(state_directory: &Path, connection_string: Option<&str>) -> Result<(), Failure> {
     let file = state_directory.join("application");
     let written = match connection_string {
-        Some(text) => std::fs::write(&file, format!("{text}\n")),
+        Some(text) => {
+            let fresh = state_directory.join(format!("application.{}", std::process::id()));
+            let _ = std::fs::remove_file(&fresh);
+            std::fs::File::create_new(&fresh)
+                .and_then(|mut opened| writeln!(opened, "{text}"))
+                .and_then(|()| std::fs::rename(&fresh, &file))
+        }
         None => std::fs::remove_file(&file),
     };
     match written {
@@ -143,4 +154,21 @@ async fn execute(broker: &Broker, sql: &str) -> Result<(), Failure> {
         tx.commit().await
     };
     Ok(done.await.map_err(doorbell::Error::from)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_in_the_state_directory_leads_to_is_not_written() {
+        let kept = tempfile::tempdir().unwrap();
+        let (theirs, file) = (kept.path().join("theirs"), kept.path().join("application"));
+        std::fs::write(&theirs, "theirs").unwrap();
+        std::os::unix::fs::symlink(&theirs, &file).unwrap();
+        for_applications(kept.path(), Some("host=here")).unwrap();
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "theirs");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "host=here\n");
+        assert!(!std::fs::symlink_metadata(&file).unwrap().is_symlink());
+    }
 }
