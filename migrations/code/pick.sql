@@ -80,8 +80,8 @@ begin
     end loop;
 end $$;
 
--- How many bytes a payload has when it is not compressed; at most a few times as many as text, see check_contents. (An
--- empty path hands back the whole, decompressed and not printed.)
+-- How many bytes a payload has when it is not compressed; how many more it may have as text is bounded when it is
+-- published, see check_contents. (An empty path hands back the whole, decompressed and not printed.)
 create or replace function integration.bytes_of(p_data jsonb) returns integer
     language sql stable parallel safe as $$
     select case when pg_column_compression(p_data) is null then pg_column_size(p_data)
