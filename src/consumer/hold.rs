@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::Transaction;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{context::Context, looking::Look, places::Observed};
+use super::{context::Context, looking::Look, observed::Observed};
 use crate::{
     error::Result,
     message::Delivery,

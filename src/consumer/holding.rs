@@ -166,7 +166,7 @@ impl Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::places::Start;
+    use crate::consumer::reached::Start;
 
     const OLD: Duration = LEASES_FIRST;
     /// Transactional handlers are held however long they take.

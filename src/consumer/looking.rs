@@ -3,16 +3,20 @@
 //! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all
 //! others. What could not be held is leased once, and is looked for where the held ones are.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Observed, Places, Start};
+use super::{
+    observed::Observed,
+    places::{Places, is_worth_asking},
+    reached::Start,
+};
 use crate::{
     error::Error,
-    message::{Found, MessageId},
+    message::Found,
     outage::Outage,
-    store::Ranges,
+    store::{KeptPlace, Ranges},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -36,8 +40,8 @@ pub(super) struct Looking {
     leased: Way,
     /// `None`: the same one, where all that is leased may be held.
     held: Option<Way>,
-    /// The places that the database has.
-    kept: Vec<(i32, SystemTime, MessageId)>,
+    /// Looks since parking waits for a transaction to end.
+    unsettled: u32,
 }
 
 /// One way through the queue.
@@ -71,6 +75,8 @@ pub(super) struct Look {
     next: NextLook,
     start: Start,
     lowest_first: bool,
+    /// It asks for the oldest writer, in place of the oldest transaction.
+    asks: bool,
 }
 
 impl Look {
@@ -90,7 +96,7 @@ impl Look {
 
     #[cfg(test)]
     pub(super) fn for_a_bell(next: NextLook, start: Start) -> Self {
-        Self { why: Found::Bell, next, start, lowest_first: false }
+        Self { why: Found::Bell, next, start, lowest_first: false, asks: false }
     }
 }
 
@@ -108,7 +114,7 @@ pub(super) struct Exhausted {
 
 impl Exhausted {
     pub(super) fn new(look: &Look, observed: &Observed) -> Self {
-        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid());
+        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid);
         Self { nothing, why: look.why, everywhere: look.is_everywhere(), oldest_xid }
     }
 
@@ -143,7 +149,7 @@ impl Looking {
             pause: None,
             leased: Way { places, ..Way::default() },
             held: (!plain).then(Way::default),
-            kept: Vec::new(),
+            unsettled: 0,
         }
     }
 
@@ -217,6 +223,8 @@ impl Looking {
     /// must not miss late commits.
     pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
         let why = self.why.take()?;
+        self.unsettled = if settling { self.unsettled.saturating_add(1) } else { 0 };
+        let parking_asks = is_worth_asking(self.unsettled);
         let way = self.way(next);
         let start = match way.places.start() {
             _ if std::mem::take(&mut way.everywhere) => Start::Beginning,
@@ -224,9 +232,13 @@ impl Looking {
             start => start,
         };
         let lowest_first = way.full_batches >= LOWEST_FIRST_EVERY;
-        let ranges = way.places.ranges(start, lowest_first);
+        let asks = parking_asks || way.places.asks_for_writers();
+        let mut ranges = way.places.ranges(start, lowest_first);
         let start = if ranges.is_none() { Start::Beginning } else { start };
-        Some((Look { why, next, start, lowest_first }, ranges))
+        if asks {
+            ranges.get_or_insert_default().writers = true;
+        }
+        Some((Look { why, next, start, lowest_first, asks }, ranges))
     }
 
     /// Learns what a look saw. `full`: there may be more, and it is looked for.
@@ -234,7 +246,7 @@ impl Looking {
         self.outage.over();
         self.limited = observed.is_limited();
         let way = self.way(look.next);
-        way.places.looked(look.start, look.lowest_first, !full, observed);
+        way.places.looked(look.start, look.lowest_first, look.asks, !full, observed);
         if look.is_everywhere() {
             way.places.looked_everywhere(took);
         }
@@ -252,14 +264,9 @@ impl Looking {
         self.look(look.why);
     }
 
-    /// The places that the next consumer is to begin with, where they are not what the database has already.
-    pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
-        let places = self.leased.places.kept();
-        if places.is_empty() || places == self.kept {
-            return None;
-        }
-        self.kept.clone_from(&places);
-        Some(places)
+    /// The places that the next consumer is to begin with, where those that the database has are worse.
+    pub(super) fn keep(&mut self) -> Option<Vec<KeptPlace>> {
+        Some(self.leased.places.keep()).filter(|places| !places.is_empty())
     }
 
     fn way(&mut self, next: NextLook) -> &mut Way {
@@ -276,11 +283,17 @@ impl Looking {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::{error::ErrorKind, message::MessageId};
+
+    fn kept(id: MessageId) -> Places {
+        Places::load([KeptPlace { priority: 0, place: (SystemTime::UNIX_EPOCH, id), again: None }])
+    }
 
     fn looking() -> Looking {
-        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false)
+        Looking::new("billing", kept(7), false)
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -314,8 +327,8 @@ mod tests {
 
     #[test]
     fn looking_everywhere_means_both_ways_once_each() {
-        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false);
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        let mut looking = Looking::new("billing", kept(7), false);
+        looking.held.as_mut().unwrap().places = kept(8);
         looking.look_everywhere(Found::Sweep);
         for (next, everywhere) in
             [(NextLook::Held, true), (NextLook::Others, true), (NextLook::Held, false), (NextLook::Leased, false)]
@@ -328,7 +341,7 @@ mod tests {
     #[test]
     fn what_could_not_be_held_is_leased_where_it_was_looked_for() {
         let mut looking = looking();
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
+        looking.held.as_mut().unwrap().places = kept(8);
         let held = begin(&mut looking, NextLook::Held);
         looking.look_again(&held, held.why());
         let leased = begin(&mut looking, NextLook::Refused(3));
@@ -386,12 +399,20 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_when_they_are_others_than_before() {
-        let mut looking = looking();
-        assert_eq!(looking.keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
-        assert_eq!(looking.keep(), None);
-        looking.forget_places();
-        assert_eq!(looking.keep(), None);
+    fn parking_that_waits_for_a_transaction_asks_whether_it_writes() {
+        let mut looking = Looking::new("billing", Places::default(), false);
+        let asks: Vec<u32> = (1..20)
+            .filter(|_| {
+                looking.look(Found::Drain);
+                let (look, ranges) = looking.begin(NextLook::Leased, true).unwrap();
+                assert_eq!(ranges.is_some_and(|ranges| ranges.writers), look.asks);
+                look.asks
+            })
+            .collect();
+        assert_eq!(asks, [4, 8, 16]);
+        looking.look(Found::Bell);
+        looking.begin(NextLook::Leased, false);
+        assert_eq!(looking.unsettled, 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     held_batch::{HeldBatch, Kept},
     hold::HeldLook,
     looking::Look,
-    places::Observed,
+    observed::Observed,
 };
 use crate::{
     error::Result,

@@ -46,15 +46,19 @@ impl Store {
     ) -> Result<Option<(HeldTx, Looked)>> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let timeout = self.held_timeout(cap);
-        let params: [&(dyn ToSql + Sync); 9] = [
+        let at = ranges.filter(|ranges| !ranges.is_everywhere());
+        let params: [&(dyn ToSql + Sync); 12] = [
             &request.target,
             &limit,
             &request.record_types,
             &request.bytes_max,
-            &ranges.map(|ranges| &ranges.lows),
-            &ranges.map(|ranges| &ranges.highs),
-            &ranges.map(|ranges| &ranges.after_at),
-            &ranges.map(|ranges| &ranges.after_ids),
+            &at.map(|ranges| &ranges.lows),
+            &at.map(|ranges| &ranges.highs),
+            &at.map(|ranges| &ranges.after_at),
+            &at.map(|ranges| &ranges.after_ids),
+            &at.map(|ranges| &ranges.again_at),
+            &at.map(|ranges| &ranges.again_ids),
+            &ranges.is_some_and(|ranges| ranges.writers),
             &timeout,
         ];
         let tx = HeldTx { store: self.clone(), client: self.busy().await? };
