@@ -223,15 +223,18 @@ create or replace function integration.target_states(p_target text default null)
         sweep_share numeric, empty_in interval, processes bigint, workers bigint, set_aside bigint,
         gate_codes text[], gate_sentences text[]
     )
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off as $$
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    with limited as materialized (
+        select t.target_app, t.max_in_flight from integration.targets t where t.max_in_flight is not null),
+    aside as materialized (
+        select n.target_app, count(*) as messages from integration.set_aside_now n group by n.target_app)
     select s.target_app, s.pending, s.scheduled, s.processing, s.completed, s.failed, s.cancelled, s.oldest_age,
            s.next_due_at, s.published_per_second, s.completed_per_second, s.errored_last_hour, s.rescued_last_hour,
            s.failed_last_hour, s.sweep_share, s.empty_in, s.processes, s.capacity, coalesce(a.messages, 0),
            coalesce(g.codes, '{}'), coalesce(g.sentences, '{}')
       from integration.target_stats(p_target) s
-      left join (select n.target_app, count(*) as messages from integration.set_aside_now n group by n.target_app) a
-        on a.target_app = s.target_app
-      left join integration.targets t on t.target_app = s.target_app
+      left join aside a on a.target_app = s.target_app
+      left join limited t on t.target_app = s.target_app
       left join lateral (
         select array_agg(c.code) as codes, array_agg(c.sentence) as sentences
           from integration.gates(s.target_app, true) c
