@@ -20,19 +20,20 @@ declare
         claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
-        note_cleaned, check_is_due, recount, maintain, is_set_aside}';
+        note_cleaned, check_is_due, recount, maintain, is_set_aside, hello, take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
         target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
-        last_event, since, in_words, time_in_words, shell_word, front, recent_traffic, check_counters,
-        maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of, changes_of,
-        outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends, rights, granted,
-        is_drained}';
+        last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, target_stats, fold_ahead,
+        check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of,
+        changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends,
+        rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb
-        when 'publish' then '{publish, publish_many, published_under}'::text[]
-        when 'publish_app' then '{publish, publish_many, published_under, must_publish}'::text[]
+        when 'publish' then '{publish, publish_many, published_under, must_be_message}'::text[]
+        when 'publish_app' then '{publish, publish_many, published_under,
+            must_be_message, must_publish}'::text[]
         when 'consume' then v_consume
         when 'consume_app' then v_consume
         when 'look' then v_look
