@@ -222,8 +222,8 @@ async fn what_does_not_end_well_is_undone_and_settled_for_itself_and_its_neighbo
     consumer.shutdown().await.unwrap();
     let mut runs: Vec<_> = told.rest().collect();
     runs.sort_unstable();
-    // The first that sends something after a transaction was left that had failed may be run once more.
-    runs.dedup_by(|a, b| a == b && a.0 % 10 == 8);
+    // The first that sends something, or takes as long, after a transaction was left that had failed is run once more.
+    runs.dedup_by(|a, b| a == b && [7, 8].contains(&(a.0 % 10)));
     let again = |n: i64| if [1, 3, 4, 5, 6].contains(&(n % 10)) { 2 } else { 1 };
     let expected = (0..100).flat_map(|n| (1..=again(n)).map(move |run| (n, run)));
     assert_eq!(runs, expected.collect::<Vec<_>>());
