@@ -122,7 +122,8 @@ async fn a_handler_that_outlasts_the_transaction_is_run_again_with_a_lease_and_i
     let client = ledger(&db).await;
     let broker = db.broker().await;
     let keeper = db.client().await;
-    keeper.batch_execute("create table door (); begin; lock table door").await.unwrap();
+    keeper.batch_execute("create table door ()").await.unwrap();
+    keeper.batch_execute("begin; lock table door").await.unwrap();
     let (tell, mut told) = seen();
     let config = ConsumerConfig { hold: Some(Duration::from_secs(1)), ..bells_only() };
     let consumer = consumer(&broker, config).on_tx("n", move |n: i64, delivery, tx| {
