@@ -4,7 +4,7 @@
 --
 -- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by itself
 -- after that long unless extended). With p_lease nobody but the caller need be there: see claim_by_lease. p_types
--- restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the payloads' sizes as
+-- restricts to some record types. p_bytes_max bounds the sum of the payloads' sizes as
 -- text (at least one message is always claimed); p_lease is at most a day. Messages that were in flight when a consumer
 -- died (crash_count > 0) are left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids,
 -- p_again_at, p_again_ids: where to look; see pick. Null: everywhere, from the beginning.
@@ -20,7 +20,7 @@ create or replace function integration.claim(
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
     p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
-    p_again_at timestamptz[] default null, p_again_ids bigint[] default null, p_except_types text[] default null
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
@@ -44,7 +44,7 @@ begin
     end if;
     if p_lease is not null then
         return query select * from integration.claim_by_lease(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids, p_except_types);
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
         return;
     end if;
     select exists (select from integration.processes c where c.owner = p_owner),
@@ -61,7 +61,7 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    v_ids := integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
+    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
         p_after_ids, p_again_at, p_again_ids, v_aside);
     if v_ids is not null then
         return query
@@ -87,7 +87,7 @@ create or replace function integration.claim_in_parts(
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
     p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
-    p_again_at timestamptz[] default null, p_again_ids bigint[] default null, p_except_types text[] default null
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
@@ -111,7 +111,7 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    v_ids := integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
+    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
         p_after_ids, p_again_at, p_again_ids, true);
     return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
         v_canary);
@@ -160,7 +160,7 @@ $$;
 create or replace function integration.claim_by_lease(
     p_target text, p_owner text, p_limit integer, p_types text[], p_lease interval, p_bytes_max bigint,
     p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_again_at timestamptz[],
-    p_again_ids bigint[], p_except_types text[]
+    p_again_ids bigint[]
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
@@ -181,13 +181,13 @@ begin
             select from integration.data_staging d where d.target_app = p_target and d.status = 'processing'
                and d.owner = p_owner and d.crash_count > 0)
         then
-            return query select * from integration.claim_suspect(p_target, p_owner, p_types, p_lease, p_except_types);
+            return query select * from integration.claim_suspect(p_target, p_owner, p_types, p_lease);
             if found then
                 return;
             end if;
         end if;
         return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids, p_except_types);
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
         get diagnostics v_count = row_count;
         -- What somebody dead has left is looked for where there is not enough else, because that takes time.
         exit when v_count >= p_limit or integration.return_expired(p_target, v_began, 100) = 0 or v_count > 0;
@@ -199,8 +199,7 @@ end $$;
 -- innocent ones come to an end, which clears them.
 -- Empty result, locks and SQLSTATEs: as claim.
 create or replace function integration.claim_suspect(
-    p_target text, p_owner text, p_types text[] default null, p_lease interval default null,
-    p_except_types text[] default null
+    p_target text, p_owner text, p_types text[] default null, p_lease interval default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
@@ -229,7 +228,6 @@ begin
         select s.id from integration.data_staging s
          where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
            and (p_types is null or s.record_type = any (p_types))
-           and (p_except_types is null or s.record_type <> all (p_except_types))
            and not integration.is_set_aside(s.id, s.created_at)
          order by s.crash_count, s.created_at, s.id
          limit 1

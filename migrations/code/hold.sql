@@ -1,9 +1,9 @@
 -- Holding: messages handled in one transaction, which never become processing.
 
--- In-transaction mode: takes up to p_limit pending messages for the length of the caller's transaction, which must be a
--- short one. Nothing is written: the messages stay pending and locked, so nobody else takes them, and if the
--- transaction ends before complete(..., p_held => true) they were never taken. The attempt is the one that complete
--- will give them. The other parameters and the result are claim's.
+-- Takes up to p_limit pending messages for the length of the caller's transaction, which must be a short one. Nothing
+-- is written: the messages stay pending and locked, so nobody else takes them, and if the transaction ends before
+-- complete_many(..., p_held => true) they were never taken. The attempt is the one that it will give them. The other
+-- parameters and the result are claim's.
 -- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create or replace function integration.hold(
@@ -34,7 +34,7 @@ begin
     end if;
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
     -- snapshot of one statement for both would show what it was before.
-    v_ids := integration.pick(p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+    v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
         p_again_at, p_again_ids, v_aside);
     if v_ids is null then
         return;

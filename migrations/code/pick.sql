@@ -24,7 +24,7 @@
 -- that cannot be avoided (of a small table without a usable index) is priced at 10^10, which makes the server compile
 -- for a third of a second and more what runs in microseconds.
 create or replace function integration.pick(
-    p_target text, p_limit integer, p_types text[], p_except_types text[], p_bytes_max bigint,
+    p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
     p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[],
     p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, out ids bigint[]
 )
@@ -44,7 +44,6 @@ begin
                    and q.crash_count = 0 and q.priority = p_lows[i]
                    and (q.requeued_at, q.id) > (coalesce(p_again_at[i], '-infinity'), coalesce(p_again_ids[i], 0))
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.requeued_at, q.id limit v_left
                  for no key update skip locked) l;
@@ -62,7 +61,6 @@ begin
                    and q.priority = p_lows[i] and (q.created_at, q.id) > (p_after_at[i], p_after_ids[i])
                    and (q.requeued_at is null or ids is null or q.id <> all (ids))
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
@@ -73,7 +71,6 @@ begin
                  where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority between coalesce(p_lows[i], -2147483648) and coalesce(p_highs[i], 2147483647)
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
