@@ -110,10 +110,13 @@ begin
     end if;
     -- Each target and range is looked through as far as the others.
     v_each := greatest(p_look_at / greatest(coalesce(cardinality(v_targets), 1), 1), 1);
-    select string_agg(format('(select %s from (select * from integration.data_staging d where %s%s order by %s '
-                             'limit %s) d where %s order by %s limit %s)', v_columns, v_index, r.range, v_sort,
-                             case when v_rows = 'true' then 'all' else v_each::text end, v_rows, v_sort,
-                             coalesce(p_limit::text, 'all')), ' union all '),
+    select string_agg(format(case v_rows
+                             when 'true' then '(select %1$s from integration.data_staging d where %2$s%3$s '
+                                 'order by %4$s limit %7$s)'
+                             else '(select %1$s from (select * from integration.data_staging d where %2$s%3$s '
+                                 'order by %4$s limit %5$s) d where %6$s order by %4$s limit %7$s)' end,
+                             v_columns, v_index, r.range, v_sort, v_each, v_rows, coalesce(p_limit::text, 'all')),
+                      ' union all '),
            string_agg(format('(select %s from integration.data_staging d where %s%s order by %s offset %s limit 1)',
                              v_columns, v_index, r.range, v_sort, v_each - 1), ' union all ')
       into v_page, v_ends from unnest(v_ranges) r (range);
