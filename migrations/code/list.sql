@@ -51,6 +51,7 @@ declare
     v_page    text;
     v_ends    text;
     v_end     bigint;
+    v_count   bigint := 0;
     v_row     record;
 begin
     if p_status not in ('pending', 'scheduled', 'processing', 'completed', 'failed', 'cancelled') then
@@ -123,14 +124,18 @@ begin
     for v_row in execute format(
         'with page as materialized ('
         '    select l.* from unnest($1) t (target_app) cross join lateral (%2$s) l order by %3$s limit %4$s), '
-        -- The first place behind which some target was not looked through; nobody asks while the page is full.
+        -- The first place behind which some range was not looked through. Where there is but one, nobody asks while the
+        -- page is full.
         'ends as (select l.* from unnest($1) t (target_app) cross join lateral (%5$s) l '
-        '          where %6$s and (select count(*) from page) < %7$s order by %3$s limit 1) '
+        '          where %6$s and (%8$s or (select count(*) from page) < %7$s) order by %3$s limit 1) '
         'select l.*, %1$s as cursor '
         '  from (select p.*, false as ends from page p union all select e.*, true from ends e) l order by %3$s, l.ends',
         v_cursor, v_page, regexp_replace(v_sort, '(^|, )', E'\\1l.', 'g'), coalesce(p_limit::text, 'all'), v_ends,
-        (v_rows <> 'true')::text, coalesce(p_limit, 2147483647)) using v_targets
+        (v_rows <> 'true')::text, coalesce(p_limit, 2147483647),
+        (cardinality(v_targets) * cardinality(v_ranges) > 1)::text) using v_targets
     loop
+        exit when v_count >= p_limit;
+        v_count := v_count + 1;
         if v_row.ends then
             created_at := v_row.created_at;
             id := null; source_app := null; target_app := null; record_type := null; status := null; priority := null;

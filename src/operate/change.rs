@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::Operator;
 use crate::{
     error::{Error, Result},
     filter::{Filter, Status},
     message::MessageId,
     rows::MessageRow,
-    store::order_of,
+    store::{Store, order_of},
 };
 
 /// Messages that are changed in one transaction, which holds their locks.
@@ -20,13 +19,13 @@ const SAMPLE: u32 = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// As [`Operator::redrive`].
+    /// As [`Operator::redrive`](super::Operator::redrive).
     Redrive,
-    /// As [`Operator::retry`].
+    /// As [`Operator::retry`](super::Operator::retry).
     Retry,
-    /// As [`Operator::cancel`], with the reason that is kept with the messages.
+    /// As [`Operator::cancel`](super::Operator::cancel), with the reason that is kept with the messages.
     Cancel(Option<String>),
-    /// As [`Operator::move_to`], to this target.
+    /// As [`Operator::move_to`](super::Operator::move_to), to this target.
     MoveTo(String),
 }
 
@@ -53,11 +52,11 @@ impl Action {
     }
 }
 
-/// A change of all messages that a filter names, of those that were there when it was begun; from [`Operator::change`]. Nothing
+/// A change of all messages that a filter names, of those that were there when it was begun; from [`Operator::change`](super::Operator::change). Nothing
 /// happens before [`next`](Self::next) is called, and dropping it leaves what was done.
 #[derive(Debug)]
 pub struct Change {
-    operator: Operator,
+    store: Store,
     action: Action,
     /// What is still to be looked through: a filter for each status, the first of which is under way.
     filters: VecDeque<Filter>,
@@ -89,7 +88,7 @@ pub struct Changed {
 }
 
 impl Change {
-    pub(super) async fn begin(operator: Operator, filter: &Filter, action: Action) -> Result<Self> {
+    pub(super) async fn begin(store: Store, filter: &Filter, action: Action) -> Result<Self> {
         let statuses = match &filter.status {
             Some(status) if action.possible_from().contains(status) => std::slice::from_ref(status),
             Some(status) => {
@@ -99,11 +98,11 @@ impl Change {
             }
             None => action.meant_by(filter),
         };
-        let last = operator.core.store().last_id().await?;
+        let last = store.last_id().await?;
         let last_id = Some(filter.last_id.map_or(last, |given| given.min(last)));
         let filters =
             statuses.iter().map(|status| Filter { status: Some(*status), last_id, ..filter.clone() }).collect();
-        Ok(Self { operator, action, filters, after: None, limit: None })
+        Ok(Self { store, action, filters, after: None, limit: None })
     }
 
     /// At most so many messages: the first ones as they are claimed, or by id.
@@ -117,7 +116,7 @@ impl Change {
     /// # Errors
     /// The database's.
     pub async fn preview(&self, count_max: u32) -> Result<Preview> {
-        let store = self.operator.core.store();
+        let store = &self.store;
         let most = self.limit.unwrap_or(u32::MAX).min(count_max.saturating_add(1));
         let mut preview = Preview { count: 0, more: false, sample: Vec::new() };
         for (at, filter) in self.filters.iter().enumerate() {
@@ -154,7 +153,7 @@ impl Change {
                 return Ok(None);
             }
             let order = order_of(filter, self.limit);
-            let (ids, next) = self.operator.core.store().ids(filter, order, wanted, self.after.as_deref()).await?;
+            let (ids, next) = self.store.ids(filter, order, wanted, self.after.as_deref()).await?;
             if next.is_none() {
                 self.filters.pop_front();
             }
@@ -173,22 +172,17 @@ impl Change {
     /// The database's. What was found for this batch is passed over then: some of it may have been changed.
     pub async fn next(&mut self) -> Result<Option<Changed>> {
         let Some(ids) = self.pass_over().await? else { return Ok(None) };
-        let changed = self.operator.act(&self.action, &ids).await?;
+        let changed = act(&self.store, &self.action, &ids).await?;
         Ok(Some(Changed { unchanged: ids.len() - changed.len(), changed }))
     }
 }
 
-impl Operator {
-    /// Does this to messages, in one transaction that holds their locks; returns the ids that were changed.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn act(&self, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        match action {
-            Action::Redrive => self.redrive(ids).await,
-            Action::Retry => self.retry(ids).await,
-            Action::Cancel(reason) => self.cancel(ids, reason.as_deref()).await,
-            Action::MoveTo(target) => self.move_to(ids, target).await,
-        }
+/// Does this to messages, in one transaction that holds their locks; returns the ids that were changed.
+pub(super) async fn act(store: &Store, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+    match action {
+        Action::Redrive => store.redrive(ids).await,
+        Action::Retry => store.retry(ids).await,
+        Action::Cancel(reason) => store.cancel(ids, reason.as_deref()).await,
+        Action::MoveTo(target) => store.move_to(ids, target).await,
     }
 }

@@ -187,7 +187,15 @@ impl Operator {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a status from which it is not possible; else the database's.
     pub async fn change(&self, filter: &Filter, action: Action) -> Result<Change> {
-        Change::begin(self.clone(), filter, action).await
+        Change::begin(self.core.store().clone(), filter, action).await
+    }
+
+    /// Does something to these messages; returns the ids that were changed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn act(&self, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        change::act(self.core.store(), action, ids).await
     }
 
     /// Tries messages again now: scheduled ones are pending at once and keep the retries they have used, failed ones are
