@@ -132,7 +132,7 @@ begin
         '  from (select p.*, false as ends from page p union all select e.*, true from ends e) l order by %3$s, l.ends',
         v_cursor, v_page, regexp_replace(v_sort, '(^|, )', E'\\1l.', 'g'), coalesce(p_limit::text, 'all'), v_ends,
         (v_rows <> 'true')::text, coalesce(p_limit, 2147483647),
-        (cardinality(v_targets) * cardinality(v_ranges) > 1)::text) using v_targets
+        coalesce(cardinality(v_targets) * cardinality(v_ranges) > 1, false)::text) using v_targets
     loop
         exit when v_count >= p_limit;
         v_count := v_count + 1;
