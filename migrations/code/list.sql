@@ -38,8 +38,8 @@ declare
     v_order   text := coalesce(p_order, case p_status when 'pending' then 'queue' when 'scheduled' then 'due'
         else 'newest' end);
     -- Whether to read an index once per target, each as far as the page may go; of large pages that is too much.
-    v_indexed boolean := v_order in ('queue', 'due') or coalesce(p_status in ('processing', 'failed'), false)
-        and (p_target is not null or p_limit <= 1000);
+    v_indexed boolean := coalesce(v_order in ('queue', 'due') or p_status in ('processing', 'failed')
+        and (p_target is not null or p_limit <= 1000), false);
     v_sort    text;
     v_cursor  text;
     -- What the index that is read knows, and what only the rows do.
@@ -65,7 +65,7 @@ begin
             using errcode = 'MQ002',
                 hint = 'use oldest or newest; queue is for pending messages, due for scheduled ones';
     end if;
-    p_limit := greatest(p_limit, 0);
+    p_limit := case when p_limit < 0 then 0 else p_limit end;
     p_look_at := least(greatest(p_look_at, 1), 10000000);
     v_ranges := integration.list_ranges(v_order, p_after);
     if not v_indexed and (p_target is not null or p_status is not null) and not exists (

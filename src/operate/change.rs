@@ -166,7 +166,8 @@ impl Change {
         Ok(None)
     }
 
-    /// Changes the next thousand, in one transaction. `None`: there are no more.
+    /// Changes the next thousand, in one transaction. `None`: there are no more. Cancelled, it leaves open whether the batch
+    /// was changed, and passes it over.
     ///
     /// # Errors
     /// The database's. What was found for this batch is passed over then: some of it may have been changed.

@@ -192,6 +192,19 @@ async fn a_look_reads_as_many_messages_as_it_says_and_none_where_the_counters_kn
 }
 
 #[tokio::test]
+async fn no_limit_is_all_of_them_and_a_negative_one_none() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute(MANY).await.unwrap();
+    for (arguments, all) in [("", 600), ("'pending', ", 100), ("'failed', ", 100), ("p_type => 'a', ", 300)] {
+        for (limit, expected) in [("null", all), ("-1", 0), ("0", 0), ("7", 7)] {
+            let sql = format!("select count(id) from integration.list({arguments}p_limit => {limit})");
+            assert_eq!(count(&client, &sql).await, expected, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_filter_names_ids_and_times_of_publishing() {
     let db = Database::new().await;
     let (client, broker) = (db.client().await, db.broker().await);
