@@ -122,17 +122,17 @@ begin
                              v_columns, v_index, r.range, v_sort, v_each - 1), ' union all ')
       into v_page, v_ends from unnest(v_ranges) r (range);
     for v_row in execute format(
-        'with page as materialized ('
-        '    select l.* from unnest($1) t (target_app) cross join lateral (%2$s) l order by %3$s limit %4$s), '
-        -- The first place behind which some range was not looked through. Where there is but one, nobody asks while the
-        -- page is full.
+        'with found as %8$s materialized (select l.* from unnest($1) t (target_app) cross join lateral (%2$s) l), '
+        'page as (select l.* from found l order by %3$s limit %4$s), '
+        -- The first place behind which some range was not looked through: nobody asks where each gave a page.
         'ends as (select l.* from unnest($1) t (target_app) cross join lateral (%5$s) l '
-        '          where %6$s and (%8$s or (select count(*) from page) < %7$s) order by %3$s limit 1) '
+        '          where %6$s and (select count(*) from found) < %7$s order by %3$s limit 1) '
         'select l.*, %1$s as cursor '
         '  from (select p.*, false as ends from page p union all select e.*, true from ends e) l order by %3$s, l.ends',
         v_cursor, v_page, regexp_replace(v_sort, '(^|, )', E'\\1l.', 'g'), coalesce(p_limit::text, 'all'), v_ends,
-        (v_rows <> 'true')::text, coalesce(p_limit, 2147483647),
-        coalesce(cardinality(v_targets) * cardinality(v_ranges) > 1, false)::text) using v_targets
+        (v_rows <> 'true')::text,
+        coalesce(p_limit::bigint * coalesce(cardinality(v_targets), 0) * cardinality(v_ranges), 9223372036854775807),
+        case v_rows when 'true' then 'not' end) using v_targets
     loop
         exit when v_count >= p_limit;
         v_count := v_count + 1;
