@@ -117,6 +117,12 @@ fn sql(said: &str) -> String {
     match said.split_once(' ') {
         Some(("PUBLISH", data)) => format!("select integration.publish('shop', 'billing', 'n', '\"{data}\"')"),
         None if said == "PARKED" => "select integration.somebody_is_parked('billing')".to_owned(),
+        // Has not looked again for a moment, so that nothing but a bell explains that it will.
+        None if said == "WAITING" => "select exists (select from pg_locks l join pg_stat_activity a on a.pid = l.pid \
+            join pg_database d on d.oid = l.database and d.datname = current_database() \
+            where l.locktype = 'advisory' and l.classid::bigint = integration.latch_class() and a.state = 'idle' \
+              and a.state_change < clock_timestamp() - interval '300 ms')"
+            .to_owned(),
         // Waits until they are gone.
         None if said == "CUT" => format!("select pg_terminate_backend(l.pid, 60000) from ({LISTENERS}) l"),
         _ => said.to_owned(),
