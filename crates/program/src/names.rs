@@ -52,7 +52,7 @@ async fn unknown(broker: &Broker, target: &str) -> Result<Option<String>, Failur
     }
     let known = broker.operator().targets().await?;
     let alike = |name: &str| strsim::jaro_winkler(name, target);
-    let nearest = known.iter().map(|state| state.target.as_str()).max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    let nearest = known.iter().map(|state| state.stats.target.as_str()).max_by(|a, b| alike(a).total_cmp(&alike(b)));
     let meant = nearest.filter(|name| alike(name) >= ALIKE).map(|name| format!("; did you mean {name}?"));
     let what = format!("no message, setting or process names the target {target}");
     Ok(Some(what + meant.as_deref().unwrap_or_default()))
