@@ -42,8 +42,9 @@ use tokio_postgres::Transaction;
 use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
-    handler::{Handler, HandlerResult, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler},
+    handler::{Handler, HandlerResult, OwnTxHandler, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler},
     message::{Delivery, check_name},
+    statement::Statement,
 };
 
 /// A consumer about to start: set handlers, then [`start`](Self::start) or [`run_until`](Self::run_until).
@@ -89,6 +90,26 @@ impl ConsumerBuilder {
         F: for<'a> Fn(T, Delivery, &'a Transaction<'a>) -> BoxFuture<'a, HandlerResult> + Send + Sync + 'static,
     {
         self.registry.insert_tx(record_type.into(), Arc::new(TypedTxHandler::new(f)));
+        self
+    }
+
+    /// Handles one record type with a closure that works in a transaction of its own, of any driver: it runs the
+    /// [`Statement`] there, which completes the message, and says [`Outcome::Settled`](crate::Outcome::Settled) after the
+    /// commit. So effects and completion commit together or not at all, as with [`on_tx`](Self::on_tx).
+    ///
+    /// Whatever else the closure says is settled as usual; let it roll back first. The statement fails with the SQLSTATE
+    /// `MQ001` where the lease was lost: then nothing may commit. When the commit's answer is lost, return the error: where it
+    /// happened after all, the message is completed and the retry comes too late. A consumer with such a handler leases
+    /// messages, whatever [`hold`](ConsumerConfig::hold) says: nobody else can complete what a transaction holds.
+    pub fn on_own_tx<T, F, Fut>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, Delivery, Statement) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        let schema = self.core.settings().schema().clone();
+        self.registry.insert(record_type.into(), Arc::new(OwnTxHandler::new(f, schema)));
+        self.registry.settles_itself = true;
         self
     }
 
@@ -139,6 +160,9 @@ impl ConsumerBuilder {
         if self.registry.is_plain() {
             self.config.in_transaction = None;
         } else {
+            self.config.hold = None;
+        }
+        if self.registry.settles_itself {
             self.config.hold = None;
         }
         let process = self.core.process().await?;
