@@ -203,7 +203,7 @@ create or replace function integration.note_unaudited(p_targets text[]) returns 
     insert into integration.deltas (at, messages, target_app, action)
     select integration.clock(), count(*), t.target_app, 'unaudited' from unnest(p_targets) t (target_app)
      group by t.target_app;
-    select integration.insist_on_leases(array_agg(jsonb_build_object(t.target_app, '{"in_transaction": true}'::jsonb)))
+    select integration.insist_on_leases(array_agg(jsonb_build_object(t.target_app, '{"holds": true}'::jsonb)))
       from (select distinct u.target_app from unnest(p_targets) u (target_app)) t
 $$;
 

@@ -1,9 +1,9 @@
 -- Holding: messages handled in one transaction, which never become processing.
 
--- In-transaction mode: takes up to p_limit pending messages for the length of the caller's transaction, which must be a
--- short one. Nothing is written: the messages stay pending and locked, so nobody else takes them, and if the
--- transaction ends before complete(..., p_held => true) they were never taken. The attempt is the one that complete
--- will give them. The other parameters and the result are claim's.
+-- Takes up to p_limit pending messages for the length of the caller's transaction, which must be a short one. Nothing
+-- is written: the messages stay pending and locked, so nobody else takes them, and if the transaction ends before
+-- complete_many(..., p_held => true) they were never taken. The attempt is the one that it will give them. The other
+-- parameters and the result are claim's.
 -- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create or replace function integration.hold(

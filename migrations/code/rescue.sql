@@ -154,6 +154,6 @@ create or replace function integration.insist_on_leases(p_targets jsonb[], p_for
     insert into integration.targets (target_app, leases_until)
     select x.target_app, integration.clock() + p_for
       from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e
-             where e.value ->> 'in_transaction' = 'true') x (target_app)
+             where e.value ->> 'holds' = 'true') x (target_app)
     on conflict (target_app) do update set leases_until = excluded.leases_until
 $$;

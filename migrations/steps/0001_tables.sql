@@ -139,7 +139,7 @@ create table integration.processes (
     pid         integer     not null,
     application text        not null default '',
     version     text        not null,
-    -- {"billing": {"types": ["order.placed"], "capacity": 8, "in_transaction": false}}; types null or absent: any
+    -- {"billing": {"types": ["order.placed"], "capacity": 8, "holds": false}}; types null or absent: any
     targets     jsonb       not null default '{}',
     started_at  timestamptz not null default integration.clock(),
     beat_at     timestamptz not null default integration.clock(),

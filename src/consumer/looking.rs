@@ -1,7 +1,4 @@
 //! Why, where and when to look into the table.
-//!
-//! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all
-//! others. What could not be held is leased once, and is looked for where the held ones are.
 
 use std::time::{Duration, SystemTime};
 
@@ -33,14 +30,12 @@ pub(super) struct Looking {
     outage: Outage,
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
-    leased: Way,
-    /// `None`: the same one, where all that is leased may be held.
-    held: Option<Way>,
+    way: Way,
     /// The places that the database has.
     kept: Vec<(i32, SystemTime, MessageId)>,
 }
 
-/// One way through the queue.
+/// The way through the queue.
 #[derive(Debug, Default)]
 struct Way {
     places: Places,
@@ -57,8 +52,6 @@ pub(super) enum NextLook {
     Leased,
     /// Messages to be held.
     Held,
-    /// Messages that are not held, to be leased: other record types.
-    Others,
     /// Any message, to be leased, so many: the target does not allow to hold, or a batch was rolled back and had so
     /// many.
     Refused(usize),
@@ -112,16 +105,6 @@ impl Exhausted {
         Self { nothing, why: look.why, everywhere: look.is_everywhere(), oldest_xid }
     }
 
-    /// Together with an earlier look for other messages.
-    pub(super) fn and(self, earlier: Self) -> Self {
-        Self {
-            nothing: self.nothing && earlier.nothing,
-            why: earlier.why,
-            everywhere: self.everywhere && earlier.everywhere,
-            oldest_xid: self.oldest_xid.min(earlier.oldest_xid),
-        }
-    }
-
     /// Whether suspects are worth a look now. Also at the last one before parking: a rescue may have found nobody
     /// parked to ring for.
     pub(super) fn suspects_may_wait(&self) -> bool {
@@ -130,9 +113,8 @@ impl Exhausted {
 }
 
 impl Looking {
-    /// Begins with the places that another consumer of the target has kept. `plain`: what is held is what would be
-    /// leased.
-    pub(super) fn new(target: &str, places: Places, plain: bool) -> Self {
+    /// Begins with the places that another consumer of the target has kept.
+    pub(super) fn new(target: &str, places: Places) -> Self {
         let outage = Outage::new("claiming failed; trying again until it works", "claiming again");
         Self {
             // Register before looking, then look: what was there before the bell hung must be found.
@@ -141,8 +123,7 @@ impl Looking {
             limited: false,
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
-            leased: Way { places, ..Way::default() },
-            held: (!plain).then(Way::default),
+            way: Way { places, ..Way::default() },
             kept: Vec::new(),
         }
     }
@@ -160,7 +141,7 @@ impl Looking {
     /// Looks at everything that there is next.
     pub(super) fn look_everywhere(&mut self, why: Found) {
         self.also_look(why);
-        self.ways().for_each(|way| way.everywhere = true);
+        self.way.everywhere = true;
         self.everywhere_at = None;
     }
 
@@ -170,9 +151,9 @@ impl Looking {
     }
 
     /// What a look took is free again, perhaps behind where looks begin now.
-    pub(super) fn look_again(&mut self, look: &Look, why: Found) {
+    pub(super) fn look_again(&mut self, why: Found) {
         self.look(why);
-        self.way(look.next).everywhere = true;
+        self.way.everywhere = true;
     }
 
     /// A message of the target has left. If that has a limit, there is room again, and no bell for it.
@@ -184,7 +165,7 @@ impl Looking {
 
     /// After anything that may have been a failover: where it went on, the same ids may be other messages.
     pub(super) fn forget_places(&mut self) {
-        self.ways().for_each(|way| way.places = Places::default());
+        self.way.places = Places::default();
     }
 
     /// Under a new owner.
@@ -205,7 +186,7 @@ impl Looking {
 
     /// How long a look from the beginning should wait, so that such looks take little of the time.
     pub(super) fn everywhere_in(&self) -> Duration {
-        self.leased.places.full_in()
+        self.way.places.full_in()
     }
 
     /// How long the look that has begun is to wait.
@@ -217,7 +198,7 @@ impl Looking {
     /// must not miss late commits.
     pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
         let why = self.why.take()?;
-        let way = self.way(next);
+        let way = &mut self.way;
         let start = match way.places.start() {
             _ if std::mem::take(&mut way.everywhere) => Start::Beginning,
             Start::Last if settling => Start::Places,
@@ -233,7 +214,7 @@ impl Looking {
     pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
         self.outage.over();
         self.limited = observed.is_limited();
-        let way = self.way(look.next);
+        let way = &mut self.way;
         way.places.looked(look.start, look.lowest_first, !full, observed);
         if look.is_everywhere() {
             way.places.looked_everywhere(took);
@@ -254,23 +235,12 @@ impl Looking {
 
     /// The places that the next consumer is to begin with, where they are not what the database has already.
     pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
-        let places = self.leased.places.kept();
+        let places = self.way.places.kept();
         if places.is_empty() || places == self.kept {
             return None;
         }
         self.kept.clone_from(&places);
         Some(places)
-    }
-
-    fn way(&mut self, next: NextLook) -> &mut Way {
-        match next {
-            NextLook::Leased | NextLook::Others => &mut self.leased,
-            NextLook::Held | NextLook::Refused(_) => self.held.as_mut().unwrap_or(&mut self.leased),
-        }
-    }
-
-    fn ways(&mut self) -> impl Iterator<Item = &mut Way> {
-        std::iter::once(&mut self.leased).chain(&mut self.held)
     }
 }
 
@@ -280,7 +250,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn looking() -> Looking {
-        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false)
+        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -307,30 +277,18 @@ mod tests {
         let (look, ranges) = looking.begin(NextLook::Leased, false).unwrap();
         assert!(!look.is_everywhere());
         assert_eq!(ranges.unwrap().after_ids, [0, 7, 0]);
+        looking.forget_places();
         looking.look(Found::Bell);
         let (look, ranges) = looking.begin(NextLook::Held, false).unwrap();
         assert!(look.is_everywhere() && ranges.is_none());
     }
 
     #[test]
-    fn looking_everywhere_means_both_ways_once_each() {
-        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false);
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
-        looking.look_everywhere(Found::Sweep);
-        for (next, everywhere) in
-            [(NextLook::Held, true), (NextLook::Others, true), (NextLook::Held, false), (NextLook::Leased, false)]
-        {
-            looking.look(Found::Drain);
-            assert_eq!(begin(&mut looking, next).is_everywhere(), everywhere, "{next:?}");
-        }
-    }
-
-    #[test]
-    fn what_could_not_be_held_is_leased_where_it_was_looked_for() {
+    fn what_could_not_be_held_is_looked_for_from_the_beginning_once() {
         let mut looking = looking();
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
         let held = begin(&mut looking, NextLook::Held);
-        looking.look_again(&held, held.why());
+        assert!(!held.is_everywhere());
+        looking.look_again(held.why());
         let leased = begin(&mut looking, NextLook::Refused(3));
         assert!(leased.is_everywhere());
         looking.look(Found::Drain);
@@ -409,13 +367,10 @@ mod tests {
     }
 
     #[test]
-    fn two_looks_have_exhausted_the_queue_as_well_as_the_worse_of_them() {
-        let (bell, drain) = (Found::Bell, Found::Drain);
-        let held = Exhausted { nothing: true, why: bell, everywhere: true, oldest_xid: 5 };
-        let others = Exhausted { nothing: false, why: drain, everywhere: true, oldest_xid: 4 };
-        let both = others.and(held);
-        assert_eq!(both, Exhausted { nothing: false, why: bell, everywhere: true, oldest_xid: 4 });
-        assert!(held.suspects_may_wait() && !both.suspects_may_wait());
-        assert!(!Exhausted { why: drain, everywhere: false, ..held }.suspects_may_wait());
+    fn suspects_are_worth_a_look_where_nothing_was_found_and_it_was_looked_for() {
+        let bell = Exhausted { nothing: true, why: Found::Bell, everywhere: false, oldest_xid: 5 };
+        let drain = Exhausted { why: Found::Drain, ..bell };
+        assert!(bell.suspects_may_wait() && Exhausted { everywhere: true, ..drain }.suspects_may_wait());
+        assert!(!drain.suspects_may_wait() && !Exhausted { nothing: false, ..bell }.suspects_may_wait());
     }
 }

@@ -17,15 +17,13 @@ mod signals;
 mod under_way;
 mod workers;
 
-mod batch;
 mod claiming;
 mod context;
 mod effects;
 mod handling;
 mod held_batch;
-mod hold;
+mod in_order;
 mod settle;
-mod side_by_side;
 mod suspects;
 mod sweeping;
 
@@ -157,11 +155,6 @@ impl ConsumerBuilder {
             )));
         }
         self.registry.unknown = self.config.unknown_type;
-        if self.registry.is_plain() {
-            self.config.in_transaction = None;
-        } else {
-            self.config.hold = None;
-        }
         if self.registry.settles_itself {
             self.config.hold = None;
         }

@@ -20,12 +20,12 @@ const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
         integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
         set_config('synchronous_commit', 'off', true)) x \
-    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
+    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9) c on true";
 // The same, and goes on where that was refused.
 const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
         integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now) x \
-    left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
+    left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9) c on true";
 // Once they are locked, the server ends a session whose process is frozen. Whether the target allows it is asked where
 // nothing was held.
 pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, \
@@ -97,8 +97,6 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) owner: &'a Arc<str>,
     /// `None`: any record type.
     pub(crate) record_types: Option<&'a [String]>,
-    /// `None`: all of these.
-    pub(crate) except_types: Option<&'a [String]>,
     /// Bounds the memory of one batch.
     pub(crate) bytes_max: i64,
 }
@@ -126,7 +124,7 @@ impl Store {
         found: Found,
     ) -> Result<Looked> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let params: [&(dyn ToSql + Sync); 10] = [
+        let params: [&(dyn ToSql + Sync); 9] = [
             &request.target,
             &&**request.owner,
             &limit,
@@ -136,7 +134,6 @@ impl Store {
             &ranges.map(|ranges| &ranges.highs),
             &ranges.map(|ranges| &ranges.after_at),
             &ranges.map(|ranges| &ranges.after_ids),
-            &request.except_types,
         ];
         match self.query("claim messages", CLAIM, &params).await {
             Err(error) if error.is_refusal() => {
@@ -146,44 +143,6 @@ impl Store {
             }
             rows => looked(&rows?, request, found),
         }
-    }
-
-    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`; `None`:
-    /// not now, they are to be claimed.
-    #[expect(clippy::too_many_arguments, reason = "claim's, and a transaction")]
-    pub(crate) async fn hold_in(
-        &self,
-        tx: &deadpool_postgres::Transaction<'_>,
-        request: &ClaimRequest<'_>,
-        record_types: &[String],
-        limit: usize,
-        ranges: Option<&Ranges>,
-        found: Found,
-        cap: Duration,
-    ) -> Result<Option<Looked>> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let timeout = self.held_timeout(cap);
-        let params: [&(dyn ToSql + Sync); 9] = [
-            &request.target,
-            &limit,
-            &record_types,
-            &request.bytes_max,
-            &ranges.map(|ranges| &ranges.lows),
-            &ranges.map(|ranges| &ranges.highs),
-            &ranges.map(|ranges| &ranges.after_at),
-            &ranges.map(|ranges| &ranges.after_ids),
-            &timeout,
-        ];
-        let rows = self.query_in(tx, HOLD, &params).await?;
-        match may(&rows) {
-            false => Ok(None),
-            true => looked(&rows, request, found).map(Some),
-        }
-    }
-
-    /// When the server ends a session that holds messages and has become silent.
-    pub(super) fn held_timeout(&self, cap: Duration) -> String {
-        (cap * 2 + self.deadline).as_millis().to_string()
     }
 
     /// Those of the targets for which something is pending.

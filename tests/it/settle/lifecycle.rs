@@ -53,7 +53,7 @@ async fn in_transactions_the_same_becomes_of_them() {
     let broker = db.broker().await;
     let consumer = broker
         .consumer("archiving")
-        .config(ConsumerConfig { tx_batch: 10, in_transaction: Some(Duration::from_secs(1)), ..bells_only() })
+        .config(ConsumerConfig { hold: Some(Duration::from_secs(1)), ..bells_only() })
         .on_tx("n", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed());
     let consumer = consumer.start().await.unwrap();
     let messages: Vec<_> = (0..50).map(|n| message("archiving", n)).collect();

@@ -93,9 +93,8 @@ async fn effects_and_completion_commit_together_and_the_message_is_settled() {
     consumer.shutdown().await.unwrap();
     assert_eq!(effects(&client).await, 20);
     assert_eq!(count(&client, "select count(distinct n) from effects").await, 20);
-    let retried = row(&client, ids[2]).await;
-    assert_eq!((retried.attempt, retried.retry_count), (2, 1));
-    assert_eq!(count(&client, "select count(*) from integration.data_staging where attempt > 1").await, 1);
+    assert_eq!(row(&client, ids[2]).await.retry_count, 1);
+    assert_eq!(count(&client, "select sum(retry_count) from integration.data_staging").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
