@@ -111,7 +111,7 @@ create or replace function integration.rescue_rows(p_ids bigint[]) returns setof
     update integration.data_staging d
        set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
            crash_count = least(d.crash_count, 2147483646) + 1,
-           requeued = true,
+           requeued_at = integration.clock(),
            error_message = case when d.crash_count >= p.max_crashes - 1
                then format('%s consumers died one after the other while handling this message',
                    d.crash_count + 1::bigint)

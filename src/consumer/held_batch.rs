@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-use super::{context::Context, handling::Handling, in_order, looking::Look, places::Observed, settle::were_settled};
+use super::{context::Context, handling::Handling, in_order, looking::Look, observed::Observed, settle::were_settled};
 use crate::{
     error::Result,
     message::Delivery,

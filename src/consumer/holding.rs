@@ -154,7 +154,7 @@ impl Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::places::Start;
+    use crate::consumer::reached::Start;
 
     const OLD: Duration = LEASES_FIRST;
     const IDLE: Busy = Busy { running: 0, held_for: None };

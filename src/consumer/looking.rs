@@ -1,15 +1,19 @@
 //! Why, where and when to look into the table.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Observed, Places, Start};
+use super::{
+    observed::Observed,
+    places::{Places, is_worth_asking},
+    reached::Start,
+};
 use crate::{
     error::Error,
-    message::{Found, MessageId},
+    message::Found,
     outage::Outage,
-    store::Ranges,
+    store::{KeptPlace, Ranges},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -31,8 +35,8 @@ pub(super) struct Looking {
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
     way: Way,
-    /// The places that the database has.
-    kept: Vec<(i32, SystemTime, MessageId)>,
+    /// Looks since parking waits for a transaction to end.
+    unsettled: u32,
 }
 
 /// The way through the queue.
@@ -64,6 +68,8 @@ pub(super) struct Look {
     next: NextLook,
     start: Start,
     lowest_first: bool,
+    /// It asks for the oldest writer, in place of the oldest transaction.
+    asks: bool,
 }
 
 impl Look {
@@ -83,7 +89,7 @@ impl Look {
 
     #[cfg(test)]
     pub(super) fn for_a_bell(next: NextLook, start: Start) -> Self {
-        Self { why: Found::Bell, next, start, lowest_first: false }
+        Self { why: Found::Bell, next, start, lowest_first: false, asks: false }
     }
 }
 
@@ -101,7 +107,7 @@ pub(super) struct Exhausted {
 
 impl Exhausted {
     pub(super) fn new(look: &Look, observed: &Observed) -> Self {
-        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid());
+        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid);
         Self { nothing, why: look.why, everywhere: look.is_everywhere(), oldest_xid }
     }
 
@@ -124,7 +130,7 @@ impl Looking {
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
             way: Way { places, ..Way::default() },
-            kept: Vec::new(),
+            unsettled: 0,
         }
     }
 
@@ -198,6 +204,8 @@ impl Looking {
     /// must not miss late commits.
     pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
         let why = self.why.take()?;
+        self.unsettled = if settling { self.unsettled.saturating_add(1) } else { 0 };
+        let parking_asks = is_worth_asking(self.unsettled);
         let way = &mut self.way;
         let start = match way.places.start() {
             _ if std::mem::take(&mut way.everywhere) => Start::Beginning,
@@ -205,9 +213,13 @@ impl Looking {
             start => start,
         };
         let lowest_first = way.full_batches >= LOWEST_FIRST_EVERY;
-        let ranges = way.places.ranges(start, lowest_first);
+        let asks = parking_asks || way.places.asks_for_writers();
+        let mut ranges = way.places.ranges(start, lowest_first);
         let start = if ranges.is_none() { Start::Beginning } else { start };
-        Some((Look { why, next, start, lowest_first }, ranges))
+        if asks {
+            ranges.get_or_insert_default().writers = true;
+        }
+        Some((Look { why, next, start, lowest_first, asks }, ranges))
     }
 
     /// Learns what a look saw. `full`: there may be more, and it is looked for.
@@ -215,7 +227,7 @@ impl Looking {
         self.outage.over();
         self.limited = observed.is_limited();
         let way = &mut self.way;
-        way.places.looked(look.start, look.lowest_first, !full, observed);
+        way.places.looked(look.start, look.lowest_first, look.asks, !full, observed);
         if look.is_everywhere() {
             way.places.looked_everywhere(took);
         }
@@ -233,24 +245,25 @@ impl Looking {
         self.look(look.why);
     }
 
-    /// The places that the next consumer is to begin with, where they are not what the database has already.
-    pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
-        let places = self.way.places.kept();
-        if places.is_empty() || places == self.kept {
-            return None;
-        }
-        self.kept.clone_from(&places);
-        Some(places)
+    /// The places that the next consumer is to begin with, where those that the database has are worse.
+    pub(super) fn keep(&mut self) -> Option<Vec<KeptPlace>> {
+        Some(self.way.places.keep()).filter(|places| !places.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::{error::ErrorKind, message::MessageId};
+
+    fn kept(id: MessageId) -> Places {
+        Places::load([KeptPlace { priority: 0, place: (SystemTime::UNIX_EPOCH, id), again: None }])
+    }
 
     fn looking() -> Looking {
-        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]))
+        Looking::new("billing", kept(7))
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -344,12 +357,20 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_when_they_are_others_than_before() {
-        let mut looking = looking();
-        assert_eq!(looking.keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
-        assert_eq!(looking.keep(), None);
-        looking.forget_places();
-        assert_eq!(looking.keep(), None);
+    fn parking_that_waits_for_a_transaction_asks_whether_it_writes() {
+        let mut looking = Looking::new("billing", Places::default());
+        let asks: Vec<u32> = (1..20)
+            .filter(|_| {
+                looking.look(Found::Drain);
+                let (look, ranges) = looking.begin(NextLook::Leased, true).unwrap();
+                assert_eq!(ranges.is_some_and(|ranges| ranges.writers), look.asks);
+                look.asks
+            })
+            .collect();
+        assert_eq!(asks, [4, 8, 16]);
+        looking.look(Found::Bell);
+        looking.begin(NextLook::Leased, false);
+        assert_eq!(looking.unsettled, 0);
     }
 
     #[test]

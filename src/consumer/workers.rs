@@ -185,6 +185,7 @@ pub(super) mod tests {
             created_at: std::time::SystemTime::UNIX_EPOCH,
             age: Duration::ZERO,
             found: Found::Bell,
+            requeued_at: None,
             canary: false,
             received: Instant::now(),
             owner: "me".into(),

@@ -72,17 +72,21 @@ impl<'a> HeldTx<'a> {
         cap: Duration,
     ) -> Result<Option<Looked>> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let at = ranges.filter(|ranges| !ranges.is_everywhere());
         // When the server ends a session that holds messages and has become silent.
         let timeout = (cap * 2 + self.store.deadline).as_millis().to_string();
-        let params: [&(dyn ToSql + Sync); 9] = [
+        let params: [&(dyn ToSql + Sync); 12] = [
             &request.target,
             &limit,
             &request.record_types,
             &request.bytes_max,
-            &ranges.map(|ranges| &ranges.lows),
-            &ranges.map(|ranges| &ranges.highs),
-            &ranges.map(|ranges| &ranges.after_at),
-            &ranges.map(|ranges| &ranges.after_ids),
+            &at.map(|ranges| &ranges.lows),
+            &at.map(|ranges| &ranges.highs),
+            &at.map(|ranges| &ranges.after_at),
+            &at.map(|ranges| &ranges.after_ids),
+            &at.map(|ranges| &ranges.again_at),
+            &at.map(|ranges| &ranges.again_ids),
+            &ranges.is_some_and(|ranges| ranges.writers),
             &timeout,
         ];
         let holding = async {

@@ -34,7 +34,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-pub(crate) use claim::{ClaimRequest, Looked, Ranges};
+pub(crate) use claim::{ClaimRequest, KeptPlace, Looked, Place, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use held::HeldTx;
