@@ -141,8 +141,8 @@ impl Found {
             let mut from = format!("{before}.{table} o");
             if table == "data_staging_archive" {
                 // Its columns have no defaults: what is archived has been a message.
-                columns.extend(["attempt", "crash_count", "redrive_count", "requeued"]);
-                values.extend(["0", "0", "0", "false"]);
+                columns.extend(["attempt", "crash_count", "redrive_count"]);
+                values.extend(["0", "0", "0"]);
             } else if table == "audit_log" {
                 columns.extend(["role_name", "source_app", "target_app", "record_type"]);
                 values.extend(["''", "m.source_app", "m.target_app", "m.record_type"]);
