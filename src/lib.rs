@@ -79,6 +79,8 @@ mod schema;
 
 mod backoff;
 
+mod alike;
+
 mod rows;
 
 mod filter;

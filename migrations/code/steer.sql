@@ -85,13 +85,16 @@ create or replace function integration.target(p_target text) returns jsonb
     language sql stable set search_path = pg_catalog, pg_temp set intervalstyle = postgres set timezone = 'UTC' as $$
     select jsonb_build_object('target', k.target_app,
                'settings', (select jsonb_object_agg(n.name, coalesce(nullif(to_jsonb(t) -> n.name, 'null'),
-                                       to_jsonb(s) -> n.name)) from unnest(integration.target_settings()) n (name)),
+                                       to_jsonb(s) -> n.name, u.usual -> n.name))
+                              from unnest(integration.target_settings()) n (name)),
                'own', coalesce((select jsonb_agg(n.name) from unnest(integration.target_settings()) n (name)
                                  where to_jsonb(t) -> n.name not in ('null', '"on_demand"', '"keep"')), '[]'),
                'paused_at', t.paused_at, 'paused_by', t.paused_by, 'pause_reason', t.pause_reason,
                'paused_until', t.paused_until)
       from (select p_target as target_app where integration.is_known(p_target)) k
      cross join integration.settings s
+     -- What the columns of targets have by default.
+     cross join (select '{"bell": "on_demand", "on_complete": "keep"}'::jsonb) u (usual)
       left join integration.targets t on t.target_app = k.target_app
 $$;
 

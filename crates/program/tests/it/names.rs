@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 8] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 13] = [
+const PARTS: [(&str, &str); 14] = [
     ("find_ids", "redrive"),
     ("grant_app", "grant"),
     ("revoke_app", "revoke"),
@@ -24,6 +24,7 @@ const PARTS: [(&str, &str); 13] = [
     ("move_to", "move"),
     ("set_target", "target"),
     ("forget_target", "target"),
+    ("nearest_target", "target"),
     ("maintenance_due", "maintain"),
 ];
 
