@@ -20,7 +20,8 @@ declare
         settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine, taken_from, is_drained,
         register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring, rescue,
         rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions, note_cleaned,
-        check_is_due, recount, maintain, is_set_aside}';
+        check_is_due, recount, maintain, is_set_aside,
+        hello, take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
         target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
@@ -31,8 +32,9 @@ declare
     v_names  text[];
 begin
     v_names := case p_verb
-        when 'publish' then '{publish, publish_many, published_under}'::text[]
-        when 'publish_app' then '{publish, publish_many, published_under, must_publish}'::text[]
+        when 'publish' then '{publish, publish_many, published_under, must_be_message}'::text[]
+        when 'publish_app' then '{publish, publish_many, published_under,
+            must_be_message, must_publish}'::text[]
         when 'consume' then v_consume
         when 'consume_app' then v_consume
         when 'look' then v_look

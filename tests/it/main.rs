@@ -4,6 +4,7 @@ use doorbell_testing::{self as support, logs, proxy};
 
 mod aside;
 mod claim;
+mod clients;
 mod doors;
 mod failover;
 mod failure;

@@ -7,7 +7,7 @@ use super::answer;
 use crate::support::{Database, connect, count, echo, message, until_status};
 
 /// A role of one application, connected: what `grant_app` gave it, and nothing else.
-pub(super) async fn app(db: &Database, app: &str, granted: &str) -> Client {
+pub(crate) async fn app(db: &Database, app: &str, granted: &str) -> Client {
     let role = format!("{app}_{}", db.name());
     let made = format!("create role {role} login; select integration.grant_app('{app}', '{role}', {granted})");
     db.client().await.batch_execute(&made).await.unwrap();

@@ -1,7 +1,7 @@
 //! Nobody gets in where he does not belong: attacks as they were run, by the roles of the page about deploying.
 
 mod across;
-mod apps;
+pub(crate) mod apps;
 mod attacks;
 mod catalogue;
 mod hostile_rows;
@@ -22,7 +22,7 @@ async fn role(db: &Database, to: &str) -> Client {
 }
 
 /// What the server answers: the SQLSTATE, or nothing when it did as it was told.
-async fn answer(client: &Client, sql: &str) -> String {
+pub(crate) async fn answer(client: &Client, sql: &str) -> String {
     match client.batch_execute(sql).await {
         Ok(()) => String::new(),
         Err(error) => error.code().map_or_else(|| error.to_string(), |code| code.code().to_owned()),

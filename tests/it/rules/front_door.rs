@@ -22,7 +22,8 @@ fn pages() -> Vec<PathBuf> {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            // What tools put there is not ours.
+            if path.is_dir() && !matches!(&*name, "target" | "node_modules") && !name.starts_with('.') {
                 pending.push(path);
             } else if name.ends_with(".md") {
                 pages.push(path);
