@@ -70,9 +70,13 @@ begin
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                       d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
         select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
+    get diagnostics v_count = row_count;
     if v_canary then
-        get diagnostics v_count = row_count;
         perform integration.return_canaries(p_target, v_limit - v_count);
+    end if;
+    if v_count = 0 and integration.may_leave_out() then
+        return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, null, p_bytes_max,
+            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
     end if;
 end $$;
 
@@ -104,9 +108,13 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows,
-        p_highs, p_after_at, p_after_ids, true) p);
-    return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, v_limit, v_canary);
+    loop
+        v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows,
+            p_highs, p_after_at, p_after_ids, true) p);
+        return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, v_limit, v_canary);
+        -- Where all of them were set aside, there may be others behind them.
+        exit when found or v_ids = '{}' or v_canary;
+    end loop;
 end $$;
 
 -- For claim_in_parts and claim_suspect: claims those of the messages that the database does not refuse to change. The

@@ -11,8 +11,9 @@ begin
         raise exception 'a target has a name of 1 to % characters', integration.name_chars_max()
             using errcode = 'MQ002';
     end if;
-    return query select integration.operate_on('move', p_ids, array['pending', 'scheduled', 'failed', 'cancelled'],
-        format('select integration.move_rows($1, %L)', p_target));
+    return query select integration.operate_on('move',
+        array(select d.id from integration.data_staging d where d.id = any (p_ids) and d.target_app <> p_target),
+        array['pending', 'scheduled', 'failed', 'cancelled'], format('select integration.move_rows($1, %L)', p_target));
 end $$;
 
 create or replace function integration.move_rows(p_ids bigint[], p_target text) returns setof bigint

@@ -100,8 +100,9 @@ pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Of what a column holds.
+/// Of what a column holds; of the last one, which has the longest texts, in its heading.
 fn longest_word(headings: &[&str], rows: &[Vec<String>], at: usize) -> usize {
+    let rows = if at + 1 == headings.len() { &[] } else { rows };
     let cells = rows.iter().map(|row| row[at].as_str()).chain([headings[at]]);
     cells.flat_map(|cell| cell.split(' ')).map(|word| word.chars().count()).max().unwrap_or_default()
 }
