@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::MessageId,
     rows::Maintained,
-    store::Store,
+    store::{FOLD_SLICE, Store},
 };
 
 /// How long nobody else takes the maintenance over from a process that has stopped doing it.
@@ -18,13 +18,14 @@ pub(crate) const LEAD: Duration = Duration::from_secs(15);
 /// From the end of one walk over the old messages to the next; longer after a long one, which then costs 2 % of the time.
 const CLEANING: Duration = Duration::from_secs(60);
 const WALK_SHARE: u32 = 50;
-/// Folding, and each batch of a cleaning, is followed by a pause of so many times its own length: a server that is busy
-/// makes it longer, and is left alone longer.
-const FOLD_SHARE: u32 = 10;
+/// Each slice of a folding, and each batch of a cleaning, is followed by a pause of so many times its own length: a server
+/// that is busy makes it longer, and is left alone longer. When all is folded the pause is longer still.
+const FOLD_SHARE: u32 = 2;
+const FOLDED_SHARE: u32 = 10;
 const BATCH_SHARE: u32 = 4;
 /// A batch that took longer ends the round: the server has better things to do.
 const BUSY: Duration = Duration::from_millis(500);
-/// How long one round cleans; the next one goes on where it ended.
+/// How long one round folds, and how long it cleans; the next one goes on where it ended.
 const SLICE: Duration = Duration::from_secs(1);
 
 /// The maintenance of one database, to be called again and again; see [`Operator::maintenance`](crate::operate::Operator::maintenance).
@@ -72,11 +73,7 @@ impl Maintenance {
         let mut done = Maintained::default();
         let mut chores = Chores::default();
         chores.rescue_and_promote(&self.store, &mut done).await?;
-        let began = Instant::now();
-        if began >= self.next_fold {
-            done.folded = chores.done(self.store.fold().await)?.unwrap_or_default();
-            self.next_fold = Instant::now() + began.elapsed() * FOLD_SHARE;
-        }
+        self.fold(&mut chores, &mut done).await?;
         let until = Instant::now() + SLICE;
         while Instant::now() < until {
             let began = Instant::now();
@@ -98,6 +95,28 @@ impl Maintenance {
         }
         chores.over()?;
         Ok(Some(done))
+    }
+
+    /// Slice by slice, a transaction each, until no delta is left or the time is up.
+    async fn fold(&mut self, chores: &mut Chores, done: &mut Maintained) -> Result<()> {
+        let until = Instant::now() + SLICE;
+        while Instant::now() >= self.next_fold {
+            let began = Instant::now();
+            let folded = chores.done(self.store.fold().await)?.unwrap_or_default();
+            done.folded += folded;
+            let (took, now) = (began.elapsed(), Instant::now());
+            if folded < FOLD_SLICE {
+                self.next_fold = now + took * FOLDED_SHARE;
+                break;
+            }
+            let pause = took * FOLD_SHARE;
+            self.next_fold = now + pause;
+            if self.next_fold >= until {
+                break;
+            }
+            sleep(pause).await;
+        }
+        Ok(())
     }
 }
 
@@ -196,7 +215,15 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
     let mut done = Maintained::default();
     let mut chores = Chores::default();
     chores.rescue_and_promote(store, &mut done).await?;
-    done.folded = chores.done(store.fold().await)?.unwrap_or_default();
+    loop {
+        let began = Instant::now();
+        let folded = chores.done(store.fold().await)?.unwrap_or_default();
+        done.folded += folded;
+        if folded < FOLD_SLICE {
+            break;
+        }
+        sleep(began.elapsed() * FOLD_SHARE).await;
+    }
     let mut cleaning = Cleaning::Due(Instant::now());
     loop {
         let began = Instant::now();

@@ -109,8 +109,8 @@ begin
         return;
     end if;
     loop
-        v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows,
-            p_highs, p_after_at, p_after_ids, true) p);
+        v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max,
+            p_lows, p_highs, p_after_at, p_after_ids, true) p);
         return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, v_limit, v_canary);
         -- Where all of them were set aside, there may be others behind them.
         exit when found or v_ids = '{}' or v_canary;

@@ -1,11 +1,10 @@
 -- Counters: what was folded and what was not, exact in every snapshot. What a delta means is said here and nowhere
 -- else.
 
--- By how many messages of each status a delta changes a target, given its columns.
+-- By how many messages of each status deltas change a target, given the sums of their columns.
 create or replace function integration.changes_of(
-    p_pending integer, p_scheduled integer, p_processing integer, p_completed integer, p_failed integer,
-    p_cancelled integer
-) returns table (status text, messages integer)
+    p_pending bigint, p_scheduled bigint, p_processing bigint, p_completed bigint, p_failed bigint, p_cancelled bigint
+) returns table (status text, messages bigint)
     language sql immutable parallel safe as $$
     select v.status, v.messages
       from (values ('pending', p_pending), ('scheduled', p_scheduled), ('processing', p_processing),
@@ -13,11 +12,11 @@ create or replace function integration.changes_of(
      where v.messages is not null
 $$;
 
--- What a delta says happened, and how often. Statements that change as many messages one way as the other (by hand) are
--- not seen as actions.
+-- What deltas say happened, and how often: given the sums of what is more than 0 in their columns. Statements that
+-- change as many messages one way as the other (by hand) are not seen as actions.
 create or replace function integration.actions_of(
-    p_action text, p_messages integer, p_processing integer, p_completed integer, p_failed integer, p_cancelled integer
-) returns table (action text, messages integer)
+    p_action text, p_messages bigint, p_processing bigint, p_completed bigint, p_failed bigint, p_cancelled bigint
+) returns table (action text, messages bigint)
     language sql immutable parallel safe as $$
     select v.action, v.messages
       from (values (p_action, p_messages),
@@ -28,12 +27,18 @@ create or replace function integration.actions_of(
      where v.action is not null and v.messages operator(pg_catalog.>) 0
 $$;
 
--- What a delta with a source says of error rates: how many messages were published, and how many more are failed.
-create or replace function integration.outcomes_of(p_action text, p_messages integer, p_failed integer)
-    returns table (published integer, failed integer)
+-- What deltas with a source say of error rates: how many messages were published, and how many more are failed.
+create or replace function integration.outcomes_of(p_action text, p_messages bigint, p_failed bigint)
+    returns table (published bigint, failed bigint)
     language sql immutable parallel safe as $$
     select case when p_action operator(pg_catalog.=) 'published' then p_messages else 0 end,
            case when p_action is null then p_messages else coalesce(p_failed, 0) end
+$$;
+
+-- The minute a time belongs to, in every time zone the same.
+create or replace function integration.minute_of(p_at timestamptz) returns timestamptz
+    language sql immutable parallel safe as $$
+    select pg_catalog.date_bin('1 min', p_at, '2000-01-01 00:00:00 UTC')
 $$;
 
 -- Writes down by how many messages of each status targets changed, and what is called so (null: what the statuses say);
@@ -57,23 +62,32 @@ create or replace function integration.note_changes(
 $$;
 
 -- How many messages of a target have a status, now: what was folded and what was not. Exact in every snapshot; targets
--- whose messages are gone stay, with 0.
+-- whose messages are gone stay, with 0. Deltas are added up before anything else is done with them, in all of these
+-- views: where nobody folds there are hundreds of thousands, and each function or comparison more is noticed.
 create or replace view integration.current_counters with (security_invoker = true) as
     select c.target_app, c.status, sum(c.messages)::bigint as messages
       from (select k.target_app, k.status, k.messages from integration.counters k
             union all
-            select d.target_app, v.status, v.messages
-              from integration.deltas d
+            select o.target_app, v.status, v.messages
+              from (select d.target_app, sum(d.pending) as pending, sum(d.scheduled) as scheduled,
+                           sum(d.processing) as processing, sum(d.completed) as completed, sum(d.failed) as failed,
+                           sum(d.cancelled) as cancelled
+                      from integration.deltas d group by d.target_app) o
              cross join lateral integration.changes_of(
-                d.pending, d.scheduled, d.processing, d.completed, d.failed, d.cancelled) v) c
+                o.pending, o.scheduled, o.processing, o.completed, o.failed, o.cancelled) v) c
      group by c.target_app, c.status;
 
--- What the deltas say happened, one row per action.
+-- What the deltas say happened, one row per minute, target and action.
 create or replace view integration.open_actions with (security_invoker = true) as
-    select d.at, d.target_app, v.action, v.messages::bigint as messages
-      from integration.deltas d
+    select o.minute, o.target_app, v.action, v.messages
+      from (select integration.minute_of(d.at) as minute, d.target_app, d.action, sum(d.messages) as messages,
+                   sum(d.processing) filter (where d.processing > 0) as processing,
+                   sum(d.completed) filter (where d.completed > 0) as completed,
+                   sum(d.failed) filter (where d.failed > 0) as failed,
+                   sum(d.cancelled) filter (where d.cancelled > 0) as cancelled
+              from integration.deltas d group by 1, d.target_app, d.action) o
      cross join lateral integration.actions_of(
-        d.action, d.messages, d.processing, d.completed, d.failed, d.cancelled) v;
+        o.action, o.messages, o.processing, o.completed, o.failed, o.cancelled) v;
 
 -- How often each action happened to messages of a target since the beginning: published, claimed, completed, failed,
 -- cancelled, errored, snoozed, released, rescued, scheduled, promoted, redriven, archived, purged, deleted, truncated,
@@ -90,18 +104,20 @@ create or replace view integration.current_totals with (security_invoker = true)
 create or replace view integration.current_traffic with (security_invoker = true) as
     select k.minute, k.target_app, k.action, k.messages from integration.traffic k
     union all
-    select date_trunc('minute', o.at), o.target_app, o.action, o.messages from integration.open_actions o;
+    select o.minute, o.target_app, o.action, o.messages from integration.open_actions o;
 
--- The traffic of the last p_span. A function, because the planner must know the time to choose the index.
-create or replace function integration.recent_traffic(p_span interval)
+-- The traffic of the last p_span, of one target or of all. A function, because the planner must know the time to choose
+-- the index.
+create or replace function integration.recent_traffic(p_span interval, p_target text default null)
     returns table (minute timestamptz, target_app text, action text, messages bigint)
-    language plpgsql stable rows 10000 set search_path = pg_catalog, pg_temp set jit = off as $$
+    language plpgsql stable rows 10000 set search_path = pg_catalog, pg_temp set jit = off
+        set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 declare
     v_since timestamptz := integration.clock() - p_span;
 begin
     return query select t.minute, t.target_app, t.action, t.messages from integration.current_traffic t
-        where t.minute > v_since;
+        where t.minute > v_since and (p_target is null or t.target_app = p_target);
 end $$;
 
 -- How the messages that a process claimed were found, since it last said so. Targets in the order of the numbers.

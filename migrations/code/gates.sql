@@ -119,28 +119,6 @@ create or replace function integration.closed_gates(p_target text)
     select g.code, g.sentence, g.fix, g.details from integration.gates(p_target, true) g where g.admits <= 0
 $$;
 
--- Every target that is known: named in p_names, with settings, or with a consumer; its live consumer processes, the
--- messages they handle at the same time, and the gates that are closed.
-create or replace function integration.target_states(p_names text[] default '{}') returns table (
-    target_app text, processes bigint, workers bigint, gate_codes text[], gate_sentences text[]
-)
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
-    with consuming as materialized (
-        select t.key as target_app, c.lease_until > integration.clock() as alive,
-               coalesce((t.value ->> 'capacity')::bigint, 0) as capacity
-          from integration.processes c cross join lateral jsonb_each(c.targets) t),
-    names as (
-        select n.name from unnest(p_names) n (name)
-        union select t.target_app from integration.targets t
-        union select c.target_app from consuming c)
-    select n.name,
-           (select count(*) from consuming c where c.target_app = n.name and c.alive),
-           (select coalesce(sum(c.capacity), 0)::bigint from consuming c where c.target_app = n.name and c.alive),
-           array(select g.code from integration.closed_gates(n.name) g),
-           array(select g.sentence from integration.closed_gates(n.name) g)
-      from names n order by n.name
-$$;
-
 -- For what one session at a time does: whether it is the caller, until its transaction ends.
 -- Locks: the gate's table, tried and never waited for.
 create or replace function integration.pass_gate(p_gate text) returns boolean

@@ -110,6 +110,7 @@ create or replace function integration.maintain(
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1 s' as $$
 declare
     v_after bigint := 0;
+    v_slice bigint;
     v_step  record;
 begin
     begin
@@ -118,9 +119,15 @@ begin
         raise warning 'rescue and promote: %', sqlerrm;
     end;
     begin
-        folded := integration.fold();
+        folded := 0;
+        for i in 1 .. 20 loop
+            v_slice := integration.fold();
+            folded := folded + v_slice;
+            exit when v_slice = 0;
+        end loop;
     exception when others then
         raise warning 'fold: %', sqlerrm;
+        folded := null;
     end;
     begin
         archived := 0;
@@ -190,6 +197,10 @@ create or replace function integration.maintenance_due() returns table (task tex
             select 6, 'purge' as task, 'traffic' as object, count(*)
               from integration.traffic t, integration.settings s
                   where t.minute < integration.clock() - s.traffic_retention
+            union all
+            select 6, 'purge' as task, 'traffic_tens' as object, count(*)
+              from integration.traffic_tens t, integration.settings s
+                  where t.at < integration.clock() - s.traffic_retention
             union all
             select 6, 'purge' as task, 'outcomes' as object, count(*)
               from integration.outcomes o, integration.settings s

@@ -112,6 +112,7 @@ begin
     select * into s from integration.settings;
     for v_table, v_column, v_before in values
         ('dedup_keys', 'expires_at', v_now), ('traffic', 'minute', v_now - s.traffic_retention),
+        ('traffic_tens', 'at', v_now - s.traffic_retention),
         ('outcomes', 'created_at', v_now - s.traffic_retention),
         ('audit_log_default', 'created_at', v_now - s.audit_retention),
         ('data_staging_archive_default', 'processed_at', v_now - s.archive_retention)
@@ -130,14 +131,25 @@ begin
             raise warning 'what is expired in % cannot be deleted: %', v_table, sqlerrm;
         end;
     end loop;
-    -- Anybody who publishes makes names; those of which nothing is left are forgotten.
+    -- Anybody who publishes makes names; those of which nothing is left are forgotten. What is deleted of the counters
+    -- is 0, so that they stay exact whoever publishes meanwhile.
     with forgotten as materialized (
         select k.target_app from integration.counters k
          where not exists (select from integration.targets t where t.target_app = k.target_app)
          group by k.target_app
-        having bool_and(k.messages = 0) and max(k.changed_at) < v_now - s.traffic_retention limit p_limit),
+        having bool_and(k.messages = 0) and max(k.changed_at) < v_now - s.traffic_retention
+        except select d.target_app from integration.deltas d
+         limit p_limit),
     totals as (
-        delete from integration.totals k where k.target_app in (select f.target_app from forgotten f))
+        delete from integration.totals k where k.target_app in (select f.target_app from forgotten f)),
+    places as (
+        delete from integration.places k where k.target_app in (select f.target_app from forgotten f)),
+    backlogs as (
+        delete from integration.backlogs k where k.target_app in (select f.target_app from forgotten f)),
+    breakers as (
+        delete from integration.breakers k
+         where k.state = 'closed' and k.breaker_key in (select f.target_app from forgotten f)
+           and not exists (select from integration.targets t where t.breaker_key = k.breaker_key))
     delete from integration.counters k
      where k.messages = 0 and k.target_app in (select f.target_app from forgotten f);
     get diagnostics v_count = row_count;

@@ -63,7 +63,7 @@ end $$;
 
 -- Why nothing happened to a message where nothing was refused either (SQLSTATE 27000).
 create or replace function integration.left_out() returns text
-    language sql immutable parallel safe as $$
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select 'a trigger on data_staging leaves it as it was'
 $$;
 

@@ -133,6 +133,7 @@ begin
     delete from integration.counters x where x.target_app = p_target;
     delete from integration.totals x where x.target_app = p_target;
     delete from integration.traffic x where x.target_app = p_target;
+    delete from integration.traffic_tens x where x.target_app = p_target;
     delete from integration.targets t where t.target_app = p_target;
     if v_known then
         insert into integration.audit_log (app_name, action, target_app)

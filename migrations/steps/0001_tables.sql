@@ -271,7 +271,7 @@ create index dedup_keys_expires_at on integration.dedup_keys using brin (expires
 
 -- Counting. Every statement that changes messages appends here what it changed, one row per target, in its own
 -- transaction (on_published, on_changed, on_deleted, on_truncated): no index, and no row that two writers touch. fold()
--- adds the rows up into the four tables below and deletes them; what is true now is the sum of both (current_counters
+-- adds the rows up into the five tables below and deletes them; what is true now is the sum of both (current_counters
 -- and the other views).
 create table integration.deltas (
     at         timestamptz not null,
@@ -320,8 +320,21 @@ create table integration.traffic (
     target_app text collate "C" not null,
     action     text collate "C" not null,
     messages   bigint      not null,
-    primary key (minute, target_app, action)
+    primary key (target_app, minute, action)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- Serves stats and purge: the last minutes of all targets.
+create index traffic_minute on integration.traffic (minute);
+
+-- And by the ten minutes: what is asked of an hour or of days need not read every minute of it.
+create table integration.traffic_tens (
+    at         timestamptz not null,
+    target_app text collate "C" not null,
+    action     text collate "C" not null,
+    messages   bigint      not null,
+    primary key (target_app, at, action)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- Serves stats and purge: the last hour of all targets.
+create index traffic_tens_at on integration.traffic_tens (at);
 
 -- By source, target and the ten minutes in which the messages were created: how many were published, and how many of
 -- them are failed now. Kept for settings.traffic_retention.

@@ -70,7 +70,7 @@ impl Operator {
     /// # Errors
     /// The database's.
     pub async fn targets(&self) -> Result<Vec<TargetState>> {
-        self.core.store().targets().await
+        self.core.store().targets(None).await
     }
 
     /// The messages that a filter names, without their payloads, at most `limit` of them. `order` `None`: as they are claimed

@@ -8,19 +8,19 @@ use serde::Serialize;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TargetState {
-    /// Its name.
-    pub target: String,
-    /// Its messages by status; `None`: it has none.
-    pub stats: Option<TargetStats>,
+    /// Its name and its messages.
+    pub stats: TargetStats,
     /// Live processes that consume it.
     pub processes: i64,
     /// Messages that they handle at the same time.
     pub workers: i64,
+    /// Messages that the database refuses to change.
+    pub set_aside: i64,
     /// Codes and sentences of the gates that are closed, as [`Explanation`](super::Explanation) has them; empty: it can be claimed.
     pub closed_gates: Vec<(String, String)>,
 }
 
-/// The messages of one target, by status.
+/// The messages of one target, by status, and what happened to them lately.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct TargetStats {
@@ -43,6 +43,22 @@ pub struct TargetStats {
     /// In how many seconds nothing will be pending any more, at the rates of the last five minutes; `None` when nothing is
     /// pending, or when it does not become less.
     pub empty_in_seconds: Option<f64>,
+    /// In how many seconds the next scheduled message becomes pending, less than 0 where it is overdue; `None` when none is
+    /// scheduled.
+    pub next_due_in_seconds: Option<f64>,
+    /// Published by the second, in the mean of the last five minutes.
+    pub published_per_second: f64,
+    /// Completed by the second, likewise.
+    pub completed_per_second: f64,
+    /// Runs that errored in the last 50 to 60 minutes.
+    pub errored_last_hour: i64,
+    /// Messages rescued from dead consumers in that time.
+    pub rescued_last_hour: i64,
+    /// Messages that failed for good in that time.
+    pub failed_last_hour: i64,
+    /// The share of the messages claimed in that time that were found by sweeps, of 1: bells get lost when it grows. `None`
+    /// when none was claimed.
+    pub sweep_share: Option<f64>,
 }
 
 impl TargetStats {

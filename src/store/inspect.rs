@@ -1,4 +1,4 @@
-//! One message in full, why it is not running, and the state of the targets.
+//! One message in full, and why it is not running.
 
 use tokio_postgres::Row;
 
@@ -6,7 +6,7 @@ use super::{Store, json::JsonbString, list::message};
 use crate::{
     error::Result,
     message::MessageId,
-    rows::{Explanation, StoredMessage, TargetState},
+    rows::{Explanation, StoredMessage},
 };
 
 const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload \
@@ -15,7 +15,6 @@ const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.d
 const PEEK: &str = "select d.*, d.error_message as reason, d.data as payload, false as archived \
       from integration.peek($1, $2, $3) with ordinality p join integration.data_staging d on d.id = p.id order by p.ordinality";
 const EXPLAIN: &str = "select * from integration.explain($1)";
-const TARGETS: &str = "select * from integration.target_states($1)";
 
 impl Store {
     pub(crate) async fn show(&self, id: MessageId, with_payload: bool) -> Result<Option<StoredMessage>> {
@@ -44,27 +43,6 @@ impl Store {
                     sentence: row.try_get("sentence")?,
                     fix: row.try_get("fix")?,
                     details: row.try_get::<_, JsonbString>("details")?.0.into(),
-                })
-            })
-            .collect()
-    }
-
-    pub(crate) async fn targets(&self) -> Result<Vec<TargetState>> {
-        let mut stats = self.stats().await?;
-        let names: Vec<String> = stats.iter().map(|stats| stats.target.clone()).collect();
-        let rows = self.query("list targets", TARGETS, &[&names]).await?;
-        rows.iter()
-            .map(|row| {
-                let target: String = row.try_get("target_app")?;
-                let (codes, sentences): (Vec<String>, Vec<String>) =
-                    (row.try_get("gate_codes")?, row.try_get("gate_sentences")?);
-                let found = stats.iter().position(|stats| stats.target == target);
-                Ok(TargetState {
-                    stats: found.map(|at| stats.swap_remove(at)),
-                    target,
-                    processes: row.try_get("processes")?,
-                    workers: row.try_get("workers")?,
-                    closed_gates: codes.into_iter().zip(sentences).collect(),
                 })
             })
             .collect()

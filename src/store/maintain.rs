@@ -7,7 +7,8 @@ use crate::{error::Result, message::MessageId, rows::MaintenanceDue};
 
 const LEAD: &str = "select integration.lead($1, $2)";
 const RESCUE_AND_PROMOTE: &str = "select rescued, promoted from integration.rescue_and_promote()";
-const FOLD: &str = "select integration.fold()";
+const FOLD: &str = "select integration.fold($1)";
+const FOLD_AHEAD: &str = "select integration.fold_ahead()";
 const RETIRE: &str = "select archived, purged, last_id from integration.retire($1, $2)";
 const PURGE_EXPIRED: &str = "select integration.purge_expired($1)";
 const CREATE_PARTITIONS: &str = "select integration.ensure_partitions()";
@@ -20,6 +21,8 @@ const NOTE_FOUND: &str = "select integration.note_found($1, $2, $3, $4)";
 
 /// Rows of one transaction.
 pub(crate) const BATCH: i32 = 1000;
+/// Deltas that are folded in one transaction.
+pub(crate) const FOLD_SLICE: usize = 10_000;
 
 /// How claimed messages of one target were found.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,10 +55,15 @@ impl Store {
         Ok((rescued as usize, promoted as usize))
     }
 
-    /// Adds up the deltas of the counters; returns how many there were.
+    /// Adds up a slice of the counters' deltas; returns how many there were: fewer than [`FOLD_SLICE`] when none is left.
     pub(crate) async fn fold(&self) -> Result<usize> {
-        let folded: i64 = self.query_one("fold the counters", FOLD, &[]).await?.try_get(0)?;
+        let folded: i64 = self.query_one("fold the counters", FOLD, &[&(FOLD_SLICE as i32)]).await?.try_get(0)?;
         Ok(folded as usize)
+    }
+
+    /// Folds a slice before the counters are read, where many deltas wait and the session may.
+    pub(super) async fn fold_ahead(&self) -> Result<()> {
+        self.query("fold the counters", FOLD_AHEAD, &[]).await.map(drop)
     }
 
     /// Archives and purges what is due among the next messages after an id.

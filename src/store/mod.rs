@@ -37,7 +37,7 @@ pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use held::HeldTx;
 pub(crate) use lease::{Beat, Met, Registrant};
-pub(crate) use maintain::FoundCounts;
+pub(crate) use maintain::{FOLD_SLICE, FoundCounts};
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;
 

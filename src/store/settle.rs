@@ -98,7 +98,7 @@ impl Store {
             }
             rows => match count(&rows?)? {
                 // Their lease was lost, or a trigger of somebody's left them out: then they are owed.
-                settled if settled < batch.fence.len() => Ok(settled + in_parts().await?),
+                settled if settled < batch.fence.ids.len() => Ok(settled + in_parts().await?),
                 settled => Ok(settled),
             },
         }

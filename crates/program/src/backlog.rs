@@ -51,7 +51,7 @@ impl Backlog {
             output::json(&json!({ "backlog": rows }))?;
         } else if !rows.is_empty() {
             output::table(&HEADINGS, &rows.iter().map(cells).collect::<Vec<_>>())?;
-            let stats = broker.operator().targets().await?.into_iter().filter_map(|target| target.stats);
+            let stats = broker.operator().targets().await?.into_iter().map(|target| target.stats);
             let is_meant = |stats: &TargetStats| self.target.as_ref().is_none_or(|target| *target == stats.target);
             stats.filter(is_meant).for_each(|stats| report_end(&stats));
         }

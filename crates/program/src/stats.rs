@@ -33,7 +33,8 @@ Examples:
 
 JSON: {\"targets\": [{\"target\", \"pending\", \"scheduled\", \"processing\", \"completed\", \"failed\", \
 \"cancelled\", \"oldest_age_seconds\", \
-\"empty_in_seconds\"}]}; one line a second with --watch.")]
+\"empty_in_seconds\", \"next_due_in_seconds\", \"published_per_second\", \"completed_per_second\", \
+\"errored_last_hour\", \"rescued_last_hour\", \"failed_last_hour\", \"sweep_share\"}]}; one line a second with --watch.")]
 pub(crate) struct Stats {
     /// Again every second
     #[arg(short, long)]
@@ -47,7 +48,7 @@ impl Stats {
         loop {
             tick.tick().await;
             let targets = broker.operator().targets().await?;
-            let stats: Vec<TargetStats> = targets.iter().filter_map(|target| target.stats.clone()).collect();
+            let stats: Vec<TargetStats> = targets.iter().map(|target| target.stats.clone()).collect();
             if self.watch && !global.json && std::io::stdout().is_terminal() {
                 // Home, and clear what is below: redrawn in place without flicker.
                 output::line("\x1b[H\x1b[J")?;

@@ -26,8 +26,8 @@ Examples:
   doorbell targets
   doorbell targets --json | jq '.targets[] | select(.closed_gates != [])'
 
-JSON: {\"targets\": [{\"target\", \"stats\", \"processes\", \"workers\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
-stats as `doorbell stats` has them, or null when there are no messages.")]
+JSON: {\"targets\": [{\"target\", \"stats\", \"processes\", \"workers\", \"set_aside\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
+stats as `doorbell stats` has them.")]
 pub(crate) struct Targets {}
 
 impl Targets {
@@ -52,15 +52,14 @@ impl Targets {
 }
 
 fn cells(target: &TargetState) -> Vec<String> {
-    let stats = target.stats.as_ref();
-    let count = |of: fn(&doorbell::operate::TargetStats) -> i64| stats.map_or(0, of).to_string();
+    let stats = &target.stats;
     vec![
-        target.target.clone(),
-        count(|stats| stats.pending),
-        count(|stats| stats.scheduled),
-        count(|stats| stats.processing),
-        count(|stats| stats.failed),
-        stats.and_then(|stats| stats.oldest_age()).map_or_else(|| "-".to_owned(), duration::coarse),
+        stats.target.clone(),
+        stats.pending.to_string(),
+        stats.scheduled.to_string(),
+        stats.processing.to_string(),
+        stats.failed.to_string(),
+        stats.oldest_age().map_or_else(|| "-".to_owned(), duration::coarse),
         target.processes.to_string(),
         target.workers.to_string(),
         if stdout().is_terminal() { state_in_short(target) } else { state(target) },
@@ -86,14 +85,14 @@ fn state_in_short(target: &TargetState) -> String {
 
 /// Whether messages wait and nobody is registered who would take them.
 pub(crate) fn is_abandoned(target: &TargetState) -> bool {
-    target.processes == 0 && target.stats.as_ref().is_some_and(|stats| stats.pending > 0)
+    target.processes == 0 && target.stats.pending > 0
 }
 
 pub(crate) fn target_json(target: &TargetState) -> Value {
     let gates: Vec<Value> =
         target.closed_gates.iter().map(|(code, sentence)| json!({ "code": code, "sentence": sentence })).collect();
     json!({
-        "target": target.target, "stats": target.stats, "processes": target.processes, "workers": target.workers,
-        "closed_gates": gates,
+        "target": target.stats.target, "stats": target.stats, "processes": target.processes, "workers": target.workers,
+        "set_aside": target.set_aside, "closed_gates": gates,
     })
 }

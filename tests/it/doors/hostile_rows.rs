@@ -191,6 +191,13 @@ async fn names_that_nobody_knows_are_forgotten_when_nothing_is_left_of_them() {
     client.batch_execute(later).await.unwrap();
     assert_eq!(count(&client, known).await, 2);
     assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
+    // One that is published to just then stays, with all that it ever had.
+    let again = "select integration.publish('shop', 'name-2', 'x', '1'); delete from integration.data_staging; \
+        select integration.fold(); update integration.counters set changed_at = changed_at - interval '3 days'; \
+        select integration.publish('shop', 'name-2', 'x', '1'); select integration.purge_expired()";
+    client.batch_execute(again).await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.totals where target_app = 'name-2'").await, 2);
+    assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
 }
 
 /// What a hand with the right to change messages may write into one that waits; whatever is let through stops nobody else.

@@ -3,6 +3,7 @@
 mod audited;
 mod counters;
 mod explain;
+mod folding;
 mod follow;
 mod list;
 mod metrics;

@@ -56,7 +56,10 @@ async fn where_nobody_may_call_functions_by_default_the_same_rights_are_enough()
     for broker in [publisher, consumer] {
         let report = broker.operator().doctor(&Options::default()).await.unwrap();
         let of_rights = report.findings.iter().filter(|finding| ["privileges", "trial"].contains(&finding.check));
-        assert!(of_rights.clone().count() >= 2 && of_rights.clone().all(|finding| finding.level == Level::Ok), "{report:#?}");
+        assert!(
+            of_rights.clone().count() >= 2 && of_rights.clone().all(|finding| finding.level == Level::Ok),
+            "{report:#?}"
+        );
         broker.close().await;
     }
 }

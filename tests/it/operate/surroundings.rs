@@ -7,7 +7,7 @@ use doorbell::{
 use doorbell_server::{EphemeralOptions, Server, Shutdown};
 
 use super::maintenance::{ARCHIVED, old_messages};
-use crate::support::{Database, connect, count, echo, message, until};
+use crate::support::{Database, connect, count, echo, grants, message, until};
 
 /// What the doctor says of this, if anything.
 async fn finding(broker: &Broker, about: &str) -> Option<Finding> {
@@ -163,7 +163,12 @@ async fn sessions_that_the_database_ends_when_idle_roles_of_few_connections_and_
         assert_eq!(told.next().await.id, id);
         handled += 1;
     }
-    until(&client, "all are completed", &format!("select count(*) = {handled} from integration.data_staging where status = 'completed'")).await;
+    until(
+        &client,
+        "all are completed",
+        &format!("select count(*) = {handled} from integration.data_staging where status = 'completed'"),
+    )
+    .await;
     consumer.shutdown().await.unwrap();
     broker.close().await;
 }

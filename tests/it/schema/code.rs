@@ -5,7 +5,7 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 11] = [
+const FROM_OUTSIDE: [&str; 12] = [
     "actions_of",
     "changes_of",
     "channel",
@@ -14,6 +14,7 @@ const FROM_OUTSIDE: [&str; 11] = [
     "due_channel",
     "latch_class",
     "lock_class",
+    "minute_of",
     "oldest_xid",
     "outcomes_of",
     "somebody_is_parked",

@@ -43,13 +43,13 @@ pub(super) fn latency(sample: &Sample) -> String {
 /// The cells of [`TARGETS`], a row per target.
 pub(super) fn target_rows(sample: &Sample) -> Vec<Vec<String>> {
     let row = |target: &doorbell::operate::TargetState| {
-        let counts = sample.of(&target.target);
+        let stats = &target.stats;
+        let counts = sample.of(&stats.target);
         let rates = [counts.published, counts.completed, counts.errored, counts.failed];
         let rates = rates.map(|count| format!("{:.0}", sample.per_second(count)));
-        let stats = target.stats.as_ref();
-        let waiting = [stats.map_or(0, |stats| stats.pending), stats.map_or(0, |stats| stats.processing)];
-        let oldest = stats.and_then(|stats| stats.oldest_age()).map_or_else(|| "-".to_owned(), duration::coarse);
-        [target.target.clone()]
+        let waiting = [stats.pending, stats.processing];
+        let oldest = stats.oldest_age().map_or_else(|| "-".to_owned(), duration::coarse);
+        [stats.target.clone()]
             .into_iter()
             .chain(rates)
             .chain(waiting.map(|count| count.to_string()))
@@ -71,7 +71,7 @@ fn sample_json(sample: &Sample) -> Value {
         .targets
         .iter()
         .map(|target| {
-            let counts = sample.of(&target.target);
+            let counts = sample.of(&target.stats.target);
             let mut all = targets::target_json(target);
             for (name, count) in [
                 ("published_per_second", counts.published),

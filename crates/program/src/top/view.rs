@@ -46,9 +46,9 @@ fn head_lines(sample: &Sample, trouble: Option<&str>) -> Vec<Line<'static>> {
     let total = sample.total();
     let rate = |count| format!("{:.0}/s", sample.per_second(count));
     let sum = |of: fn(&doorbell::operate::TargetStats) -> i64| -> i64 {
-        sample.targets.iter().filter_map(|target| target.stats.as_ref()).map(of).sum()
+        sample.targets.iter().map(|target| of(&target.stats)).sum()
     };
-    let oldest = sample.targets.iter().filter_map(|target| target.stats.as_ref()?.oldest_age()).max();
+    let oldest = sample.targets.iter().filter_map(|target| target.stats.oldest_age()).max();
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let first = match trouble {
         Some(trouble) => Line::styled(
@@ -120,7 +120,7 @@ fn target_table(sample: &Sample, width: u16) -> Table<'static> {
         let shown = [&cells[0]].into_iter().chain(columns.iter().map(|(at, ..)| &cells[*at]));
         Row::new(shown.map(|cell| output::printable(cell)).collect::<Vec<_>>()).style(style)
     });
-    let longest = sample.targets.iter().map(|target| target.target.chars().count()).max().unwrap_or_default();
+    let longest = sample.targets.iter().map(|target| target.stats.target.chars().count()).max().unwrap_or_default();
     let name = u16::try_from(longest.clamp(6, 24)).unwrap_or(24);
     let widths = columns.iter().map(|(.., width, _)| match width {
         0 => Constraint::Min(12),
