@@ -29,8 +29,10 @@ pub trait Handler: Send + Sync + 'static {
 /// Handles messages inside a database transaction that also completes them: effects written through `tx` and the
 /// completion commit together or not at all. With effects in this database only, that is exactly-once.
 ///
-/// Any outcome but [`Outcome::Done`] rolls the effects back before the message is settled. Keep it short: the transaction
-/// holds back vacuum while it runs. Object-safe; for a closure see
+/// Any outcome but [`Outcome::Done`] rolls the effects back before the message is settled. While handlers are short, one
+/// transaction is given to several of them, one after the other, and only the effects of that handler are rolled back;
+/// see [`ConsumerConfig::hold`](crate::ConsumerConfig::hold). Keep it short: the transaction holds back vacuum while it
+/// runs. Wait for the answer to whatever is sent through it. Object-safe; for a closure see
 /// [`ConsumerBuilder::on_tx`](crate::ConsumerBuilder::on_tx).
 #[async_trait]
 pub trait TxHandler: Send + Sync + 'static {
@@ -87,12 +89,6 @@ impl Registry {
         plain
             .or_else(|| self.tx_by_type.get_key_value(record_type).map(|(name, _)| name))
             .map_or("other", String::as_str)
-    }
-
-    /// The record types with a transactional handler, of those accepted; `None`: all are.
-    pub(crate) fn tx_types(&self, accepted: Option<&[String]>) -> Vec<String> {
-        let accepts = |name: &&String| accepted.is_none_or(|accepted| accepted.contains(name));
-        self.tx_by_type.keys().filter(accepts).cloned().collect()
     }
 
     /// Whether no handler is transactional.

@@ -21,7 +21,7 @@ pub(crate) fn bench(speed: &mut Speed) -> Result<()> {
     for (handling, way, name) in [
         (Handling::Leased, Way::Leased, "leased"),
         (Handling::Held, Way::Locked, "held"),
-        (Handling::InTransaction, Way::Locked, "in transactions"),
+        (Handling::Transactional, Way::Locked, "in transactions"),
     ] {
         speed.measure(
             &format!("drain/{name}"),

@@ -130,6 +130,22 @@ create or replace function integration.oldest_xid() returns bigint
     select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text::bigint
 $$;
 
+-- The oldest transaction that may still make a message visible, change one or give one back: of those that have locked
+-- the table for that. Others can be open for days. Asks the table of locks, which is not for every look.
+create or replace function integration.oldest_writer() returns bigint
+    language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+declare
+    v_next bigint := integration.next_xid();
+begin
+    return coalesce((
+        select min(v_next - age(x.transactionid))
+          from pg_locks l join pg_locks x on x.virtualtransaction = l.virtualtransaction
+         where l.locktype = 'relation' and l.relation = 'integration.data_staging'::regclass and l.granted
+           and l.database = (select d.oid from pg_database d where d.datname = current_database())
+           and l.mode in ('RowShareLock', 'RowExclusiveLock')
+           and x.locktype = 'transactionid' and x.mode = 'ExclusiveLock' and x.granted), v_next);
+end $$;
+
 -- Proves the way from an INSERT to a listener, for "doorbell doctor": publishes a message and takes it back before
 -- anybody can see it; its bell rings when the transaction commits. Choose a target that nobody else has. Leaves nothing
 -- behind but a used-up id. Needs the rights to insert and delete in data_staging and to delete in audit_log and deltas.

@@ -63,10 +63,12 @@ begin
     end if;
     if not v_by_verb then
         perform integration.guard_hand_edit(n.id, o.status, n.status, n.owner, o.attempt, n.attempt, o.retry_count,
-                    n.retry_count, n.available_at, n.processed_at, n.requeued, o.updated_at, n.updated_at)
+                    n.retry_count, n.available_at, n.processed_at, n.requeued_at is distinct from o.requeued_at,
+                    o.updated_at, n.updated_at)
            from after n left join before o on o.id = n.id
           where o.id is null or integration.is_hand_edit(o.status, n.status, o.owner, n.owner, o.attempt, n.attempt,
-                    n.retry_count, n.available_at, n.processed_at, n.lease_until, n.requeued);
+                    n.retry_count, n.available_at, n.processed_at, n.lease_until,
+                    n.requeued_at is distinct from o.requeued_at);
         v_alike := v_new in ('processing', 'completed') and v_old in ('pending', 'processing')
             and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
             and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
@@ -203,7 +205,7 @@ create or replace function integration.note_unaudited(p_targets text[]) returns 
     insert into integration.deltas (at, messages, target_app, action)
     select integration.clock(), count(*), t.target_app, 'unaudited' from unnest(p_targets) t (target_app)
      group by t.target_app;
-    select integration.insist_on_leases(array_agg(jsonb_build_object(t.target_app, '{"in_transaction": true}'::jsonb)))
+    select integration.insist_on_leases(array_agg(jsonb_build_object(t.target_app, '{"holds": true}'::jsonb)))
       from (select distinct u.target_app from unnest(p_targets) u (target_app)) t
 $$;
 
@@ -231,7 +233,7 @@ create or replace function integration.audit_edits(p_before jsonb[], p_after jso
            r.n ->> 'status'
       from unnest(p_before, p_after) r (o, n)
      cross join lateral (select integration.changed_columns(r.o, r.n,
-        '{data, headers, source_app, target_app, record_type, status, updated_at, requeued}') as changed) c
+        '{data, headers, source_app, target_app, record_type, status, updated_at, requeued_at}') as changed) c
      where c.changed is not null
 $$;
 

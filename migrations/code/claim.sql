@@ -4,28 +4,30 @@
 --
 -- p_owner is the owner of a live row in processes, or any name together with p_lease (the claim then ends by itself
 -- after that long unless extended). With p_lease nobody but the caller need be there: see claim_by_lease. p_types
--- restricts to some record types, p_except_types to all others. p_bytes_max bounds the sum of the payloads' sizes as
+-- restricts to some record types. p_bytes_max bounds the sum of the payloads' sizes as
 -- text (at least one message is always claimed); p_lease is at most a day. Messages that were in flight when a consumer
--- died (crash_count > 0) are left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids:
--- where to look; see pick. Null: everywhere, from the beginning.
+-- died (crash_count > 0) are left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids,
+-- p_again_at, p_again_ids: where to look; see pick. Null: everywhere, from the beginning.
 -- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
 --
--- "id = any(array(...))" evaluates the locking function once; a join or IN may run it again and claim more than
--- p_limit. One statement without a subtransaction: when the database refuses to change one of the messages, all of it
--- fails, and claim_in_parts is to be called; with p_lease that is done here.
+-- Locked first, changed in a statement of its own: one statement for both would lock again, and more, wherever a row
+-- was changed between its snapshot and the lock. No subtransaction: when the database refuses to change one of the
+-- messages, all of it fails, and claim_in_parts is to be called; with p_lease that is done here.
 create or replace function integration.claim(
     p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
-    p_after_at timestamptz[] default null, p_after_ids bigint[] default null, p_except_types text[] default null
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
-        set enable_bitmapscan = off as $$
+        set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_now    timestamptz := integration.clock();
@@ -34,14 +36,15 @@ declare
     v_aside  boolean;
     v_limit  integer := p_limit;
     v_canary boolean := false;
-    v_count  integer;
+    v_ids    bigint[];
+    v_count  integer := 0;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target], p_owner);
     end if;
     if p_lease is not null then
         return query select * from integration.claim_by_lease(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
         return;
     end if;
     select exists (select from integration.processes c where c.owner = p_owner),
@@ -58,25 +61,27 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    return query
-        with claimed as (
-            update integration.data_staging d
-               set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-                   lease_until = null, updated_at = v_now
-             where d.id = any (array(
-                select p.id from integration.pick(
-                    p_target, v_limit, p_types, p_except_types, p_bytes_max, p_lows, p_highs, p_after_at,
-                        p_after_ids, v_aside) p))
-            returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
-                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at)
-        select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
-    get diagnostics v_count = row_count;
+    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
+        p_after_ids, p_again_at, p_again_ids, v_aside);
+    if v_ids is not null then
+        return query
+            with claimed as (
+                update integration.data_staging d
+                   set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
+                       lease_until = null, updated_at = v_now
+                 where d.id = any (v_ids)
+                returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                          d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at)
+            select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
+        get diagnostics v_count = row_count;
+    end if;
     if v_canary then
         perform integration.return_canaries(p_target, v_limit - v_count);
     end if;
-    if v_count = 0 and integration.may_leave_out() then
+    -- A trigger of somebody's left all of them as they were.
+    if v_ids is not null and v_count = 0 then
         return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, null, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
     end if;
 end $$;
 
@@ -86,12 +91,15 @@ create or replace function integration.claim_in_parts(
     p_target text, p_owner text, p_limit integer default 1, p_types text[] default null,
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
-    p_after_at timestamptz[] default null, p_after_ids bigint[] default null, p_except_types text[] default null
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
 declare
     v_limit  integer;
     v_canary boolean;
@@ -109,11 +117,12 @@ begin
         return;
     end if;
     loop
-        v_ids := array(select p.id from integration.pick(p_target, v_limit, p_types, p_except_types, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, true) p);
-        return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, v_limit, v_canary);
+        v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+            p_again_at, p_again_ids, true);
+        return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
+            v_canary);
         -- Where all of them were set aside, there may be others behind them.
-        exit when found or v_ids = '{}' or v_canary;
+        exit when found or v_ids is null or v_canary;
     end loop;
 end $$;
 
@@ -123,7 +132,8 @@ create or replace function integration.claim_picked(
     p_target text, p_owner text, p_ids bigint[], p_lease interval, p_limit integer, p_canary boolean
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -138,7 +148,7 @@ begin
     end if;
     return query
         select d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority, d.retry_count,
-               d.redrive_count, d.ordering_key, d.created_at, p_canary
+               d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, p_canary
           from integration.data_staging d where d.id = any (v_done) order by d.priority desc, d.created_at, d.id;
 end $$;
 
@@ -158,10 +168,12 @@ $$;
 -- no other of them.
 create or replace function integration.claim_by_lease(
     p_target text, p_owner text, p_limit integer, p_types text[], p_lease interval, p_bytes_max bigint,
-    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_except_types text[]
+    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_again_at timestamptz[],
+    p_again_ids bigint[]
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -178,13 +190,13 @@ begin
             select from integration.data_staging d where d.target_app = p_target and d.status = 'processing'
                and d.owner = p_owner and d.crash_count > 0)
         then
-            return query select * from integration.claim_suspect(p_target, p_owner, p_types, p_lease, p_except_types);
+            return query select * from integration.claim_suspect(p_target, p_owner, p_types, p_lease);
             if found then
                 return;
             end if;
         end if;
         return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, p_lease, p_bytes_max,
-            p_lows, p_highs, p_after_at, p_after_ids, p_except_types);
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
         get diagnostics v_count = row_count;
         -- What somebody dead has left is looked for where there is not enough else, because that takes time.
         exit when v_count >= p_limit or integration.return_expired(p_target, v_began, 100) = 0 or v_count > 0;
@@ -196,11 +208,11 @@ end $$;
 -- innocent ones come to an end, which clears them.
 -- Empty result, locks and SQLSTATEs: as claim.
 create or replace function integration.claim_suspect(
-    p_target text, p_owner text, p_types text[] default null, p_lease interval default null,
-    p_except_types text[] default null
+    p_target text, p_owner text, p_types text[] default null, p_lease interval default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -225,7 +237,6 @@ begin
         select s.id from integration.data_staging s
          where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
            and (p_types is null or s.record_type = any (p_types))
-           and (p_except_types is null or s.record_type <> all (p_except_types))
            and not integration.is_set_aside(s.id, s.created_at)
          order by s.crash_count, s.created_at, s.id
          limit 1
@@ -286,13 +297,16 @@ end $$;
 -- Keeps the places where a consumer would look next, for the next one to start.
 -- Locks: the places, in the order of priorities.
 create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],
-    p_ids bigint[]) returns void
+    p_ids bigint[], p_again_at timestamptz[], p_again_ids bigint[]) returns void
     language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.must_consume(array[p_target])
      where integration.is_limited();
-    insert into integration.places (target_app, priority, created_at, id, kept_at)
-    select p_target, k.priority, k.created_at, k.id, integration.clock()
-      from unnest(p_priorities, p_times, p_ids) k (priority, created_at, id) order by k.priority
+    insert into integration.places (target_app, priority, created_at, id, again_at, again_id, kept_at)
+    select p_target, k.priority, k.created_at, k.id, k.again_at, k.again_id, integration.clock()
+      from unnest(p_priorities, p_times, p_ids, p_again_at, p_again_ids)
+           k (priority, created_at, id, again_at, again_id)
+     order by k.priority
     on conflict (target_app, priority) do update
-       set created_at = excluded.created_at, id = excluded.id, kept_at = excluded.kept_at
+       set created_at = excluded.created_at, id = excluded.id, again_at = excluded.again_at,
+           again_id = excluded.again_id, kept_at = excluded.kept_at
 $$;

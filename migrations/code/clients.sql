@@ -39,7 +39,7 @@ begin
     perform integration.register(owner, v_host, p_pid,
         coalesce(p_application, current_setting('application_name'), ''), p_version,
         jsonb_build_object(p_target,
-            jsonb_build_object('types', p_types, 'capacity', p_capacity, 'in_transaction', false)), p_lease_ms);
+            jsonb_build_object('types', p_types, 'capacity', p_capacity, 'holds', false)), p_lease_ms);
     given_back := 0;
     if v_renewed then
         select * into v_fence from integration.fence(p_in_hand);

@@ -87,11 +87,11 @@ begin
         archived as (
             insert into integration.data_staging_archive
                 (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at,
-                 processed_at, attempt, crash_count, redrive_count, requeued, max_retries, headers, ordering_key,
+                 processed_at, attempt, crash_count, redrive_count, requeued_at, max_retries, headers, ordering_key,
                      dedup_key)
             select g.id, g.source_app, g.target_app, g.record_type, g.data, 'completed', g.priority, g.retry_count,
                 g.created_at,
-                   p_now, p_now, g.done_attempt, 0, g.redrive_count, g.requeued, g.max_retries, g.headers,
+                   p_now, p_now, g.done_attempt, 0, g.redrive_count, g.requeued_at, g.max_retries, g.headers,
                        g.ordering_key, g.dedup_key
               from gone g where g.on_complete = 'archive')
         select g.id from gone g;

@@ -195,7 +195,7 @@ create or replace function integration.explain_locker(p_target text, p_xid text)
       from (select a.pid, a.xact_start, coalesce(nullif(a.application_name, ''), a.usename) as name,
                    exists (select from integration.processes c
                             where c.lease_until > integration.clock() and c.application = a.application_name
-                              and c.targets #>> array[p_target, 'in_transaction'] = 'true') as consuming
+                              and c.targets #>> array[p_target, 'holds'] = 'true') as consuming
               from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
              where l.locktype = 'transactionid' and l.granted and l.transactionid::text = p_xid) h
 $$;

@@ -73,11 +73,18 @@ begin
         or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed');
 end $$;
 
+-- Whether a target has a gate now: a claim may find less than there is.
+create or replace function integration.is_gated(p_target text) returns boolean
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return integration.has_gates(p_target) and exists (select from integration.gates(p_target, false));
+end $$;
+
 -- Whether messages of the target may be held in a transaction: where there is no gate at all.
 create or replace function integration.may_hold(p_target text) returns boolean
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return not exists (select from integration.gates(p_target, false));
+    return not integration.is_gated(p_target);
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are

@@ -1,7 +1,8 @@
 -- Editing rows by hand: legal edits are completed, illegal ones fail.
 
 -- For on_changed: whether an edit is one that no claim and no settle makes, and that guard_hand_edit looks at. Those
--- change owner or attempt with the status and leave nothing behind that belongs to another status.
+-- change owner or attempt with the status and leave nothing behind that belongs to another status. p_requeued: it says
+-- that it has become pending just now.
 create or replace function integration.is_hand_edit(
     p_old text, p_new text, p_old_owner text, p_owner text, p_old_attempt integer, p_attempt integer,
     p_retry_count integer, p_available_at timestamptz, p_processed_at timestamptz, p_lease_until timestamptz,
@@ -73,7 +74,7 @@ begin
                lease_until = case when p_new = 'processing' then d.lease_until end,
                attempt = least(d.attempt, 2147483646) + (v_owned or v_revived)::integer,
                redrive_count = least(d.redrive_count, 2147483646) + v_revived::integer,
-               requeued = d.requeued or v_waits,
+               requeued_at = case when v_waits then integration.clock() else d.requeued_at end,
                retry_count = case when v_revived then 0 else d.retry_count end,
                crash_count = case when v_revived then 0 else d.crash_count end,
                processed_at = case when p_new = 'completed' then coalesce(d.processed_at, integration.clock())

@@ -1,21 +1,23 @@
 -- Holding: messages handled in one transaction, which never become processing.
 
--- In-transaction mode: takes up to p_limit pending messages for the length of the caller's transaction, which must be a
--- short one. Nothing is written: the messages stay pending and locked, so nobody else takes them, and if the
--- transaction ends before complete(..., p_held => true) they were never taken. The attempt is the one that complete
--- will give them. The other parameters and the result are claim's.
+-- Takes up to p_limit pending messages for the length of the caller's transaction, which must be a short one. Nothing
+-- is written: the messages stay pending and locked, so nobody else takes them, and if the transaction ends before
+-- complete_many(..., p_held => true) they were never taken. The attempt is the one that it will give them. The other
+-- parameters and the result are claim's.
 -- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create or replace function integration.hold(
     p_target text, p_limit integer, p_types text[] default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
-    p_after_at timestamptz[] default null, p_after_ids bigint[] default null
+    p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
-    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, canary boolean
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
-        set enable_bitmapscan = off as $$
+        set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare
     v_gated boolean;
@@ -32,11 +34,14 @@ begin
     end if;
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
     -- snapshot of one statement for both would show what it was before.
-    v_ids := array(select p.id from integration.pick(
-        p_target, p_limit, p_types, null, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids, v_aside) p);
+    v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+        p_again_at, p_again_ids, v_aside);
+    if v_ids is null then
+        return;
+    end if;
     return query
         select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
-               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, false
+               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, false
           from integration.data_staging d
          where d.id = any (v_ids)
          order by d.priority desc, d.created_at, d.id;

@@ -1,83 +1,96 @@
 -- Which messages a claim takes: the hottest query of all.
 
--- Locks up to p_limit pending messages of a target that nobody else has locked, and returns their ids.
+-- Locks up to p_limit pending messages of a target that nobody else has locked, and returns their ids. Null: there are
+-- none.
 --
 -- Dead index entries pile up at the front of the queue while anything holds back the vacuum horizon, and every look
 -- from the beginning walks over all of them. So a consumer names ranges of priorities, in the order in which they are
 -- to be visited, and for a range of one priority the place where its last look ended: (p_after_at, p_after_ids),
--- exclusive. What became pending again behind that place is in an index of its own. Everything else that may lie behind
--- it (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
+-- exclusive. What became pending again may lie behind that place: it is in an index of its own, in the order in which
+-- it did, with places of its own (p_again_at, p_again_ids; null: its beginning). Everything else that may lie behind a
+-- place (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
 -- p_aside: some messages of the target may be set aside, and are left out.
--- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED. The order of the result is undefined.
+-- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED; where p_bytes_max comes first, more than are returned. The order of
+-- the result is undefined.
 --
--- One range of one priority compares for equality, because only then the place is where the index scan begins. The
--- statuses are literals because a partial index is not used for a parameter. Sequential and bitmap scans are off
--- because a cached plan made while the table was small would otherwise scan all of it later; sorts, because it would
--- read and sort the whole queue. Generic plans are forced because planning the statement again, as the server would for
--- each call to leave out arms that a parameter rules out, takes ten times as long as running it. JIT is off because
--- before PostgreSQL 18 a forbidden scan that cannot be avoided (of a small table without a usable index) is priced at
--- 10^10, which makes the server compile for a third of a second and more what runs in microseconds.
+-- For claim, hold and what else pins the search path and says how to plan: settings of its own would cost a lone
+-- message a tenth of this. A statement for each range, and none that is not needed: one for all of them costs a lone
+-- message twice as much, because the server prepares all its arms to run. One range of one priority compares for
+-- equality, because only then the place is where the index scan begins. The statuses are literals because a partial
+-- index is not used for a parameter. Sequential and bitmap scans are off because a cached plan made while the table
+-- was small would otherwise scan all of it later; sorts, because it would read and sort the whole queue. Generic plans
+-- are forced because planning the statement again, as the server would for each call to leave out conditions that a
+-- parameter rules out, takes ten times as long as running it. JIT is off because before PostgreSQL 18 a forbidden scan
+-- that cannot be avoided (of a small table without a usable index) is priced at 10^10, which makes the server compile
+-- for a third of a second and more what runs in microseconds.
 create or replace function integration.pick(
-    p_target text, p_limit integer, p_types text[], p_except_types text[], p_bytes_max bigint,
-    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[], p_aside boolean default false
-) returns table (id bigint)
-    language plpgsql set search_path = pg_catalog, pg_temp
-    set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-    set plan_cache_mode = force_generic_plan as $$
-#variable_conflict use_column
+    p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
+    p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[],
+    p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, out ids bigint[]
+)
+    language plpgsql as $$
 declare
+    v_left  integer := p_limit;
     v_bytes bigint := 0;
-    v_row   record;
+    v_more  bigint;
+    v_found bigint[];
 begin
-    for v_row in
-        select s.id, s.bytes
-          from (select u.low, u.high, coalesce(u.after_at, '-infinity') as after_at, u.after_id
-                  from unnest(coalesce(p_lows, '{-2147483648}'), coalesce(p_highs, '{2147483647}'),
-                              coalesce(p_after_at, array[null::timestamptz]), coalesce(p_after_ids, '{0}'))
-                       u (low, high, after_at, after_id)) r
-         cross join lateral (
-            select * from (
+    for i in 1 .. coalesce(cardinality(p_lows), 1) loop
+        if p_after_at[i] > '-infinity' then
+            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
                 select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
                   from integration.data_staging q
-                 where r.after_at > '-infinity'
-                   and q.target_app = p_target and q.status = 'pending' and q.requeued and q.crash_count = 0
-                   and q.priority = r.low and (q.created_at, q.id) <= (r.after_at, r.after_id)
+                 where q.target_app = p_target and q.status = 'pending' and q.requeued_at is not null
+                   and q.crash_count = 0 and q.priority = p_lows[i]
+                   and (q.requeued_at, q.id) > (coalesce(p_again_at[i], '-infinity'), coalesce(p_again_ids[i], 0))
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
-                 order by q.priority desc, q.created_at, q.id limit p_limit
-                 for no key update skip locked) again
-            union all
-            select * from (
-                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0)
+                 order by q.priority desc, q.requeued_at, q.id limit v_left
+                 for no key update skip locked) l;
+            if v_found is not null then
+                ids := ids || v_found;
+                v_left := v_left - cardinality(v_found);
+                v_bytes := v_bytes + v_more;
+                exit when v_left = 0 or v_bytes >= p_bytes_max;
+            end if;
+            -- What this transaction has locked is not locked for it.
+            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
                   from integration.data_staging q
-                 where r.low = r.high
-                   and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
-                   and q.priority = r.low and (q.created_at, q.id) > (r.after_at, r.after_id)
+                 where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
+                   and q.priority = p_lows[i] and (q.created_at, q.id) > (p_after_at[i], p_after_ids[i])
+                   and (q.requeued_at is null or ids is null or q.id <> all (ids))
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
-                 order by q.priority desc, q.created_at, q.id limit p_limit
-                 for no key update skip locked) next
-            union all
-            select * from (
-                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0)
+                 order by q.priority desc, q.created_at, q.id limit v_left
+                 for no key update skip locked) l;
+        else
+            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
                   from integration.data_staging q
-                 where r.low < r.high
-                   and q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
-                   and q.priority between r.low and r.high
+                 where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
+                   and q.priority between coalesce(p_lows[i], -2147483648) and coalesce(p_highs[i], 2147483647)
                    and (p_types is null or q.record_type = any (p_types))
-                   and (p_except_types is null or q.record_type <> all (p_except_types))
                    and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
-                 order by q.priority desc, q.created_at, q.id limit p_limit
-                 for no key update skip locked) anywhere) s
-         limit p_limit
-    loop
-        exit when v_bytes >= p_bytes_max;
-        v_bytes := v_bytes + v_row.bytes;
-        id := v_row.id;
-        return next;
+                 order by q.priority desc, q.created_at, q.id limit v_left
+                 for no key update skip locked) l;
+        end if;
+        if v_found is not null then
+            ids := ids || v_found;
+            v_left := v_left - cardinality(v_found);
+            v_bytes := v_bytes + v_more;
+            exit when v_left = 0 or v_bytes >= p_bytes_max;
+        end if;
     end loop;
+    if v_bytes >= p_bytes_max then
+        -- The one that goes beyond is still taken: it may be larger than what is allowed.
+        ids := array(
+            select s.id from (
+                select d.id, sum(integration.bytes_of(d.data) + coalesce(pg_column_size(d.headers), 0))
+                                 over (order by u.place rows between unbounded preceding and 1 preceding) as before
+                  from unnest(ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id) s
+             where coalesce(s.before, 0) < p_bytes_max);
+    end if;
 end $$;
 
 -- How many bytes a payload has when it is not compressed; how many more it may have as text is bounded when it is

@@ -111,7 +111,7 @@ create or replace function integration.rescue_rows(p_ids bigint[]) returns setof
     update integration.data_staging d
        set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
            crash_count = least(d.crash_count, 2147483646) + 1,
-           requeued = true,
+           requeued_at = integration.clock(),
            error_message = case when d.crash_count >= p.max_crashes - 1
                then format('%s consumers died one after the other while handling this message',
                    d.crash_count + 1::bigint)
@@ -154,6 +154,6 @@ create or replace function integration.insist_on_leases(p_targets jsonb[], p_for
     insert into integration.targets (target_app, leases_until)
     select x.target_app, integration.clock() + p_for
       from (select distinct e.key from unnest(p_targets) t (accepts) cross join lateral jsonb_each(t.accepts) e
-             where e.value ->> 'in_transaction' = 'true') x (target_app)
+             where e.value ->> 'holds' = 'true') x (target_app)
     on conflict (target_app) do update set leases_until = excluded.leases_until
 $$;

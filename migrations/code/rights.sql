@@ -13,15 +13,14 @@ create or replace function integration.rights_of(p_verb text)
 declare
     -- What tells nothing and changes nothing: the clock (defaults of columns call it as whoever inserts), channels,
     -- locks of a session that listens; and what a role lacks.
-    v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, next_xid,
-        somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
-    v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, may_hold,
-        hold, lease_held, promote, next_due, report_runs, note_found, complete, complete_many, claim_in_parts, settle,
-        settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine, taken_from, is_drained,
-        register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring, rescue,
-        rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions, note_cleaned,
-        check_is_due, recount, maintain, is_set_aside,
-        hello, take, settle_many, keep_alive, fence}';
+    v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, oldest_writer,
+        next_xid, somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
+    v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, is_gated,
+        may_hold, hold, lease_held, promote, next_due, report_runs, note_found, complete, complete_many,
+        claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
+        taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
+        rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
+        note_cleaned, check_is_due, recount, maintain, is_set_aside, hello, take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
         target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,

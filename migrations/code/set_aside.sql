@@ -67,15 +67,6 @@ create or replace function integration.left_out() returns text
     select 'a trigger on data_staging leaves it as it was'
 $$;
 
--- Whether somebody has a trigger that can leave messages as they are without a word. None of ours can.
-create or replace function integration.may_leave_out() returns boolean
-    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-    -- For each row, before an update.
-    return exists (select from pg_trigger t where t.tgrelid = 'integration.data_staging'::regclass
-                      and t.tgtype::integer & 19 = 19 and not t.tgisinternal and t.tgenabled <> 'D');
-end $$;
-
 -- Does something to messages: p_call is a statement over $1, their ids, that answers with the ids it was done to. All
 -- at once, in halves where that is refused, and a message that is refused by itself is set aside under p_verb. Returns
 -- the ids it was done to. A message that is left as it was without a word, by a trigger of somebody's, is set aside as

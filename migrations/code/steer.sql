@@ -19,7 +19,8 @@ end $$;
 create or replace function integration.move_rows(p_ids bigint[], p_target text) returns setof bigint
     language sql set search_path = pg_catalog, pg_temp as $$
     update integration.data_staging d
-       set target_app = p_target, requeued = d.requeued or d.status = 'pending', updated_at = integration.clock()
+       set target_app = p_target, updated_at = integration.clock(),
+           requeued_at = case when d.status = 'pending' then integration.clock() else d.requeued_at end
      where d.id = any (p_ids) and d.target_app <> p_target
     returning d.id
 $$;

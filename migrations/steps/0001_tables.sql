@@ -44,9 +44,9 @@ create table integration.data_staging (
     crash_count   integer     not null default 0,
     -- redrive_count: how often the message was put back after it had ended.
     redrive_count integer     not null default 0,
-    -- requeued: became pending again, or for the first time after a delay. Such messages are looked for from the
-    -- beginning, in an index of their own; claims look for all others from where the last one stopped.
-    requeued      boolean     not null default false,
+    -- requeued_at: when it last became pending again, or for the first time after a delay. Such messages have an index
+    -- of their own: claims look in both from where the last one stopped, and in the other they are behind that.
+    requeued_at   timestamptz,
     -- max_retries: overrides the policy of the target and record type for this message.
     max_retries   integer,
     -- headers: an object.
@@ -59,9 +59,10 @@ create table integration.data_staging (
 -- from being HOT, but a claim must leave this index anyway.
 create index data_staging_ready on integration.data_staging (target_app, priority desc, created_at, id)
     where status = 'pending';
--- Serves claim: pending messages that may lie before the place where the last claim stopped. Nearly always small.
-create index data_staging_requeued on integration.data_staging (target_app, priority desc, created_at, id)
-    where status = 'pending' and requeued;
+-- Serves claim: pending messages that may lie before the place where the last claim stopped, in the order in which they
+-- became pending again. Nearly always small.
+create index data_staging_requeued on integration.data_staging (target_app, priority desc, requeued_at, id)
+    where status = 'pending' and requeued_at is not null;
 -- Serves promote and next_due: what becomes pending next.
 create index data_staging_scheduled on integration.data_staging (target_app, available_at)
     where status = 'scheduled';
@@ -139,7 +140,7 @@ create table integration.processes (
     pid         integer     not null,
     application text        not null default '',
     version     text        not null,
-    -- {"billing": {"types": ["order.placed"], "capacity": 8, "in_transaction": false}}; types null or absent: any
+    -- {"billing": {"types": ["order.placed"], "capacity": 8, "holds": false}}; types null or absent: any
     targets     jsonb       not null default '{}',
     started_at  timestamptz not null default integration.clock(),
     beat_at     timestamptz not null default integration.clock(),
@@ -223,6 +224,9 @@ create table integration.places (
     priority   integer     not null,
     created_at timestamptz not null,
     id         bigint      not null,
+    -- The same among what became pending again.
+    again_at   timestamptz,
+    again_id   bigint,
     kept_at    timestamptz not null,
     primary key (target_app, priority)
 ) with (fillfactor = 50);

@@ -4,13 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    context::Context,
-    looking::{Look, NextLook},
-};
+use super::{context::Context, looking::Look};
 use crate::{
     error::Result,
-    store::{ClaimRequest, Looked, Ranges},
+    store::{Looked, Ranges},
 };
 
 /// What came of it.
@@ -33,9 +30,7 @@ pub(super) async fn claim(
     if let Some(pause) = pause {
         tokio::time::sleep(pause).await;
     }
-    // What is not held.
-    let except = (look.next() == NextLook::Others).then(|| context.registry.tx_types(None));
-    let request = ClaimRequest { except_types: except.as_deref(), ..context.request(&owner) };
+    let request = context.request(&owner);
     let (asked, in_hand) = (Instant::now(), context.process.in_hand());
     let looked = async {
         if pause.is_some() {

@@ -29,27 +29,20 @@ pub struct ConsumerConfig {
     pub record_types: Option<Vec<String>>,
     /// What happens to a record type without a handler. Default: failed with a reason.
     pub unknown_type: UnknownType,
-    /// How many messages one transaction of transactional handlers may take, one handler after the other; when one of
-    /// them does not end with [`Outcome::Done`](crate::Outcome::Done), each is run again in a transaction of its own.
-    /// Default 1.
-    pub tx_batch: usize,
-    /// How long a transaction may hold messages whose plain handlers are short: they take a millisecond at most on
-    /// average. Such messages are not leased but stay locked by the transaction that completes them, a batch at a
-    /// time, which is up to twice as fast, and a process that dies gives them back at once. A handler that has not ended
-    /// by then goes on with a lease, and so does what ends otherwise than with [`Outcome::Done`](crate::Outcome::Done);
-    /// handlers of a batch that have not begun are free again. Leases are used anyway by consumers with transactional
-    /// handlers (see [`in_transaction`](Self::in_transaction)) and wherever that mode uses them. The transaction holds
-    /// back vacuum. Default 100 ms; `None`: leases always.
+    /// How long a transaction may hold messages whose handlers are short. Such messages are not leased but stay locked by
+    /// the transaction that completes them, a batch at a time, which is up to twice as fast, and a process that dies gives
+    /// them back at once. Transactional handlers of a batch work in that transaction, one after the other; plain ones run
+    /// side by side. What does not end with [`Outcome::Done`](crate::Outcome::Done) is leased then, settled for itself,
+    /// and its effects alone are rolled back. When the time has come a plain handler goes on with a lease; a transactional
+    /// one is dropped, and run again in a transaction of its own; messages whose handlers have not begun are free again.
+    /// The transaction holds back vacuum.
+    ///
+    /// Short are plain handlers that take a millisecond at most on average, and, in consumers that have transactional
+    /// ones, those that take a tenth of this. Other messages are leased, and so are all of a target with `max_in_flight`,
+    /// an open breaker or a consumer that died within the last ten minutes, of a process in its first three seconds, and
+    /// while half of its connections hold messages. Default 100 ms; `None`: leases always, and each transactional handler
+    /// gets a transaction of its own.
     pub hold: Option<Duration>,
-    /// In-transaction mode: messages with transactional handlers are not leased but stay locked by the transaction that
-    /// handles and completes them, up to `tx_batch` at a time, one handler after the other. About twice as fast, and a
-    /// process that dies gives them back at once. The value is the longest such a transaction may last: what has not
-    /// begun by then goes back, and a handler that is still running is dropped and run again with a lease. A batch in
-    /// which a handler does not end with [`Outcome::Done`](crate::Outcome::Done) is rolled back, and its messages are
-    /// taken with leases. Targets with `max_in_flight`, an open breaker, or a consumer that died in this mode within
-    /// the last ten minutes are consumed with leases, and so does a process in its first three seconds. Right for
-    /// handlers of milliseconds; the transaction holds back vacuum. Default `None`: leases.
-    pub in_transaction: Option<Duration>,
     /// Most messages this consumer takes in its life; when they are handled it idles until it is shut down. One that
     /// fails and comes back counts again. Default `None`: no limit.
     pub messages_max: Option<usize>,
@@ -67,9 +60,7 @@ impl Default for ConsumerConfig {
             drain_timeout: Duration::from_secs(30),
             record_types: None,
             unknown_type: UnknownType::Reject,
-            tx_batch: 1,
             hold: Some(Duration::from_millis(100)),
-            in_transaction: None,
             messages_max: None,
             claim_bytes_max: 16 << 20,
         }
@@ -81,13 +72,7 @@ impl ConsumerConfig {
         if self.concurrency == 0 {
             return Err(Error::config("concurrency is 0; at least one handler must be able to run"));
         }
-        if self.tx_batch == 0 {
-            return Err(Error::config("tx_batch is 0; a transaction takes at least one message"));
-        }
         let sane = |cap: &Duration| (Duration::from_millis(10)..=Duration::from_secs(60)).contains(cap);
-        if self.in_transaction.is_some_and(|cap| !sane(&cap)) {
-            return Err(Error::config("in_transaction is not between 10 ms and 60 s; 1 s is usual"));
-        }
         if self.hold.is_some_and(|cap| !sane(&cap)) {
             return Err(Error::config("hold is not between 10 ms and 60 s; 100 ms is the default"));
         }

@@ -32,7 +32,6 @@ impl Context {
             target: &self.target,
             owner,
             record_types: self.config.record_types.as_deref(),
-            except_types: None,
             bytes_max: i64::try_from(self.config.claim_bytes_max).unwrap_or(i64::MAX),
         }
     }

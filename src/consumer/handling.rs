@@ -1,4 +1,4 @@
-//! Running the handlers of one task to their ends.
+//! Running handlers to their ends.
 
 use std::{
     future::Future,
@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 use super::{
     context::Context,
@@ -18,37 +21,31 @@ use super::{
 };
 use crate::{message::Delivery, outcome::Outcome, store::Claim};
 
-/// Runs the handlers of one task.
+/// Runs the handler of a leased message, as a task that tells of its end.
 pub(super) async fn handle(
     context: Arc<Context>,
-    deliveries: Vec<Delivery>,
-    claims: Vec<Claim>,
+    delivery: Delivery,
     begun: Begun,
     handled: mpsc::UnboundedSender<Handled>,
 ) {
-    let started = begun.now();
-    let canary = deliveries.iter().any(|delivery| delivery.canary);
-    let ran = run_handlers(&context, deliveries).await;
-    let ran = claims.into_iter().zip(ran).collect();
+    let (started, claim, canary) = (begun.now(), Claim::of(&delivery), delivery.canary);
+    let (ran, handler) = run(&context, delivery).await;
     // The loop is gone only when the process is being torn down.
-    let _ = handled.send(Handled { ran, canary, took: started.elapsed() });
+    let _ = handled.send(Handled { claim, ran, canary, took: started.elapsed(), handler });
 }
 
-/// Runs deliveries to their ends, in the order given: several only where they have transactional handlers.
-pub(super) async fn run_handlers(context: &Context, deliveries: Vec<Delivery>) -> Vec<Ran> {
-    if deliveries.iter().all(|delivery| context.registry.tx(&delivery.record_type).is_some()) {
-        return effects::run(context, &deliveries).await;
+/// Runs the handler of a leased message to its end. Returns how long the handler itself took, too.
+pub(super) async fn run(context: &Context, delivery: Delivery) -> (Ran, Duration) {
+    if context.registry.tx(&delivery.record_type).is_some() {
+        return effects::run(context, &delivery).await;
     }
-    let mut ran = Vec::with_capacity(deliveries.len());
-    for delivery in deliveries {
-        let processing = context.processing(&delivery);
-        let handling = context.registry.run(delivery, context.config.handler_timeout);
-        ran.push(Ran::Outcome(processing.run(handling).await));
-    }
-    ran
+    let (began, processing) = (Instant::now(), context.processing(&delivery));
+    let handling = context.registry.run(delivery, context.config.handler_timeout);
+    let outcome = processing.run(handling).await;
+    (Ran::Outcome(outcome), began.elapsed())
 }
 
-/// The handler of a held message, begun.
+/// The plain handler of a held message, begun.
 pub(super) struct Handling {
     claim: Claim,
     begun: Begun,
@@ -81,7 +78,7 @@ impl Handling {
         self.slot = None;
         let (claim, took, outcome) = self.await;
         // The loop is gone only when the process is being torn down.
-        let _ = handled.send(Handled { ran: vec![(claim, Ran::Outcome(outcome))], canary: false, took });
+        let _ = handled.send(Handled { claim, ran: Ran::Outcome(outcome), canary: false, took, handler: took });
     }
 }
 

@@ -1,18 +1,19 @@
 //! Why, where and when to look into the table.
-//!
-//! There are two ways through the queue, each with places of its own: one for the messages that are held, one for all
-//! others. What could not be held is leased once, and is looked for where the held ones are.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Observed, Places, Start};
+use super::{
+    observed::Observed,
+    places::{Places, is_worth_asking},
+    reached::Start,
+};
 use crate::{
     error::Error,
-    message::{Found, MessageId},
+    message::Found,
     outage::Outage,
-    store::Ranges,
+    store::{KeptPlace, Ranges},
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -33,14 +34,12 @@ pub(super) struct Looking {
     outage: Outage,
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
-    leased: Way,
-    /// `None`: the same one, where all that is leased may be held.
-    held: Option<Way>,
-    /// The places that the database has.
-    kept: Vec<(i32, SystemTime, MessageId)>,
+    way: Way,
+    /// Looks since parking waits for a transaction to end.
+    unsettled: u32,
 }
 
-/// One way through the queue.
+/// The way through the queue.
 #[derive(Debug, Default)]
 struct Way {
     places: Places,
@@ -57,8 +56,6 @@ pub(super) enum NextLook {
     Leased,
     /// Messages to be held.
     Held,
-    /// Messages that are not held, to be leased: other record types.
-    Others,
     /// Any message, to be leased, so many: the target does not allow to hold, or a batch was rolled back and had so
     /// many.
     Refused(usize),
@@ -71,6 +68,8 @@ pub(super) struct Look {
     next: NextLook,
     start: Start,
     lowest_first: bool,
+    /// It asks for the oldest writer, in place of the oldest transaction.
+    asks: bool,
 }
 
 impl Look {
@@ -90,7 +89,7 @@ impl Look {
 
     #[cfg(test)]
     pub(super) fn for_a_bell(next: NextLook, start: Start) -> Self {
-        Self { why: Found::Bell, next, start, lowest_first: false }
+        Self { why: Found::Bell, next, start, lowest_first: false, asks: false }
     }
 }
 
@@ -108,18 +107,8 @@ pub(super) struct Exhausted {
 
 impl Exhausted {
     pub(super) fn new(look: &Look, observed: &Observed) -> Self {
-        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid());
+        let (nothing, oldest_xid) = (observed.took() == 0, observed.oldest_xid);
         Self { nothing, why: look.why, everywhere: look.is_everywhere(), oldest_xid }
-    }
-
-    /// Together with an earlier look for other messages.
-    pub(super) fn and(self, earlier: Self) -> Self {
-        Self {
-            nothing: self.nothing && earlier.nothing,
-            why: earlier.why,
-            everywhere: self.everywhere && earlier.everywhere,
-            oldest_xid: self.oldest_xid.min(earlier.oldest_xid),
-        }
     }
 
     /// Whether suspects are worth a look now. Also at the last one before parking: a rescue may have found nobody
@@ -130,9 +119,8 @@ impl Exhausted {
 }
 
 impl Looking {
-    /// Begins with the places that another consumer of the target has kept. `plain`: what is held is what would be
-    /// leased.
-    pub(super) fn new(target: &str, places: Places, plain: bool) -> Self {
+    /// Begins with the places that another consumer of the target has kept.
+    pub(super) fn new(target: &str, places: Places) -> Self {
         let outage = Outage::new("claiming failed; trying again until it works", "claiming again");
         Self {
             // Register before looking, then look: what was there before the bell hung must be found.
@@ -141,9 +129,8 @@ impl Looking {
             limited: false,
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
-            leased: Way { places, ..Way::default() },
-            held: (!plain).then(Way::default),
-            kept: Vec::new(),
+            way: Way { places, ..Way::default() },
+            unsettled: 0,
         }
     }
 
@@ -160,7 +147,7 @@ impl Looking {
     /// Looks at everything that there is next.
     pub(super) fn look_everywhere(&mut self, why: Found) {
         self.also_look(why);
-        self.ways().for_each(|way| way.everywhere = true);
+        self.way.everywhere = true;
         self.everywhere_at = None;
     }
 
@@ -170,9 +157,9 @@ impl Looking {
     }
 
     /// What a look took is free again, perhaps behind where looks begin now.
-    pub(super) fn look_again(&mut self, look: &Look, why: Found) {
+    pub(super) fn look_again(&mut self, why: Found) {
         self.look(why);
-        self.way(look.next).everywhere = true;
+        self.way.everywhere = true;
     }
 
     /// A message of the target has left. If that has a limit, there is room again, and no bell for it.
@@ -184,7 +171,7 @@ impl Looking {
 
     /// After anything that may have been a failover: where it went on, the same ids may be other messages.
     pub(super) fn forget_places(&mut self) {
-        self.ways().for_each(|way| way.places = Places::default());
+        self.way.places = Places::default();
     }
 
     /// Under a new owner.
@@ -205,7 +192,7 @@ impl Looking {
 
     /// How long a look from the beginning should wait, so that such looks take little of the time.
     pub(super) fn everywhere_in(&self) -> Duration {
-        self.leased.places.full_in()
+        self.way.places.full_in()
     }
 
     /// How long the look that has begun is to wait.
@@ -217,24 +204,30 @@ impl Looking {
     /// must not miss late commits.
     pub(super) fn begin(&mut self, next: NextLook, settling: bool) -> Option<(Look, Option<Ranges>)> {
         let why = self.why.take()?;
-        let way = self.way(next);
+        self.unsettled = if settling { self.unsettled.saturating_add(1) } else { 0 };
+        let parking_asks = is_worth_asking(self.unsettled);
+        let way = &mut self.way;
         let start = match way.places.start() {
             _ if std::mem::take(&mut way.everywhere) => Start::Beginning,
             Start::Last if settling => Start::Places,
             start => start,
         };
         let lowest_first = way.full_batches >= LOWEST_FIRST_EVERY;
-        let ranges = way.places.ranges(start, lowest_first);
+        let asks = parking_asks || way.places.asks_for_writers();
+        let mut ranges = way.places.ranges(start, lowest_first);
         let start = if ranges.is_none() { Start::Beginning } else { start };
-        Some((Look { why, next, start, lowest_first }, ranges))
+        if asks {
+            ranges.get_or_insert_default().writers = true;
+        }
+        Some((Look { why, next, start, lowest_first, asks }, ranges))
     }
 
     /// Learns what a look saw. `full`: there may be more, and it is looked for.
     pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
         self.outage.over();
         self.limited = observed.is_limited();
-        let way = self.way(look.next);
-        way.places.looked(look.start, look.lowest_first, !full, observed);
+        let way = &mut self.way;
+        way.places.looked(look.start, look.lowest_first, look.asks, !full, observed);
         if look.is_everywhere() {
             way.places.looked_everywhere(took);
         }
@@ -252,35 +245,25 @@ impl Looking {
         self.look(look.why);
     }
 
-    /// The places that the next consumer is to begin with, where they are not what the database has already.
-    pub(super) fn keep(&mut self) -> Option<Vec<(i32, SystemTime, MessageId)>> {
-        let places = self.leased.places.kept();
-        if places.is_empty() || places == self.kept {
-            return None;
-        }
-        self.kept.clone_from(&places);
-        Some(places)
-    }
-
-    fn way(&mut self, next: NextLook) -> &mut Way {
-        match next {
-            NextLook::Leased | NextLook::Others => &mut self.leased,
-            NextLook::Held | NextLook::Refused(_) => self.held.as_mut().unwrap_or(&mut self.leased),
-        }
-    }
-
-    fn ways(&mut self) -> impl Iterator<Item = &mut Way> {
-        std::iter::once(&mut self.leased).chain(&mut self.held)
+    /// The places that the next consumer is to begin with, where those that the database has are worse.
+    pub(super) fn keep(&mut self) -> Option<Vec<KeptPlace>> {
+        Some(self.way.places.keep()).filter(|places| !places.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::{error::ErrorKind, message::MessageId};
+
+    fn kept(id: MessageId) -> Places {
+        Places::load([KeptPlace { priority: 0, place: (SystemTime::UNIX_EPOCH, id), again: None }])
+    }
 
     fn looking() -> Looking {
-        Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false)
+        Looking::new("billing", kept(7))
     }
 
     fn begin(looking: &mut Looking, next: NextLook) -> Look {
@@ -307,30 +290,18 @@ mod tests {
         let (look, ranges) = looking.begin(NextLook::Leased, false).unwrap();
         assert!(!look.is_everywhere());
         assert_eq!(ranges.unwrap().after_ids, [0, 7, 0]);
+        looking.forget_places();
         looking.look(Found::Bell);
         let (look, ranges) = looking.begin(NextLook::Held, false).unwrap();
         assert!(look.is_everywhere() && ranges.is_none());
     }
 
     #[test]
-    fn looking_everywhere_means_both_ways_once_each() {
-        let mut looking = Looking::new("billing", Places::load([(0, SystemTime::UNIX_EPOCH, 7)]), false);
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
-        looking.look_everywhere(Found::Sweep);
-        for (next, everywhere) in
-            [(NextLook::Held, true), (NextLook::Others, true), (NextLook::Held, false), (NextLook::Leased, false)]
-        {
-            looking.look(Found::Drain);
-            assert_eq!(begin(&mut looking, next).is_everywhere(), everywhere, "{next:?}");
-        }
-    }
-
-    #[test]
-    fn what_could_not_be_held_is_leased_where_it_was_looked_for() {
+    fn what_could_not_be_held_is_looked_for_from_the_beginning_once() {
         let mut looking = looking();
-        looking.held.as_mut().unwrap().places = Places::load([(0, SystemTime::UNIX_EPOCH, 8)]);
         let held = begin(&mut looking, NextLook::Held);
-        looking.look_again(&held, held.why());
+        assert!(!held.is_everywhere());
+        looking.look_again(held.why());
         let leased = begin(&mut looking, NextLook::Refused(3));
         assert!(leased.is_everywhere());
         looking.look(Found::Drain);
@@ -386,12 +357,20 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_when_they_are_others_than_before() {
-        let mut looking = looking();
-        assert_eq!(looking.keep(), Some(vec![(0, SystemTime::UNIX_EPOCH, 7)]));
-        assert_eq!(looking.keep(), None);
-        looking.forget_places();
-        assert_eq!(looking.keep(), None);
+    fn parking_that_waits_for_a_transaction_asks_whether_it_writes() {
+        let mut looking = Looking::new("billing", Places::default());
+        let asks: Vec<u32> = (1..20)
+            .filter(|_| {
+                looking.look(Found::Drain);
+                let (look, ranges) = looking.begin(NextLook::Leased, true).unwrap();
+                assert_eq!(ranges.is_some_and(|ranges| ranges.writers), look.asks);
+                look.asks
+            })
+            .collect();
+        assert_eq!(asks, [4, 8, 16]);
+        looking.look(Found::Bell);
+        looking.begin(NextLook::Leased, false);
+        assert_eq!(looking.unsettled, 0);
     }
 
     #[test]
@@ -409,13 +388,10 @@ mod tests {
     }
 
     #[test]
-    fn two_looks_have_exhausted_the_queue_as_well_as_the_worse_of_them() {
-        let (bell, drain) = (Found::Bell, Found::Drain);
-        let held = Exhausted { nothing: true, why: bell, everywhere: true, oldest_xid: 5 };
-        let others = Exhausted { nothing: false, why: drain, everywhere: true, oldest_xid: 4 };
-        let both = others.and(held);
-        assert_eq!(both, Exhausted { nothing: false, why: bell, everywhere: true, oldest_xid: 4 });
-        assert!(held.suspects_may_wait() && !both.suspects_may_wait());
-        assert!(!Exhausted { why: drain, everywhere: false, ..held }.suspects_may_wait());
+    fn suspects_are_worth_a_look_where_nothing_was_found_and_it_was_looked_for() {
+        let bell = Exhausted { nothing: true, why: Found::Bell, everywhere: false, oldest_xid: 5 };
+        let drain = Exhausted { why: Found::Drain, ..bell };
+        assert!(bell.suspects_may_wait() && Exhausted { everywhere: true, ..drain }.suspects_may_wait());
+        assert!(!drain.suspects_may_wait() && !Exhausted { nothing: false, ..bell }.suspects_may_wait());
     }
 }

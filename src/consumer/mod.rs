@@ -8,24 +8,24 @@ mod allowance;
 mod breaker_report;
 mod holding;
 mod looking;
+mod observed;
 mod outbox;
 mod parking;
 mod places;
 mod pulse;
+mod reached;
 mod running;
 mod signals;
 mod under_way;
 mod workers;
 
-mod batch;
 mod claiming;
 mod context;
 mod effects;
 mod handling;
 mod held_batch;
-mod hold;
+mod in_order;
 mod settle;
-mod side_by_side;
 mod suspects;
 mod sweeping;
 
@@ -136,11 +136,6 @@ impl ConsumerBuilder {
             )));
         }
         self.registry.unknown = self.config.unknown_type;
-        if self.registry.is_plain() {
-            self.config.in_transaction = None;
-        } else {
-            self.config.hold = None;
-        }
         let process = self.core.process().await?;
         let (stop, stopping) = watch::channel(None);
         let drain_timeout = self.config.drain_timeout;

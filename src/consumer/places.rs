@@ -2,132 +2,83 @@
 //!
 //! Dead index entries pile up at the front of a queue while anything holds back the vacuum horizon, and a look from the
 //! beginning walks over all of them. So a consumer remembers, for each priority it has seen, a place behind which it
-//! has taken everything. A message published before the place was reached may still appear behind it when its
-//! transaction commits late; the place therefore only moves on to where a look ended once every transaction that was
-//! running then has ended, as the ids of transactions tell: the same barrier as for parking.
+//! has taken everything: of what was published, and of what became pending again, which is in an index of its own. A
+//! message published before the place was reached may still appear behind it when its transaction commits late; the
+//! place therefore only moves on to where a look ended once every transaction that was running then has ended, as the
+//! ids of transactions tell: the same barrier as for parking. Where a transaction goes on and on, it is asked whether
+//! it has anything to do with the table ([`Ranges::writers`]).
 //!
 //! What a place cannot know (a `created_at` set by hand) is found by looks from the beginning: each sweep, the last
-//! look before parking, and after a bell for which nothing was found. What became pending again has an index of its
-//! own.
+//! look before parking, and after a bell for which nothing was found.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::{
-    message::MessageId,
-    store::{Looked, Ranges},
+use super::{
+    observed::{Observed, Taken},
+    reached::{Pair, Reached, Start},
 };
+use crate::store::{KeptPlace, Place, Ranges};
 
 /// Priorities that are remembered; of more, those that messages came from last.
 const PRIORITIES_MAX: usize = 8;
 /// Messages taken since the places moved. Beyond that a transaction has been running for long, and walking over what
 /// was taken since would cost more than looking for late commits now and then.
 const LAG_MAX: usize = 5_000;
+/// The same, in time: of a transaction that has to do with the table.
+const STUCK_MAX: Duration = Duration::from_secs(1);
+/// Looks that places may stay where they are before it is asked who may still commit behind them.
+const STUCK_LOOKS: u32 = 4;
+/// Looks that were under way at the same time may come back in another order; a clock that was put back by more is noticed.
+const OUT_OF_ORDER: Duration = Duration::from_secs(1);
 /// A look from the beginning may take this part of the time, where it is not due by the clock.
 const FULL_SHARE: u32 = 50;
-
-type Place = (SystemTime, MessageId);
-
-/// Where a look begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
-    /// At the places.
-    Places,
-    /// Where the last look ended: misses late commits.
-    Last,
-    /// At the beginning: finds everything.
-    Beginning,
-}
-
-/// What a look saw.
-#[derive(Debug)]
-pub(super) struct Observed {
-    /// The oldest transaction that was running before it.
-    oldest_xid: i64,
-    next_xid: i64,
-    now: SystemTime,
-    limited: bool,
-    /// The messages taken, in claiming order: priority and place.
-    taken: Vec<(i32, Place)>,
-}
-
-impl Observed {
-    pub(super) fn of(looked: &Looked) -> Self {
-        let Looked { oldest_xid, next_xid, now, limited, in_parts: _, deliveries } = looked;
-        let taken = deliveries.iter().map(|delivery| (delivery.priority, (delivery.created_at, delivery.id))).collect();
-        Self { oldest_xid: *oldest_xid, next_xid: *next_xid, now: *now, limited: *limited, taken }
-    }
-
-    pub(super) fn oldest_xid(&self) -> i64 {
-        self.oldest_xid
-    }
-
-    /// The target has a limit of messages in flight.
-    pub(super) fn is_limited(&self) -> bool {
-        self.limited
-    }
-
-    /// How many messages were taken.
-    pub(super) fn took(&self) -> usize {
-        self.taken.len()
-    }
-
-    #[cfg(test)]
-    pub(super) fn nothing() -> Self {
-        Self { oldest_xid: 0, next_xid: 0, now: SystemTime::UNIX_EPOCH, limited: false, taken: Vec::new() }
-    }
-
-    #[cfg(test)]
-    pub(super) fn limited(self) -> Self {
-        Self { limited: true, ..self }
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
     reached: BTreeMap<i32, Reached>,
     checkpoint: Option<Checkpoint>,
     lag: usize,
+    /// They have moved over messages since they were kept.
+    worth_keeping: bool,
     looks: u64,
     /// How long the last look from the beginning took, and when it ended.
     full: Option<(Duration, Instant)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reached {
-    /// Everything behind it was taken, and no running transaction may add to it. `None`: from the beginning.
-    place: Option<Place>,
-    /// The last message taken.
-    last: Place,
-    /// The look that took it.
-    used: u64,
 }
 
 /// Places on their way: valid once no transaction older than the barrier is running.
 #[derive(Debug)]
 struct Checkpoint {
     barrier: Option<i64>,
-    places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, Pair<Option<Place>>>,
+    since: Instant,
+    /// Looks that found an older one.
+    stuck: u32,
+    /// It was asked who they are, and at least one may commit behind the places.
+    behind_writer: bool,
 }
 
 impl Places {
     /// Begins with places that another consumer has kept.
-    pub(super) fn load(kept: impl IntoIterator<Item = (i32, SystemTime, MessageId)>) -> Self {
-        let reached = kept.into_iter().take(PRIORITIES_MAX).map(|(priority, at, id)| {
-            let place = (at, id);
-            (priority, Reached { place: Some(place), last: place, used: 0 })
+    pub(super) fn load(kept: impl IntoIterator<Item = KeptPlace>) -> Self {
+        let reached = kept.into_iter().take(PRIORITIES_MAX).map(|KeptPlace { priority, place, again }| {
+            let places = Pair { published: Some(place), again };
+            (priority, Reached { places, last: places, used: 0 })
         });
         Self { reached: reached.collect(), ..Self::default() }
     }
 
-    /// What to keep for the next consumer.
-    pub(super) fn kept(&self) -> Vec<(i32, SystemTime, MessageId)> {
-        self.reached
-            .iter()
-            .filter_map(|(priority, reached)| reached.place.map(|(at, id)| (*priority, at, id)))
-            .collect()
+    /// What to keep for the next consumer, once after it has moved over messages.
+    pub(super) fn keep(&mut self) -> Vec<KeptPlace> {
+        if !std::mem::take(&mut self.worth_keeping) {
+            return Vec::new();
+        }
+        let kept = self.reached.iter().filter_map(|(&priority, reached)| {
+            reached.places.published.map(|place| KeptPlace { priority, place, again: reached.places.again })
+        });
+        kept.collect()
     }
 
     /// Where the next look that is not to find everything begins.
@@ -135,8 +86,15 @@ impl Places {
         match &self.checkpoint {
             // Nothing can be gained from walking over it before the barrier has passed.
             Some(_) if self.lag > LAG_MAX => Start::Last,
+            Some(checkpoint) if checkpoint.behind_writer && checkpoint.since.elapsed() > STUCK_MAX => Start::Last,
             _ => Start::Places,
         }
+    }
+
+    /// Whether to ask who may still commit behind the places, which takes the server longer to say: rarely, and the more
+    /// rarely the longer they have been where they are.
+    pub(super) fn asks_for_writers(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(|checkpoint| is_worth_asking(checkpoint.stuck))
     }
 
     /// The ranges of such a look, in the order of visiting; `None`: one range, everything. `lowest_first` visits the
@@ -150,19 +108,19 @@ impl Places {
         let mut open = true;
         for (&priority, reached) in self.reached.iter().rev() {
             if open && priority < above {
-                ranges.push(priority + 1, above, None);
+                ranges.push(priority + 1, above, None, None);
             }
-            let place = match start {
-                Start::Places => reached.place,
-                Start::Last => Some(reached.last),
-                Start::Beginning => None,
+            let Pair { published, again } = match start {
+                Start::Places => reached.places,
+                Start::Last => reached.last,
+                Start::Beginning => Pair::default(),
             };
-            ranges.push(priority, priority, place);
+            ranges.push(priority, priority, published, again);
             open = priority > i32::MIN;
             above = priority.saturating_sub(1);
         }
         if open {
-            ranges.push(i32::MIN, above, None);
+            ranges.push(i32::MIN, above, None, None);
         }
         if lowest_first {
             ranges.reverse();
@@ -170,55 +128,103 @@ impl Places {
         Some(ranges)
     }
 
-    /// Learns from a look that was begun at `start`, in the usual order or not. `exhausted`: it took all there was.
-    pub(super) fn looked(&mut self, start: Start, lowest_first: bool, exhausted: bool, observed: &Observed) {
+    /// Learns from a look that was begun at `start`, in the usual order or not. `asked`: for the oldest writer.
+    /// `exhausted`: it took all there was.
+    pub(super) fn looked(
+        &mut self,
+        start: Start,
+        lowest_first: bool,
+        asked: bool,
+        exhausted: bool,
+        observed: &Observed,
+    ) {
         self.looks += 1;
-        if self.reached.values().any(|reached| reached.last.0 > observed.now) {
+        let exhausted = exhausted && !observed.gated;
+        let is_ahead = |at: SystemTime| at.duration_since(observed.now).is_ok_and(|ahead| ahead > OUT_OF_ORDER);
+        if self.reached.values().any(|reached| reached.last.published.is_some_and(|(at, _)| is_ahead(at))) {
             // The server's clock was put back, or it is another server: what is new sorts before the places.
             (self.reached, self.checkpoint, self.lag) = Default::default();
         }
+        // Before anything moves.
+        let begun: BTreeSet<i32> = self
+            .reached
+            .iter()
+            .filter(|(_, reached)| reached.is_begun_at(start))
+            .map(|(priority, _)| *priority)
+            .collect();
         if let Some(checkpoint) = &mut self.checkpoint {
             let barrier = *checkpoint.barrier.get_or_insert(observed.next_xid);
             if observed.oldest_xid >= barrier {
                 // This look has seen what was committed late; what it did not get to, it may not have.
                 let places = self.checkpoint.take().map(|checkpoint| checkpoint.places).unwrap_or_default();
-                if start == Start::Last {
-                    // Once more, from the places: they would stay where they are for ever.
-                    self.lag = 0;
-                } else {
-                    self.settle(places, lowest_first, exhausted, observed.taken.last().copied());
+                if start != Start::Last {
+                    self.settle(&places, &begun, lowest_first, exhausted, &observed.taken);
+                    self.worth_keeping |= self.lag > 0;
                 }
+                // Else once more, from the places: they would stay where they are for ever.
+                self.lag = 0;
+            } else {
+                checkpoint.stuck += 1;
+                checkpoint.behind_writer = asked || checkpoint.behind_writer;
             }
         }
-        // Times of the future were set by hand; a place there would hide everything that follows.
-        for &(priority, place) in observed.taken.iter().filter(|(_, (at, _))| *at <= observed.now) {
-            let reached = self.reached.entry(priority).or_insert(Reached { place: None, last: place, used: 0 });
-            reached.last = reached.last.max(place);
-            reached.used = self.looks;
-        }
+        self.reach(&begun, exhausted, observed);
         self.lag += observed.taken.len();
+        if self.checkpoint.is_none() && self.reached.values().any(|reached| reached.last != reached.places) {
+            let places = self.reached.iter().map(|(priority, reached)| (*priority, reached.last)).collect();
+            let since = Instant::now();
+            self.checkpoint = Some(Checkpoint { barrier: None, places, since, stuck: 0, behind_writer: false });
+        }
+    }
+
+    /// Notes where a look ended.
+    fn reach(&mut self, begun: &BTreeSet<i32>, exhausted: bool, observed: &Observed) {
+        // Times of the future were set by hand; a place there would hide everything that follows.
+        for taken in observed.taken.iter().filter(|taken| taken.place.0 <= observed.now) {
+            let reached = self.reached.entry(taken.priority).or_insert_with(|| Reached::new(self.looks));
+            reached.used = self.looks;
+            match taken.again.filter(|(at, _)| *at <= observed.now) {
+                Some(again) if begun.contains(&taken.priority) => {
+                    reached.last.again = reached.last.again.max(Some(again));
+                }
+                _ => reached.last.published = reached.last.published.max(Some(taken.place)),
+            }
+        }
         while self.reached.len() > PRIORITIES_MAX {
             let oldest = self.reached.iter().min_by_key(|(_, reached)| reached.used).map(|(priority, _)| *priority);
             oldest.map(|priority| self.reached.remove(&priority));
         }
-        if self.checkpoint.is_none() && self.lag > 0 {
-            let places = self.reached.iter().map(|(priority, reached)| (*priority, reached.last)).collect();
-            self.checkpoint = Some(Checkpoint { barrier: None, places });
+        if exhausted {
+            // Everything of before the look.
+            let now = Some((observed.now, i64::MIN));
+            if self.reached.is_empty() {
+                self.reached.insert(0, Reached::new(self.looks));
+            }
+            for reached in self.reached.values_mut() {
+                reached.last.published = reached.last.published.max(now);
+                reached.last.again = reached.last.again.max(now);
+            }
         }
     }
 
-    fn settle(&mut self, places: BTreeMap<i32, Place>, lowest_first: bool, exhausted: bool, end: Option<(i32, Place)>) {
-        for (priority, place) in places {
-            let got_to = match end {
-                _ if exhausted => true,
-                Some((end, at)) if !lowest_first => priority > end || (priority == end && at >= place),
-                _ => false,
-            };
-            if got_to && let Some(reached) = self.reached.get_mut(&priority) {
-                reached.place = reached.place.max(Some(place));
+    /// Moves the places to those of the checkpoint, as far as the look got.
+    fn settle(
+        &mut self,
+        places: &BTreeMap<i32, Pair<Option<Place>>>,
+        begun: &BTreeSet<i32>,
+        lowest_first: bool,
+        exhausted: bool,
+        taken: &[Taken],
+    ) {
+        for (priority, to) in places {
+            let Some(reached) = self.reached.get_mut(priority) else { continue };
+            let of_it = taken.iter().filter(|taken| taken.priority == *priority);
+            if exhausted || !lowest_first && taken.iter().any(|taken| taken.priority < *priority) {
+                reached.passed(*to);
+            } else if !lowest_first {
+                reached.got_to(*to, begun.contains(priority), of_it);
             }
         }
-        self.lag = 0;
     }
 
     /// Notes how long a look from the beginning took.
@@ -232,38 +238,57 @@ impl Places {
     }
 }
 
+/// After so many looks that found an older transaction: the fourth, eighth, sixteenth, …
+pub(super) fn is_worth_asking(stuck: u32) -> bool {
+    stuck >= STUCK_LOOKS && stuck.is_power_of_two()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::message::MessageId;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn message(priority: i32, seconds: u64, id: MessageId) -> (i32, Place) {
-        (priority, (at(seconds), id))
+    fn message(priority: i32, seconds: u64, id: MessageId) -> Taken {
+        Taken { priority, place: (at(seconds), id), again: None }
     }
 
-    fn look(oldest_xid: i64, next_xid: i64, taken: Vec<(i32, Place)>) -> Observed {
-        Observed { oldest_xid, next_xid, now: at(10_000), limited: false, taken }
+    fn again(priority: i32, seconds: u64, requeued: u64, id: MessageId) -> Taken {
+        Taken { again: Some((at(requeued), id)), ..message(priority, seconds, id) }
+    }
+
+    fn look(oldest_xid: i64, next_xid: i64, taken: Vec<Taken>) -> Observed {
+        Observed::saw(oldest_xid, next_xid, at(10_000), taken)
     }
 
     fn place(seconds: u64, id: MessageId) -> Option<Place> {
         Some((at(seconds), id))
     }
 
+    /// A look in the usual order, from the places.
+    fn looked(places: &mut Places, exhausted: bool, observed: Observed) {
+        places.looked(Start::Places, false, false, exhausted, &observed);
+    }
+
+    fn of(places: &Places, priority: i32) -> Pair<Option<Place>> {
+        places.reached[&priority].places
+    }
+
     #[test]
     fn a_place_moves_when_no_transaction_of_its_time_is_left() {
         let mut places = Places::default();
         assert_eq!(places.ranges(Start::Places, false), None);
-        places.looked(Start::Places, false, false, &look(10, 10, vec![message(0, 1, 1), message(0, 2, 2)]));
+        looked(&mut places, false, look(10, 10, vec![message(0, 1, 1), message(0, 2, 2)]));
         // Transaction 11 has been running since before this look: it may still commit something older than message 2.
-        places.looked(Start::Places, false, false, &look(11, 12, vec![message(0, 3, 3)]));
-        assert_eq!(places.reached[&0].place, None);
-        places.looked(Start::Places, false, false, &look(12, 14, vec![message(0, 4, 4)]));
-        assert_eq!(places.reached[&0].place, place(2, 2));
+        looked(&mut places, false, look(11, 12, vec![message(0, 3, 3)]));
+        assert_eq!(of(&places, 0).published, None);
+        looked(&mut places, false, look(12, 14, vec![message(0, 4, 4)]));
+        assert_eq!(of(&places, 0).published, place(2, 2));
         let ranges = places.ranges(Start::Places, false).unwrap();
         assert_eq!(ranges.lows, [1, 0, i32::MIN]);
         assert_eq!(ranges.highs, [i32::MAX, 0, -1]);
@@ -273,25 +298,81 @@ mod tests {
     #[test]
     fn a_look_that_ended_before_a_priority_says_nothing_about_it() {
         let mut places = Places::default();
-        places.looked(Start::Places, false, true, &look(10, 10, vec![message(5, 1, 1), message(0, 2, 2)]));
+        looked(&mut places, false, look(10, 10, vec![message(5, 1, 1), message(0, 2, 2)]));
         // Full, and all of it of the higher priority.
-        places.looked(Start::Places, false, false, &look(11, 11, vec![message(5, 3, 3)]));
-        assert_eq!((places.reached[&5].place, places.reached[&0].place), (place(1, 1), None));
-        places.looked(Start::Places, false, true, &look(12, 12, vec![]));
-        places.looked(Start::Places, false, true, &look(13, 13, vec![]));
-        assert_eq!((places.reached[&5].place, places.reached[&0].place), (place(3, 3), place(2, 2)));
+        looked(&mut places, false, look(11, 11, vec![message(5, 3, 3)]));
+        assert_eq!((of(&places, 5).published, of(&places, 0).published), (place(1, 1), None));
+        looked(&mut places, false, look(12, 12, vec![message(5, 4, 4), message(0, 5, 5)]));
+        looked(&mut places, false, look(13, 13, vec![message(0, 6, 6)]));
+        assert_eq!((of(&places, 5).published, of(&places, 0).published), (place(4, 4), place(5, 5)));
+    }
+
+    #[test]
+    fn a_look_that_took_all_there_was_moves_the_places_to_its_time_also_where_it_found_nothing() {
+        let mut places = Places::default();
+        looked(&mut places, true, look(10, 10, vec![]));
+        assert_eq!(places.ranges(Start::Places, false).unwrap().after_at, [None, None, None]);
+        looked(&mut places, true, look(11, 11, vec![]));
+        let now = Some((at(10_000), i64::MIN));
+        assert_eq!(of(&places, 0), Pair { published: now, again: now });
+        assert_eq!(places.keep(), [], "nothing is gained by keeping them");
+    }
+
+    #[test]
+    fn a_look_that_a_gate_kept_from_looking_moves_nothing() {
+        let mut places = Places::default();
+        for xid in 10..15 {
+            looked(&mut places, true, look(xid, xid, vec![]).gated());
+        }
+        assert_eq!(places.ranges(Start::Places, false), None);
+    }
+
+    #[test]
+    fn what_became_pending_again_has_a_place_of_its_own() {
+        let mut places = Places::default();
+        // In the order of publishing, because there is no place yet.
+        looked(&mut places, false, look(10, 10, vec![again(0, 5, 500, 5), message(0, 6, 6)]));
+        looked(&mut places, false, look(11, 11, vec![message(0, 7, 7)]));
+        assert_eq!(of(&places, 0), Pair { published: place(6, 6), again: None });
+        // Full of what became pending again: says nothing of what was published.
+        looked(&mut places, false, look(12, 12, vec![again(0, 3, 501, 3), again(0, 1, 502, 1)]));
+        looked(&mut places, false, look(13, 13, vec![again(0, 2, 503, 2)]));
+        assert_eq!(of(&places, 0), Pair { published: place(6, 6), again: place(502, 1) });
+        let ranges = places.ranges(Start::Places, false).unwrap();
+        assert_eq!((ranges.after_ids, ranges.again_ids), (vec![0, 6, 0], vec![0, 1, 0]));
+        looked(&mut places, false, look(14, 14, vec![message(0, 8, 8)]));
+        looked(&mut places, false, look(15, 15, vec![message(0, 9, 9)]));
+        assert_eq!(of(&places, 0), Pair { published: place(8, 8), again: place(503, 2) });
+    }
+
+    #[test]
+    fn behind_a_long_transaction_it_is_asked_who_writes_the_more_rarely_the_longer() {
+        let mut places = Places::default();
+        looked(&mut places, false, look(10, 20, vec![message(0, 1, 1)]));
+        let mut asked = Vec::new();
+        for n in 1..40 {
+            let asks = places.asks_for_writers();
+            if asks {
+                asked.push(n);
+            }
+            places.looked(Start::Places, false, asks, false, &look(10, 20 + n, vec![]));
+        }
+        assert_eq!(asked, [5, 9, 17, 33]);
+        assert!(places.checkpoint.as_ref().unwrap().behind_writer);
+        places.looked(Start::Places, false, true, true, &look(60, 60, vec![]));
+        assert_eq!(of(&places, 0).published, place(1, 1));
     }
 
     #[test]
     fn behind_a_long_transaction_looks_begin_where_the_last_one_ended() {
         let mut places = Places::default();
         for n in 0..=LAG_MAX as i64 {
-            places.looked(Start::Places, false, false, &look(10, 20 + n, vec![message(0, n as u64, n)]));
+            looked(&mut places, false, look(10, 20 + n, vec![message(0, n as u64, n)]));
         }
         assert_eq!(places.start(), Start::Last);
         let ranges = places.ranges(Start::Last, false).unwrap();
         assert_eq!(ranges.after_ids[1], LAG_MAX as MessageId);
-        places.looked(Start::Last, false, true, &look(90_000, 90_000, vec![]));
+        places.looked(Start::Last, false, false, true, &look(90_000, 90_000, vec![]));
         assert_eq!(places.start(), Start::Places);
     }
 
@@ -299,7 +380,7 @@ mod tests {
     fn ranges_cover_every_priority_once_also_at_the_ends() {
         let mut places = Places::default();
         let seen = [i32::MAX, 7, 6, 0, i32::MIN].map(|priority| message(priority, 1, 1));
-        places.looked(Start::Places, false, true, &look(1, 1, seen.to_vec()));
+        looked(&mut places, true, look(1, 1, seen.to_vec()));
         let ranges = places.ranges(Start::Places, false).unwrap();
         assert_eq!(ranges.highs[0], i32::MAX);
         assert_eq!(*ranges.lows.last().unwrap(), i32::MIN);
@@ -314,19 +395,30 @@ mod tests {
     #[test]
     fn times_of_the_future_move_nothing_and_a_clock_put_back_forgets_all() {
         let mut places = Places::default();
-        places.looked(Start::Places, false, true, &look(1, 1, vec![message(0, 1, 1), message(0, 20_000, 2)]));
-        places.looked(Start::Places, false, true, &look(2, 2, vec![]));
-        assert_eq!(places.reached[&0].place, place(1, 1));
-        let put_back = Observed { now: UNIX_EPOCH, ..look(3, 3, vec![]) };
-        places.looked(Start::Places, false, true, &put_back);
+        looked(&mut places, false, look(1, 1, vec![message(0, 1, 1), message(0, 20_000, 2)]));
+        looked(&mut places, false, look(2, 2, vec![message(0, 3, 3)]));
+        assert_eq!(of(&places, 0).published, place(1, 1));
+        let put_back = Observed::saw(3, 3, UNIX_EPOCH, vec![]);
+        looked(&mut places, false, put_back);
         assert!(places.reached.is_empty());
+    }
+
+    #[test]
+    fn places_are_worth_keeping_once_they_have_moved_over_messages() {
+        let mut places = Places::default();
+        looked(&mut places, false, look(1, 1, vec![message(0, 1, 1)]));
+        assert_eq!(places.keep(), []);
+        looked(&mut places, true, look(2, 2, vec![]));
+        assert_eq!(places.keep(), [KeptPlace { priority: 0, place: (at(1), 1), again: None }]);
+        looked(&mut places, true, look(3, 3, vec![]));
+        assert_eq!(places.keep(), []);
     }
 
     #[test]
     fn only_so_many_priorities_are_remembered_those_used_last() {
         let mut places = Places::default();
         for priority in 0..20 {
-            places.looked(Start::Places, false, true, &look(1, 1, vec![message(priority, 1, 1)]));
+            looked(&mut places, false, look(1, 1, vec![message(priority, 1, 1)]));
         }
         assert_eq!(places.reached.keys().copied().collect::<Vec<_>>(), (12..20).collect::<Vec<_>>());
     }

@@ -32,7 +32,6 @@ use super::{
     pulse::Pulse,
     running::Begun,
     settle::settle_until_done,
-    side_by_side,
     signals::{Signal, Signals},
     suspects,
     under_way::{Ended, Kind, UnderWay},
@@ -78,7 +77,7 @@ impl Loop {
         stopping: watch::Receiver<Option<Duration>>,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
-        let (plain, holds) = (registry.is_plain(), config.hold.or(config.in_transaction).is_some());
+        let holds = config.hold.is_some();
         process.join(&target, config.record_types.as_deref(), config.concurrency, holds, &bell).await?;
         let in_hand = process.in_hand();
         let mut signals = Signals::new(bell, stopping, process.owners(), in_hand.gone(), in_hand.taken());
@@ -87,9 +86,9 @@ impl Loop {
             None => Places::load(store.places(&target).await?),
             Some(_) => Places::default(),
         };
-        let looking = Looking::new(&target, places, plain);
+        let looking = Looking::new(&target, places);
         let allowance = Allowance::new(config.messages_max);
-        let (workers, holding) = (Workers::new(&config), Holding::new(&config, plain));
+        let (workers, holding) = (Workers::new(&config), Holding::new(&config, registry.is_plain()));
         let (pulse, slots) = (Pulse::new(), Arc::new(Semaphore::new(config.concurrency)));
         let context = Context { store, target, config, registry, process, allowance, pulse, slots };
         Ok(Self {
@@ -156,15 +155,10 @@ impl Loop {
         if self.holding.is_short(self.under_way.held_for()) {
             return;
         }
-        let context = &self.context;
-        while let Some(deliveries) =
-            self.workers.next_task(|delivery| context.registry.tx(&delivery.record_type).is_some())
-        {
-            let claims: Vec<Claim> = deliveries.iter().map(Claim::of).collect();
-            let begun = Begun::default();
-            let handle = |tell| handle(context.clone(), deliveries, claims.clone(), begun.clone(), tell);
-            let abort = self.under_way.begin_handlers(handle);
-            self.workers.started(&claims, &begun, &abort);
+        while let Some(delivery) = self.workers.next_task() {
+            let (claim, begun, context) = (Claim::of(&delivery), Begun::default(), self.context.clone());
+            let abort = self.under_way.begin_handler(|tell| handle(context, delivery, begun.clone(), tell));
+            self.workers.started(claim, &begun, &abort);
         }
     }
 
@@ -184,20 +178,20 @@ impl Loop {
     }
 
     fn next_look(&self) -> NextLook {
-        let (average, running) = (self.workers.average(), self.workers.running());
-        let busy = Busy { average, running, held_for: self.under_way.held_for() };
+        let busy = Busy { running: self.workers.running(), held_for: self.under_way.held_for() };
         self.holding.next_look(self.context.process.age(), &busy)
     }
 
     /// Begins a batch in a transaction, where one more is worthwhile.
     fn begin_held(&mut self) -> bool {
         let Some((limit, cap)) = self.holding.batch(self.under_way.held()) else { return false };
-        let plain = self.context.registry.is_plain();
-        let holder = if plain { self.context.store.holder() } else { None };
-        if plain && holder.is_none() {
-            self.begin_claim(NextLook::Leased);
+        let Some(holder) = self.context.store.holder() else {
+            // Connections are scarce. If they are so because of its own batches, it waits for one of these.
+            if self.under_way.held() == 0 {
+                self.begin_claim(NextLook::Leased);
+            }
             return false;
-        }
+        };
         let limit = self.context.allowance.take(limit);
         if limit == 0 {
             return false;
@@ -205,16 +199,11 @@ impl Loop {
         // Looked for again when the batch has said what it found.
         let Some(look) = self.looking.begin(NextLook::Held, self.parking.is_settling()) else { return false };
         let (context, owner) = (self.context.clone(), self.owner.clone());
-        if plain {
-            let or = HeldBatch::refused(look.0, limit);
-            self.under_way.begin_side_by_side(or, |tell| async move {
-                let batch = side_by_side::run(context, owner, look, (limit, cap), tell).await;
-                drop(holder);
-                batch
-            });
-        } else {
-            self.under_way.begin_held(|tell| held_batch::run(context, owner, look, (limit, cap), tell));
-        }
+        self.under_way.begin_held(HeldBatch::refused(look.0, limit), |tell| async move {
+            let batch = held_batch::run(context, owner, look, (limit, cap), tell).await;
+            drop(holder);
+            batch
+        });
         true
     }
 

@@ -1,4 +1,4 @@
-//! What is said of a task of handlers: when it began, how its messages' runs ended.
+//! What is said of a task that runs a handler: when it began, how it ended.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -24,11 +24,6 @@ impl Begun {
     pub(super) fn at(&self) -> Option<Instant> {
         self.0.get().copied()
     }
-
-    /// Whether that is the same task.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 /// How the run of a message's handler ended.
@@ -42,12 +37,15 @@ pub(super) enum Ran {
     LeaseLost,
 }
 
-/// One task's end: what became of its messages.
+/// The end of a task that ran the handler of a leased message.
 #[derive(Debug)]
 pub(super) struct Handled {
-    pub(super) ran: Vec<(Claim, Ran)>,
+    pub(super) claim: Claim,
+    pub(super) ran: Ran,
     pub(super) canary: bool,
     pub(super) took: Duration,
+    /// How long of that its handler took.
+    pub(super) handler: Duration,
 }
 
 /// What becomes of a message whose handler its timeout did not stop.

@@ -69,6 +69,14 @@ async fn settle_once(store: &Store, owner: &str, settlements: &[Settlement], uns
     Ok(settlements.len().saturating_sub(settled))
 }
 
+/// Asks whether a commit happened whose answer was lost, until the database answers; the watchdog of handlers bounds it.
+pub(super) async fn were_settled(context: &Context, claims: &[Claim]) -> Result<bool> {
+    let outage = Outage::of_one_call("asking whether a commit happened; trying again until the database says");
+    let ask = || context.store.were_settled(claims);
+    let settled = outage.pauses(RETRY_BASE, RETRY_CAP).repeat(|error, _| error.is_transient(), ask).await?;
+    Ok(settled == claims.len())
+}
+
 fn claims(settlements: &[Settlement]) -> Vec<Claim> {
     settlements.iter().map(|settlement| settlement.claim).collect()
 }

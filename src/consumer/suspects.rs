@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     context::Context,
-    handling::run_handlers,
+    handling,
     running::{GRACE, Ran, did_not_stop},
     settle::settle_until_done,
 };
@@ -72,12 +72,12 @@ async fn run_to_its_end(context: &Arc<Context>, delivery: Delivery) -> Option<Ra
     // A task of its own, so that a handler that blocks its thread blocks neither this loop nor, past its timeout,
     // the other handlers of the process. It ends with this future.
     let mut handler = JoinSet::new();
-    handler.spawn(async move { run_handlers(&running, vec![delivery]).await });
+    handler.spawn(async move { handling::run(&running, delivery).await.0 });
     match context.config.handler_timeout {
         Some(limit) => match tokio::time::timeout(limit + GRACE, handler.join_next()).await {
-            Ok(ended) => ended.and_then(|ended| ended.ok()?.pop()),
+            Ok(ended) => ended.and_then(|ended| ended.ok()),
             Err(_) => Some(Ran::Outcome(did_not_stop(limit))),
         },
-        None => handler.join_next().await.and_then(|ended| ended.ok()?.pop()),
+        None => handler.join_next().await.and_then(|ended| ended.ok()),
     }
 }

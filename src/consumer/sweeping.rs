@@ -1,14 +1,11 @@
 //! Looking without having been rung, and keeping the places where looks begin.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tracing::debug;
 
 use super::context::Context;
-use crate::{backoff, message::MessageId};
+use crate::{backoff, store::KeptPlace};
 
 /// How long until the next sweep, where there is one: `at_least` so long, for its look is one from the beginning.
 pub(super) fn pause(context: &Context, at_least: Duration) -> Option<Duration> {
@@ -23,7 +20,7 @@ pub(super) fn sweep(context: &Context, parked: bool) -> impl Future<Output = boo
 }
 
 /// Keeps where this consumer is, so that the next one to start need not begin at the beginning.
-pub(super) async fn keep(context: Arc<Context>, places: Vec<(i32, SystemTime, MessageId)>) {
+pub(super) async fn keep(context: Arc<Context>, places: Vec<KeptPlace>) {
     if let Err(error) = context.store.keep_places(&context.target, &places).await {
         debug!(?error, "the places could not be kept; the next sweep tries again");
     }

@@ -17,7 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{claiming::Claimed, held_batch::HeldBatch, hold::HeldLook, outbox::SETTLE_MAX, running::Handled};
+use super::{
+    claiming::Claimed,
+    held_batch::{HeldBatch, HeldLook},
+    outbox::SETTLE_MAX,
+    running::Handled,
+};
 use crate::{error::Result, process::Parked};
 
 /// What there is one of at a time, the most urgent first.
@@ -36,7 +41,7 @@ const KINDS: usize = Kind::Sweep as usize + 1;
 
 /// What has come to its end.
 pub(super) enum Ended {
-    /// Tasks of handlers.
+    /// Tasks that ran handlers.
     Handled(Vec<Handled>),
     /// What was to be settled. An error: the role may not.
     Settled(Result<()>),
@@ -106,13 +111,10 @@ impl UnderWay {
         self.one_of_each[kind as usize] = None;
     }
 
-    /// Begins a batch of plain handlers, which tells of its look. It runs beside the loop, whatever a handler does to its
-    /// thread.
-    pub(super) fn begin_side_by_side<F>(
-        &mut self,
-        or: HeldBatch,
-        batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F,
-    ) where
+    /// Begins a batch, which tells of its look. It runs beside the loop, whatever a handler does to its thread. `or`: how
+    /// it has ended if it panics.
+    pub(super) fn begin_held<F>(&mut self, or: HeldBatch, batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F)
+    where
         F: Future<Output = HeldBatch> + Send + 'static,
     {
         // Aborted when dropped.
@@ -120,14 +122,6 @@ impl UnderWay {
         task.spawn(batch(self.tell.clone()));
         let ended = async move { task.join_next().await.and_then(|ended| ended.ok()).unwrap_or(or) };
         self.held.push(Batch { began: Instant::now(), ended: ended.boxed() });
-    }
-
-    /// Begins a batch, which tells of its look.
-    pub(super) fn begin_held<F>(&mut self, batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F)
-    where
-        F: Future<Output = HeldBatch> + Send + 'static,
-    {
-        self.held.push(Batch { began: Instant::now(), ended: batch(self.tell.clone()).boxed() });
     }
 
     /// How many batches are held.
@@ -140,9 +134,9 @@ impl UnderWay {
         self.held.iter().map(|batch| batch.began.elapsed()).max()
     }
 
-    /// Begins a task of handlers, which tells of its end. It runs beside the loop, whatever a handler does to its
+    /// Begins a task that runs a handler and tells of its end. It runs beside the loop, whatever a handler does to its
     /// thread.
-    pub(super) fn begin_handlers<F>(&mut self, handle: impl FnOnce(mpsc::UnboundedSender<Handled>) -> F) -> AbortHandle
+    pub(super) fn begin_handler<F>(&mut self, handle: impl FnOnce(mpsc::UnboundedSender<Handled>) -> F) -> AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -189,9 +183,11 @@ mod tests {
     use std::future::{pending, ready};
 
     use super::*;
+    use crate::consumer::{running::Ran, workers::tests::claim};
 
     fn handled() -> Handled {
-        Handled { ran: Vec::new(), canary: false, took: Default::default() }
+        let (took, handler) = Default::default();
+        Handled { claim: claim(1), ran: Ran::Completed, canary: false, took, handler }
     }
 
     #[tokio::test]
@@ -228,7 +224,7 @@ mod tests {
             let handle = |tell: mpsc::UnboundedSender<Handled>| async move {
                 let _ = tell.send(handled());
             };
-            under_way.begin_handlers(handle);
+            under_way.begin_handler(handle);
         }
         while under_way.ended_handlers.len() < 3 {
             tokio::task::yield_now().await;
@@ -239,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn handlers_end_with_their_consumer() {
         let mut under_way = UnderWay::new();
-        let handlers = under_way.begin_handlers(|_| pending());
+        let handlers = under_way.begin_handler(|_| pending());
         drop(under_way);
         while !handlers.is_finished() {
             tokio::task::yield_now().await;

@@ -60,6 +60,8 @@ pub struct Delivery {
     pub age: Duration,
     /// How it was found.
     pub found: Found,
+    /// When it became pending again, if it did.
+    pub(crate) requeued_at: Option<std::time::SystemTime>,
     /// Whether it tests the water for a half-open breaker.
     pub(crate) canary: bool,
     /// When it arrived in this process.
@@ -110,6 +112,7 @@ impl Delivery {
             created_at: std::time::SystemTime::UNIX_EPOCH,
             age: Duration::ZERO,
             found: Found::Bell,
+            requeued_at: None,
             canary: false,
             received: tokio::time::Instant::now(),
             owner: "test".into(),

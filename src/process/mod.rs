@@ -157,11 +157,11 @@ impl Process {
         target: &str,
         record_types: Option<&[String]>,
         capacity: usize,
-        in_transaction: bool,
+        holds: bool,
         bell: &Arc<Bell>,
     ) -> Result<()> {
         let (channel, due_channel) = self.store.channels(target).await?;
-        self.registration.accept(target, record_types, capacity, in_transaction);
+        self.registration.accept(target, record_types, capacity, holds);
         self.registration.announce().await?;
         self.listener.subscribe(vec![channel], bell).await;
         self.listener.subscribe(vec![due_channel], &self.due).await;

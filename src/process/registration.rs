@@ -35,7 +35,7 @@ struct Accepts {
     capacity: usize,
     consumers: usize,
     /// One of them works in transactions.
-    in_transaction: bool,
+    holds: bool,
 }
 
 impl Registration {
@@ -80,7 +80,7 @@ impl Registration {
     }
 
     /// Counts a consumer in. The database knows once this is announced.
-    pub(super) fn accept(&self, target: &str, record_types: Option<&[String]>, capacity: usize, in_transaction: bool) {
+    pub(super) fn accept(&self, target: &str, record_types: Option<&[String]>, capacity: usize, holds: bool) {
         self.with_accepts(|accepts| {
             let entry = accepts
                 .entry(target.to_owned())
@@ -94,7 +94,7 @@ impl Registration {
             };
             entry.capacity += capacity;
             entry.consumers += 1;
-            entry.in_transaction |= in_transaction;
+            entry.holds |= holds;
         });
     }
 
@@ -115,8 +115,8 @@ impl Registration {
     pub(super) async fn announce(&self) -> Result<()> {
         let targets = self.with_accepts(|accepts| {
             let entries = accepts.iter().map(|(target, accepts)| {
-                let Accepts { record_types, capacity, in_transaction, .. } = accepts;
-                let accepts = json!({ "types": record_types, "capacity": capacity, "in_transaction": in_transaction });
+                let Accepts { record_types, capacity, holds, .. } = accepts;
+                let accepts = json!({ "types": record_types, "capacity": capacity, "holds": holds });
                 (target.clone(), accepts)
             });
             serde_json::Value::Object(entries.collect()).to_string()

@@ -16,38 +16,41 @@ use crate::{
 
 // What was committed before the ids of transactions were read, the claim sees. It does not wait for the WAL's flush: a claim
 // that is lost in a crash of the server only returns the message.
-const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
+const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
-        integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
+        integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
+        case when $12 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
         set_config('synchronous_commit', 'off', true)) x \
-    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
+    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11) c on true";
 // The same, and goes on where that was refused.
-const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, c.* from \
+const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
-        integration.take_turn($1), integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now) x \
-    left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10) c on true";
+        integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
+        case when $12 then integration.oldest_writer() else integration.oldest_xid() end as oldest) x \
+    left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11) c on true";
 // Once they are locked, the server ends a session whose process is frozen. Whether the target allows it is asked where
 // nothing was held.
-pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, \
+pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, false as gated, \
     case when c.id is null then integration.may_hold($1) end as may, c.* from \
-    (select integration.oldest_xid() as oldest, integration.next_xid() as next, integration.clock() as now, \
-        set_config('idle_in_transaction_session_timeout', $9, true)) x \
-    left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8) c on true";
+    (select case when $11 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
+        integration.next_xid() as next, integration.clock() as now, \
+        set_config('idle_in_transaction_session_timeout', $12, true)) x \
+    left join integration.hold($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) c on true";
 const CLAIM_SUSPECT: &str = "select integration.clock() as now, c.* from integration.claim_suspect($1, $2, $3) c";
 const HAS_SUSPECTS: &str = "select integration.has_suspects($1, $2)";
 const PROMOTE: &str = "select integration.promote($1, $2)";
 const CHANNELS: &str = "select integration.channel($1) as bell, integration.due_channel($1) as due";
 const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const WAITING: &str = "select * from integration.waiting($1)";
-const PLACES: &str =
-    "select priority, created_at, id from integration.places where target_app = $1 order by kept_at desc";
-const KEEP_PLACES: &str = "select integration.keep_places($1, $2, $3, $4)";
+const PLACES: &str = "select priority, created_at, id, again_at, again_id from integration.places where target_app = $1 order by kept_at desc";
+const KEEP_PLACES: &str = "select integration.keep_places($1, $2, $3, $4, $5, $6)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
 const PROMOTE_LIMIT: i32 = 1000;
 
-/// Where to look: ranges of priorities, in the order of visiting; in a range of one, what comes after a place.
+/// Where to look: ranges of priorities, in the order of visiting; in a range of one, what comes after a place. None:
+/// everywhere, from the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {
     pub(crate) lows: Vec<i32>,
@@ -55,14 +58,38 @@ pub(crate) struct Ranges {
     /// `None`: from the beginning.
     pub(crate) after_at: Vec<Option<SystemTime>>,
     pub(crate) after_ids: Vec<MessageId>,
+    /// The same, of what became pending again.
+    pub(crate) again_at: Vec<Option<SystemTime>>,
+    pub(crate) again_ids: Vec<MessageId>,
+    /// The oldest transaction is to be that of the oldest writer: whoever else is running cannot commit anything behind a place.
+    /// Takes the server longer to say.
+    pub(crate) writers: bool,
+}
+
+/// A message's place in the queue: when it was published, or became pending again, and its id.
+pub(crate) type Place = (SystemTime, MessageId);
+
+/// Where a look begins, of one priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeptPlace {
+    pub(crate) priority: i32,
+    pub(crate) place: Place,
+    /// Among what became pending again; `None`: the beginning.
+    pub(crate) again: Option<Place>,
 }
 
 impl Ranges {
-    pub(crate) fn push(&mut self, low: i32, high: i32, after: Option<(SystemTime, MessageId)>) {
+    pub(crate) fn push(&mut self, low: i32, high: i32, after: Option<Place>, again: Option<Place>) {
         self.lows.push(low);
         self.highs.push(high);
         self.after_at.push(after.map(|(at, _)| at));
         self.after_ids.push(after.map_or(0, |(_, id)| id));
+        self.again_at.push(again.map(|(at, _)| at));
+        self.again_ids.push(again.map_or(0, |(_, id)| id));
+    }
+
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.lows.is_empty()
     }
 
     pub(crate) fn reverse(&mut self) {
@@ -70,6 +97,8 @@ impl Ranges {
         self.highs.reverse();
         self.after_at.reverse();
         self.after_ids.reverse();
+        self.again_at.reverse();
+        self.again_ids.reverse();
     }
 }
 
@@ -84,6 +113,8 @@ pub(crate) struct Looked {
     pub(crate) now: SystemTime,
     /// The target has a limit of messages in flight, which may have cut it short.
     pub(crate) limited: bool,
+    /// A gate may have cut it short, or kept it from looking at all.
+    pub(crate) gated: bool,
     /// The database refused to change some of those that were found, and they were left out.
     pub(crate) in_parts: bool,
     /// In claiming order.
@@ -97,8 +128,6 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) owner: &'a Arc<str>,
     /// `None`: any record type.
     pub(crate) record_types: Option<&'a [String]>,
-    /// `None`: all of these.
-    pub(crate) except_types: Option<&'a [String]>,
     /// Bounds the memory of one batch.
     pub(crate) bytes_max: i64,
 }
@@ -126,17 +155,20 @@ impl Store {
         found: Found,
     ) -> Result<Looked> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let params: [&(dyn ToSql + Sync); 10] = [
+        let at = ranges.filter(|ranges| !ranges.is_everywhere());
+        let params: [&(dyn ToSql + Sync); 12] = [
             &request.target,
             &&**request.owner,
             &limit,
             &request.record_types,
             &request.bytes_max,
-            &ranges.map(|ranges| &ranges.lows),
-            &ranges.map(|ranges| &ranges.highs),
-            &ranges.map(|ranges| &ranges.after_at),
-            &ranges.map(|ranges| &ranges.after_ids),
-            &request.except_types,
+            &at.map(|ranges| &ranges.lows),
+            &at.map(|ranges| &ranges.highs),
+            &at.map(|ranges| &ranges.after_at),
+            &at.map(|ranges| &ranges.after_ids),
+            &at.map(|ranges| &ranges.again_at),
+            &at.map(|ranges| &ranges.again_ids),
+            &ranges.is_some_and(|ranges| ranges.writers),
         ];
         match self.query("claim messages", CLAIM, &params).await {
             Err(error) if error.is_refusal() => {
@@ -148,44 +180,6 @@ impl Store {
         }
     }
 
-    /// Locks up to `limit` messages of the record types for the caller's transaction, which is to be over after `cap`; `None`:
-    /// not now, they are to be claimed.
-    #[expect(clippy::too_many_arguments, reason = "claim's, and a transaction")]
-    pub(crate) async fn hold_in(
-        &self,
-        tx: &deadpool_postgres::Transaction<'_>,
-        request: &ClaimRequest<'_>,
-        record_types: &[String],
-        limit: usize,
-        ranges: Option<&Ranges>,
-        found: Found,
-        cap: Duration,
-    ) -> Result<Option<Looked>> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let timeout = self.held_timeout(cap);
-        let params: [&(dyn ToSql + Sync); 9] = [
-            &request.target,
-            &limit,
-            &record_types,
-            &request.bytes_max,
-            &ranges.map(|ranges| &ranges.lows),
-            &ranges.map(|ranges| &ranges.highs),
-            &ranges.map(|ranges| &ranges.after_at),
-            &ranges.map(|ranges| &ranges.after_ids),
-            &timeout,
-        ];
-        let rows = self.query_in(tx, HOLD, &params).await?;
-        match may(&rows) {
-            false => Ok(None),
-            true => looked(&rows, request, found).map(Some),
-        }
-    }
-
-    /// When the server ends a session that holds messages and has become silent.
-    pub(super) fn held_timeout(&self, cap: Duration) -> String {
-        (cap * 2 + self.deadline).as_millis().to_string()
-    }
-
     /// Those of the targets for which something is pending.
     pub(crate) async fn waiting(&self, targets: &[String]) -> Result<Vec<String>> {
         let rows = self.query("look for waiting targets", WAITING, &[&targets]).await?;
@@ -193,17 +187,28 @@ impl Store {
     }
 
     /// The places that consumers of the target have kept, the newest first.
-    pub(crate) async fn places(&self, target: &str) -> Result<Vec<(i32, SystemTime, MessageId)>> {
+    pub(crate) async fn places(&self, target: &str) -> Result<Vec<KeptPlace>> {
         let rows = self.query("read the kept places", PLACES, &[&target]).await?;
-        rows.iter().map(|row| Ok((row.try_get("priority")?, row.try_get("created_at")?, row.try_get("id")?))).collect()
+        let place = |row: &Row| {
+            let again_at: Option<SystemTime> = row.try_get("again_at")?;
+            let again_id: Option<MessageId> = row.try_get("again_id")?;
+            Ok(KeptPlace {
+                priority: row.try_get("priority")?,
+                place: (row.try_get("created_at")?, row.try_get("id")?),
+                again: again_at.zip(again_id),
+            })
+        };
+        rows.iter().map(place).collect()
     }
 
     /// Keeps places for the next consumer of the target.
-    pub(crate) async fn keep_places(&self, target: &str, places: &[(i32, SystemTime, MessageId)]) -> Result<()> {
-        let priorities: Vec<i32> = places.iter().map(|place| place.0).collect();
-        let times: Vec<SystemTime> = places.iter().map(|place| place.1).collect();
-        let ids: Vec<MessageId> = places.iter().map(|place| place.2).collect();
-        self.query("keep places", KEEP_PLACES, &[&target, &priorities, &times, &ids]).await?;
+    pub(crate) async fn keep_places(&self, target: &str, places: &[KeptPlace]) -> Result<()> {
+        let priorities: Vec<i32> = places.iter().map(|kept| kept.priority).collect();
+        let times: Vec<SystemTime> = places.iter().map(|kept| kept.place.0).collect();
+        let ids: Vec<MessageId> = places.iter().map(|kept| kept.place.1).collect();
+        let again_at: Vec<Option<SystemTime>> = places.iter().map(|kept| kept.again.map(|(at, _)| at)).collect();
+        let again_ids: Vec<Option<MessageId>> = places.iter().map(|kept| kept.again.map(|(_, id)| id)).collect();
+        self.query("keep places", KEEP_PLACES, &[&target, &priorities, &times, &ids, &again_at, &again_ids]).await?;
         Ok(())
     }
 
@@ -264,11 +269,11 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
         return Err(Error::new(ErrorKind::Schema, "claim messages: the statement did not answer with a row"));
     };
     let (oldest_xid, next_xid) = (first.try_get("oldest")?, first.try_get("next")?);
-    let (now, limited) = (first.try_get("now")?, first.try_get("limited")?);
+    let (now, limited, gated) = (first.try_get("now")?, first.try_get("limited")?, first.try_get("gated")?);
     let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
     let rows = if nothing { &[] } else { rows };
     let deliveries = rows.iter().map(|row| delivery(row, request, found)).collect::<Result<_>>()?;
-    Ok(Looked { oldest_xid, next_xid, now, limited, in_parts: false, deliveries })
+    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries })
 }
 
 /// What is in a column that anybody may have filled and cannot be read fails this message alone, where its handler would
@@ -295,6 +300,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         headers,
         ordering_key: row.try_get("ordering_key")?,
         created_at,
+        requeued_at: row.try_get("requeued_at")?,
         // Both are the server's: no clock of ours is involved.
         age: now.duration_since(created_at).unwrap_or_default(),
         received: tokio::time::Instant::now(),

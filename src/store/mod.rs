@@ -16,6 +16,7 @@ mod observe;
 mod operate;
 mod publish;
 mod rights;
+mod savepoint;
 mod settle;
 mod summed;
 mod unnamed;
@@ -23,6 +24,7 @@ mod window;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use deadpool_postgres::Transaction;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{IsolationLevel, Row, error::SqlState, types::ToSql};
 
@@ -32,12 +34,13 @@ use crate::{
     telemetry::Telemetry,
 };
 
-pub(crate) use claim::{ClaimRequest, Looked, Ranges};
+pub(crate) use claim::{ClaimRequest, KeptPlace, Looked, Place, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use held::HeldTx;
 pub(crate) use lease::{Beat, Met, Registrant};
 pub(crate) use maintain::{FOLD_SLICE, FoundCounts};
+pub(crate) use savepoint::Savepoint;
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;
 
@@ -48,13 +51,14 @@ pub(crate) struct Store {
     /// When it passes, the connection is dropped: a statement that may be committing must never be cancelled.
     deadline: Duration,
     telemetry: Telemetry,
-    /// Connections that may hold messages at a time: half of all, so that others never wait for handlers.
+    /// Connections that may hold messages at a time: half of all, so that others never wait for handlers, and none where
+    /// there is only one.
     holders: Arc<Semaphore>,
 }
 
 impl Store {
     pub(crate) fn new(pool: Pool, deadline: Duration, telemetry: Telemetry) -> Self {
-        let holders = Arc::new(Semaphore::new((pool.connections_max() / 2).max(1)));
+        let holders = Arc::new(Semaphore::new(pool.connections_max() / 2));
         Self { pool, deadline, telemetry, holders }
     }
 
@@ -116,19 +120,27 @@ impl Store {
         client.query(&statement, params).await
     }
 
-    /// The same inside a transaction, without a deadline.
-    async fn query_in(
+    /// The same for a statement inside a transaction.
+    async fn prepare_in(&self, tx: &Transaction<'_>, sql: &str) -> Result<(), tokio_postgres::Error> {
+        if self.pool.prepares() {
+            tx.prepare_cached(&self.sql(sql)).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs one inside a transaction, without a deadline.
+    async fn ask_in(
         &self,
-        tx: &deadpool_postgres::Transaction<'_>,
+        tx: &Transaction<'_>,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let sql = self.sql(sql);
         if !self.pool.prepares() {
-            return Ok(tx.query_typed(&sql, &unnamed::typed(params)).await?);
+            return tx.query_typed(&sql, &unnamed::typed(params)).await;
         }
         let statement = tx.prepare_cached(&sql).await?;
-        Ok(tx.query(&statement, params).await?)
+        tx.query(&statement, params).await
     }
 
     /// Runs statements on a connection; without an answer in time it is closed.

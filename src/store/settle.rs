@@ -115,17 +115,6 @@ impl Store {
         Ok(tx.query_typed(&self.sql(COMPLETE_IN), &typed).await?.len())
     }
 
-    /// Completes messages that the transaction holds (see [`Store::hold_in`]); returns how many were.
-    pub(crate) async fn complete_held_in(
-        &self,
-        tx: &deadpool_postgres::Transaction<'_>,
-        owner: &str,
-        claims: &[Claim],
-    ) -> Result<usize> {
-        let Fence { ids, attempts, created } = Fence::of(claims);
-        Ok(self.query_in(tx, COMPLETE_HELD, &[&owner, &ids, &attempts, &created]).await?.len())
-    }
-
     /// How many of the claims were settled by a statement whose answer was lost.
     pub(crate) async fn were_settled(&self, claims: &[Claim]) -> Result<usize> {
         let Fence { ids, attempts, created } = Fence::of(claims);

@@ -169,12 +169,11 @@ async fn consume(
     concurrency: usize,
 ) -> doorbell::Result<Consumer> {
     const EFFECT: &str = "insert into lab.effect (op, id, attempt) values ($1, $2, $3)";
-    let (tx_batch, in_transaction) = match mode {
-        Mode::Leased => (1, None),
-        Mode::Tx => (5, None),
-        Mode::Held => (20, Some(Duration::from_secs(1))),
+    let hold = match mode {
+        Mode::Leased | Mode::Tx => None,
+        Mode::Held => Some(Duration::from_secs(1)),
     };
-    let config = ConsumerConfig { concurrency, tx_batch, in_transaction, ..Default::default() };
+    let config = ConsumerConfig { concurrency, hold, ..Default::default() };
     let (consumer, ledger) = (broker.consumer(target).config(config), ledger.clone());
     let consumer = match mode {
         Mode::Leased => consumer.on("op", move |body: Body, delivery| {

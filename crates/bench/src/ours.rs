@@ -30,8 +30,8 @@ pub enum Handling {
     Leased,
     /// Held by the transaction that completes the message, as by default where handlers are short.
     Held,
-    /// In the transaction that completes the message.
-    InTransaction,
+    /// Held, and the handlers are given the transaction.
+    Transactional,
 }
 
 impl Handling {
@@ -40,12 +40,7 @@ impl Handling {
         match self {
             Self::Leased => ConsumerConfig { concurrency: 1000, hold: None, ..ConsumerConfig::default() },
             Self::Held => ConsumerConfig { concurrency: 1000, ..ConsumerConfig::default() },
-            Self::InTransaction => ConsumerConfig {
-                concurrency: 2,
-                tx_batch: 1000,
-                in_transaction: Some(Duration::from_secs(1)),
-                ..ConsumerConfig::default()
-            },
+            Self::Transactional => ConsumerConfig::default(),
         }
     }
 
@@ -56,7 +51,7 @@ impl Handling {
                 call();
                 async { Ok(Outcome::Done) }
             }),
-            Self::InTransaction => consumer.on_tx(TYPE, move |_: IgnoredAny, _, _| {
+            Self::Transactional => consumer.on_tx(TYPE, move |_: IgnoredAny, _, _| {
                 call();
                 Box::pin(async { Ok(Outcome::Done) })
             }),

@@ -290,6 +290,18 @@ pub async fn until_count(client: &Client, status: &str, count: usize) {
     until(client, &format!("{count} messages are {status}"), &query).await;
 }
 
+/// Publishes probes for billing until one was completed without having been leased: the consumer's process is old enough,
+/// and its handlers are short. Wants an audit log that tells of claims, and leaves nothing in it.
+pub async fn until_it_holds(client: &Client) {
+    let held = "select exists (select from integration.data_staging d where d.record_type = 'probe' and d.status = 'completed' \
+            and not exists (select from integration.audit_log a where a.staging_id = d.id and a.action = 'claimed')) \
+        or integration.publish('test', 'billing', 'probe', '0') is null";
+    until(client, "the consumer holds messages", held).await;
+    let done = "select not exists (select from integration.data_staging where status <> 'completed')";
+    until(client, "all probes are done", done).await;
+    client.batch_execute("delete from integration.data_staging; truncate integration.audit_log").await.unwrap();
+}
+
 /// The backends that listen for processes with consumers of this database: they hold the processes' session locks.
 pub const LISTENERS: &str = "select distinct l.pid from pg_locks l join pg_database d on d.oid = l.database \
     where l.locktype = 'advisory' and l.classid = integration.lock_class() and l.objid <> 0 and d.datname = current_database()";

@@ -77,7 +77,10 @@ impl Loop {
                 let claimed = claimed.looked.map(|looked| self.mine(looked)).unwrap_or_default();
                 self.outbox.release(claimed.iter().map(Claim::of));
             }
-            Ended::Held(batch) => self.held(batch),
+            Ended::Held(batch) => {
+                self.held(batch);
+                self.outbox.release(self.workers.take_unstarted());
+            }
             Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
             Ended::Settled(_) => self.outbox.settled(),
             // There is nothing to look for any more.

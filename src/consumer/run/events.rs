@@ -1,7 +1,5 @@
 //! What the loop does about each event.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -9,12 +7,11 @@ use super::Loop;
 use crate::{
     consumer::{
         claiming::Claimed,
-        held_batch::{HeldBatch, Kept},
-        hold::HeldLook,
+        held_batch::{HeldBatch, HeldLook, Kept},
         holding::Then,
         looking::Exhausted,
+        observed::Observed,
         parking,
-        places::Observed,
         running::{Handled, Ran, did_not_stop},
         signals::Signal,
         sweeping,
@@ -67,16 +64,18 @@ impl Loop {
 
     /// Takes the ends of handlers.
     pub(super) fn handled(&mut self, handled: Vec<Handled>) {
-        for Handled { mut ran, canary, took } in handled {
-            self.workers.ended(&mut ran, took);
-            for (claim, ran) in ran {
-                self.report.ran(&ran, canary);
-                match ran {
-                    Ran::Outcome(outcome) => self.outbox.put(claim, Verdict::Outcome(outcome)),
-                    Ran::Completed | Ran::LeaseLost => {
-                        self.context.process.in_hand().forget([claim]);
-                        self.looking.room_again();
-                    }
+        for Handled { claim, ran, canary, took, handler } in handled {
+            // Given up, or its lease was lost.
+            if !self.workers.ended(&claim, took) {
+                continue;
+            }
+            self.holding.ran(1, handler);
+            self.report.ran(&ran, canary);
+            match ran {
+                Ran::Outcome(outcome) => self.outbox.put(claim, Verdict::Outcome(outcome)),
+                Ran::Completed | Ran::LeaseLost => {
+                    self.context.process.in_hand().forget([claim]);
+                    self.looking.room_again();
                 }
             }
         }
@@ -113,8 +112,7 @@ impl Loop {
             self.park(parking::Event::Busy);
             return;
         }
-        let exhausted = self.holding.exhausted(&look, Exhausted::new(&look, &observed));
-        self.exhausted(exhausted);
+        self.exhausted(Exhausted::new(&look, &observed));
     }
 
     /// A look took all there was.
@@ -136,16 +134,14 @@ impl Loop {
         mine
     }
 
-    /// More of the same while batches come full; else the rest (other record types, gates, suspects) is looked for with
-    /// leases.
+    /// More of the same while batches come full.
     fn held_looked(&mut self, held: &HeldLook) {
         let HeldLook { look, observed, full, took } = held;
         self.looking.looked(look, observed, *full, *took);
-        let exhausted = self.holding.looked(Exhausted::new(look, observed));
         if *full {
             self.park(parking::Event::Busy);
-        } else if let Some(exhausted) = exhausted {
-            self.exhausted(exhausted);
+        } else {
+            self.exhausted(Exhausted::new(look, observed));
         }
     }
 
@@ -154,16 +150,17 @@ impl Loop {
         self.context.allowance.put_back(batch.limit - begun);
         self.report.completed(batch.completed);
         self.context.process.found().add(&self.context.target, batch.look.why(), begun);
-        if batch.handlers > Duration::ZERO {
-            self.workers.were_held(begun as u32, batch.handlers);
+        // What transactional ones take of a batch says nothing about leased ones, which commit one by one.
+        let (count, took) = batch.plain;
+        if count > 0 {
+            self.workers.were_held(count as u32, took);
         }
         let then = self.holding.ended(&batch);
         self.keep(std::mem::take(&mut batch.kept));
         match then {
             Then::Nothing => {}
             Then::Look(why) => self.looking.look(why),
-            Then::AlsoLook(why) => self.looking.also_look(why),
-            Then::LookAgain(why) => self.looking.look_again(&batch.look, why),
+            Then::LookAgain(why) => self.looking.look_again(why),
         }
     }
 
@@ -178,9 +175,10 @@ impl Loop {
                 }
                 Kept::Running(handling) => {
                     let (claim, begun) = (handling.claim(), handling.begun().clone());
-                    let abort = self.under_way.begin_handlers(|tell| handling.finish(tell));
-                    self.workers.started(&[claim], &begun, &abort);
+                    let abort = self.under_way.begin_handler(|tell| handling.finish(tell));
+                    self.workers.started(claim, &begun, &abort);
                 }
+                Kept::Cut(delivery) => self.workers.queue(vec![delivery]),
             }
         }
     }

@@ -80,7 +80,7 @@ async fn a_users_trigger_that_fails_for_one_message_keeps_no_consumer_that_holds
     client.batch_execute(trigger).await.unwrap();
     let (tell, mut told) = seen();
     let broker = db.broker().await;
-    let config = ConsumerConfig { in_transaction: Some(std::time::Duration::from_secs(1)), ..bells_only() };
+    let config = ConsumerConfig { hold: Some(std::time::Duration::from_secs(1)), ..bells_only() };
     let consumer = broker.consumer("billing").config(config).on_tx("n", move |_: serde_json::Value, delivery, _tx| {
         let _ = tell.send(delivery.id);
         Box::pin(async { Ok(Outcome::Done) })

@@ -1,6 +1,6 @@
 //! Claiming: who gets what, in which order, and for how long.
 
-mod in_transaction;
+mod in_order;
 mod leases;
 mod order;
 mod places;

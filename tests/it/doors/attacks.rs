@@ -27,10 +27,7 @@ const PUBLISHER: &[(&str, &str)] = &[
     ("select integration.lead('shop was here', 9000000000000000)", "42501"),
     ("select integration.step_down('host-1')", "42501"),
     ("select integration.ensure_partitions(300)", "42501"),
-    (
-        "select integration.insist_on_leases(array['{\"ledger\":{\"in_transaction\":true}}']::jsonb[], '100 years')",
-        "42501",
-    ),
+    ("select integration.insist_on_leases(array['{\"ledger\":{\"holds\":true}}']::jsonb[], '100 years')", "42501"),
     ("select integration.note_found('{billing}', '{2000000000}', '{0}', '{0}')", "42501"),
     ("select integration.recount()", "42501"),
     ("select integration.retire(0, 2147483647)", "42501"),

@@ -28,7 +28,6 @@ const PUBLISHED: &[(&str, &str, &str)] = &[
     ("ordering_key", "repeat('x', 200)", ""),
     ("ordering_key", "repeat('x', 201)", "23514"),
     ("dedup_key", "''", "23514"),
-    ("requeued", "true", ""),
 ];
 
 /// Columns that only our functions write. The owner may, and still nobody else is stopped.
@@ -42,6 +41,7 @@ const OURS: &[(&str, &str)] = &[
     ("status, owner, lease_until", "'processing', 'ghost', '-infinity'"),
     ("status", "'completed'"),
     ("error_message", "'forged'"),
+    ("requeued_at", "'2000-01-01 UTC'"),
     ("id", "9223372036854775807"),
     ("id", "-9223372036854775808"),
 ];

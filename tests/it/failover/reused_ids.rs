@@ -31,20 +31,19 @@ const COMPLETED: &str = "select count(*) from integration.data_staging where sta
 enum Mode {
     Leased,
     Transactional,
-    InTransaction,
+    Held,
 }
 
 impl Mode {
     fn config(self) -> ConsumerConfig {
         let config = ConsumerConfig { sweep: HOUR, handler_timeout: None, ..Default::default() };
         match self {
-            Self::Leased => ConsumerConfig { concurrency: OLD * 2, prefetch: Some(0), ..config },
+            Self::Leased => ConsumerConfig { concurrency: OLD * 2, prefetch: Some(0), hold: None, ..config },
             // What waits in the process begins on the new primary.
-            Self::Transactional => ConsumerConfig { concurrency: RUNNING, prefetch: Some(AHEAD * 4), ..config },
-            Self::InTransaction => {
-                let in_transaction = Some(Duration::from_secs(60));
-                ConsumerConfig { concurrency: RUNNING, tx_batch: OLD * 2, in_transaction, ..config }
+            Self::Transactional => {
+                ConsumerConfig { concurrency: RUNNING, prefetch: Some(AHEAD * 4), hold: None, ..config }
             }
+            Self::Held => ConsumerConfig { concurrency: RUNNING, hold: Some(Duration::from_secs(60)), ..config },
         }
     }
 
@@ -133,7 +132,7 @@ async fn only_who_was_handled_is_completed(mode: Mode) {
     for n in 0..OLD {
         last = publish(&old, &format!("old-{n}")).await;
     }
-    if mode != Mode::InTransaction {
+    if mode != Mode::Held {
         let all_old = format!("select count(*) = {OLD} from integration.data_staging where status = 'processing'");
         until(&client, "they are in the process's hands", &all_old).await;
     }
@@ -158,7 +157,7 @@ async fn only_who_was_handled_is_completed(mode: Mode) {
     let reused = published.iter().filter(|(id, _)| *id > last - OLD as i64).count();
     assert!(reused >= OLD, "void: {reused} ids were given a second time");
     // What is held in a transaction is not to be seen from here.
-    if mode != Mode::InTransaction {
+    if mode != Mode::Held {
         let taken = "select count(*) = 0 from integration.data_staging where status = 'pending'";
         until(&client, "all were claimed", taken).await;
     }
@@ -204,7 +203,7 @@ async fn warm_up(mode: Mode, old: &Broker, client: &Client) {
         until_status(client, id, "completed").await;
         let leased =
             format!("select count(*) from integration.audit_log where action = 'claimed' and staging_id = {id}");
-        if mode != Mode::InTransaction || count(client, &leased).await == 0 {
+        if mode != Mode::Held || count(client, &leased).await == 0 {
             return;
         }
     }
@@ -222,5 +221,5 @@ async fn transactional_handlers_complete_no_other_message_that_has_their_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_in_transactions_complete_no_other_message_that_has_their_id() {
-    only_who_was_handled_is_completed(Mode::InTransaction).await;
+    only_who_was_handled_is_completed(Mode::Held).await;
 }

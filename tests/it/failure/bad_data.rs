@@ -114,7 +114,7 @@ async fn ten_thousand_levels_and_numbers_beyond_a_double_fail_alone_or_are_refus
 /// others, the claim of all must not fail for one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_headers_cannot_be_read_fails_alone_leased_or_held() {
-    for in_transaction in [None, Some(std::time::Duration::from_secs(1))] {
+    for hold in [None, Some(std::time::Duration::from_secs(1))] {
         let db = Database::new().await;
         let client = db.client().await;
         client
@@ -129,10 +129,10 @@ async fn a_message_whose_headers_cannot_be_read_fails_alone_leased_or_held() {
             .await
             .unwrap();
         let (tell, mut told) = seen();
-        let config = doorbell::ConsumerConfig { in_transaction, tx_batch: 10, ..bells_only() };
+        let config = doorbell::ConsumerConfig { hold, ..bells_only() };
         let broker = db.broker().await;
         let consumer = broker.consumer("billing").config(config);
-        let consumer = match in_transaction {
+        let consumer = match hold {
             None => consumer.on("n", move |n: i64, _| {
                 let _ = tell.send(n);
                 async { Ok(Outcome::Done) }

@@ -99,7 +99,7 @@ async fn an_attempt_that_comes_a_second_time_is_not_run_beside_the_first() {
     // What a crash of the server leaves of a claim whose commit had not been flushed.
     let undo = format!(
         "begin; set local session_replication_role = replica; \
-         update integration.data_staging set status = 'pending', attempt = 0, owner = null, requeued = true where id = {id}; commit"
+         update integration.data_staging set status = 'pending', attempt = 0, owner = null, requeued_at = integration.clock() where id = {id}; commit"
     );
     client.batch_execute(&undo).await.unwrap();
     let next = plain_insert(&client, "billing", "2").await;

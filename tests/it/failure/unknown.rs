@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 use crate::{
     logs::Logs,
     proxy::{Cut, Proxy},
-    support::{Database, bells_only, count, plain_insert, seen, until},
+    support::{Database, bells_only, count, plain_insert, seen, until, until_it_holds},
 };
 
 const LEDGER: &str = "create table ledger (message_id bigint, attempt int)";
@@ -167,39 +167,44 @@ async fn a_lost_claim_takes_nothing_from_the_other_consumers_of_its_process() {
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
-async fn consume_in_tx(lab: &Lab, batch: usize) -> Consumer {
-    let consumer = lab.broker.consumer("billing").config(ConsumerConfig { tx_batch: batch, ..bells_only() }).on_tx(
-        "n",
-        |_: i32, delivery, tx| {
-            async move {
-                tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &delivery.attempt]).await?;
-                Ok(Outcome::Done)
-            }
-            .boxed()
-        },
-    );
+async fn consume_in_tx(lab: &Lab, hold: Option<Duration>) -> Consumer {
+    let consumer = lab.broker.consumer("billing").config(ConsumerConfig { hold, ..bells_only() });
+    let consumer = consumer.on_tx("probe", |_: i32, _, _| async { Ok(Outcome::Done) }.boxed());
+    let consumer = consumer.on_tx("n", |_: i32, delivery, tx| {
+        async move {
+            tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &delivery.attempt]).await?;
+            Ok(Outcome::Done)
+        }
+        .boxed()
+    });
     consumer.start().await.unwrap()
 }
 
 #[tokio::test]
 async fn effects_happen_once_wherever_their_commit_is_cut() {
-    for batch in [1, 10] {
+    for hold in [None, Some(Duration::from_secs(20))] {
         for (cut, attempt) in [(Cut::unanswered("COMMIT"), 1), (Cut::unsent("COMMIT"), 2)] {
             let logs = Logs::capture();
             let lab = Lab::new().await;
-            lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
+            let prepare =
+                "select integration.set_audit_level('all'); update integration.settings set backoff_base_ms = 0";
+            lab.client.batch_execute(prepare).await.unwrap();
+            let consumer = consume_in_tx(&lab, hold).await;
+            let batch = if hold.is_some() { 10 } else { 1 };
+            if hold.is_some() {
+                until_it_holds(&lab.client).await;
+            }
+            lab.proxy.cut(cut);
             let messages: Vec<Message> = (0..batch).map(message).collect();
             lab.broker.producer("shop").publish_many(&messages).await.unwrap();
-            lab.proxy.cut(cut);
-            let consumer = consume_in_tx(&lab, batch).await;
             lab.proxy.was_cut().await;
             let all = format!("select count(*) = {batch} from integration.data_staging where status = 'completed'");
             until(&lab.client, "all are completed", &all).await;
             consumer.shutdown().await.unwrap();
             assert_eq!(lab.count("ledger").await, batch as i64);
             assert_eq!(count(&lab.client, "select count(distinct message_id) from ledger").await, batch as i64);
-            // A batch that was rolled back runs one by one, still as the same attempt.
-            let attempt = if batch == 1 { attempt } else { 1 };
+            // What was held has not been claimed, and is for the first time when it runs again.
+            let attempt = if hold.is_none() { attempt } else { 1 };
             assert_eq!(lab.count(&format!("ledger where attempt <> {attempt}")).await, 0);
             assert!(!logs.has("lease was lost"), "reported lost");
             assert_eq!(lab.proxy.cancels(), 0);
@@ -213,7 +218,7 @@ async fn a_commit_that_is_never_delivered_does_not_hold_its_message_for_ever() {
     lab.client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
     let config = BrokerConfig { statement_within: Duration::from_secs(1), ..Default::default() };
     lab.broker = Broker::with_config(Settings::parse(&lab.proxy.url).unwrap(), config).await.unwrap();
-    let consumer = consume_in_tx(&lab, 1).await;
+    let consumer = consume_in_tx(&lab, None).await;
     lab.proxy.cut(Cut::Silent(Box::new(|said| said.runs("COMMIT"))));
     lab.broker.producer("shop").publish(&message(1)).await.unwrap();
     lab.proxy.was_cut().await;
@@ -249,7 +254,7 @@ async fn cut_everywhere(transactional: bool) {
     loop {
         lab.broker = through(&lab.proxy, BrokerConfig::default()).await;
         let (consumer, runs) = if transactional {
-            (consume_in_tx(&lab, 1).await, None)
+            (consume_in_tx(&lab, None).await, None)
         } else {
             let (consumer, runs) = consume(&lab, Outcome::Done).await;
             (consumer, Some(runs))

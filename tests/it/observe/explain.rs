@@ -209,7 +209,7 @@ async fn a_row_that_another_transaction_holds_says_whose() {
     run(&holder, "rollback").await;
     assert_eq!(codes(&client, id).await, ["ready"]);
     // A consumer that handles messages in transactions does the same, and is no trouble.
-    register(&client, "one", r#"{"billing": {"types": null, "capacity": 8, "in_transaction": true}}"#).await;
+    register(&client, "one", r#"{"billing": {"types": null, "capacity": 8, "holds": true}}"#).await;
     run(&holder, "set application_name = 'billing-service'; begin; select integration.hold('billing', 1)").await;
     let causes = explain(&client, id).await;
     assert_eq!((causes[0].0.as_str(), &causes[0].2), ("held", &None));

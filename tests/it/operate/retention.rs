@@ -113,8 +113,8 @@ async fn rows_in_default_partitions_go_past_retention_too() {
     client
         .batch_execute(
             "insert into integration.audit_log (app_name, action, created_at) values ('x', 'claimed', now() - interval '95 days'), ('x', 'claimed', now() - interval '80 days');
-             insert into integration.data_staging_archive (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at, processed_at, attempt, crash_count, redrive_count, requeued)
-             select g, 's', 't', 'n', '1', 'completed', 0, 0, now(), now(), now() - g * interval '1 day', 1, 0, 0, false from unnest('{170,190}'::integer[]) g",
+             insert into integration.data_staging_archive (id, source_app, target_app, record_type, data, status, priority, retry_count, created_at, updated_at, processed_at, attempt, crash_count, redrive_count, requeued_at)
+             select g, 's', 't', 'n', '1', 'completed', 0, 0, now(), now(), now() - g * interval '1 day', 1, 0, 0, null from unnest('{170,190}'::integer[]) g",
         )
         .await
         .unwrap();

@@ -20,7 +20,7 @@ async fn messages_are_published_rung_for_and_handled_in_every_mode_and_nothing_i
         let broker = pooler.database().broker().await;
         let (leased, mut told) = echo(&broker, "leased").await;
         let (tell, mut effects) = seen();
-        let config = ConsumerConfig { tx_batch: 5, in_transaction: Some(Duration::from_secs(1)), ..bells_only() };
+        let config = ConsumerConfig { hold: Some(Duration::from_secs(1)), ..bells_only() };
         let tx = broker.consumer("tx").config(config).on_tx("n", move |n: i64, _, tx| {
             let tell = tell.clone();
             async move {

@@ -56,8 +56,7 @@ async fn without_prepared_statements_all_is_handled_by_sweeps_and_nothing_is_lef
         );
         let leased = leased.start().await.unwrap();
         let (tell, mut effects) = seen();
-        let held =
-            ConsumerConfig { sweep, tx_batch: 5, in_transaction: Some(Duration::from_secs(1)), ..Default::default() };
+        let held = ConsumerConfig { sweep, hold: Some(Duration::from_secs(1)), ..Default::default() };
         let tx = broker.consumer("tx").config(held).on_tx("n", move |n: i64, _, _| {
             let tell = tell.clone();
             async move {

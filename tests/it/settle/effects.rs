@@ -15,14 +15,14 @@ async fn effects_and_completion_commit_together_whatever_the_handler_says() {
     let client = db.client().await;
     client.batch_execute(LEDGER).await.unwrap();
     client.batch_execute("update integration.settings set backoff_base_ms = 0").await.unwrap();
-    for batch in [1, 10] {
+    for hold in [None, ConsumerConfig::default().hold] {
         client.batch_execute("truncate ledger; delete from integration.data_staging").await.unwrap();
         let broker = db.broker().await;
         let messages: Vec<Message> = (0..100).map(|n| Message::new("billing", "n", &n).unwrap()).collect();
         broker.producer("shop").publish_many(&messages).await.unwrap();
         let consumer = broker
             .consumer("billing")
-            .config(ConsumerConfig { tx_batch: batch, ..ConsumerConfig::default() })
+            .config(ConsumerConfig { hold, ..ConsumerConfig::default() })
             .on_tx("n", |n: i32, delivery, tx| {
                 async move {
                     tx.execute("insert into ledger values ($1, $2)", &[&delivery.id, &n]).await?;
@@ -65,7 +65,7 @@ async fn conflicts_of_transactions_cost_no_retry_however_many_there_are() {
     let broker = db.broker().await;
     let messages: Vec<Message> = (0..20).map(|n| Message::new("billing", "n", &n).unwrap()).collect();
     broker.producer("shop").publish_many(&messages).await.unwrap();
-    let config = ConsumerConfig { tx_batch: 1, concurrency: 4, ..ConsumerConfig::default() };
+    let config = ConsumerConfig { hold: None, concurrency: 4, ..ConsumerConfig::default() };
     let both_have_read = std::sync::Arc::new(tokio::sync::Barrier::new(2));
     let consumer = broker.consumer("billing").config(config).on_tx("n", move |n: i32, delivery, tx| {
         let both_have_read = both_have_read.clone();
@@ -100,7 +100,7 @@ async fn a_handler_that_lost_its_lease_leaves_no_effect() {
     let gate = go.clone();
     let consumer = broker
         .consumer("billing")
-        .config(ConsumerConfig { sweep: None, ..ConsumerConfig::default() })
+        .config(ConsumerConfig { sweep: None, hold: None, ..ConsumerConfig::default() })
         .on_tx("n", move |n: i32, delivery, tx| {
             let (started, gate) = (started.clone(), gate.clone());
             async move {
@@ -142,7 +142,7 @@ async fn handlers_that_hold_every_connection_keep_their_lease() {
     let gate = go.clone();
     let consumer = broker
         .consumer("billing")
-        .config(ConsumerConfig { concurrency: 2, ..ConsumerConfig::default() })
+        .config(ConsumerConfig { concurrency: 2, hold: None, ..ConsumerConfig::default() })
         .on_tx("n", move |_: i32, delivery, _tx| {
             let (started, gate) = (started.clone(), gate.clone());
             async move {

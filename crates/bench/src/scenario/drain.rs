@@ -40,11 +40,11 @@ pub async fn held_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> 
 }
 
 pub async fn tx_drain(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
-    let cases = compare(lab, effort, Handling::InTransaction, Way::Locked, &TX_SIZES).await?;
-    let config = Handling::InTransaction.config();
+    let cases = compare(lab, effort, Handling::Transactional, Way::Locked, &TX_SIZES).await?;
+    let config = Handling::Transactional.config();
     let settings = json!({
         "messages": effort.messages, "rounds": effort.rounds,
-        "ours": format!("one process, on_tx, in_transaction, concurrency {}, tx_batch {}", config.concurrency, config.tx_batch),
+        "ours": format!("one process, on_tx, concurrency {}", config.concurrency),
         "floor_batches": BATCHES, "floor_connections": CLAIMERS,
         "before_each": "truncate, fill, vacuum analyze, checkpoint",
     });

@@ -235,7 +235,7 @@ async fn tables_fit_the_terminal_they_are_shown_on() {
         let coloured = shown("").await;
         assert_eq!(
             coloured != screen,
-            ["stats", "targets", "list", "list --status failed"].contains(&command),
+            ["stats", "targets", "list", "list --status failed", "errors"].contains(&command),
             "{coloured:?}"
         );
         let plain = without_colours(&coloured);

@@ -166,11 +166,10 @@ async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
 }
 
 async fn transactional(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
-    let log = log.clone();
-    // Half of the processes hold messages in transactions, the other half leases them.
-    let in_transaction = std::process::id().is_multiple_of(2).then_some(Duration::from_secs(1));
-    let sweep = Some(Duration::from_secs(1));
-    let config = ConsumerConfig { in_transaction, tx_batch: 5, concurrency: 4, sweep, ..Default::default() };
+    let (log, config) = (log.clone(), ConsumerConfig::default());
+    // Half of the processes hold messages for longer, and so do more often.
+    let hold = if std::process::id().is_multiple_of(2) { Some(Duration::from_secs(1)) } else { config.hold };
+    let config = ConsumerConfig { hold, concurrency: 4, sweep: Some(Duration::from_secs(1)), ..config };
     let consumer = broker.consumer("tx").config(config);
     let consumer = consumer.on_tx("op", move |body: Body, delivery, tx| {
         let log = log.clone();
