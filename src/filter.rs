@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    message::MessageId,
+};
 
 /// What is happening to a message, in the words of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -79,6 +82,14 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Published longer ago than this, by the server's clock.
     pub older_than: Option<Duration>,
+    /// Published then or later.
+    pub published_since: Option<Moment>,
+    /// Published before then.
+    pub published_until: Option<Moment>,
+    /// With this id or a greater one.
+    pub first_id: Option<MessageId>,
+    /// With this id or a smaller one.
+    pub last_id: Option<MessageId>,
     /// Last changed then or later: for failed ones, when they failed.
     pub changed_since: Option<Moment>,
     /// Last changed before then.
@@ -93,6 +104,27 @@ pub struct Filter {
     pub payload: Option<String>,
     /// That this owner completed, as far as the audit log knows.
     pub completed_by: Option<String>,
+}
+
+/// Which entries of the audit log; what is `None` matches all.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// About this message.
+    pub id: Option<MessageId>,
+    /// About this target or messages of it.
+    pub target: Option<String>,
+    /// Of this action: completed, failed, redriven, paused, …
+    pub action: Option<String>,
+    /// By whom: the session's application_name.
+    pub by: Option<String>,
+    /// By whom: the database role that was logged in.
+    pub role: Option<String>,
+    /// Of messages that this owner had.
+    pub owner: Option<String>,
+    /// Written then or later.
+    pub since: Option<Moment>,
+    /// Written before then.
+    pub until: Option<Moment>,
 }
 
 /// A point in time, by the server's clock.

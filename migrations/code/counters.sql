@@ -120,6 +120,29 @@ begin
         where t.minute > v_since and (p_target is null or t.target_app = p_target);
 end $$;
 
+-- The traffic of the last p_span, of one target or of all together: by the minute up to three hours, else by ten
+-- minutes. step: which of the two.
+create or replace function integration.traffic_of(p_span interval, p_target text default null)
+    returns table (at timestamptz, step interval, action text, messages bigint)
+    language plpgsql stable rows 1000 set search_path = pg_catalog, pg_temp set jit = off
+        set plan_cache_mode = force_custom_plan as $$
+declare
+    v_since timestamptz := integration.clock() - p_span;
+begin
+    if p_span <= interval '3 hours' then
+        return query select t.minute, interval '1 min', t.action, sum(t.messages)::bigint
+            from integration.recent_traffic(p_span, p_target) t group by t.minute, t.action order by 1, 3;
+        return;
+    end if;
+    return query select t.at, interval '10 min', t.action, sum(t.messages)::bigint
+        from (select k.at, k.action, k.messages from integration.traffic_tens k
+               where k.at > v_since and (p_target is null or k.target_app = p_target)
+              union all
+              select integration.ten_minutes(o.minute), o.action, o.messages from integration.open_actions o
+               where integration.ten_minutes(o.minute) > v_since and (p_target is null or o.target_app = p_target)) t
+       group by t.at, t.action order by 1, 3;
+end $$;
+
 -- How the messages that a process claimed were found, since it last said so. Targets in the order of the numbers.
 create or replace function integration.note_found(p_targets text[], p_bells bigint[], p_drains bigint[],
     p_sweeps bigint[]) returns void

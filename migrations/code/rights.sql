@@ -21,13 +21,13 @@ declare
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
         note_cleaned, check_is_due, recount, maintain, is_set_aside, hello, take, settle_many, keep_alive, fence}';
-    v_look   constant text[] := '{list, list_ranges, peek, errors, reason_pattern, backlog, target,
+    v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
         target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
-        last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, target_stats, fold_ahead,
-        check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners, lost_because, actions_of,
-        changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed, explain_set_aside, partition_ends,
-        rights, granted, is_drained}';
+        last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
+        audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
+        lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
+        explain_set_aside, partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb

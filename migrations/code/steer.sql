@@ -111,6 +111,7 @@ create or replace function integration.is_known(p_target text) returns boolean
 $$;
 
 -- Forgets a target that nothing is left of: its settings, policies, breaker and counts. False: nothing knows it.
+-- Locks: the gate of folding.
 -- SQLSTATEs: MQ003 while it has messages, or a process that lives consumes it.
 create or replace function integration.forget_target(p_target text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -125,7 +126,10 @@ begin
                 where c.lease_until > integration.clock() and c.targets ? p_target) then
         raise exception 'a process consumes %', p_target using errcode = 'MQ003', hint = 'stop it first';
     end if;
-    perform integration.fold();
+    -- All of its deltas, however many are open: what is deleted below must be all that was counted. Waited for: folding
+    -- takes a moment.
+    lock table integration.gate_fold in share row exclusive mode;
+    perform integration.fold_rows(array(select d.ctid from integration.deltas d where d.target_app = p_target));
     delete from integration.retry_policies r where r.target_app = p_target;
     delete from integration.breakers b where b.breaker_key = p_target and not exists (
         select from integration.targets t where t.breaker_key = p_target and t.target_app <> p_target);

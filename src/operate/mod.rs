@@ -1,7 +1,9 @@
 //! What operators do: look for messages, ask why they wait, put them back, stop and go on. The program's commands are these,
 //! under the same names.
 
+mod change;
 mod follower;
+mod overview;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,13 +11,17 @@ use tokio_postgres::Transaction;
 
 use crate::{alike, core::Core, doctor, error::Result, maintenance, message::MessageId, process};
 
-pub use self::follower::Follower;
+pub use self::{
+    change::{Action, Change, Changed, Preview},
+    follower::Follower,
+    overview::{Overview, Trouble},
+};
 pub use crate::{
-    filter::{Filter, ListOrder, Moment, Status},
+    filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue, MessageRow,
-        Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Verb,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue,
+        MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Traffic, Verb,
     },
 };
 
@@ -73,9 +79,26 @@ impl Operator {
         self.core.store().targets(None).await
     }
 
+    /// How everything stands: what is wrong, folded by kind, and the `most` targets that are troubled most. One round trip.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn overview(&self, most: usize) -> Result<Overview> {
+        Ok(Overview::of(self.targets().await?, most))
+    }
+
+    /// What happened to messages in the last `span`, of one target or of all together: by the minute up to three hours, else by
+    /// ten minutes; as far back as `traffic_retention`, 2 days by default.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn traffic(&self, target: Option<&str>, span: Duration) -> Result<Traffic> {
+        self.core.store().traffic(target, span).await
+    }
+
     /// The messages that a filter names, without their payloads, at most `limit` of them. `order` `None`: as they are claimed
     /// for pending ones, next due first for scheduled ones, else newest first. For the next page give `after` what
-    /// [`Page::next`] was. `integration.list` says which filters are fast on a large table.
+    /// [`Page::next`] was. What no index knows is looked for in 100,000 messages at a time: [`Page::looked_until`] says so.
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for an order that the filter's status does not have, or a cursor of another
@@ -149,6 +172,32 @@ impl Operator {
         self.core.store().audit(id).await
     }
 
+    /// The entries of the audit log that a filter names, newest first, at most `limit` of them. For the next page give `after`
+    /// what [`AuditPage::next`] was. 100,000 entries are looked at in one call: [`AuditPage::looked_until`] says so.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for what is no cursor; else the database's.
+    pub async fn audit_list(&self, filter: &AuditFilter, limit: u32, after: Option<&str>) -> Result<AuditPage> {
+        self.core.store().audit_list(filter, limit, after).await
+    }
+
+    /// Does something to all messages that a filter names, of those that are there now: see how many they are, then change them
+    /// batch by batch. A filter without a status means those that [`Action::meant_by`] says.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a status from which it is not possible; else the database's.
+    pub async fn change(&self, filter: &Filter, action: Action) -> Result<Change> {
+        Change::begin(self.core.store().clone(), filter, action).await
+    }
+
+    /// Does something to these messages; returns the ids that were changed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn act(&self, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        change::act(self.core.store(), action, ids).await
+    }
+
     /// Tries messages again now: scheduled ones are pending at once and keep the retries they have used, failed ones are
     /// redriven. Returns the ids that were. Each call is one transaction that holds the messages' locks: a thousand or so at
     /// a time, as the next two.
@@ -204,8 +253,8 @@ impl Operator {
         self.core.store().evict(owner).await
     }
 
-    /// Why messages failed or wait for a retry, grouped by what is alike in their reasons, the greatest groups first. Reads
-    /// every failed message. Empty: none has.
+    /// Why messages failed or wait for a retry, grouped by what is alike in their reasons, the greatest groups first. Looks at
+    /// 100,000 failed messages at most: see [`ErrorGroup::all_seen`]. Empty: none has.
     ///
     /// # Errors
     /// The database's.
@@ -219,6 +268,14 @@ impl Operator {
     /// The database's.
     pub async fn backlog(&self, target: Option<&str>, limit: u32) -> Result<Vec<BacklogRow>> {
         self.core.store().backlog(target, limit).await
+    }
+
+    /// The settings of the installation, as a JSON object.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn settings(&self) -> Result<String> {
+        self.core.store().settings().await
     }
 
     /// The settings of a target as they hold, which of them are its own, and its pause, as a JSON object. `None`: no message,

@@ -35,3 +35,16 @@ pub struct AuditEvent {
     /// More, as a JSON object: the reason, the counters.
     pub details: Option<String>,
 }
+
+/// Some entries of the audit log, and where the next ones begin.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AuditPage {
+    /// Newest first.
+    pub events: Vec<AuditEvent>,
+    /// Give it to the next call of the same filter; `None`: this is the end.
+    pub next: Option<String>,
+    /// The look ended before the page was full: it went back to then, and `next` goes on from there. `None`: the page is full, or
+    /// all was looked at.
+    pub looked_until: Option<SystemTime>,
+}

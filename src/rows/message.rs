@@ -48,6 +48,9 @@ pub struct Page {
     pub messages: Vec<MessageRow>,
     /// Give it to the next call of the same filter and order; `None`: this is the end.
     pub next: Option<String>,
+    /// The look ended before the page was full: messages back to this one's time of publishing, or in another order as far as
+    /// it, were looked at, and `next` goes on from there. `None`: the page is full, or all was looked at.
+    pub looked_until: Option<SystemTime>,
 }
 
 /// A message in full.

@@ -8,10 +8,10 @@ mod summed;
 mod target;
 mod upkeep;
 
-pub use audit::AuditEvent;
+pub use audit::{AuditEvent, AuditPage};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use rights::{AppRights, RightsRow, Verb};
-pub use summed::{BacklogRow, ErrorGroup};
+pub use summed::{BacklogRow, ErrorGroup, Traffic};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use upkeep::{Maintained, MaintenanceDue};

@@ -1,6 +1,9 @@
 //! Messages summed up.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use crate::filter::Status;
 
@@ -14,6 +17,8 @@ pub struct ErrorGroup {
     pub reason_like: Option<String>,
     /// How many failed for good.
     pub failed: i64,
+    /// How many of these had been redriven before.
+    pub failed_again: i64,
     /// How many wait for a retry.
     pub retrying: i64,
     /// When the first of them came to it.
@@ -24,6 +29,20 @@ pub struct ErrorGroup {
     pub ages: (Duration, Duration),
     /// The id of one of them.
     pub example: i64,
+    /// Whether every failed message was looked at; else 100,000 of them, and as many scheduled ones, were.
+    pub all_seen: bool,
+}
+
+/// What happened to messages, minute by minute or by ten minutes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// How much time each entry is about: one minute for up to three hours, else ten.
+    pub step: Duration,
+    /// By the beginning of its step, and by the name of the action, as the audit log has it, how often: published, claimed,
+    /// completed, errored, …; and `found_bell`, `found_drain` and `found_sweep`, how claimed messages were found. Steps in which
+    /// nothing happened are left out.
+    pub actions: BTreeMap<SystemTime, BTreeMap<String, i64>>,
 }
 
 /// Messages of a target that have not ended, of one kind and source.

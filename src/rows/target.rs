@@ -20,6 +20,13 @@ pub struct TargetState {
     pub closed_gates: Vec<(String, String)>,
 }
 
+impl TargetState {
+    /// Whether messages wait and nobody is registered who would take them.
+    pub fn is_abandoned(&self) -> bool {
+        self.processes == 0 && self.stats.pending > 0
+    }
+}
+
 /// The messages of one target, by status, and what happened to them lately.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]

@@ -1,8 +1,13 @@
 //! Looking through the messages, page by page.
 
+use std::time::SystemTime;
+
 use tokio_postgres::Row;
 
-use super::Store;
+use super::{
+    Store,
+    moment::{clock, moment},
+};
 use crate::{
     error::Result,
     filter::{Filter, ListOrder, Moment, Status},
@@ -10,13 +15,21 @@ use crate::{
     rows::{MessageRow, Page},
 };
 
-const LIST: &str = "select l.* from (select k.now, date_trunc('day', k.now, 'UTC') as day \
-        from (select integration.clock() as now) k) c \
-    cross join lateral integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9, \
-    coalesce($10, c.now - make_interval(secs => $11), c.day + make_interval(secs => $12) \
-        - case when c.day + make_interval(secs => $12) > c.now then interval '1 day' else interval '0' end), \
-    coalesce($13, c.now - make_interval(secs => $14), c.day + make_interval(secs => $15) \
-        - case when c.day + make_interval(secs => $15) > c.now then interval '1 day' else interval '0' end), $16, $17, $18::text::jsonb, $19, $20) l";
+const LIST: &str = concat!(
+    "select l.* from ",
+    clock!(),
+    " cross join lateral integration.list($1, $2, $3, $4, $5, make_interval(secs => $6), $7, $8, $9, ",
+    moment!("$10", "$11", "$12"),
+    ", ",
+    moment!("$13", "$14", "$15"),
+    ", $16, $17, $18::text::jsonb, $19, $20, ",
+    moment!("$21", "$22", "$23"),
+    ", ",
+    moment!("$24", "$25", "$26"),
+    ", $27, $28) l"
+);
+
+const LAST_ID: &str = "select coalesce(max(d.id), 0) from integration.data_staging d";
 
 /// How many ids are read at a time; each page is a statement of its own, far below its deadline.
 const IDS_PER_PAGE: u32 = 10_000;
@@ -30,16 +43,13 @@ impl Store {
         after: Option<&str>,
     ) -> Result<Page> {
         let rows = self.list_rows(filter, order, limit, after).await?;
-        Ok(Page { next: next(&rows, limit)?, messages: rows.iter().map(message).collect::<Result<_>>()? })
+        let (rows, next, looked_until) = ended(&rows, limit)?;
+        Ok(Page { messages: rows.iter().map(message).collect::<Result<_>>()?, next, looked_until })
     }
 
     /// The ids of everything that a filter names, in the order of its index.
     pub(crate) async fn find_ids(&self, filter: &Filter, limit: Option<u32>) -> Result<Vec<MessageId>> {
-        let order = match filter.status {
-            Some(Status::Pending | Status::Scheduled) if limit.is_some() || filter.target.is_some() => None,
-            // One pass over the ids is cheaper than merging all targets' queues page by page.
-            _ => Some(ListOrder::Oldest),
-        };
+        let order = order_of(filter, limit);
         let mut ids = Vec::new();
         let mut after = None;
         loop {
@@ -47,13 +57,31 @@ impl Store {
             if wanted == 0 {
                 return Ok(ids);
             }
-            let rows = self.list_rows(filter, order, wanted, after.as_deref()).await?;
-            ids.extend(rows.iter().map(|row| row.try_get::<_, MessageId>("id")).collect::<Result<Vec<_>, _>>()?);
-            after = next(&rows, wanted)?;
+            let (found, next) = self.ids(filter, order, wanted, after.as_deref()).await?;
+            ids.extend(found);
+            after = next;
             if after.is_none() {
                 return Ok(ids);
             }
         }
+    }
+
+    /// A page of ids, and where the next one begins.
+    pub(crate) async fn ids(
+        &self,
+        filter: &Filter,
+        order: Option<ListOrder>,
+        limit: u32,
+        after: Option<&str>,
+    ) -> Result<(Vec<MessageId>, Option<String>)> {
+        let rows = self.list_rows(filter, order, limit, after).await?;
+        let (rows, next, _) = ended(&rows, limit)?;
+        Ok((rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?, next))
+    }
+
+    /// The greatest id that was given to a message.
+    pub(crate) async fn last_id(&self) -> Result<MessageId> {
+        Ok(self.query_one("look for the last message", LAST_ID, &[]).await?.try_get(0)?)
     }
 
     async fn list_rows(
@@ -65,7 +93,9 @@ impl Store {
     ) -> Result<Vec<Row>> {
         let (since, since_ago, since_day) = Moment::parts(filter.changed_since);
         let (until, until_ago, until_day) = Moment::parts(filter.changed_until);
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 20] = [
+        let (after_then, after_ago, after_day) = Moment::parts(filter.published_since);
+        let (before_then, before_ago, before_day) = Moment::parts(filter.published_until);
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 28] = [
             &filter.status.map(Status::as_str),
             &filter.target,
             &filter.record_type,
@@ -86,16 +116,37 @@ impl Store {
             &filter.headers,
             &filter.payload,
             &filter.completed_by,
+            &after_then,
+            &after_ago,
+            &after_day,
+            &before_then,
+            &before_ago,
+            &before_day,
+            &filter.first_id,
+            &filter.last_id,
         ];
         self.query("list messages", LIST, &params).await
     }
 }
 
-/// Where the next page begins: a full page may have one.
-fn next(rows: &[Row], limit: u32) -> Result<Option<String>> {
-    match rows.last() {
-        Some(last) if rows.len() >= limit as usize => Ok(Some(last.try_get("cursor")?)),
-        _ => Ok(None),
+/// The order in which messages are taken from a list to be changed.
+pub(crate) fn order_of(filter: &Filter, limit: Option<u32>) -> Option<ListOrder> {
+    match filter.status {
+        Some(Status::Pending | Status::Scheduled) if limit.is_some() || filter.target.is_some() => None,
+        // One pass over the ids is cheaper than merging all targets' queues page by page.
+        _ => Some(ListOrder::Oldest),
+    }
+}
+
+/// The messages of a page; where the next page begins: a full page may have one; and how far was looked, where a last row that is
+/// no message says that it was not to the end.
+fn ended(rows: &[Row], limit: u32) -> Result<(&[Row], Option<String>, Option<SystemTime>)> {
+    match rows.split_last() {
+        Some((last, messages)) if last.try_get::<_, Option<MessageId>>("id")?.is_none() => {
+            Ok((messages, Some(last.try_get("cursor")?), Some(last.try_get("created_at")?)))
+        }
+        Some((last, _)) if rows.len() >= limit as usize => Ok((rows, Some(last.try_get("cursor")?), None)),
+        _ => Ok((rows, None, None)),
     }
 }
 

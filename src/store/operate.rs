@@ -14,6 +14,7 @@ const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interva
 const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";
 const MOVE: &str = "select * from integration.move($1, $2)";
 const EVICT: &str = "select integration.evict($1)";
+const SETTINGS: &str = "select (to_jsonb(s) - 'only_row')::text from integration.settings s";
 const TARGET: &str = "select integration.target($1)::text";
 const SET_TARGET: &str = "select integration.set_target($1, $2::text::jsonb)::text";
 const FORGET_TARGET: &str = "select integration.forget_target($1)";
@@ -61,6 +62,10 @@ impl Store {
     pub(crate) async fn evict(&self, owner: &str) -> Result<Option<usize>> {
         let row = self.query_one("evict the process", EVICT, &[&owner]).await?;
         Ok(row.try_get::<_, Option<i32>>(0)?.map(|count| count as usize))
+    }
+
+    pub(crate) async fn settings(&self) -> Result<String> {
+        Ok(self.query_one("show the settings", SETTINGS, &[]).await?.try_get(0)?)
     }
 
     pub(crate) async fn target(&self, target: &str) -> Result<Option<String>> {

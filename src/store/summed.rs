@@ -1,13 +1,13 @@
 //! Messages summed up.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio_postgres::Row;
 
 use super::Store;
 use crate::{
     error::Result,
-    rows::{BacklogRow, ErrorGroup},
+    rows::{BacklogRow, ErrorGroup, Traffic},
 };
 
 const ERRORS: &str = "select e.*, extract(epoch from integration.clock() - e.since)::float8 as since_age, \
@@ -15,7 +15,24 @@ const ERRORS: &str = "select e.*, extract(epoch from integration.clock() - e.sin
 const BACKLOG: &str = "select b.*, extract(epoch from integration.clock() - b.oldest_at)::float8 as oldest_age \
     from integration.backlog($1, $2) b";
 
+const TRAFFIC: &str = "select t.at, t.action, t.messages from integration.traffic_of(make_interval(secs => $1), $2) t";
+
+/// Up to here traffic is told by the minute, as `integration.traffic_of` has it.
+const BY_THE_MINUTE: Duration = Duration::from_secs(3 * 3600);
+
 impl Store {
+    pub(crate) async fn traffic(&self, target: Option<&str>, span: Duration) -> Result<Traffic> {
+        self.fold_ahead().await?;
+        let rows = self.query("read the traffic", TRAFFIC, &[&span.as_secs_f64(), &target]).await?;
+        let step = Duration::from_secs(if span <= BY_THE_MINUTE { 60 } else { 600 });
+        let mut traffic = Traffic { step, actions: BTreeMap::new() };
+        for row in rows {
+            let actions = traffic.actions.entry(row.try_get("at")?).or_default();
+            actions.insert(row.try_get("action")?, row.try_get("messages")?);
+        }
+        Ok(traffic)
+    }
+
     pub(crate) async fn errors(&self, target: Option<&str>, limit: u32) -> Result<Vec<ErrorGroup>> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
         let rows = self.query("sum up errors", ERRORS, &[&target, &limit]).await?;
@@ -25,11 +42,13 @@ impl Store {
                     target: row.try_get("target_app")?,
                     reason_like: row.try_get("reason_like")?,
                     failed: row.try_get("failed")?,
+                    failed_again: row.try_get("failed_again")?,
                     retrying: row.try_get("retrying")?,
                     since: row.try_get("since")?,
                     last: row.try_get("last")?,
                     ages: (age(row, "since_age")?, age(row, "last_age")?),
                     example: row.try_get("example")?,
+                    all_seen: row.try_get("all_seen")?,
                 })
             })
             .collect()

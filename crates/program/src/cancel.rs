@@ -1,7 +1,7 @@
 //! `doorbell cancel`: never mind.
 
 use clap::Args;
-use doorbell::operate::Status;
+use doorbell::operate::Action;
 
 use crate::{
     Global,
@@ -9,9 +9,7 @@ use crate::{
     selection::{Selection, Verb},
 };
 
-const WAITING: &[Status] = &[Status::Pending, Status::Scheduled, Status::Processing];
-
-const CANCEL: Verb = Verb { name: "Cancel", done: "cancelled", from: WAITING, usually: WAITING };
+const CANCEL: Verb = Verb { name: "Cancel", done: "cancelled" };
 
 /// Cancel messages that have not ended: by id, or those that a filter names
 ///
@@ -39,7 +37,6 @@ pub(crate) struct Cancel {
 
 impl Cancel {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let reason = self.reason.as_deref();
-        self.selection.act(global, CANCEL, async |broker, ids| broker.operator().cancel(ids, reason).await).await
+        self.selection.act(global, CANCEL, Action::Cancel(self.reason)).await
     }
 }

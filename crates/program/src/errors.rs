@@ -11,11 +11,11 @@ use crate::{
     timestamp::rfc3339,
 };
 
-const HEADINGS: [&str; 7] = ["FAILED", "RETRYING", "TARGET", "SINCE", "LAST", "EXAMPLE", "REASON LIKE"];
+const HEADINGS: [&str; 8] = ["FAILED", "AGAIN", "RETRYING", "TARGET", "SINCE", "LAST", "EXAMPLE", "REASON LIKE"];
 
 /// Show the reasons of failed messages, grouped by what is alike in them
 ///
-/// Messages that failed for good (FAILED), and those that wait for a retry (RETRYING). Numbers and ids in a reason become %,
+/// Messages that failed for good (FAILED; AGAIN are those of them that had been redriven before), and those that wait for a retry (RETRYING). Numbers and ids in a reason become %,
 /// so REASON LIKE is what list, redrive and retry take as --reason-like. SINCE and LAST are the ages of the first and last
 /// failure of those that are there. Exit code 3 when there are none.
 #[derive(Args, Debug)]
@@ -25,7 +25,7 @@ Examples:
   doorbell errors --target billing --json | jq -r '.errors[0].reason_like'
   doorbell redrive --target billing --reason-like 'connection to % refused' --dry-run      put one group back
 
-JSON: {\"errors\": [{\"target\", \"reason_like\", \"failed\", \"retrying\", \"since\", \"last\", \"example\"}]}.")]
+JSON: {\"errors\": [{\"target\", \"reason_like\", \"failed\", \"failed_again\", \"retrying\", \"since\", \"last\", \"example\"}]}.")]
 pub(crate) struct Errors {
     /// Of this target
     #[arg(short, long)]
@@ -50,6 +50,9 @@ impl Errors {
                 eprintln!("to put one group back: {}", output::printable(&redrive));
             }
         }
+        if errors.iter().any(|group| !group.all_seen) {
+            eprintln!("there are more: 100,000 failed messages and as many scheduled ones were looked at");
+        }
         if errors.is_empty() {
             names::is_unknown(&broker, self.target.as_deref()).await?;
             eprintln!("no message has failed");
@@ -62,6 +65,7 @@ impl Errors {
 fn cells(group: &ErrorGroup) -> Vec<String> {
     vec![
         group.failed.to_string(),
+        group.failed_again.to_string(),
         group.retrying.to_string(),
         group.target.clone(),
         duration::coarse(group.ages.0),
@@ -81,6 +85,7 @@ struct ErrorJson<'a> {
     target: &'a str,
     reason_like: Option<&'a str>,
     failed: i64,
+    failed_again: i64,
     retrying: i64,
     since: String,
     last: String,
@@ -93,6 +98,7 @@ impl<'a> From<&'a ErrorGroup> for ErrorJson<'a> {
             target: &group.target,
             reason_like: group.reason_like.as_deref(),
             failed: group.failed,
+            failed_again: group.failed_again,
             retrying: group.retrying,
             since: rfc3339(group.since),
             last: rfc3339(group.last),

@@ -6,7 +6,10 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use doorbell::operate::{Filter, Moment, Status};
+use doorbell::{
+    MessageId,
+    operate::{Filter, Moment, Status},
+};
 
 use serde_json::json;
 
@@ -34,6 +37,18 @@ pub(crate) struct FilterArgs {
     /// Published longer ago than this (5m, 1h30m, 2d)
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     older_than: Option<Duration>,
+    /// Published since then: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    published_since: Option<Moment>,
+    /// Published before then
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    published_until: Option<Moment>,
+    /// With this id or a greater one
+    #[arg(long, value_name = "ID")]
+    first_id: Option<MessageId>,
+    /// With this id or a smaller one
+    #[arg(long, value_name = "ID")]
+    last_id: Option<MessageId>,
     /// Last changed since then; of failed ones, when they failed: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
     #[arg(long, visible_alias = "failed-since", value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Moment>,
@@ -71,6 +86,8 @@ impl FilterArgs {
             || older_than.is_some()
             || changed_since.or(changed_until).is_some()
             || texts.iter().any(|text| text.is_some())
+            || self.published_since.or(self.published_until).is_some()
+            || self.first_id.or(self.last_id).is_some()
             || !self.headers.is_empty()
             || self.completed_by.is_some()
     }
@@ -84,6 +101,10 @@ impl FilterArgs {
             source: self.source.clone(),
             reason: self.reason_like.clone(),
             older_than: self.older_than,
+            published_since: self.published_since,
+            published_until: self.published_until,
+            first_id: self.first_id,
+            last_id: self.last_id,
             changed_since: self.since,
             changed_until: self.until,
             ordering_key: self.ordering_key.clone(),

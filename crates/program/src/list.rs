@@ -1,5 +1,7 @@
 //! `doorbell list`: looking through the messages.
 
+use std::time::SystemTime;
+
 use clap::{Args, ValueEnum};
 use doorbell::{
     MessageId,
@@ -31,10 +33,9 @@ const REASON_CHARS_MAX: usize = 60;
 /// Exit code 3 when nothing matches.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Fast on any table: --status pending, scheduled, processing and failed, with or without --target, in their usual order or \
-(processing, failed) by id; and whatever matches often. Slow on large tables: rare matches of --type, --source, \
---reason-like or --older-than, rare targets among completed and cancelled messages, and pending ones by id, because what \
-does not match is read and passed over.
+Found at once: --status pending, scheduled, processing and failed, with or without --target, in their usual order or \
+(processing, failed) by id; ids; and what the counters say there is none of. Anything else is looked for in 100,000 messages at a \
+time; when a look ends before the page is full, how far it got and the --after that goes on are printed on stderr.
 
 Examples:
   doorbell list --status failed --target billing
@@ -45,7 +46,8 @@ Examples:
 
 JSON: {\"messages\": [{\"id\", \"source\", \"target\", \"type\", \"status\", \"priority\", \"attempt\", \"retry_count\", \
 \"crash_count\", \"redrive_count\", \"created_at\", \"updated_at\", \"available_at\", \"owner\", \"reason\"}], \
-\"next\"}; next is the --after of the next page, or null.")]
+\"next\", \"looked_until\"}; next is the --after of the next page, or null; looked_until is null unless the look ended there \
+before the page was full.")]
 pub(crate) struct List {
     #[command(flatten)]
     filter: FilterArgs,
@@ -93,9 +95,12 @@ impl List {
         let page = broker.operator().list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
         if global.json {
             let messages = page.messages.iter().map(MessageJson::from).collect();
-            output::json(&PageJson { messages, next: page.next.as_deref() })?;
+            let looked_until = page.looked_until.map(rfc3339);
+            output::json(&PageJson { messages, next: page.next.as_deref(), looked_until })?;
         } else if page.messages.is_empty() {
-            if !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
+            if let (Some(until), Some(next)) = (page.looked_until, &page.next) {
+                eprintln!("no message matches among those looked at, {}; to go on: --after '{next}'", looked(until));
+            } else if !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
                 eprintln!("no message matches");
             }
         } else {
@@ -104,12 +109,19 @@ impl List {
             } else {
                 output::table(&HEADINGS, &page.messages.iter().map(cells).collect::<Vec<_>>())?;
             }
-            if let Some(next) = &page.next {
-                eprintln!("for more: --after '{next}'");
+            match (&page.next, page.looked_until) {
+                (Some(next), Some(until)) => eprintln!("{}; to go on: --after '{next}'", looked(until)),
+                (Some(next), None) => eprintln!("for more: --after '{next}'"),
+                (None, _) => {}
             }
         }
         Ok(if page.messages.is_empty() { Exit::NothingFound } else { Exit::Done })
     }
+}
+
+/// How far a look got.
+fn looked(until: SystemTime) -> String {
+    format!("until the one published {}", output::time(until))
 }
 
 fn cells(message: &MessageRow) -> Vec<String> {
@@ -143,6 +155,7 @@ fn in_hand(message: &MessageRow) -> Vec<String> {
 struct PageJson<'a> {
     messages: Vec<MessageJson<'a>>,
     next: Option<&'a str>,
+    looked_until: Option<String>,
 }
 
 /// A message as `--json` has it.

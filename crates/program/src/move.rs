@@ -1,7 +1,7 @@
 //! `doorbell move`: to whom they were meant.
 
 use clap::Args;
-use doorbell::operate::Status;
+use doorbell::operate::Action;
 
 use crate::{
     Global,
@@ -10,12 +10,7 @@ use crate::{
     selection::{Selection, Verb},
 };
 
-const MOVE: Verb = Verb {
-    name: "Move",
-    done: "moved",
-    from: &[Status::Pending, Status::Scheduled, Status::Failed, Status::Cancelled],
-    usually: &[Status::Pending, Status::Scheduled],
-};
+const MOVE: Verb = Verb { name: "Move", done: "moved" };
 
 /// Send messages to another target: by id, or those that a filter names
 ///
@@ -48,7 +43,6 @@ pub(crate) struct Move {
 impl Move {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         names::must_be_known(&global.database.broker().await?, &self.to, self.new).await?;
-        let run = async |broker: &doorbell::Broker, ids: &[i64]| broker.operator().move_to(ids, &self.to).await;
-        self.selection.act(global, MOVE, run).await
+        self.selection.act(global, MOVE, Action::MoveTo(self.to)).await
     }
 }

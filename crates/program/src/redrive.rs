@@ -1,7 +1,7 @@
 //! `doorbell redrive`: back to work.
 
 use clap::Args;
-use doorbell::operate::Status;
+use doorbell::operate::{Action, Status};
 
 use crate::{
     Global,
@@ -9,12 +9,7 @@ use crate::{
     selection::{Selection, Verb},
 };
 
-const REDRIVE: Verb = Verb {
-    name: "Redrive",
-    done: "redriven",
-    from: &[Status::Failed, Status::Cancelled, Status::Completed],
-    usually: &[Status::Failed],
-};
+const REDRIVE: Verb = Verb { name: "Redrive", done: "redriven" };
 
 /// Put ended messages back: by id, or those that a filter names
 ///
@@ -51,7 +46,7 @@ impl Redrive {
                 return Ok(Exit::NothingFound);
             }
         }
-        self.selection.act(global, REDRIVE, async |broker, ids| broker.operator().redrive(ids).await).await
+        self.selection.act(global, REDRIVE, Action::Redrive).await
     }
 
     /// What is done is not done again because of a wrong id.

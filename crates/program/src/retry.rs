@@ -1,7 +1,7 @@
 //! `doorbell retry`: now.
 
 use clap::Args;
-use doorbell::operate::Status;
+use doorbell::operate::Action;
 
 use crate::{
     Global,
@@ -9,12 +9,7 @@ use crate::{
     selection::{Selection, Verb},
 };
 
-const RETRY: Verb = Verb {
-    name: "Retry",
-    done: "retried",
-    from: &[Status::Scheduled, Status::Failed],
-    usually: &[Status::Scheduled, Status::Failed],
-};
+const RETRY: Verb = Verb { name: "Retry", done: "retried" };
 
 /// Try messages again now, instead of later or not at all
 ///
@@ -39,6 +34,6 @@ pub(crate) struct Retry {
 
 impl Retry {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        self.selection.act(global, RETRY, async |broker, ids| broker.operator().retry(ids).await).await
+        self.selection.act(global, RETRY, Action::Retry).await
     }
 }

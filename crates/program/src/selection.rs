@@ -1,11 +1,9 @@
 //! What redrive, retry and cancel have in common: ids or a filter, how many, yes or no, and then batch by batch.
 
-use std::collections::HashSet;
-
 use clap::Args;
 use doorbell::{
     Broker, MessageId,
-    operate::{Filter, Status},
+    operate::{Action, Change, Operator, Preview},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -19,6 +17,9 @@ use crate::{
 
 /// Each batch is one transaction that holds its messages' locks.
 const BATCH: usize = 1000;
+
+/// So many messages are counted before it is asked whether to change them.
+const COUNTED_MAX: u32 = 10_000;
 
 /// The messages a command changes.
 #[derive(Args, Debug)]
@@ -42,49 +43,88 @@ pub(crate) struct Selection {
     yes: bool,
 }
 
-/// What is done to them.
+/// What is done to them, in words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Verb {
     /// "cancel"
     pub(crate) name: &'static str,
     /// "cancelled"
     pub(crate) done: &'static str,
-    /// The statuses it is possible from.
-    pub(crate) from: &'static [Status],
-    /// Those that a filter without a status means.
-    pub(crate) usually: &'static [Status],
 }
 
 impl Selection {
-    /// Finds the messages, makes sure, and has `run` change them, at most 1000 at a time. Prints the ids it changed.
-    pub(crate) async fn act(
-        self,
-        global: &Global,
-        verb: Verb,
-        run: impl AsyncFn(&Broker, &[MessageId]) -> doorbell::Result<Vec<MessageId>>,
-    ) -> Result<Exit, Failure> {
+    /// Finds the messages, makes sure, and changes them, at most 1000 at a time. Prints the ids that were.
+    pub(crate) async fn act(self, global: &Global, verb: Verb, action: Action) -> Result<Exit, Failure> {
         self.names_something(verb)?;
-        let statuses = self.statuses(verb)?;
+        self.status_must_allow(verb, &action)?;
         let broker = global.database.broker().await?;
-        let by_filter = self.ids.is_empty();
-        let ids = if by_filter { self.find(&broker, &statuses).await? } else { self.ids };
-        if ids.is_empty() && !names::is_unknown(&broker, self.filter.target.as_deref()).await? {
+        let ids = if self.ids.is_empty() {
+            let change = broker.operator().change(&self.filter.filter(), action).await?.limit(self.limit);
+            match self.change(&broker, global.json, verb, change).await? {
+                Some(ids) => ids,
+                None => return Ok(Exit::Failed),
+            }
+        } else if self.dry_run {
+            print_all(global.json, &would_be(verb), &self.ids)?;
+            self.ids
+        } else {
+            let changed = by_id(&broker.operator(), global.json, verb, &action, &self.ids).await?;
+            report_unchanged(&broker, verb, &self.ids, &changed).await?;
+            changed
+        };
+        if global.json && !self.dry_run {
+            print_all(true, verb.done, &ids)?;
+        }
+        Ok(if ids.is_empty() { Exit::NothingFound } else { Exit::Done })
+    }
+
+    /// Changes what the filter names, or prints it; returns the ids. `None`: it was asked, and is not to be.
+    async fn change(
+        &self,
+        broker: &Broker,
+        as_json: bool,
+        verb: Verb,
+        mut change: Change,
+    ) -> Result<Option<Vec<MessageId>>, Failure> {
+        let mut ids = Vec::new();
+        if self.dry_run {
+            while let Some(found) = change.pass_over().await? {
+                ids.extend(found);
+            }
+            self.say_if_none(broker, verb, ids.is_empty()).await?;
+            print_all(as_json, &would_be(verb), &ids)?;
+            return Ok(Some(ids));
+        }
+        let preview = change.preview(COUNTED_MAX).await?;
+        self.say_if_none(broker, verb, preview.count == 0).await?;
+        if !self.yes && preview.count > 0 && !confirmed(verb, &preview).await? {
+            eprintln!("nothing was {}", verb.done);
+            return Ok(None);
+        }
+        let bar = bar(preview.count);
+        let mut unchanged = 0;
+        loop {
+            let batch = change.next().await.map_err(|error| how_far(error, ids.len(), &count(&preview), verb))?;
+            let Some(batch) = batch else { break };
+            if !as_json {
+                bar.suspend(|| print_all(false, verb.done, &batch.changed))?;
+            }
+            unchanged += batch.unchanged;
+            bar.inc((batch.changed.len() + batch.unchanged) as u64);
+            ids.extend(batch.changed);
+        }
+        bar.finish_and_clear();
+        if unchanged > 0 {
+            eprintln!("{unchanged} messages had changed meanwhile and were not {}", verb.done);
+        }
+        Ok(Some(ids))
+    }
+
+    async fn say_if_none(&self, broker: &Broker, verb: Verb, none: bool) -> Result<(), Failure> {
+        if none && !names::is_unknown(broker, self.filter.target.as_deref()).await? {
             eprintln!("no such message can be {}", verb.done);
         }
-        if self.dry_run {
-            print_all(global.json, &format!("would_be_{}", verb.done), &ids)?;
-            return Ok(found(&ids));
-        }
-        if by_filter && !self.yes && !ids.is_empty() && !confirmed(verb, ids.len()).await? {
-            eprintln!("nothing was {}", verb.done);
-            return Ok(Exit::Failed);
-        }
-        let changed = in_batches(&broker, global.json, verb, &ids, run).await?;
-        if global.json {
-            print_all(true, verb.done, &changed)?;
-        }
-        report_unchanged(&broker, verb, by_filter, &ids, &changed).await?;
-        Ok(found(&changed))
+        Ok(())
     }
 
     /// Neither ids nor a filter is a mistake, not "everything".
@@ -97,35 +137,26 @@ impl Selection {
         Err(Failure::new(Exit::Usage, why))
     }
 
-    fn statuses(&self, verb: Verb) -> Result<Vec<Status>, Failure> {
+    fn status_must_allow(&self, verb: Verb, action: &Action) -> Result<(), Failure> {
         match self.filter.status {
-            Some(status) if verb.from.contains(&status) => Ok(vec![status]),
-            Some(status) => {
-                let possible = verb.from.iter().map(|status| status.as_str()).collect::<Vec<_>>().join(", ");
-                let why = format!("{status} messages cannot be {}; these can: {possible}", verb.done);
+            Some(status) if !action.possible_from().contains(&status) => {
+                let possible = action.possible_from().iter().map(|status| status.as_str()).collect::<Vec<_>>();
+                let why = format!("{status} messages cannot be {}; these can: {}", verb.done, possible.join(", "));
                 Err(Failure::new(Exit::Usage, why))
             }
-            None if self.filter.completed_by.is_some() && verb.from.contains(&Status::Completed) => {
-                Ok(vec![Status::Completed])
-            }
-            None => Ok(verb.usually.to_vec()),
+            _ => Ok(()),
         }
-    }
-
-    async fn find(&self, broker: &Broker, statuses: &[Status]) -> Result<Vec<MessageId>, Failure> {
-        let mut ids = Vec::new();
-        // One that changes its status meanwhile may be found twice.
-        let mut known = HashSet::new();
-        for status in statuses {
-            let filter = Filter { status: Some(*status), ..self.filter.filter() };
-            let left = self.limit.map(|limit| limit - ids.len() as u32);
-            ids.extend(broker.operator().find_ids(&filter, left).await?.into_iter().filter(|id| known.insert(*id)));
-        }
-        Ok(ids)
     }
 }
 
-async fn confirmed(verb: Verb, count: usize) -> Result<bool, Failure> {
+/// As many as there are, or as were counted.
+fn count(preview: &Preview) -> String {
+    let more = if preview.more { "more than " } else { "" };
+    format!("{more}{}", preview.count)
+}
+
+async fn confirmed(verb: Verb, preview: &Preview) -> Result<bool, Failure> {
+    let count = count(preview);
     if consent::can_ask() {
         let question = format!("{} {count} messages?", verb.name);
         // On a thread of its own, so that Ctrl-C is heard.
@@ -135,23 +166,20 @@ async fn confirmed(verb: Verb, count: usize) -> Result<bool, Failure> {
     Err(Failure::new(Exit::Usage, why))
 }
 
-async fn in_batches(
-    broker: &Broker,
+async fn by_id(
+    operator: &Operator,
     as_json: bool,
     verb: Verb,
+    action: &Action,
     ids: &[MessageId],
-    run: impl AsyncFn(&Broker, &[MessageId]) -> doorbell::Result<Vec<MessageId>>,
 ) -> Result<Vec<MessageId>, Failure> {
-    // Draws nothing unless stderr is a terminal.
-    let bar = if ids.len() > BATCH { ProgressBar::new(ids.len() as u64) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len}, {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = bar(ids.len());
     let mut changed = Vec::new();
     for batch in ids.chunks(BATCH) {
-        let done = run(broker, batch).await.map_err(|error| {
-            let how_far = format_args!("{} of {} messages are {}, then", changed.len(), ids.len(), verb.done);
-            Failure::from(error).context(how_far)
-        })?;
+        let done = operator
+            .act(action, batch)
+            .await
+            .map_err(|error| how_far(error, changed.len(), &ids.len().to_string(), verb))?;
         if !as_json {
             bar.suspend(|| print_all(false, verb.done, &done))?;
         }
@@ -162,20 +190,24 @@ async fn in_batches(
     Ok(changed)
 }
 
+/// Draws nothing unless stderr is a terminal.
+fn bar(messages: usize) -> ProgressBar {
+    let bar = if messages > BATCH { ProgressBar::new(messages as u64) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn how_far(error: doorbell::Error, changed: usize, of: &str, verb: Verb) -> Failure {
+    Failure::from(error).context(format_args!("{changed} of {of} messages are {}, then", verb.done))
+}
+
 async fn report_unchanged(
     broker: &Broker,
     verb: Verb,
-    by_filter: bool,
     ids: &[MessageId],
     changed: &[MessageId],
 ) -> Result<(), Failure> {
-    if by_filter {
-        match ids.len() - changed.len() {
-            0 => {}
-            others => eprintln!("{others} messages had changed meanwhile and were not {}", verb.done),
-        }
-        return Ok(());
-    }
     for id in ids.iter().filter(|id| !changed.contains(id)) {
         let why = match broker.operator().show(*id, false).await? {
             None => "there is no such message".to_owned(),
@@ -187,13 +219,13 @@ async fn report_unchanged(
     Ok(())
 }
 
+fn would_be(verb: Verb) -> String {
+    format!("would_be_{}", verb.done)
+}
+
 fn print_all(as_json: bool, done: &str, ids: &[MessageId]) -> std::io::Result<()> {
     match as_json {
         true => output::json(&json!({ done: ids })),
         false => ids.iter().try_for_each(output::line),
     }
-}
-
-fn found(ids: &[MessageId]) -> Exit {
-    if ids.is_empty() { Exit::NothingFound } else { Exit::Done }
 }

@@ -3,17 +3,22 @@
 use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
-use doorbell::operate::{TargetState, TargetStats};
+use doorbell::operate::{TargetState, TargetStats, Traffic};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
-    output,
+    names, output,
+    timestamp::rfc3339,
 };
 
 const HEADINGS: [&str; 8] =
     ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "OLDEST PENDING"];
+
+/// The actions that a table of traffic has.
+const TRAFFIC: [&str; 6] = ["published", "claimed", "completed", "errored", "failed", "rescued"];
 
 const EVERY: Duration = Duration::from_secs(1);
 /// What waits for longer is a backlog.
@@ -29,21 +34,37 @@ const BACKLOG: Duration = Duration::from_secs(60);
 Examples:
   doorbell stats
   doorbell stats --watch                                      every second, until Ctrl-C
+  doorbell stats --traffic 1h --target billing                what happened, by the minute
   doorbell stats --json | jq '.targets[] | select(.failed > 0)'
 
 JSON: {\"targets\": [{\"target\", \"pending\", \"scheduled\", \"processing\", \"completed\", \"failed\", \
 \"cancelled\", \"oldest_age_seconds\", \
 \"empty_in_seconds\", \"next_due_in_seconds\", \"published_per_second\", \"completed_per_second\", \
-\"errored_last_hour\", \"rescued_last_hour\", \"failed_last_hour\", \"sweep_share\"}]}; one line a second with --watch.")]
+\"errored_last_hour\", \"rescued_last_hour\", \"failed_last_hour\", \"sweep_share\"}]}; one line a second with --watch. With --traffic: {\"step_seconds\", \"traffic\": [{\"at\", \"actions\"}]}; actions are counts by \
+name.")]
 pub(crate) struct Stats {
     /// Again every second
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "traffic")]
     watch: bool,
+    /// Instead, what happened in the last so long (30m, 1d): by the minute up to three hours, else by ten minutes, for two days
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    traffic: Option<Duration>,
+    /// The traffic of this target, not of all together
+    #[arg(short, long, requires = "traffic")]
+    target: Option<String>,
 }
 
 impl Stats {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
+        if let Some(span) = self.traffic {
+            let traffic = broker.operator().traffic(self.target.as_deref(), span).await?;
+            if traffic.actions.is_empty() && !names::is_unknown(&broker, self.target.as_deref()).await? {
+                eprintln!("nothing happened");
+            }
+            print_traffic(&traffic, global.json)?;
+            return Ok(if traffic.actions.is_empty() { Exit::NothingFound } else { Exit::Done });
+        }
         let mut tick = tokio::time::interval(EVERY);
         loop {
             tick.tick().await;
@@ -83,6 +104,25 @@ fn report_closed(targets: &[TargetState]) {
     for (_, sentence) in targets.iter().flat_map(|target| &target.closed_gates) {
         eprintln!("{}", output::printable(sentence));
     }
+}
+
+fn print_traffic(traffic: &Traffic, as_json: bool) -> std::io::Result<()> {
+    if as_json {
+        let steps = traffic.actions.iter().map(|(at, actions)| json!({ "at": rfc3339(*at), "actions": actions }));
+        let step = traffic.step.as_secs();
+        return output::json(&json!({ "step_seconds": step, "traffic": steps.collect::<Vec<_>>() }));
+    }
+    let rows: Vec<Vec<String>> = traffic
+        .actions
+        .iter()
+        .map(|(at, actions)| {
+            let counts = TRAFFIC.map(|action| actions.get(action).copied().unwrap_or_default().to_string());
+            [output::time(*at)].into_iter().chain(counts).collect()
+        })
+        .collect();
+    let headings = TRAFFIC.map(str::to_uppercase);
+    let headings: Vec<&str> = ["SINCE"].into_iter().chain(headings.iter().map(String::as_str)).collect();
+    output::table(&headings, &rows)
 }
 
 /// What `--json` prints.

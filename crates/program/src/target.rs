@@ -17,6 +17,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   doorbell target show billing
+  doorbell target show                                    the settings of the installation
   doorbell target set billing max_in_flight=20 failed_retention='90 days'
   doorbell target set billing max_in_flight=              as the installation has it
   doorbell target forget biling                           a name that was typed wrong
@@ -31,8 +32,8 @@ pub(crate) struct Target {
 enum Verb {
     /// Print its settings; a * marks those that are its own
     Show {
-        /// The target
-        target: String,
+        /// The target; without one, the settings of the installation
+        target: Option<String>,
     },
     /// Change settings; an empty value gives one back to the installation
     Set {
@@ -66,7 +67,17 @@ impl Target {
         let broker = global.database.broker().await?;
         let operator = broker.operator();
         let text = match self.verb {
-            Verb::Show { target } => match operator.target(&target).await? {
+            Verb::Show { target: None } => {
+                let settings = operator.settings().await?;
+                if global.json {
+                    output::json_text(settings)?;
+                } else {
+                    let settings: Value = serde_json::from_str(&settings).map_err(std::io::Error::from)?;
+                    print(&serde_json::json!({ "settings": settings }))?;
+                }
+                return Ok(Exit::Done);
+            }
+            Verb::Show { target: Some(target) } => match operator.target(&target).await? {
                 Some(text) => text,
                 None => {
                     names::is_unknown(&broker, Some(&target)).await?;

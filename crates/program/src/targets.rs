@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stdout};
 
 use clap::Args;
-use doorbell::operate::TargetState;
+use doorbell::operate::{TargetState, Trouble};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 const HEADINGS: [&str; 9] =
     ["TARGET", "PENDING", "SCHEDULED", "PROCESSING", "FAILED", "OLDEST PENDING", "PROCESSES", "WORKERS", "STATE"];
 
+/// How many targets of a trouble are named.
+const NAMED_MAX: usize = 3;
+
 /// List the targets: what waits for each, who consumes it, and whether it is paused or its breaker open
 ///
 /// A target is listed when it has messages, settings or consumers. STATE says what keeps its messages from being handled, and
@@ -24,15 +27,25 @@ const HEADINGS: [&str; 9] =
 #[command(after_help = "\
 Examples:
   doorbell targets
+  doorbell targets --trouble
   doorbell targets --json | jq '.targets[] | select(.closed_gates != [])'
 
 JSON: {\"targets\": [{\"target\", \"stats\", \"processes\", \"workers\", \"set_aside\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
-stats as `doorbell stats` has them.")]
-pub(crate) struct Targets {}
+stats as `doorbell stats` has them. With --trouble: {\"troubles\": [{\"code\", \"stops\", \"targets\", \"messages\", \
+\"oldest_age_seconds\"}]}; code is no_consumer, set_aside, failed or that of a gate.")]
+pub(crate) struct Targets {
+    /// Only what is wrong, folded by kind, the worst first: what stops messages, then what is to be looked at
+    #[arg(long)]
+    trouble: bool,
+}
 
 impl Targets {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let targets = global.database.broker().await?.operator().targets().await?;
+        let operator = global.database.broker().await?.operator();
+        if self.trouble {
+            return show_troubles(global, &operator.overview(0).await?.troubles);
+        }
+        let targets = operator.targets().await?;
         if global.json {
             let targets: Vec<Value> = targets.iter().map(target_json).collect();
             output::json(&json!({ "targets": targets }))?;
@@ -49,6 +62,38 @@ impl Targets {
         }
         Ok(Exit::Done)
     }
+}
+
+fn show_troubles(global: &Global, troubles: &[Trouble]) -> Result<Exit, Failure> {
+    if global.json {
+        let troubles = troubles.iter().map(|trouble| {
+            json!({
+                "code": trouble.code, "stops": trouble.stops, "targets": trouble.targets, "messages": trouble.messages,
+                "oldest_age_seconds": trouble.oldest_age.map(|age| age.as_secs_f64()),
+            })
+        });
+        output::json(&json!({ "troubles": troubles.collect::<Vec<_>>() }))?;
+        return Ok(Exit::Done);
+    }
+    if troubles.is_empty() {
+        eprintln!("no target is in trouble");
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = troubles
+        .iter()
+        .map(|trouble| {
+            let (named, others) = trouble.targets.split_at(trouble.targets.len().min(NAMED_MAX));
+            let others = if others.is_empty() { String::new() } else { format!(", {} more", others.len()) };
+            vec![
+                trouble.code.replace('_', " "),
+                trouble.messages.to_string(),
+                trouble.oldest_age.map_or_else(|| "-".to_owned(), duration::coarse),
+                named.join(", ") + &others,
+            ]
+        })
+        .collect();
+    output::table(&["TROUBLE", "MESSAGES", "OLDEST PENDING", "TARGETS"], &rows)?;
+    Ok(Exit::Done)
 }
 
 fn cells(target: &TargetState) -> Vec<String> {
@@ -69,7 +114,7 @@ fn cells(target: &TargetState) -> Vec<String> {
 /// What keeps the target's messages from being handled, in words.
 pub(crate) fn state(target: &TargetState) -> String {
     match &target.closed_gates[..] {
-        [] if is_abandoned(target) => "open, but no live consumer".to_owned(),
+        [] if target.is_abandoned() => "open, but no live consumer".to_owned(),
         [] => "open".to_owned(),
         gates => gates.iter().map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>().join("; "),
     }
@@ -77,15 +122,10 @@ pub(crate) fn state(target: &TargetState) -> String {
 
 fn state_in_short(target: &TargetState) -> String {
     match &target.closed_gates[..] {
-        [] if is_abandoned(target) => "nobody consumes".to_owned(),
+        [] if target.is_abandoned() => "nobody consumes".to_owned(),
         [] => "open".to_owned(),
         gates => gates.iter().map(|(code, _)| code.replace('_', " ")).collect::<Vec<_>>().join(", "),
     }
-}
-
-/// Whether messages wait and nobody is registered who would take them.
-pub(crate) fn is_abandoned(target: &TargetState) -> bool {
-    target.processes == 0 && target.stats.pending > 0
 }
 
 pub(crate) fn target_json(target: &TargetState) -> Value {

@@ -198,6 +198,26 @@ async fn who_reads_often_folds_a_slice_first_and_who_may_only_read_simply_reads(
     assert_eq!((count(&client, OPEN).await, count(&client, DIFFERENCES).await), (10_000, 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_forgotten_with_all_that_was_counted_of_it_however_much_is_open() {
+    let db = Database::new().await;
+    let (client, folding) = (db.client().await, db.client().await);
+    client.batch_execute(MANY_OPEN).await.unwrap();
+    client.batch_execute("delete from integration.data_staging where target_app = 'target1'").await.unwrap();
+    folding.batch_execute("begin; select integration.fold(5000)").await.unwrap();
+    let forgetting = db.client().await;
+    let forgotten = tokio::spawn(async move {
+        count(&forgetting, "select integration.forget_target('target1')::integer::bigint").await
+    });
+    let waits =
+        "select exists (select from pg_locks where relation = 'integration.gate_fold'::regclass and not granted)";
+    until(&client, "it waits for the fold", waits).await;
+    folding.batch_execute("commit").await.unwrap();
+    assert_eq!(soon("it is forgotten", forgotten).await.unwrap(), 1);
+    assert_eq!(count(&client, DIFFERENCES).await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.stats where target_app = 'target1'").await, 0);
+}
+
 /// What one transaction asked of a table: its scans, and the rows that were read.
 async fn asked(client: &Client, table: &str, question: &str) -> (i64, i64) {
     let sql = format!(

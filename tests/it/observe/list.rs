@@ -2,11 +2,11 @@
 
 use doorbell::{
     ErrorKind, MessageId,
-    operate::{Filter, ListOrder, Status},
+    operate::{Filter, ListOrder, Moment, Status},
 };
 use tokio_postgres::Client;
 
-use crate::support::{Database, plain_insert};
+use crate::support::{Database, count, plain_insert};
 
 /// Three targets, every status, equal and different priorities and times.
 const MANY: &str = "insert into integration.data_staging \
@@ -96,4 +96,133 @@ async fn an_order_that_the_status_does_not_have_and_a_foreign_cursor_are_refused
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid, "{cursor:?}");
     }
     assert!("done".parse::<Status>().unwrap_err().to_string().contains("pending, scheduled"));
+}
+
+#[tokio::test]
+async fn a_look_that_ends_early_says_so_and_where_it_ended_the_next_one_goes_on() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute(MANY).await.unwrap();
+    for (arguments, condition, order) in [
+        ("p_type => 'a', p_target => 'billing'", "record_type = 'a' and target_app = 'billing'", "id desc"),
+        ("p_payload => '$ == 2'", "false", "id desc"),
+        ("p_target => 'billing', p_order => 'oldest'", "target_app = 'billing'", "id"),
+        ("'completed', p_source => 'web'", "status = 'completed' and source_app = 'web'", "id desc"),
+        ("'pending', p_type => 'a'", "status = 'pending' and record_type = 'a'", "priority desc, created_at, id"),
+        (
+            "'pending', 'billing', p_source => 'web'",
+            "status = 'pending' and target_app = 'billing' and source_app = 'web'",
+            "priority desc, created_at, id",
+        ),
+        ("'scheduled', p_source => 'shop'", "status = 'scheduled' and source_app = 'shop'", "available_at, id"),
+        ("'failed', p_reason => '%3'", "status = 'failed' and error_message like '%3'", "id desc"),
+        ("'processing', 'billing', 'zz'", "false", "id desc"),
+    ] {
+        let expected = ids(&client, condition, order).await;
+        let (mut found, mut after, mut early) = (Vec::new(), None::<String>, 0);
+        loop {
+            let sql = format!(
+                "select id, cursor from integration.list({arguments}, p_limit => 5, p_look_at => 12, p_after => $1)"
+            );
+            let rows = client.query(&sql, &[&after]).await.unwrap();
+            let page: Vec<MessageId> = rows.iter().filter_map(|row| row.get(0)).collect();
+            let ended_early = page.len() < rows.len();
+            assert!(page.len() <= 5);
+            assert!(ended_early || page.len() == 5 || rows.len() == page.len());
+            early += usize::from(ended_early);
+            let full = page.len() == 5;
+            found.extend(page);
+            if !ended_early && !full {
+                break;
+            }
+            after = rows.last().unwrap().get(1);
+        }
+        assert_eq!(found, expected, "{arguments}");
+        assert!(early > 0, "{arguments} never ended early");
+    }
+}
+
+/// Rows of the messages that a statement read.
+async fn read(client: &Client, statement: &str) -> i64 {
+    let sql = "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables \
+        where relid = 'integration.data_staging'::regclass";
+    client.batch_execute("begin").await.unwrap();
+    let before = count(client, sql).await;
+    client.batch_execute(statement).await.unwrap();
+    let after = count(client, sql).await;
+    client.batch_execute("rollback").await.unwrap();
+    after - before
+}
+
+#[tokio::test]
+async fn a_look_reads_as_many_messages_as_it_says_and_none_where_the_counters_know_that_there_are_none() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let many = "insert into integration.data_staging (source_app, target_app, record_type, data, status, headers, ordering_key) \
+        select 'shop', 'billing', 'n', '{\"n\": 1}', case when n % 100 = 0 then 'pending' else 'completed' end, '{\"a\": \"b\"}', 'k' \
+          from generate_series(1, 20000) n";
+    client.batch_execute(many).await.unwrap();
+    for analyzed in [false, true] {
+        for filter in [
+            "p_type => 'x'",
+            "p_source => 'x'",
+            "p_status => 'completed', p_type => 'x'",
+            "p_payload => '$.n == 2'",
+            "p_headers => '{\"a\": \"c\"}'",
+            "p_ordering_key => 'x'",
+            "p_dedup_key => 'x'",
+            "p_published_until => '2020-01-01 UTC'",
+            "p_changed_until => '2020-01-01 UTC', p_order => 'oldest'",
+            "p_older_than => '1 day'",
+            "p_completed_by => 'nobody'",
+        ] {
+            // Once to look, once to see where it ended.
+            let read = read(&client, &format!("select integration.list({filter}, p_look_at => 500)")).await;
+            assert!((500..=2100).contains(&read), "{filter}: {read} (analyzed: {analyzed})");
+        }
+        for none in ["p_target => 'biling'", "'cancelled'", "p_target => 'biling', p_payload => '$.n == 2'", "'failed'"]
+        {
+            let read = read(&client, &format!("select integration.list({none})")).await;
+            assert_eq!(read, 0, "{none} (analyzed: {analyzed})");
+        }
+        let read = read(&client, "select integration.list(p_first_id => 7000, p_last_id => 7009)").await;
+        assert_eq!(read, 10, "(analyzed: {analyzed})");
+        client.batch_execute("analyze integration.data_staging").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_limit_is_all_of_them_and_a_negative_one_none() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute(MANY).await.unwrap();
+    for (arguments, all) in [("", 600), ("'pending', ", 101), ("'failed', ", 99), ("p_type => 'a', ", 300)] {
+        for (limit, expected) in [("null", all), ("-1", 0), ("0", 0), ("7", 7)] {
+            let sql = format!("select count(id) from integration.list({arguments}p_limit => {limit})");
+            assert_eq!(count(&client, &sql).await, expected, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filter_names_ids_and_times_of_publishing() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    client.batch_execute(MANY).await.unwrap();
+    let ago = |minutes: u64| Some(Moment::Ago(std::time::Duration::from_secs(minutes * 60)));
+    for status in [None, Some(Status::Pending), Some(Status::Scheduled), Some(Status::Failed)] {
+        let some = || Filter { status, ..Filter::default() };
+        let of = status.map_or("true".to_owned(), |status| format!("status = '{status}'"));
+        for (filter, condition) in [
+            (Filter { first_id: Some(100), last_id: Some(300), ..some() }, "id between 100 and 300"),
+            (Filter { published_since: ago(50), ..some() }, "created_at >= now() - interval '50 min'"),
+            (Filter { published_until: ago(50), ..some() }, "created_at < now() - interval '50 min'"),
+        ] {
+            let expected = ids(&client, &format!("{of} and {condition}"), "id").await;
+            assert!(expected.len() > 10);
+            let mut found = broker.operator().find_ids(&filter, None).await.unwrap();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{filter:?}");
+        }
+    }
 }

@@ -7,4 +7,5 @@ mod folding;
 mod follow;
 mod list;
 mod metrics;
+mod overview;
 mod telemetry;

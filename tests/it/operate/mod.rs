@@ -1,6 +1,7 @@
 //! What operators rely on: the doctor, the maintenance, and that tables stay small.
 
 mod audited;
+mod change;
 mod differing;
 mod doctor;
 mod hand_edits;

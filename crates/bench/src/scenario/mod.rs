@@ -7,6 +7,7 @@ mod drain;
 mod fleet;
 mod load;
 mod publish;
+mod reads;
 mod schema;
 mod wake;
 
@@ -15,5 +16,6 @@ pub use drain::{drain, held_drain, tx_drain};
 pub use fleet::{fleet, idle};
 pub use load::latency;
 pub use publish::{bulk, publish};
+pub use reads::reads;
 pub use schema::schema;
 pub use wake::wake;

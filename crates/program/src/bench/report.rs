@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// On the PostgreSQL that is found first.
-const ALL: [Name; 11] = [
+const ALL: [Name; 12] = [
     Name::Publish,
     Name::Bulk,
     Name::Drain,
@@ -42,6 +42,7 @@ const ALL: [Name; 11] = [
     Name::Pinned,
     Name::Fleet,
     Name::Idle,
+    Name::Reads,
     Name::Schema,
 ];
 

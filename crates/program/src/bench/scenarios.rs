@@ -35,6 +35,8 @@ pub(crate) enum Name {
     Wake,
     /// 1000 consumers in one process that have nothing to do
     Idle,
+    /// What numbers cost where nobody folds the counters and with 2000 targets, and a list of what is not there
+    Reads,
     /// WAL and index entries per message, by lifecycle and audit level
     Schema,
     /// Wake-ups under load (as `doorbell latency`)
@@ -55,6 +57,7 @@ impl Name {
             Self::Fleet => scenario::fleet(lab, effort).await,
             Self::Wake => scenario::wake(lab, effort).await,
             Self::Idle => scenario::idle(lab, effort).await,
+            Self::Reads => scenario::reads(lab, effort).await,
             Self::Schema => scenario::schema(lab, effort).await,
             Self::Latency => scenario::latency(lab, effort).await,
         }

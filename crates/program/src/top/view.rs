@@ -14,7 +14,6 @@ use super::{history::History, report, sample::Sample};
 use crate::{
     duration, output,
     processes::{accepted, beat_age},
-    targets::is_abandoned,
 };
 
 const PROCESSES: [&str; 5] = ["CONSUMER", "PROCESSING", "LAST BEAT", "STATE", "TARGETS"];
@@ -108,13 +107,13 @@ fn target_table(sample: &Sample, width: u16) -> Table<'static> {
     let columns: Vec<_> = COLUMNS.iter().filter(|(.., narrow)| *narrow || width >= WIDE).collect();
     let mut rows: Vec<_> = report::target_rows(sample).into_iter().zip(&sample.targets).collect();
     // Trouble first, where it is seen however many targets there are.
-    rows.sort_by_key(|(_, target)| target.closed_gates.is_empty() && !is_abandoned(target));
+    rows.sort_by_key(|(_, target)| target.closed_gates.is_empty() && !target.is_abandoned());
     let rows = rows.into_iter().map(|(mut cells, target)| {
         let mut style = Style::new();
         if let Some((code, sentence)) = target.closed_gates.first() {
             cells[10] = format!("{}: {sentence}", code.replace('_', " ").to_uppercase());
             style = style.fg(Color::Yellow);
-        } else if is_abandoned(target) {
+        } else if target.is_abandoned() {
             style = style.fg(Color::Yellow);
         }
         let shown = [&cells[0]].into_iter().chain(columns.iter().map(|(at, ..)| &cells[*at]));

@@ -97,6 +97,13 @@ async fn fleets_and_idle_consumers_are_measured_in_processes_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reads_leave_nothing_of_what_they_made_to_be_read() {
+    let results = measured(&["reads"]).await;
+    assert_eq!(results[0]["cases"].as_array().unwrap().len(), 3);
+    assert!(results[0]["cases"][0]["also"]["fold_10000_ms"].is_number(), "{}", results[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wake_ups_are_measured_idle_and_under_load() {
     let results = measured(&["latency"]).await;
     let loads = results[0]["cases"].as_array().unwrap().iter().filter_map(|case| case["also"]["load_percent"].as_f64());

@@ -38,7 +38,7 @@ async fn list_prints_a_table_for_people_and_all_fields_for_programs() {
     assert_eq!((out(&output), err(&output)), (table, String::new()));
     let output = ended(doorbell(&db, &["list", "--status", "failed", "--json"])).await;
     let failed = format!(
-        r#"{{"messages":[{{"id":3,"source":"web","target":"mail","type":"welcome","status":"failed","priority":0,"attempt":1,"retry_count":1,"crash_count":0,"redrive_count":0,"created_at":"{NOON}","updated_at":"{NOON}","available_at":null,"owner":null,"reason":"no such address:\t<bob>"}}],"next":null}}"#
+        r#"{{"messages":[{{"id":3,"source":"web","target":"mail","type":"welcome","status":"failed","priority":0,"attempt":1,"retry_count":1,"crash_count":0,"redrive_count":0,"created_at":"{NOON}","updated_at":"{NOON}","available_at":null,"owner":null,"reason":"no such address:\t<bob>"}}],"next":null,"looked_until":null}}"#
     );
     assert_eq!(out(&output), failed + "\n");
 }

@@ -11,7 +11,13 @@ const ITS_OWN: [&str; 8] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 14] = [
+const PARTS: [(&str, &str); 20] = [
+    ("act", "redrive"),
+    ("overview", "top"),
+    ("traffic", "stats"),
+    ("settings", "target"),
+    ("audit_list", "audit"),
+    ("change", "redrive"),
     ("find_ids", "redrive"),
     ("grant_app", "grant"),
     ("revoke_app", "revoke"),

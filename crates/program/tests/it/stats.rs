@@ -87,3 +87,41 @@ async fn targets_are_listed_with_messages_settings_or_consumers() {
     let stats = ended(doorbell(&db, &["stats"])).await;
     assert!(err(&stats).contains("ledger was paused by anna 2.0 s ago: year end\n"), "{}", err(&stats));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_is_listed_by_kind_traffic_by_the_minute_and_the_audit_log_backwards() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    stop_the_clock(&client, 0).await;
+    let nothing = ended(doorbell(&db, &["targets", "--trouble"])).await;
+    assert!(err(&nothing).contains("no target is in trouble"));
+    ends_with(&ended(doorbell(&db, &["stats", "--traffic", "1h"])).await, 3);
+    client
+        .batch_execute(
+            "select integration.publish('shop', 'lonely' || n, 'order', '1') from generate_series(1, 5) n;
+             insert into integration.data_staging (source_app, target_app, record_type, data, status)
+             values ('shop', 'lonely1', 'order', '1', 'failed'); select integration.cancel('{2}')",
+        )
+        .await
+        .unwrap();
+    let trouble = json_of(&ended(doorbell(&db, &["targets", "--trouble", "--json"])).await);
+    let expected = json!({ "troubles": [
+        { "code": "no_consumer", "stops": true, "targets": ["lonely1", "lonely3", "lonely4", "lonely5"], "messages": 4,
+          "oldest_age_seconds": 0.0 },
+        { "code": "failed", "stops": false, "targets": ["lonely1"], "messages": 1, "oldest_age_seconds": null },
+    ] });
+    assert_eq!(trouble, expected);
+    let plain = out(&ended(doorbell(&db, &["targets", "--trouble"])).await);
+    assert!(plain.contains("no consumer\t4\t") && plain.contains("lonely1, lonely3, lonely4, 1 more"), "{plain}");
+    let traffic = json_of(&ended(doorbell(&db, &["stats", "--traffic", "1h", "--json"])).await);
+    assert_eq!(traffic["step_seconds"], 60);
+    assert_eq!(traffic["traffic"][0]["actions"]["published"], 6);
+    let one = out(&ended(doorbell(&db, &["stats", "--traffic", "1d", "--target", "lonely3"])).await);
+    assert!(one.lines().nth(1).unwrap().ends_with("\t1\t0\t0\t0\t0\t0"), "{one}");
+    let audit = json_of(&ended(doorbell(&db, &["audit", "--action", "cancelled", "--json"])).await);
+    assert_eq!((&audit["events"][0]["id"], &audit["events"][0]["target"]), (&json!(2), &json!("lonely2")));
+    assert_eq!((&audit["next"], &audit["looked_until"]), (&Value::Null, &Value::Null));
+    ends_with(&ended(doorbell(&db, &["audit", "--target", "nobody"])).await, 3);
+    let settings = json_of(&ended(doorbell(&db, &["target", "show", "--json"])).await);
+    assert_eq!(settings["max_retries"], 3);
+}
