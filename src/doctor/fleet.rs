@@ -193,7 +193,7 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
 }
 
 /// A name as a shell takes it.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     match name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         true => name.to_owned(),
         false => format!("'{}'", name.replace('\'', "'\\''")),

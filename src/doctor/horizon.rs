@@ -28,13 +28,12 @@ const FEEDBACK: &str = "select coalesce(nullif(r.application_name, ''), 'a stand
     where r.backend_xmin is not null order by 2 desc limit 1";
 const MAY_SEE: &str = "select pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
 
-/// A horizon that lies so many transactions back is felt.
-const XIDS_MANY: i32 = 1_000_000;
 const PROBLEM_FACTOR: f64 = 12.0;
 
 pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let old = options.transaction_old.as_secs_f64();
+    let many = |xids: i32| u32::try_from(xids).is_ok_and(|xids| xids >= options.transactions_many);
     let level = |seconds: f64| if seconds >= old * PROBLEM_FACTOR { Level::Problem } else { Level::Warning };
     let mut oldest = 0.0f64;
     for row in session.rows(SESSIONS).await? {
@@ -90,7 +89,7 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
     for row in session.rows(SLOTS).await? {
         let (name, active, xids, wal): (String, bool, Option<i32>, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        if !active || xids.is_some_and(|xids| xids >= XIDS_MANY) {
+        if !active || xids.is_some_and(many) {
             let keeps = if xids.is_some() { "dead rows and WAL" } else { "WAL" };
             let unused = if active { "" } else { ", and nobody uses it" };
             let behind = xids.map_or_else(String::new, |xids| format!("{xids} transactions behind, "));
@@ -103,11 +102,14 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
     }
     for row in session.rows(FEEDBACK).await? {
         let (name, xids): (String, i32) = (row.try_get(0)?, row.try_get(1)?);
-        if xids >= XIDS_MANY {
+        if many(xids) {
             findings.push(
                 Finding::warning("horizon", format!("{name} keeps dead rows by hot_standby_feedback"))
                     .evidence(format!("{xids} transactions behind"))
-                    .fix("end its long query, or set hot_standby_feedback = off there"),
+                    .fix(
+                        "end its long query; or, on that standby: alter system set hot_standby_feedback = off; select \
+                         pg_reload_conf()",
+                    ),
             );
         }
     }
@@ -125,28 +127,35 @@ pub(super) async fn check(session: &mut Session, options: &Options) -> Result<Ve
     Ok(findings)
 }
 
-const QUEUE: &str = "select pg_notification_queue_usage(), \
-    (select string_agg(format('pid %s (%s, %s)', a.pid, a.application_name, a.state), ', ') from pg_stat_activity a \
-      where a.wait_event = 'ClientWrite' or (a.state = 'idle in transaction' and a.xact_start < clock_timestamp() - interval '1 min'))";
+/// Beside the queue: sessions that may be the listener that does not read. One in a transaction is told nothing until it
+/// ends, and whoever began first holds up the others.
+const QUEUE: &str = "select pg_notification_queue_usage(), s.pids[1], s.named \
+    from (select array_agg(l.pid), string_agg(l.named, '; ') \
+            from (select a.pid, format('pid %s (role %s, application \"%s\", %s)', a.pid, a.usename, a.application_name, a.state) \
+                    from pg_stat_activity a \
+                   where a.wait_event = 'ClientWrite' or a.state in ('idle in transaction', 'idle in transaction (aborted)') \
+                   order by a.xact_start nulls last limit 3) l (pid, named)) s (pids, named)";
 const QUEUE_WARNING: f64 = 0.01;
 const QUEUE_PROBLEM: f64 = 0.25;
 
-/// When it is full, every commit that notifies fails.
+/// From half on nobody of ours rings, so that no publish fails for it; commits of others that notify do when it is full.
 pub(super) async fn notify_queue(session: &mut Session) -> Result<Vec<Finding>> {
     let row = session.row(QUEUE).await?;
-    let (usage, suspects): (f64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let (usage, first, named): (f64, Option<i32>, Option<String>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let what = format!("the notification queue is {:.1} % full", usage * 100.0);
     if usage < QUEUE_WARNING {
         return Ok(vec![Finding::ok("notify_queue", what)]);
     }
     let level = if usage < QUEUE_PROBLEM { Level::Warning } else { Level::Problem };
+    let what =
+        format!("{what}: a listener does not read; from half on no bell rings, and messages are found by sweeps");
+    let fix = "have that listener read, or end its transaction".to_owned();
     Ok(vec![
-        Finding::new(
-            "notify_queue",
-            level,
-            format!("{what}: a listener does not read; when it is full, publishes fail"),
-        )
-        .evidence(suspects.unwrap_or_else(|| "no session stands out".to_owned()))
-        .fix("have that listener read, or end its process"),
+        Finding::new("notify_queue", level, what)
+            .evidence(named.unwrap_or_else(|| "no session stands out".to_owned()))
+            .fix(match first {
+                Some(pid) => format!("{fix}; what it did not commit is undone by select pg_terminate_backend({pid})"),
+                None => fix,
+            }),
     ])
 }

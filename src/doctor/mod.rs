@@ -14,6 +14,7 @@ mod drift;
 mod fleet;
 mod horizon;
 mod locks;
+mod misspelt;
 mod partitions;
 mod policies;
 mod privileges;
@@ -72,6 +73,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("processes", checked(within, fleet::processes(&mut session)).await);
         report.add("connections", checked(within, fleet::connections(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
+        report.add("targets", checked(within, misspelt::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
         report.add("audit", checked(within, audit::check(&mut session)).await);

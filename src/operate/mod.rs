@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio_postgres::Transaction;
 
-use crate::{core::Core, doctor, error::Result, maintenance, message::MessageId, process};
+use crate::{alike, core::Core, doctor, error::Result, maintenance, message::MessageId, process};
 
 pub use self::{
     change::{Action, Change, Changed, Preview},
@@ -285,6 +285,16 @@ impl Operator {
     /// The database's.
     pub async fn target(&self, target: &str) -> Result<Option<String>> {
         self.core.store().target(target).await
+    }
+
+    /// The known target that another name is most likely meant to be: one slip of the finger lies between them, in long names
+    /// two. `None`: there is none.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn nearest_target(&self, name: &str) -> Result<Option<String>> {
+        let known = self.stats().await?;
+        Ok(alike::nearest(name, known.iter().map(|stats| stats.target.as_str())).map(str::to_owned))
     }
 
     /// Changes settings of a target, a JSON object of names and values (`{"max_in_flight": 20}`); null gives one back to the

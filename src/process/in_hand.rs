@@ -78,7 +78,7 @@ impl InHand {
         if !self.doubt.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        match self.between_claims().await {
+        match self.between_claims(PATIENCE).await {
             Some(no_claims) => self.search(store, owner, no_claims).await,
             None => Ok(0),
         }
@@ -86,8 +86,8 @@ impl InHand {
 
     /// In a process with many consumers some claim is always under way. So new ones wait meanwhile; not for long, because one
     /// whose server does not answer would stop them all.
-    async fn between_claims(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        timeout(PATIENCE, self.claims.write()).await.ok()
+    pub(super) async fn between_claims(&self, patience: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
+        timeout(patience, self.claims.write()).await.ok()
     }
 
     async fn search(&self, store: &Store, owner: &str, _no_claims: RwLockWriteGuard<'_, ()>) -> Result<usize> {
@@ -296,14 +296,14 @@ mod tests {
     async fn new_claims_wait_while_strays_are_looked_for_but_not_for_a_claim_that_hangs() {
         let in_hand = InHand::default();
         let under_way = in_hand.claims.read().await;
-        let mut search = pin!(in_hand.between_claims());
+        let mut search = pin!(in_hand.between_claims(PATIENCE));
         assert!(poll!(search.as_mut()).is_pending());
         let mut next = pin!(in_hand.claims.read());
         assert!(poll!(next.as_mut()).is_pending(), "claims that overlap leave no time between them");
         drop(under_way);
         drop(search.await.expect("nothing is under way"));
         let hangs = next.await;
-        assert!(in_hand.between_claims().await.is_none());
+        assert!(in_hand.between_claims(PATIENCE).await.is_none());
         drop(in_hand.claims.read().await);
         drop(hangs);
     }

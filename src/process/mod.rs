@@ -46,6 +46,9 @@ pub(crate) use session::{Parked, PingConfig};
 /// For how many beats a runtime may run no task before it is called blocked.
 const PATIENCE: u32 = 2;
 
+/// How long a process that ends waits for its claims under way.
+const CLAIMS_END_WITHIN: Duration = Duration::from_secs(5);
+
 /// The running process. Dropping it ends its tasks; what it had in hand is rescued by others.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -179,6 +182,9 @@ impl Process {
         self.maintenance.abort();
         self.heartbeat.abort();
         self.found.flush(&self.store).await;
+        // What a claim under way takes is given back with the rest: nothing else here would, and it would be a suspect when
+        // others find it. After it there is no claim that the database does not refuse.
+        let _no_claims = self.in_hand.between_claims(CLAIMS_END_WITHIN).await;
         self.store.deregister(&self.registration.owner()).await
     }
 }

@@ -1,6 +1,6 @@
 //! `doorbell doctor`: what is wrong, and what to type.
 
-use std::io::{IsTerminal, stdout};
+use std::io::stdout;
 
 use clap::Args;
 use doorbell::doctor::{Finding, Level, Options, Report};
@@ -63,7 +63,7 @@ fn lines(finding: &Finding) -> String {
         Level::Warning => "warning",
         Level::Problem => "problem",
     };
-    let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = output::colours(&stdout());
     let level = match finding.level {
         Level::Warning if colours => format!("\x1b[33m{level}\x1b[0m"),
         Level::Problem if colours => format!("\x1b[31m{level}\x1b[0m"),

@@ -38,10 +38,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     older_than: Option<Duration>,
     /// Published since then: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
-    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     published_since: Option<Moment>,
     /// Published before then
-    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     published_until: Option<Moment>,
     /// With this id or a greater one
     #[arg(long, value_name = "ID")]
@@ -50,10 +50,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "ID")]
     last_id: Option<MessageId>,
     /// Last changed since then; of failed ones, when they failed: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
-    #[arg(long, visible_alias = "failed-since", value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, visible_alias = "failed-since", value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Moment>,
     /// Last changed before then
-    #[arg(long, visible_alias = "failed-until", value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, visible_alias = "failed-until", value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     until: Option<Moment>,
     /// With this ordering key
     #[arg(long, value_name = "KEY")]

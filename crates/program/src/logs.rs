@@ -1,12 +1,14 @@
 //! Logs on stderr.
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 
 use clap::ValueEnum;
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt,
 };
+
+use crate::output;
 
 /// How a line of log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,8 +31,7 @@ pub(crate) fn start(usual: Level, verbose: u8, format: LogFormat) {
     let no_payloads = filter_fn(|metadata| {
         !metadata.is_span() && (*metadata.level() <= Level::INFO || !metadata.target().starts_with("tokio_postgres"))
     });
-    let colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = fmt::layer().with_writer(stderr).with_ansi(colours);
+    let lines = fmt::layer().with_writer(stderr).with_ansi(output::colours(&stderr()));
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),

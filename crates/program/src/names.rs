@@ -7,9 +7,6 @@ use crate::{
     output,
 };
 
-/// How alike a name must be to be proposed, of 1.
-const ALIKE: f64 = 0.88;
-
 /// Says on stderr that no message, setting or process names this target, and which one may be meant. Returns whether it is so.
 pub(crate) async fn is_unknown(broker: &Broker, target: Option<&str>) -> Result<bool, Failure> {
     let Some(target) = target else { return Ok(false) };
@@ -50,10 +47,8 @@ async fn unknown(broker: &Broker, target: &str) -> Result<Option<String>, Failur
     if broker.operator().target(target).await?.is_some() {
         return Ok(None);
     }
-    let known = broker.operator().targets().await?;
-    let alike = |name: &str| strsim::jaro_winkler(name, target);
-    let nearest = known.iter().map(|state| state.stats.target.as_str()).max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    let meant = nearest.filter(|name| alike(name) >= ALIKE).map(|name| format!("; did you mean {name}?"));
+    let nearest = broker.operator().nearest_target(target).await?;
+    let meant = nearest.map(|name| format!("; did you mean {name}?"));
     let what = format!("no message, setting or process names the target {target}");
     Ok(Some(what + meant.as_deref().unwrap_or_default()))
 }

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use crate::timestamp;
@@ -49,32 +49,75 @@ pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
         line(headings.join("\t"))?;
         return rows.iter().try_for_each(|row| line(row.join("\t")));
     }
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
-    for row in &rows {
-        table.add_row(row);
-    }
-    for (at, column) in table.column_iter_mut().enumerate() {
-        if rows.iter().all(|row| is_number(&row[at])) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let width = table.width().map_or(usize::MAX, usize::from);
-    if table.lines().any(|line| line.chars().count() > width) {
+    let wide = laid_out(headings, &rows, false);
+    let width = wide.width().map_or(usize::MAX, usize::from);
+    let mut table = laid_out(headings, &rows, colours(&stdout()));
+    if wide.lines().any(|line| line.chars().count() > width) {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 1));
+        let words: Vec<usize> = (0..headings.len()).map(|at| longest_word(headings, &rows, at)).collect();
+        let unbroken = unbroken(&words, width);
+        for (column, word) in table.column_iter_mut().zip(words) {
+            // One more, between it and the next.
+            let least = (word.min(unbroken) + 1).try_into().unwrap_or(u16::MAX);
+            column.set_padding((0, 1)).set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least)));
         }
         return table.lines().try_for_each(|text| line(text.trim_end()));
     }
     line(table)
 }
 
+fn laid_out(headings: &[&str], rows: &[Vec<String>], coloured: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
+    for row in rows {
+        let cells = row.iter().zip(headings).map(|(text, heading)| match alarm(heading, text) {
+            Some(colour) if coloured => Cell::new(text).fg(colour),
+            _ => Cell::new(text),
+        });
+        table.add_row(cells);
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        if rows.iter().all(|row| is_number(&row[at])) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// What somebody should look at: red, what failed or is lost; yellow, what stands still.
+fn alarm(heading: &str, cell: &str) -> Option<Color> {
+    match (heading, cell) {
+        ("FAILED", "0") => None,
+        ("FAILED", _) | ("STATUS", "failed") | ("STATE", "lost") => Some(Color::DarkRed),
+        ("STATE", "open" | "alive") => None,
+        ("STATE", _) => Some(Color::DarkYellow),
+        _ => None,
+    }
+}
+
+/// Whether what goes there may be coloured.
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Of what a column holds; of the last one, which has the longest texts, in its heading.
+fn longest_word(headings: &[&str], rows: &[Vec<String>], at: usize) -> usize {
+    let rows = if at + 1 == headings.len() { &[] } else { rows };
+    let cells = rows.iter().map(|row| row[at].as_str()).chain([headings[at]]);
+    cells.flat_map(|cell| cell.split(' ')).map(|word| word.chars().count()).max().unwrap_or_default()
+}
+
+/// How long words may be that are not broken in any column, so that all columns fit.
+fn unbroken(words: &[usize], width: usize) -> usize {
+    let fits = |longest: &usize| words.iter().map(|word| word.min(longest) + 1).sum::<usize>() <= width;
+    (1..=words.iter().copied().max().unwrap_or_default()).rev().find(fits).unwrap_or(1)
+}
+
 /// A time in a table: to the second for people, exact for programs.
 pub(crate) fn time(time: SystemTime) -> String {
     let exact = timestamp::rfc3339(time);
     match exact.split_once('.') {
-        Some((second, _)) if stdout().is_terminal() => format!("{second}Z"),
+        Some((second, _)) if stdout().is_terminal() => format!("{}Z", second.replace('T', " ")),
         _ => exact,
     }
 }

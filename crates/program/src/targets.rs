@@ -1,5 +1,7 @@
 //! `doorbell targets`: who gets messages, and whether they may.
 
+use std::io::{IsTerminal, stdout};
+
 use clap::Args;
 use doorbell::operate::{TargetState, Trouble};
 use serde_json::{Value, json};
@@ -18,9 +20,9 @@ const NAMED_MAX: usize = 3;
 
 /// List the targets: what waits for each, who consumes it, and whether it is paused or its breaker open
 ///
-/// A target is listed when it has messages, settings or consumers. STATE says who paused it and why, why its breaker is
-/// open, or that a limit is reached; else it is open, perhaps with nobody who consumes. PROCESSES are those alive that consume it, WORKERS the messages they handle at the
-/// same time.
+/// A target is listed when it has messages, settings or consumers. STATE says what keeps its messages from being handled, and
+/// below the table, or in it for programs, stands who paused it and why, why its breaker is open, or that a limit is reached.
+/// PROCESSES are those alive that consume it, WORKERS the messages they handle at the same time.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -53,6 +55,11 @@ impl Targets {
             eprintln!("there are no targets");
         }
         output::table(&HEADINGS, &targets.iter().map(cells).collect::<Vec<_>>())?;
+        if stdout().is_terminal() {
+            // Sentences are longer than a column is wide.
+            let sentences = targets.iter().flat_map(|target| &target.closed_gates).map(|(_, sentence)| sentence);
+            sentences.for_each(|sentence| eprintln!("{}", output::printable(sentence)));
+        }
         Ok(Exit::Done)
     }
 }
@@ -100,7 +107,7 @@ fn cells(target: &TargetState) -> Vec<String> {
         stats.oldest_age().map_or_else(|| "-".to_owned(), duration::coarse),
         target.processes.to_string(),
         target.workers.to_string(),
-        state(target),
+        if stdout().is_terminal() { state_in_short(target) } else { state(target) },
     ]
 }
 
@@ -110,6 +117,14 @@ pub(crate) fn state(target: &TargetState) -> String {
         [] if target.is_abandoned() => "open, but no live consumer".to_owned(),
         [] => "open".to_owned(),
         gates => gates.iter().map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>().join("; "),
+    }
+}
+
+fn state_in_short(target: &TargetState) -> String {
+    match &target.closed_gates[..] {
+        [] if target.is_abandoned() => "nobody consumes".to_owned(),
+        [] => "open".to_owned(),
+        gates => gates.iter().map(|(code, _)| code.replace('_', " ")).collect::<Vec<_>>().join(", "),
     }
 }
 

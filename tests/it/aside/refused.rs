@@ -8,7 +8,7 @@ use doorbell::{
     observe::Metrics,
 };
 
-use super::{MEND, REFUSE, as_refused, aside, one_bad_among, with_status};
+use super::{LEAVE_OUT, LEFT_IN, MEND, REFUSE, as_refused, aside, one_bad_among, with_status};
 use crate::support::{Database, bells_only, count, echo, plain_insert, seen, soon, until, until_count};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +90,52 @@ async fn a_users_trigger_that_fails_for_one_message_keeps_no_consumer_that_holds
     assert_eq!(aside(&client, bad).await, ("claim".to_owned(), "P0001".to_owned()));
     assert!(told.rest().count() >= 10);
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_trigger_that_leaves_messages_out_without_a_word_hides_nothing_behind_them() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    for _ in 0..30 {
+        one_bad_among(&client, "billing", 0).await;
+    }
+    let bad = one_bad_among(&client, "billing", 5).await;
+    client.batch_execute(LEAVE_OUT).await.unwrap();
+    let (tell, mut told) = seen();
+    let config = ConsumerConfig { concurrency: 1, prefetch: Some(0), hold: None, ..bells_only() };
+    let broker = db.broker().await;
+    let consumer = broker.consumer("billing").config(config).fallback(move |delivery| {
+        let _ = tell.send(delivery.id);
+        async { Ok(Outcome::Done) }
+    });
+    let consumer = consumer.start().await.unwrap();
+    assert_eq!(told.take(5).await, (bad + 1..=bad + 5).collect::<Vec<_>>());
+    until_count(&client, "completed", 5).await;
+    assert_eq!(aside(&client, bad).await, ("claim".to_owned(), "27000".to_owned()));
+    let why = broker.operator().explain(bad).await.unwrap();
+    assert!(why[0].code == "set_aside" && why[0].sentence.contains("a trigger on data_staging"), "{why:?}");
+    client.batch_execute(LEFT_IN).await.unwrap();
+    until_count(&client, "completed", 36).await;
+    consumer.shutdown().await.unwrap();
+    // In plain SQL, and what else takes several at once.
+    let due = one_bad_among(&client, "mailer", 3).await;
+    let lost = one_bad_among(&client, "orders", 3).await;
+    let plain = one_bad_among(&client, "plain", 3).await;
+    let sql = "update integration.data_staging set status = 'scheduled', available_at = integration.clock() \
+            where target_app = 'mailer'; \
+        update integration.data_staging set status = 'processing', owner = 'dead-1', attempt = 1 where target_app = 'orders'";
+    client.batch_execute(sql).await.unwrap();
+    client.batch_execute(LEAVE_OUT).await.unwrap();
+    let claim = "select count(*) from integration.claim('plain', 'me', 1, p_lease => '1 h')";
+    assert_eq!(count(&client, claim).await, 1);
+    let done = client.query_one("select rescued, promoted from integration.rescue_and_promote()", &[]).await.unwrap();
+    assert_eq!((done.get::<_, i32>(0), done.get::<_, i32>(1)), (3, 3));
+    for (id, verb) in [(due, "promote"), (lost, "rescue"), (plain, "claim")] {
+        assert_eq!(aside(&client, id).await, (verb.to_owned(), "27000".to_owned()));
+    }
+    let refused = broker.operator().cancel(&[due], None).await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("27000"), "{refused}");
+    broker.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use doorbell::{BrokerConfig, ConsumerConfig, Outcome};
 use tokio::sync::Semaphore;
 
-use super::{MEND, REFUSE, as_refused, aside, one_bad_among};
+use super::{LEAVE_OUT, LEFT_IN, MEND, REFUSE, as_refused, aside, one_bad_among};
 use crate::support::{Database, bells_only, count, plain_insert, row, seen, until, until_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_is_refused_is_owed_and_the_only_worker_goes_on() {
-    for (outcome, verb, ends) in [
-        (Outcome::Done, "complete", "completed"),
-        (Outcome::reject("no"), "reject", "failed"),
-        (Outcome::retry_after(std::time::Duration::from_secs(3600), "later"), "retry", "scheduled"),
+    let later = Outcome::retry_after(std::time::Duration::from_secs(3600), "later");
+    for (outcome, verb, ends, refuse) in [
+        (Outcome::Done, "complete", "completed", REFUSE),
+        (Outcome::reject("no"), "reject", "failed", REFUSE),
+        (later.clone(), "retry", "scheduled", REFUSE),
+        (Outcome::Done, "complete", "completed", LEAVE_OUT),
+        (later, "retry", "scheduled", LEAVE_OUT),
     ] {
         let db = Database::new().await;
         let client = db.client().await;
@@ -33,16 +36,17 @@ async fn an_outcome_that_is_refused_is_owed_and_the_only_worker_goes_on() {
         });
         let consumer = consumer.start().await.unwrap();
         assert_eq!(told.next().await, bad);
-        client.batch_execute(REFUSE).await.unwrap();
+        client.batch_execute(refuse).await.unwrap();
         opened.add_permits(1);
         until(&client, "it is owed", "select count(*) = 1 from integration.set_aside_now").await;
-        assert_eq!(aside(&client, bad).await, as_refused(verb));
+        let sqlstate = if refuse == REFUSE { "23514" } else { "27000" };
+        assert_eq!(aside(&client, bad).await, (verb.to_owned(), sqlstate.to_owned()));
         // The slot is free, and maintenance and the heartbeat go on.
         let next = plain_insert(&client, "billing", "{\"tenant\": 1}").await;
         assert_eq!(told.next().await, next);
         opened.add_permits(1);
         until_status(&client, next, "completed").await;
-        client.batch_execute(MEND).await.unwrap();
+        client.batch_execute(if refuse == REFUSE { MEND } else { LEFT_IN }).await.unwrap();
         let settled = until_status(&client, bad, ends).await;
         assert_eq!(settled.attempt, 1);
         assert_eq!(told.rest().count(), 0, "it ran once");

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use doorbell::{Broker, BrokerConfig, ConsumerConfig, Outcome, Settings, observe::Found};
+use doorbell::{
+    Broker, BrokerConfig, ConsumerConfig, Outcome, Settings,
+    doctor::{Level, Options},
+    observe::Found,
+};
 use doorbell_server::{EphemeralOptions, Server};
 
 use super::pace;
@@ -57,7 +61,13 @@ async fn while_the_notification_queue_is_full_publishes_succeed_and_are_found_by
     }
     assert!(!broker.is_listening());
 
-    drop(deaf);
+    let options = Options { bell_within: pace::SWEEP, ..Options::default() };
+    let report = broker.operator().doctor(&options).await.unwrap();
+    let named = report.findings.iter().find(|finding| finding.check == "notify_queue").unwrap();
+    assert_eq!(named.level, Level::Problem, "{named:?}");
+    let (_, command) = named.fix.as_deref().unwrap().split_once(" is undone by ").unwrap();
+    client.batch_execute(command).await.unwrap();
+    assert!(deaf.batch_execute("select 1").await.is_err(), "{command} ended another session: {named:?}");
     until_so("it listens again", || broker.is_listening()).await;
     until_a_bell(&producer, "billing", &mut told).await;
     consumer.shutdown().await.unwrap();

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use doorbell::{Broker, Message};
+use doorbell::{
+    Broker, Message,
+    doctor::{Level, Options},
+};
 
-use crate::support::{Database, count, echo, grants, until};
+use crate::support::{Database, connect, count, echo, grants, plain_insert, until};
 
 /// A broker whose role has the grants of a publisher, a consumer or an operator.
 async fn broker_of(db: &Database, to: &str) -> Broker {
@@ -36,4 +39,27 @@ async fn the_rights_of_a_publisher_and_of_a_consumer_are_enough_for_a_message_to
     consumer.close().await;
     assert_eq!(told.rest().count(), 200);
     assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_may_call_functions_by_default_the_same_rights_are_enough() {
+    let db = Database::empty().await;
+    let revoked = "alter default privileges revoke execute on functions from public";
+    db.client().await.batch_execute(revoked).await.unwrap();
+    db.broker().await.migrate().await.unwrap();
+    let (publisher, consumer) = (broker_of(&db, "publisher").await, broker_of(&db, "consumer").await);
+    let (running, mut told) = echo(&consumer, "billing").await;
+    let plain = connect(&db.url.replace("user=postgres", &format!("user=publisher_{}", db.name()))).await;
+    let id = plain_insert(&plain, "billing", "1").await;
+    assert_eq!(told.next().await.id, id);
+    running.shutdown().await.unwrap();
+    for broker in [publisher, consumer] {
+        let report = broker.operator().doctor(&Options::default()).await.unwrap();
+        let of_rights = report.findings.iter().filter(|finding| ["privileges", "trial"].contains(&finding.check));
+        assert!(
+            of_rights.clone().count() >= 2 && of_rights.clone().all(|finding| finding.level == Level::Ok),
+            "{report:#?}"
+        );
+        broker.close().await;
+    }
 }

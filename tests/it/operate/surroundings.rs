@@ -7,7 +7,7 @@ use doorbell::{
 use doorbell_server::{EphemeralOptions, Server, Shutdown};
 
 use super::maintenance::{ARCHIVED, old_messages};
-use crate::support::{Database, connect, count, echo, message, until};
+use crate::support::{Database, connect, count, echo, grants, message, until};
 
 /// What the doctor says of this, if anything.
 async fn finding(broker: &Broker, about: &str) -> Option<Finding> {
@@ -134,4 +134,41 @@ async fn rows_that_a_subscriber_gets_ring_nothing_and_are_not_counted_there() {
         .await
         .unwrap();
     server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_the_database_ends_when_idle_roles_of_few_connections_and_large_ids_change_nothing() {
+    let db = Database::new().await;
+    let (client, role) = (db.client().await, format!("few_{}", db.name()));
+    client
+        .batch_execute(&format!(
+            "alter database {} set idle_session_timeout = '1 s'; \
+             create role {role} login connection limit 4; {}; {}; \
+             select setval('integration.data_staging_id_seq', 5000000000)",
+            db.name(),
+            grants("consumer", &role),
+            grants("publisher", &role),
+        ))
+        .await
+        .unwrap();
+    let broker = Broker::connect(&db.url.replace("user=postgres", &format!("user={role}"))).await.unwrap();
+    let (consumer, mut told) = echo(&broker, "billing").await;
+    let producer = broker.producer("shop");
+    // For longer than a session may be idle: each is handled when its bell rings, and the next is published then.
+    let began = std::time::Instant::now();
+    let mut handled = 0;
+    while handled < 50 || began.elapsed() < std::time::Duration::from_secs(2) {
+        let id = producer.publish(&message("billing", 1)).await.unwrap();
+        assert!(id > 5_000_000_000);
+        assert_eq!(told.next().await.id, id);
+        handled += 1;
+    }
+    until(
+        &client,
+        "all are completed",
+        &format!("select count(*) = {handled} from integration.data_staging where status = 'completed'"),
+    )
+    .await;
+    consumer.shutdown().await.unwrap();
+    broker.close().await;
 }

@@ -132,6 +132,48 @@ async fn a_process_that_has_given_back_everything_does_not_register_again() {
     assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
 }
 
+/// Claims wait for a lock that somebody else has.
+const CLAIMS_WAIT: &str = "create function wait() returns trigger language plpgsql as \
+        'begin perform pg_advisory_xact_lock_shared(4711); return new; end'; \
+    create trigger wait before update on integration.data_staging for each row when (new.status = 'processing') \
+        execute function wait(); \
+    select pg_advisory_lock(4711)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_under_way_takes_while_its_process_ends_is_given_back() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute(CLAIMS_WAIT).await.unwrap();
+    let broker = db.broker().await;
+    let (tell, mut told) = seen();
+    let config = ConsumerConfig { hold: None, ..bells_only() };
+    let consumer = broker.consumer("billing").config(config).fallback(move |delivery| {
+        tell.send(delivery.id).unwrap();
+        async { Ok(Outcome::Done) }
+    });
+    let consumer = consumer.start().await.unwrap();
+    let id = plain_insert(&client, "billing", "1").await;
+    let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted and objid = 4711)";
+    until(&client, "a claim waits", waits).await;
+    drop(consumer);
+    let mut closing = tokio::spawn(broker.close());
+    // It is not to end before the claim; when it does, the claim comes too late.
+    let _ = tokio::time::timeout(Duration::from_millis(500), &mut closing).await;
+    client.batch_execute("select pg_advisory_unlock(4711)").await.unwrap();
+    if !closing.is_finished() {
+        soon("it has closed", closing).await.unwrap();
+    }
+    until(
+        &client,
+        "its sessions are gone",
+        "select count(*) = 1 from pg_stat_activity where datname = current_database()",
+    )
+    .await;
+    let given_back = row(&client, id).await;
+    assert_eq!((&*given_back.status, given_back.crash_count, given_back.owner), ("pending", 0, None));
+    assert_eq!(told.rest().count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_consumers_of_one_target_in_one_process_share_the_work() {
     let db = Database::new().await;

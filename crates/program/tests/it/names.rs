@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 8] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 19] = [
+const PARTS: [(&str, &str); 20] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -30,6 +30,7 @@ const PARTS: [(&str, &str); 19] = [
     ("move_to", "move"),
     ("set_target", "target"),
     ("forget_target", "target"),
+    ("nearest_target", "target"),
     ("maintenance_due", "maintain"),
 ];
 

@@ -126,6 +126,8 @@ async fn settings_of_a_target_are_shown_changed_and_audited_and_a_pause_ends_by_
     let db = Database::new().await;
     let client = a_bad_night(&db).await;
     plain_insert(&client, "billing", "1").await;
+    let untouched = json_of(&ended(doorbell(&db, &["target", "show", "billing", "--json"])).await);
+    assert_eq!((&untouched["settings"]["bell"], &untouched["own"]), (&json!("on_demand"), &json!([])));
     let set = ["target", "set", "billing", "max_in_flight=20", "failed_retention=90 days", "--json"];
     let now = json_of(&ended(doorbell(&db, &set)).await);
     assert_eq!(
@@ -215,16 +217,36 @@ async fn tables_fit_the_terminal_they_are_shown_on() {
     for command in
         ["stats", "targets", "list", "list --status failed", "processes", "audit 8", "show 8", "errors", "backlog"]
     {
-        let mut program = doorbell(&db, &command.split(' ').collect::<Vec<_>>());
-        program.env("RUST_LOG", "off");
-        let screen = Terminal::of_width(program, 80).all().await;
+        let shown = async |no_color: &str| {
+            let mut program = doorbell(&db, &command.split(' ').collect::<Vec<_>>());
+            program.env("RUST_LOG", "off").env("NO_COLOR", no_color);
+            Terminal::of_width(program, 80).all().await.replace('\r', "")
+        };
+        let screen = shown("1").await;
         // What is said beside a table is words, which a terminal wraps.
         let words = |line: &&str| line.starts_with("to put") || line.starts_with("billing was paused");
-        let tables = screen.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !words(line));
-        for line in tables {
+        for line in screen.lines().filter(|line| !words(line)) {
             assert!(line.chars().count() <= 80, "{command}: {} {line}", line.chars().count());
         }
+        for word in ["order.placed", "PROCESSING", "scheduled", "paused"] {
+            let whole = screen.matches(word).count();
+            assert_eq!(whole, screen.matches(&word[..word.len() - 2]).count(), "{command} breaks {word}: {screen}");
+        }
+        let coloured = shown("").await;
+        assert_eq!(
+            coloured != screen,
+            ["stats", "targets", "list", "list --status failed", "errors"].contains(&command),
+            "{coloured:?}"
+        );
+        let plain = without_colours(&coloured);
+        assert!(plain.lines().map(str::trim_end).eq(screen.lines()), "{command}: {coloured:?}");
     }
+}
+
+fn without_colours(screen: &str) -> String {
+    let mut parts = screen.split("\x1b[");
+    let first = parts.next().unwrap_or_default();
+    parts.fold(first.to_owned(), |plain, part| plain + part.split_once('m').unwrap().1)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,18 +323,44 @@ async fn when_a_backlog_will_be_empty_is_said_at_the_rate_of_the_last_minutes() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_negative_duration_is_refused_with_an_example_wherever_there_is_one() {
-    for command in [
-        "publish billing --source s --type n --data 1 --delay -5m",
-        "pause billing --for -5m",
-        "breaker open billing --for -5m",
-        "maintain --every -5m",
-        "consume billing --complete --sweep -5m",
-        "redrive --older-than -5m",
-        "follow --every -5m",
-        "top --every -5m",
-    ] {
-        let refused = ended(bare(&command.split(' ').collect::<Vec<_>>())).await;
-        ends_with(&refused, 2);
-        assert!(err(&refused).contains("\"-5m\" is no duration; write 5m"), "{command}: {}", err(&refused));
+    let mut found = 0;
+    for command in commands().await {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = out(&ended(bare(&[&words[..], &["--help"]].concat())).await);
+        let usage = help.lines().find_map(|line| line.strip_prefix("Usage: doorbell ")).unwrap();
+        // What has to be given stands there without square brackets; of a choice, the first.
+        let needed = usage.split(' ').filter_map(|word| match word.trim_start_matches('<') {
+            name if name.starts_with("--") => Some(name),
+            "COMMAND>" | "FILE>|->" => None,
+            "SCENARIOS>..." => Some("wake"),
+            _ => word.starts_with('<').then_some("1"),
+        });
+        for option in help.lines().filter(|line| line.contains(" <DURATION>") || line.contains(" <TIME>")) {
+            let option = option.split_whitespace().find(|word| word.starts_with("--")).unwrap();
+            let refused =
+                ended(bare(&words.iter().copied().chain(needed.clone()).chain([option, "-5m"]).collect::<Vec<_>>()))
+                    .await;
+            ends_with(&refused, 2);
+            let said = err(&refused);
+            assert!(said.contains("\"-5m\" is no ") && said.contains("; write "), "{command} {option}: {said}");
+            found += 1;
+        }
     }
+    assert!(found > 25, "{found}");
+}
+
+/// Every command, with those it has below it: `target set`.
+async fn commands() -> Vec<String> {
+    let listed = async |command: &[&str]| -> Vec<String> {
+        let help = out(&ended(bare(&[command, &["--help"]].concat())).await);
+        let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        names.filter(|name| *name != "help").map(|name| [command, &[name]].concat().join(" ")).collect()
+    };
+    let mut commands = Vec::new();
+    for command in listed(&[]).await {
+        let below = listed(&[&command]).await;
+        commands.extend(if below.is_empty() { vec![command] } else { below });
+    }
+    commands
 }

@@ -106,7 +106,7 @@ async fn said(db: &Database, command: &str) -> String {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     assert_eq!(arguments[0], "doorbell", "{command}");
     let mut program = doorbell(db, &arguments[1..]);
-    program.env("PGAPPNAME", "anna").env("RUST_LOG", "off");
+    program.env("PGAPPNAME", "anna").env("RUST_LOG", "off").env("NO_COLOR", "1");
     Terminal::start(program).all().await.replace('\r', "")
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use doorbell::doctor::{Level, Options};
+use doorbell::doctor::{Level, Options, Report};
 
 use super::{examined, finding, ills, patient};
-use crate::support::{Database, echo, message, plain_insert};
+use crate::support::{Database, echo, message, plain_insert, until_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_stopped_beating_is_found_until_somebody_rescues() {
@@ -51,6 +51,32 @@ async fn messages_that_nobody_consumes_are_found_and_so_are_paused_targets_break
     // Paused, so that it waits for a reason that is said.
     assert!(finding(&report, "targets", "busy is paused").evidence.as_deref().unwrap().contains("1 live consumers"));
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_nobody_handles_is_named_where_its_name_is_nearly_that_of_one_that_is() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let (consumer, mut told) = echo(&broker, "billing").await;
+    for target in ["biling", "orders-1", "orders-2", "reports"] {
+        plain_insert(&client, target, "1").await;
+    }
+    let misspelt =
+        |report: &Report| ills(report, "targets").iter().filter(|found| found.what.contains("misspelt")).count();
+    let report = examined(&db).await;
+    let found = finding(&report, "targets", "the target biling may be billing, misspelt");
+    assert_eq!((found.level, misspelt(&report)), (Level::Warning, 1), "{report:#?}");
+    assert!(found.evidence.as_deref().unwrap().starts_with("1 messages wait for biling"), "{found:?}");
+    assert_eq!(found.fix.as_deref(), Some("if it is: doorbell move --to billing --target biling --dry-run"));
+    // One that stopped is known by what it has done, and who sets something for a name means it.
+    let id = plain_insert(&client, "billing", "1").await;
+    assert_eq!(told.next().await.id, id);
+    until_status(&client, id, "completed").await;
+    consumer.shutdown().await.unwrap();
+    broker.close().await;
+    assert_eq!(misspelt(&examined(&db).await), 1);
+    client.batch_execute("select integration.set_target('biling', '{}')").await.unwrap();
+    assert_eq!(misspelt(&examined(&db).await), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,10 @@ use doorbell::{
 use doorbell_server::{EphemeralOptions, Server};
 
 use super::{examined, finding, heal, ills, patient};
-use crate::support::{Database, connect, count, plain_insert};
+use crate::{
+    failover::pair::Pair,
+    support::{Database, connect, count, plain_insert, row, until},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_transaction_is_named_with_its_session() {
@@ -72,6 +75,42 @@ async fn a_forgotten_prepared_transaction_and_an_unused_slot_are_named() {
     finding(&report, "horizon", "replication slot forgotten keeps WAL, and nobody uses it");
     assert_eq!(ills(&report, "horizon").len(), 1, "{report:#?}");
     server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_query_keeps_dead_rows_lets_go_of_them_after_what_the_doctor_says() {
+    let pair = Pair::start().await;
+    let (primary, standby) = (pair.client_of_primary().await, pair.client_of_standby().await);
+    let broker = Broker::connect(&pair.url()).await.unwrap();
+    broker.migrate().await.unwrap();
+    let id = plain_insert(&primary, "billing", "1").await;
+    for setting in ["hot_standby_feedback = on", "wal_receiver_status_interval = '1 s'"] {
+        standby.batch_execute(&format!("alter system set {setting}")).await.unwrap();
+    }
+    standby.batch_execute("select pg_reload_conf()").await.unwrap();
+    let reader = pair.client_of_standby().await;
+    reader.batch_execute("begin isolation level repeatable read; select count(*) from pg_class").await.unwrap();
+    until(
+        &primary,
+        "the standby says so",
+        "select exists (select from pg_stat_replication where backend_xmin is not null)",
+    )
+    .await;
+    for _ in 0..20 {
+        primary.batch_execute("select pg_current_xact_id()").await.unwrap();
+    }
+    until(&primary, "it lies behind", "select bool_or(age(backend_xmin) >= 20) from pg_stat_replication").await;
+    let options = Options { transactions_many: 10, ..patient() };
+    let report = broker.operator().doctor(&options).await.unwrap();
+    let found = finding(&report, "horizon", "keeps dead rows by hot_standby_feedback");
+    let (_, there) = found.fix.as_deref().unwrap().rsplit_once("on that standby: ").unwrap();
+    for statement in there.split("; ") {
+        standby.batch_execute(statement).await.unwrap();
+    }
+    until(&primary, "it lets go", "select bool_and(backend_xmin is null) from pg_stat_replication").await;
+    let report = broker.operator().doctor(&options).await.unwrap();
+    assert!(ills(&report, "horizon").is_empty(), "{report:#?}");
+    assert_eq!(row(&primary, id).await.status, "pending");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ async fn what_the_doctor_says_to_type_changes_what_it_says_and_nothing_else() {
              insert into integration.data_staging (source_app, target_app, record_type, data, status, error_message) \
                  values ('psql', 'target 1', 'n', '1', 'failed', 'no such card'); \
              insert into integration.data_staging (source_app, target_app, record_type, data, created_at) \
-                 select 'psql', t, 'n', '1', now() - interval '1 h' from unnest('{target 2, picky, living}'::text[]) t; \
+                 select 'psql', t, 'n', '1', now() - interval '1 h' from unnest('{target 2, picky, living, livng}'::text[]) t; \
              select integration.pause('target 3', 'moving'); select integration.open_breaker('target 4', 'down'); \
              insert into integration.processes (owner, host, pid, application, version, targets, beat_at, lease_until) \
                  values ('ghost', 'host', 1, 'app', '0', '{}', now() - interval '1 h', now() - interval '1 h'); \
@@ -38,6 +38,7 @@ async fn what_the_doctor_says_to_type_changes_what_it_says_and_nothing_else() {
     let findings = report["findings"].as_array().unwrap();
     let fixes: Vec<(&str, &str)> =
         findings.iter().filter_map(|finding| Some((finding["check"].as_str()?, finding["fix"].as_str()?))).collect();
+    assert!(fixes.iter().any(|(_, fix)| fix.contains("--to living --target livng")), "{report:#}");
     for check in ["targets", "stuck", "drift", "tables"] {
         assert!(fixes.iter().any(|(of, _)| *of == check), "no fix of {check}: {report:#}");
     }
@@ -95,8 +96,10 @@ async fn what_is_held_up_by_others_goes_on_after_what_the_doctor_says_and_nothin
     client.batch_execute(NO_MONTH).await.unwrap();
     let left_alone = connect(&db.url.replace("user=postgres", "user='Ad hoc'")).await;
     left_alone.batch_execute("begin; create temporary table pinned ()").await.unwrap();
-    let forgotten = "begin; create table forgotten (); prepare transaction 'it''s forgotten'";
-    connect(&db.url).await.batch_execute(forgotten).await.unwrap();
+    for (table, gid) in [("forgotten", "it''s forgotten"), ("kept", "to be kept")] {
+        let forgotten = format!("begin; create table {table} (); prepare transaction '{gid}'");
+        connect(&db.url).await.batch_execute(&forgotten).await.unwrap();
+    }
 
     let examined = async || -> Report {
         let options = Options { transaction_old: Duration::ZERO, ..Options::default() };
@@ -135,6 +138,8 @@ async fn what_is_held_up_by_others_goes_on_after_what_the_doctor_says_and_nothin
         finding.what.contains("are set aside") || finding.what.contains("publication everything holds")
     };
     assert!(left.iter().all(|finding| stays(&finding)), "{left:#?}");
+    let tables = "select string_agg(tablename, ' ') from pg_tables where schemaname = 'public'";
+    assert_eq!(client.query_one(tables, &[]).await.unwrap().get::<_, String>(0), "kept");
     living.end().await;
     broker.close().await;
     server.stop().await.unwrap();
@@ -148,7 +153,10 @@ fn commands_of(fix: &str) -> Vec<String> {
     let (now, later) = fix.split_once(". For the future: ").map_or((fix, None), |(now, later)| (now, Some(later)));
     let now = match now.rsplit_once(" is undone by ") {
         Some((_, command)) => command,
-        None if now.contains(" prepared '") => now.rsplit_once(" or ").unwrap().1,
+        None if now.contains(" prepared '") => {
+            let (commit, rollback) = now.split_once(" says ").unwrap().1.split_once(" or ").unwrap();
+            if commit.contains("to be kept") { commit } else { rollback }
+        }
         None => command_of(now).unwrap_or_else(|| panic!("nothing to type in {fix:?}")),
     };
     [Some(now), later]
