@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use doorbell::ConsumerConfig;
 use serde_json::json;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::{
     cost::{self, BATCH, Begin, ClaimCost},
@@ -93,18 +93,30 @@ fn claims(name: &str, ours: &ClaimCost, other: &ClaimCost, against: &str) -> [Ca
 /// After this, no further turn of the long drains is begun.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A session whose snapshot keeps vacuum from removing anything that was there when it began.
-struct Pin(Client);
+/// Sessions that keep vacuum from removing anything that was there when they began, by a snapshot, and looks from moving on, by
+/// the id of a transaction: one in this database, one in another.
+struct Pin([Client; 2]);
 
 impl Pin {
     async fn hold(lab: &Lab) -> Result<Self> {
-        let client = connect(&lab.url).await?;
-        client.batch_execute("begin isolation level repeatable read; select from integration.settings").await?;
-        Ok(Self(client))
+        let mut elsewhere: Config = lab.url.parse()?;
+        let other = if elsewhere.get_dbname() == Some("postgres") { "template1" } else { "postgres" };
+        let (elsewhere, connection) = elsewhere.dbname(other).connect(NoTls).await?;
+        // Ends with its client.
+        tokio::spawn(connection);
+        let here = connect(&lab.url).await?;
+        for client in [&here, &elsewhere] {
+            let begin = "begin isolation level repeatable read; select pg_current_xact_id(), count(*) from pg_class";
+            client.batch_execute(begin).await?;
+        }
+        Ok(Self([here, elsewhere]))
     }
 
     async fn release(self) -> Result<()> {
-        Ok(self.0.batch_execute("rollback").await?)
+        for client in self.0 {
+            client.batch_execute("rollback").await?;
+        }
+        Ok(())
     }
 }
 
@@ -172,7 +184,8 @@ pub async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     cases.push(drain("unpinned, last tenth", &last[0], &first[0], "its first tenth"));
     lab.clear().await?;
     let settings = json!({
-        "pinned": "a session with an open REPEATABLE READ snapshot, taken before anything was completed",
+        "pinned": "a session with an open REPEATABLE READ snapshot and the id of a transaction, taken before anything was completed, and one more in another database",
+        "wake-up": "by a process that starts after everything was completed, and finds no places kept",
         "claim": format!("as in backlog, batch {BATCH}, {SHALLOW} pending behind the completed ones, from the place of a consumer that completed them"),
         "drain": format!("one process, concurrency {CONCURRENCY}"), "rounds": all[0].len(), "payload_bytes": BYTES,
     });
