@@ -62,10 +62,10 @@ struct AuditArgs {
     #[arg(long)]
     owner: Option<String>,
     /// Written since then: 2026-03-01T02:10Z, 02:10 (UTC), or how long ago (30m)
-    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     since: Option<Moment>,
     /// Written before then
-    #[arg(long, value_name = "TIME", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp::parse, allow_hyphen_values = true)]
     until: Option<Moment>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
