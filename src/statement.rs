@@ -19,9 +19,6 @@ const COMPLETE: &str = "select integration.complete((m ->> 'id')::bigint, (m ->>
     timestamptz 'epoch' + (m ->> 'created_us')::bigint * interval '1 us') from (select $1::text::jsonb) v (m)";
 
 /// An SQL statement for any driver: a text whose only parameter, `$1`, takes [`value`](Self::value) as text.
-///
-/// With SQLx: `sqlx::query_scalar::<_, i64>(statement.sql()).bind(statement.value()).fetch_one(&mut *tx)`; with Diesel
-/// `sql_query(statement.sql()).bind::<Text, _>(statement.value())`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     sql: Cow<'static, str>,

@@ -1,5 +1,4 @@
-//! Publishing, effects and completion in transactions of other drivers: here a tokio-postgres that we do not pool. What
-//! SQLx, Diesel and SeaORM do with the same statements is tested in `examples/drivers`.
+//! Publishing, effects and completion in transactions of other drivers: here a tokio-postgres that we do not pool.
 
 use std::sync::Arc;
 
