@@ -53,15 +53,6 @@ pub(super) struct Holding {
     next: NextLook,
 }
 
-/// How busy the handlers are.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Busy {
-    /// How many of leased messages run.
-    pub(super) running: usize,
-    /// How long the oldest batch has been held.
-    pub(super) held_for: Option<Duration>,
-}
-
 /// What to look for once a batch has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -92,10 +83,10 @@ impl Holding {
         held_for.is_some_and(|held_for| held_for >= self.cap.unwrap_or_default() + GRACE)
     }
 
-    /// What the next look is for, in a process of this age.
-    pub(super) fn next_look(&self, age: Duration, busy: &Busy) -> NextLook {
-        let is_free = busy.running < self.concurrency && !self.is_blocked(busy.held_for);
-        let held = self.cap.is_some() && age >= LEASES_FIRST && self.average <= self.short && is_free;
+    /// What the next look is for, in a process of this age, whose oldest batch has been held for so long.
+    pub(super) fn next_look(&self, age: Duration, held_for: Option<Duration>) -> NextLook {
+        let is_short = self.average <= self.short;
+        let held = self.cap.is_some() && age >= LEASES_FIRST && is_short && !self.is_blocked(held_for);
         match self.next {
             NextLook::Held if !held => NextLook::Leased,
             next => next,
@@ -156,7 +147,6 @@ mod tests {
     use crate::consumer::reached::Start;
 
     const OLD: Duration = LEASES_FIRST;
-    const IDLE: Busy = Busy { running: 0, held_for: None };
     const CAP: Duration = Duration::from_secs(1);
 
     /// Whose handlers have taken so long.
@@ -182,29 +172,29 @@ mod tests {
 
     #[test]
     fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
-        assert_eq!(short().next_look(LEASES_FIRST / 2, &IDLE), NextLook::Leased);
-        assert_eq!(short().next_look(LEASES_FIRST, &IDLE), NextLook::Held);
+        assert_eq!(short().next_look(LEASES_FIRST / 2, None), NextLook::Leased);
+        assert_eq!(short().next_look(LEASES_FIRST, None), NextLook::Held);
         let mut never = Holding::new(&ConsumerConfig { hold: None, ..ConsumerConfig::default() }, true);
         never.average = Duration::ZERO;
-        assert_eq!((never.next_look(OLD, &IDLE), never.batch(0)), (NextLook::Leased, None));
+        assert_eq!((never.next_look(OLD, None), never.batch(0)), (NextLook::Leased, None));
     }
 
     #[test]
     fn handlers_are_held_while_they_are_short_and_nothing_is_known_of_the_first() {
         for (plain, limit) in [(true, SHORT), (false, CAP / WORTH)] {
-            assert_eq!(holding(plain, limit).next_look(OLD, &IDLE), NextLook::Held);
-            assert_eq!(holding(plain, limit * 2).next_look(OLD, &IDLE), NextLook::Leased);
+            assert_eq!(holding(plain, limit).next_look(OLD, None), NextLook::Held);
+            assert_eq!(holding(plain, limit * 2).next_look(OLD, None), NextLook::Leased);
         }
         let mut fresh = Holding::new(&ConsumerConfig::default(), true);
         let mut leased = 0;
-        while fresh.next_look(OLD, &IDLE) == NextLook::Leased {
+        while fresh.next_look(OLD, None) == NextLook::Leased {
             fresh.ran(1, Duration::from_micros(10));
             leased += 1;
         }
         assert!((8..64).contains(&leased), "{leased}");
         let slow = HeldBatch { in_order: (1, CAP), ..batch(16, 1, 1) };
         fresh.ended(&slow);
-        assert_eq!(fresh.next_look(OLD, &IDLE), NextLook::Leased);
+        assert_eq!(fresh.next_look(OLD, None), NextLook::Leased);
     }
 
     #[test]
@@ -214,7 +204,7 @@ mod tests {
         assert_eq!(holding.ended(&refused), Then::LookAgain(Found::Bell));
         for (took, next) in [(2, NextLook::Refused(3)), (1, NextLook::Refused(2)), (2, NextLook::Held)] {
             holding.leased(&look(NextLook::Refused(5)), took);
-            assert_eq!(holding.next_look(OLD, &IDLE), next);
+            assert_eq!(holding.next_look(OLD, None), next);
         }
     }
 
@@ -226,7 +216,7 @@ mod tests {
         let everywhere = HeldBatch { look: Look::for_a_bell(NextLook::Held, Start::Beginning), ..refused };
         assert_eq!(holding.ended(&everywhere), Then::LookAgain(Found::Bell), "such a look is still to be made");
         holding.leased(&look(NextLook::Refused(1)), 0);
-        assert_eq!(holding.next_look(OLD, &IDLE), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, None), NextLook::Held);
     }
 
     #[test]
@@ -234,7 +224,7 @@ mod tests {
         let mut holding = short();
         holding.ended(&HeldBatch { refused: true, ..batch(16, 5, 0) });
         holding.leased(&look(NextLook::Leased), 7);
-        assert_eq!(holding.next_look(OLD, &IDLE), NextLook::Refused(5));
+        assert_eq!(holding.next_look(OLD, None), NextLook::Refused(5));
     }
 
     #[test]
@@ -273,16 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_while_leased_handlers_have_all_places_or_one_that_is_held_blocks_its_thread() {
+    fn nothing_is_held_beside_a_handler_that_blocks_its_thread() {
         let holding = short();
-        let concurrency = ConsumerConfig::default().concurrency;
-        assert_eq!(holding.next_look(OLD, &Busy { running: concurrency - 1, ..IDLE }), NextLook::Held);
-        assert_eq!(holding.next_look(OLD, &Busy { running: concurrency, ..IDLE }), NextLook::Leased);
-        let just_begun = Some(CAP);
-        let blocked = Some(CAP + GRACE);
-        assert!(!holding.is_blocked(just_begun) && holding.is_blocked(blocked) && !holding.is_blocked(None));
-        assert_eq!(holding.next_look(OLD, &Busy { held_for: just_begun, ..IDLE }), NextLook::Held);
-        assert_eq!(holding.next_look(OLD, &Busy { held_for: blocked, ..IDLE }), NextLook::Leased);
+        assert_eq!(holding.next_look(OLD, Some(CAP)), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, Some(CAP + GRACE)), NextLook::Leased);
+        assert!(!holding.is_blocked(None));
     }
 
     #[test]

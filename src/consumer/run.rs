@@ -24,7 +24,7 @@ use super::{
     context::Context,
     handling::handle,
     held_batch::{self, HeldBatch},
-    holding::{Busy, Holding},
+    holding::Holding,
     looking::{Looking, NextLook},
     outbox::Outbox,
     parking::{self, Action, Parking},
@@ -173,9 +173,9 @@ impl Loop {
     }
 
     fn begin_looks(&mut self) {
-        if self.workers.are_waited_for() && self.next_look() == NextLook::Held {
-            // First what was leased before; more of it would keep them from ever being held.
-            return;
+        if self.next_look() == NextLook::Held && self.looking.is_wanted() && !self.workers.have_room() {
+            // First what was leased before: more of it would keep any from ever being held.
+            return self.park(parking::Event::Busy);
         }
         while self.looking.is_wanted() && self.next_look() == NextLook::Held && self.begin_held() {}
         let next = self.next_look();
@@ -185,8 +185,7 @@ impl Loop {
     }
 
     fn next_look(&self) -> NextLook {
-        let busy = Busy { running: self.workers.running(), held_for: self.under_way.held_for() };
-        self.holding.next_look(self.context.process.age(), &busy)
+        self.holding.next_look(self.context.process.age(), self.under_way.held_for())
     }
 
     /// Begins a batch in a transaction, where one more is worthwhile.

@@ -53,8 +53,7 @@ impl Workers {
     pub(super) fn room(&self, unsettled: usize) -> Option<usize> {
         let mine = self.queue.len() + self.running.len() + unsettled;
         let capacity = self.capacity();
-        let idle_handlers = self.queue.is_empty() && self.running.len() < self.concurrency;
-        (mine < capacity && (idle_handlers || mine <= capacity / 2)).then(|| capacity - mine)
+        (mine < capacity && (self.have_room() || mine <= capacity / 2)).then(|| capacity - mine)
     }
 
     /// Most messages this consumer may have: running, waiting to run, waiting to be settled.
@@ -87,6 +86,11 @@ impl Workers {
         slot: Option<OwnedSemaphorePermit>,
     ) {
         self.running.insert(claim, Running { begun: begun.clone(), abort: abort.clone(), _slot: slot });
+    }
+
+    /// Whether a handler is free, and no message waits for it.
+    pub(super) fn have_room(&self) -> bool {
+        self.queue.is_empty() && self.running.len() < self.concurrency
     }
 
     /// Whether messages wait for a free handler.
