@@ -33,6 +33,10 @@ doc:
 deny:
     .ci/run deny
 
+# What a registry would get of every package, and how large it is.
+package:
+    .ci/run package
+
 # All tests, with the servers and clients they need.
 test:
     .ci/run test

@@ -8,7 +8,7 @@ use crate::{
     consumer::ConsumerBuilder,
     core::{Client, Core},
     error::Result,
-    migrate,
+    migrate::{self, Adopt, Adoption},
     operate::Operator,
     producer::Producer,
 };
@@ -53,9 +53,35 @@ impl Broker {
     /// Brings the schema up to this version. Safe when many processes start at once; changes nothing when it is.
     ///
     /// # Errors
-    /// [`Schema`](crate::ErrorKind::Schema) when the database is newer than this program or a migration was altered.
+    /// [`Schema`](crate::ErrorKind::Schema) when the database is newer than this program, a migration was altered, or tables
+    /// are there that no migration made (see [`adopt`](Self::adopt)).
     pub async fn migrate(&self) -> Result<migrate::Report> {
-        migrate::run(self.0.settings()).await
+        migrate::run(self.0.settings(), None).await
+    }
+
+    /// What [`adopt`](Self::adopt) would do with tables that were there before Doorbell; `None`: there are none. Changes
+    /// nothing; reads all rows.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a time zone that the server does not know.
+    pub async fn adoption(&self, how: &Adopt) -> Result<Option<Adoption>> {
+        migrate::look(self.0.settings(), how).await
+    }
+
+    /// Makes the schema where the integration document's own tables are, with their rows as messages: `data_staging`,
+    /// `data_staging_archive` and `audit_log`, or some of them. All in one transaction, for which whoever publishes or
+    /// consumes waits, and whose statements then go on with the new tables: ids, statuses, times and rights are the old
+    /// ones, and nothing rings. The old tables stay as they are in a schema of their own, `integration_before_doorbell`.
+    /// Where there are none, or somebody else was faster, this is [`migrate`](Self::migrate).
+    ///
+    /// The document never deletes what it has archived or logged: where there are such rows, `archive_retention` and
+    /// `audit_retention` become a hundred years.
+    ///
+    /// # Errors
+    /// [`Schema`](crate::ErrorKind::Schema) with all that differs from the document or would be lost; then nothing was
+    /// changed. Else as [`adoption`](Self::adoption) and [`migrate`](Self::migrate).
+    pub async fn adopt(&self, how: &Adopt) -> Result<migrate::Report> {
+        migrate::run(self.0.settings(), Some(how)).await
     }
 
     /// Where the schema stands; changes nothing.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, Result},
+    message::Message,
     telemetry::{Observer, Propagator},
 };
 
@@ -43,7 +44,7 @@ impl Default for BrokerConfig {
         Self {
             connections_max: 10,
             connection_wait: Duration::from_secs(30),
-            payload_bytes_max: 1 << 20,
+            payload_bytes_max: Message::PAYLOAD_BYTES_MAX,
             publish_within: Duration::from_secs(60),
             lease: Duration::from_secs(15),
             beat: Duration::from_secs(1),

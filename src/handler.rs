@@ -7,7 +7,7 @@ use futures::{FutureExt, future::BoxFuture};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Transaction;
 
-use crate::{message::Delivery, outcome::Outcome};
+use crate::{message::Delivery, outcome::Outcome, schema::Schema, statement::Statement};
 
 /// What a handler may fail with: any error. It becomes the message's `error_message`, causes included.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -58,6 +58,8 @@ pub(crate) struct Registry {
     tx_by_type: HashMap<String, Arc<dyn TxHandler>>,
     fallback: Option<Arc<dyn Handler>>,
     pub(crate) unknown: UnknownType,
+    /// Some handlers complete their messages in transactions of their own.
+    pub(crate) settles_itself: bool,
 }
 
 impl std::fmt::Debug for Registry {
@@ -195,6 +197,35 @@ where
 
 fn unreadable<T>(error: &serde_json::Error) -> Outcome {
     Outcome::reject(format!("the payload cannot be read as {}: {error}", std::any::type_name::<T>()))
+}
+
+/// A closure over a typed payload and what completes its message as a [`Handler`].
+pub(crate) struct OwnTxHandler<T, F> {
+    f: F,
+    schema: Schema,
+    payload: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T, F> OwnTxHandler<T, F> {
+    pub(crate) fn new(f: F, schema: Schema) -> Self {
+        Self { f, schema, payload: std::marker::PhantomData }
+    }
+}
+
+#[async_trait]
+impl<T, F, Fut> Handler for OwnTxHandler<T, F>
+where
+    T: DeserializeOwned + Send + 'static,
+    F: Fn(T, Delivery, Statement) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = HandlerResult> + Send,
+{
+    async fn handle(&self, delivery: Delivery) -> HandlerResult {
+        let completion = delivery.completion().in_schema(&self.schema);
+        match delivery.json::<T>() {
+            Ok(payload) => (self.f)(payload, delivery, completion).await,
+            Err(error) => Ok(unreadable::<T>(&error)),
+        }
+    }
 }
 
 /// A closure over a typed payload and the transaction as a [`TxHandler`].

@@ -75,7 +75,7 @@ mod telemetry;
 mod connection;
 mod outage;
 
-mod schema;
+mod statement;
 
 mod backoff;
 
@@ -87,6 +87,8 @@ mod filter;
 
 mod message;
 mod outcome;
+
+mod schema;
 
 mod error;
 
@@ -101,6 +103,7 @@ pub use message::{Delivery, Headers, Message, MessageId};
 pub use outcome::Outcome;
 pub use producer::Producer;
 pub use shutdown::shutdown_signal;
+pub use statement::Statement;
 
 /// Has the README's programs compiled with the documentation's.
 #[cfg(doctest)]

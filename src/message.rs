@@ -42,6 +42,9 @@ impl Message {
     pub const NAME_CHARS_MAX: usize = checks::NAME_CHARS_MAX;
     /// Longest ordering or dedup key, in characters (the schema's limit).
     pub const KEY_CHARS_MAX: usize = checks::KEY_CHARS_MAX;
+    /// Largest payload as JSON text, in bytes, unless [`payload_bytes_max`](crate::BrokerConfig::payload_bytes_max) says
+    /// another.
+    pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
     /// Deepest nesting of a payload. serde_json's reader stops at 128, PostgreSQL's far later; what one of the two cannot
     /// read must not be published.
     pub const PAYLOAD_DEPTH_MAX: usize = checks::PAYLOAD_DEPTH_MAX;

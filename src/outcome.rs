@@ -8,6 +8,10 @@ use std::time::Duration;
 pub enum Outcome {
     /// Handled: the message is completed.
     Done,
+    /// Handled, and completed by the handler in a transaction of its own, which has committed: see
+    /// [`on_own_tx`](crate::ConsumerBuilder::on_own_tx). The database is asked; a message that is not completed is
+    /// [`Outcome::Retry`] with that reason.
+    Settled,
     /// Failed for now. Costs a retry; when none are left the message is failed for good.
     Retry {
         /// Not before this long from now; `None`: the policy's backoff.
@@ -38,6 +42,7 @@ impl Outcome {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Settled => "settled",
             Self::Retry { .. } => "retry",
             Self::Snooze { .. } => "snooze",
             Self::Unavailable { .. } => "unavailable",

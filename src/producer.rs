@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     message::{Message, MessageId, check_name},
     outage::Outage,
+    statement::Statement,
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(100);
@@ -74,6 +75,18 @@ impl Producer {
         let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
         publishing.run(self.core.store().publish_in(tx, &self.source, &traced[0]), |id| Some(*id)).await
+    }
+
+    /// What publishes a message, for a transaction of another driver than tokio-postgres: as
+    /// [`Message::statement`](crate::Message::statement), for this installation's schema and limits, and with the trace headers
+    /// that [`publish`](Self::publish) adds.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), as [`publish`](Self::publish).
+    pub fn statement(&self, message: &Message) -> Result<Statement> {
+        self.check(message)?;
+        let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
+        Ok(publishing.traced()[0].statement_of(&self.source).in_schema(self.core.settings().schema()))
     }
 
     /// [`publish_many`](Self::publish_many) inside the caller's transaction.

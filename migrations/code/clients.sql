@@ -192,7 +192,7 @@ begin
     return query select * from unnest(v_ids, v_statuses);
 end $$;
 
--- Renews the lease of a process, rescues from those that are dead, and folds counters; to be called every second, or
+-- Renews the lease of a process, rescues from those that are dead, and folds a slice; to be called every second, or
 -- every few. renewed false: this process was taken for dead; say hello again. lost: the ids of what it has in hand
 -- (p_in_hand, as for hello) that somebody has taken from it; their handlers work for nothing. p_thorough: looks for
 -- everything that nobody's death tells of, too, and folds; every fifth call or so does where many processes are.
@@ -218,7 +218,7 @@ begin
     end;
     if p_thorough then
         begin
-            perform integration.fold();
+            perform integration.fold(5000);
         exception when others then
             raise warning 'fold: %', sqlerrm;
         end;

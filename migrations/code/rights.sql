@@ -149,7 +149,8 @@ end $$;
 -- of the table that goes with it; who has parts of a verb for some applications is in the registry.
 create or replace function integration.granted() returns table (role_name name, verb text)
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select g.rolname, v.verb
+    -- Once, however many functions have the name.
+    select distinct g.rolname, v.verb
       from (values ('publish', 'publish', 'INSERT'), ('claim', 'consume', 'UPDATE'), ('audit', 'look', 'SELECT'),
                    ('pause', 'operate', 'SELECT')) v (function, verb, want)
       join pg_proc p on p.pronamespace = 'integration'::regnamespace and p.proname = v.function

@@ -24,7 +24,7 @@ pub(super) struct BreakerReport {
 impl BreakerReport {
     pub(super) fn ran(&mut self, ran: &Ran, canary: bool) {
         match ran {
-            Ran::Completed | Ran::Outcome(Outcome::Done) => self.ok += 1,
+            Ran::Completed | Ran::Outcome(Outcome::Done | Outcome::Settled) => self.ok += 1,
             Ran::Outcome(Outcome::Retry { .. }) => self.failed += 1,
             Ran::Outcome(Outcome::Unavailable { reason }) => self.down = Some(reason.clone()),
             // Rejected and snoozed messages say nothing about the dependency; a canary that came to an end is well.

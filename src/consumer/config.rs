@@ -40,8 +40,8 @@ pub struct ConsumerConfig {
     /// Short are plain handlers that take a millisecond at most on average, and, in consumers that have transactional
     /// ones, those that take a tenth of this. Other messages are leased, and so are all of a target with `max_in_flight`,
     /// an open breaker or a consumer that died within the last ten minutes, of a process in its first three seconds, and
-    /// while half of its connections hold messages. Default 100 ms; `None`: leases always, and each transactional handler
-    /// gets a transaction of its own.
+    /// while half of its connections hold messages. From 10 ms to 60 s, default 100 ms; `None`: leases always, and each
+    /// transactional handler gets a transaction of its own.
     pub hold: Option<Duration>,
     /// Most messages this consumer takes in its life; when they are handled it idles until it is shut down. One that
     /// fails and comes back counts again. Default `None`: no limit.

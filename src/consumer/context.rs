@@ -22,7 +22,7 @@ pub(super) struct Context {
     pub(super) process: Arc<Process>,
     pub(super) allowance: Allowance,
     pub(super) pulse: Pulse,
-    /// Places of handlers of held messages that run at a time.
+    /// Places of handlers that run at a time, of leased messages and of held ones.
     pub(super) slots: Arc<Semaphore>,
 }
 

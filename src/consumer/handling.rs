@@ -50,7 +50,7 @@ pub(super) struct Handling {
     claim: Claim,
     begun: Begun,
     outcome: BoxFuture<'static, Outcome>,
-    /// Its place among the handlers of held messages that run at a time; none when it has become a task.
+    /// Its place among the handlers that run at a time, until it is taken over by who knows of the task it has become.
     slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -73,9 +73,12 @@ impl Handling {
         &self.begun
     }
 
+    pub(super) fn take_slot(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.slot.take()
+    }
+
     /// Goes on as a task of its own, and tells of its end.
-    pub(super) async fn finish(mut self, handled: mpsc::UnboundedSender<Handled>) {
-        self.slot = None;
+    pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Handled>) {
         let (claim, took, outcome) = self.await;
         // The loop is gone only when the process is being torn down.
         let _ = handled.send(Handled { claim, ran: Ran::Outcome(outcome), canary: false, took, handler: took });

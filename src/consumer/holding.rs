@@ -87,15 +87,14 @@ impl Holding {
         }
     }
 
-    /// Whether leased messages wait with their handlers for a batch that has been held for so long, so that not more than
-    /// `concurrency` run at a time. Not for one whose handler blocks its thread.
-    pub(super) fn is_short(&self, held_for: Option<Duration>) -> bool {
-        held_for.is_some_and(|held_for| held_for < self.cap.unwrap_or_default() + GRACE)
+    /// Whether a handler of a batch that has been held for so long blocks its thread: nobody waits for its place.
+    pub(super) fn is_blocked(&self, held_for: Option<Duration>) -> bool {
+        held_for.is_some_and(|held_for| held_for >= self.cap.unwrap_or_default() + GRACE)
     }
 
     /// What the next look is for, in a process of this age.
     pub(super) fn next_look(&self, age: Duration, busy: &Busy) -> NextLook {
-        let is_free = busy.running == 0 && (busy.held_for.is_none() || self.is_short(busy.held_for));
+        let is_free = busy.running < self.concurrency && !self.is_blocked(busy.held_for);
         let held = self.cap.is_some() && age >= LEASES_FIRST && self.average <= self.short && is_free;
         match self.next {
             NextLook::Held if !held => NextLook::Leased,
@@ -274,12 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn leased_handlers_and_held_ones_wait_for_each_other_but_not_for_one_that_blocks_its_thread() {
+    fn nothing_is_held_while_leased_handlers_have_all_places_or_one_that_is_held_blocks_its_thread() {
         let holding = short();
-        assert_eq!(holding.next_look(OLD, &Busy { running: 1, ..IDLE }), NextLook::Leased);
+        let concurrency = ConsumerConfig::default().concurrency;
+        assert_eq!(holding.next_look(OLD, &Busy { running: concurrency - 1, ..IDLE }), NextLook::Held);
+        assert_eq!(holding.next_look(OLD, &Busy { running: concurrency, ..IDLE }), NextLook::Leased);
         let just_begun = Some(CAP);
         let blocked = Some(CAP + GRACE);
-        assert!(holding.is_short(just_begun) && !holding.is_short(blocked) && !holding.is_short(None));
+        assert!(!holding.is_blocked(just_begun) && holding.is_blocked(blocked) && !holding.is_blocked(None));
         assert_eq!(holding.next_look(OLD, &Busy { held_for: just_begun, ..IDLE }), NextLook::Held);
         assert_eq!(holding.next_look(OLD, &Busy { held_for: blocked, ..IDLE }), NextLook::Leased);
     }

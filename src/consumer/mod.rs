@@ -42,8 +42,9 @@ use tokio_postgres::Transaction;
 use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
-    handler::{Handler, HandlerResult, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler},
+    handler::{Handler, HandlerResult, OwnTxHandler, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler},
     message::{Delivery, check_name},
+    statement::Statement,
 };
 
 /// A consumer about to start: set handlers, then [`start`](Self::start) or [`run_until`](Self::run_until).
@@ -92,6 +93,26 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Handles one record type with a closure that works in a transaction of its own, of any driver: it runs the
+    /// [`Statement`] there, which completes the message, and says [`Outcome::Settled`](crate::Outcome::Settled) after the
+    /// commit. So effects and completion commit together or not at all, as with [`on_tx`](Self::on_tx).
+    ///
+    /// Whatever else the closure says is settled as usual; let it roll back first. The statement fails with the SQLSTATE
+    /// `MQ001` where the lease was lost: then nothing may commit. When the commit's answer is lost, return the error: where it
+    /// happened after all, the message is completed and the retry comes too late. A consumer with such a handler leases
+    /// messages, whatever [`hold`](ConsumerConfig::hold) says: nobody else can complete what a transaction holds.
+    pub fn on_own_tx<T, F, Fut>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, Delivery, Statement) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        let schema = self.core.settings().schema().clone();
+        self.registry.insert(record_type.into(), Arc::new(OwnTxHandler::new(f, schema)));
+        self.registry.settles_itself = true;
+        self
+    }
+
     /// Handles one record type with a [`TxHandler`].
     pub fn tx_handler(mut self, record_type: impl Into<String>, handler: impl TxHandler) -> Self {
         self.registry.insert_tx(record_type.into(), Arc::new(handler));
@@ -136,6 +157,9 @@ impl ConsumerBuilder {
             )));
         }
         self.registry.unknown = self.config.unknown_type;
+        if self.registry.settles_itself {
+            self.config.hold = None;
+        }
         let process = self.core.process().await?;
         let (stop, stopping) = watch::channel(None);
         let drain_timeout = self.config.drain_timeout;

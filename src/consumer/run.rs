@@ -152,13 +152,16 @@ impl Loop {
     }
 
     fn begin_handlers(&mut self) {
-        if self.holding.is_short(self.under_way.held_for()) {
-            return;
-        }
-        while let Some(delivery) = self.workers.next_task() {
+        let is_blocked = self.holding.is_blocked(self.under_way.held_for());
+        while self.workers.are_waited_for() {
+            let slot = self.context.slots.clone().try_acquire_owned().ok();
+            if slot.is_none() && !is_blocked {
+                return;
+            }
+            let Some(delivery) = self.workers.next_task() else { return };
             let (claim, begun, context) = (Claim::of(&delivery), Begun::default(), self.context.clone());
             let abort = self.under_way.begin_handler(|tell| handle(context, delivery, begun.clone(), tell));
-            self.workers.started(claim, &begun, &abort);
+            self.workers.started(claim, &begun, &abort, slot);
         }
     }
 
@@ -170,6 +173,10 @@ impl Loop {
     }
 
     fn begin_looks(&mut self) {
+        if self.workers.are_waited_for() && self.next_look() == NextLook::Held {
+            // First what was leased before; more of it would keep them from ever being held.
+            return;
+        }
         while self.looking.is_wanted() && self.next_look() == NextLook::Held && self.begin_held() {}
         let next = self.next_look();
         if self.looking.is_wanted() && next != NextLook::Held {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle, time::Instant};
 
 use super::{
     config::ConsumerConfig,
@@ -33,6 +33,8 @@ pub(super) struct Workers {
 struct Running {
     begun: Begun,
     abort: AbortHandle,
+    /// Its place among the handlers that run at a time: free when it has ended, or is given up.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Workers {
@@ -77,8 +79,19 @@ impl Workers {
     }
 
     /// Its task runs.
-    pub(super) fn started(&mut self, claim: Claim, begun: &Begun, abort: &AbortHandle) {
-        self.running.insert(claim, Running { begun: begun.clone(), abort: abort.clone() });
+    pub(super) fn started(
+        &mut self,
+        claim: Claim,
+        begun: &Begun,
+        abort: &AbortHandle,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        self.running.insert(claim, Running { begun: begun.clone(), abort: abort.clone(), _slot: slot });
+    }
+
+    /// Whether messages wait for a free handler.
+    pub(super) fn are_waited_for(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// A task has ended. False: its message does not run any more, it was given up, or its lease was lost.
@@ -209,7 +222,7 @@ pub(super) mod tests {
             let task = tokio::spawn(std::future::pending());
             let begun = Begun::default();
             begun.now();
-            workers.started(Claim::of(&delivery), &begun, &task.abort_handle());
+            workers.started(Claim::of(&delivery), &begun, &task.abort_handle(), None);
             tasks.push(task);
         }
         tasks
@@ -296,7 +309,7 @@ pub(super) mod tests {
     async fn a_task_that_waits_for_its_turn_is_not_overdue() {
         let mut workers = workers(1);
         let task = tokio::spawn(std::future::pending::<()>());
-        workers.started(claim(1), &Begun::default(), &task.abort_handle());
+        workers.started(claim(1), &Begun::default(), &task.abort_handle(), None);
         assert_eq!(workers.overdue(Duration::ZERO, Instant::now() + Duration::from_secs(3600)), []);
     }
 

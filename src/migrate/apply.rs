@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{IsolationLevel, Transaction, error::SqlState};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::{
-    OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status,
+    Adopt, OWNERSHIP, PREAMBLE, RECORDS, RENEW_RIGHTS, Report, SERVER, Status, adopt,
     release::{Missing, Recorded},
-    replace, script, short,
+    replace, script,
+    session::Session,
+    short,
 };
 use crate::{
     backoff,
@@ -44,17 +45,19 @@ const OWNS_MORE: &str = "select r.rolname::text from pg_namespace n join pg_role
             and o.nspname not in ('public', 'information_schema')))";
 
 /// Applies what is missing, in one transaction under one lock: twenty processes that start at once end up with one schema.
-pub(crate) async fn run(settings: &Settings) -> Result<Report> {
+/// Tables that were there before are adopted, where somebody said how.
+pub(crate) async fn run(settings: &Settings, how: Option<&Adopt>) -> Result<Report> {
     // Most starts change nothing: those need neither the lock nor the right to create a schema.
-    if let Ok(Standing { status: Status { version, pending }, recorded_elsewhere: false }) = standing(settings).await
+    if let Ok(Standing { status: Status { version, pending, .. }, recorded_elsewhere: false }) =
+        standing(settings).await
         && pending.is_empty()
     {
-        return Ok(Report { applied: Vec::new(), version });
+        return Ok(Report { version, ..Report::default() });
     }
     let until = Instant::now() + PATIENCE;
     let mut failures = 0;
     loop {
-        match attempt(settings).await {
+        match attempt(settings, how).await {
             Err(error) if is_in_the_way(&error) && Instant::now() < until => {
                 debug!(?error, "somebody is in the way of the migration; it is tried again");
                 tokio::time::sleep(backoff::delay(RETRY_BASE, RETRY_CAP, failures, rand::random())).await;
@@ -84,7 +87,8 @@ async fn standing(settings: &Settings) -> Result<Standing> {
     let (there, writable): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
     let recorded = if there { recorded(&tx, schema).await? } else { Recorded::default() };
     let recorded_elsewhere = writable && is_recorded_elsewhere(&tx, schema).await?;
-    let status = Status { version: recorded.version(), pending: recorded.missing()?.names() };
+    let is_occupied = adopt::is_occupied(&tx, schema).await?;
+    let status = Status { version: recorded.version(), pending: recorded.missing()?.names(), is_occupied };
     Ok(Standing { status, recorded_elsewhere })
 }
 
@@ -105,7 +109,7 @@ async fn is_recorded_elsewhere(tx: &Transaction<'_>, schema: &Schema) -> Result<
     Ok(tx.query_typed_one(&schema.sql(&sql), &[]).await?.try_get(0)?)
 }
 
-async fn attempt(settings: &Settings) -> Result<Report> {
+async fn attempt(settings: &Settings, how: Option<&Adopt>) -> Result<Report> {
     let schema = settings.schema();
     let mut session = Session::open(settings).await?;
     let transaction = session.client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
@@ -114,15 +118,25 @@ async fn attempt(settings: &Settings) -> Result<Report> {
     tx.batch_execute(MIGRATORS_WITHIN).await?;
     let owned = tx.batch_execute(&schema.sql(OWNERSHIP)).await;
     owned.map_err(|error| Error::from(error).context("create the schema"))?;
+    let mut found = None;
     if !tx.query_typed_one(&schema.sql(THERE), &[]).await?.try_get::<_, bool>(0)? {
+        if adopt::is_occupied(&tx, schema).await? {
+            tx.batch_execute(TABLES_WITHIN).await?;
+            found = adopt::set_aside(&tx, schema, how.ok_or_else(|| adopt::refusal(schema))?).await?;
+            tx.batch_execute(MIGRATORS_WITHIN).await?;
+        }
         create(&tx, schema).await?;
     }
     tx.batch_execute(&schema.sql(LOCK)).await?;
     tx.batch_execute(TABLES_WITHIN).await?;
     let recorded = recorded(&tx, schema).await?;
     let missing = recorded.missing()?;
-    let report = Report { applied: missing.names(), version: recorded.version() + missing.steps.len() as i32 };
+    let version = recorded.version() + missing.steps.len() as i32;
     apply(&tx, schema, &missing, recorded.steps.len()).await?;
+    if let Some(found) = &found {
+        found.copy(&tx, schema).await?;
+    }
+    let report = Report { applied: missing.names(), version, adopted: found.map(|found| found.adoption) };
     let owns_more = tx.query_typed(&schema.sql(OWNS_MORE), &[]).await?;
     tx.commit().await?;
     if !report.applied.is_empty() {
@@ -177,18 +191,4 @@ async fn apply(tx: &Transaction<'_>, schema: &Schema, missing: &Missing, applied
 fn is_in_the_way(error: &Error) -> bool {
     let codes = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
     codes.iter().any(|code| error.sqlstate() == Some(code.code()))
-}
-
-/// A connection of its own: migrations run once, and session settings must not reach the pool.
-struct Session {
-    client: tokio_postgres::Client,
-    _driver: AbortOnDropHandle<()>,
-}
-
-impl Session {
-    async fn open(settings: &Settings) -> Result<Self> {
-        let (client, messages) = settings.connect().await?;
-        let driver = AbortOnDropHandle::new(tokio::spawn(messages.drain()));
-        Ok(Self { client, _driver: driver })
-    }
 }

@@ -10,14 +10,18 @@ macro_rules! files {
     };
 }
 
+mod adopt;
 mod apply;
 mod code;
 mod release;
 mod replace;
 mod script;
+mod session;
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use adopt::look;
+pub use adopt::{Adopt, Adoption};
 pub(crate) use apply::{run, status};
 pub use code::CODE;
 pub(crate) use code::{Kind, Part, parts};
@@ -49,6 +53,8 @@ pub struct Report {
     pub applied: Vec<&'static str>,
     /// The schema's version afterwards: its number of steps.
     pub version: i32,
+    /// What became of tables that were there before Doorbell; see [`Broker::adopt`](crate::Broker::adopt).
+    pub adopted: Option<Adoption>,
 }
 
 /// Where a database stands.
@@ -59,6 +65,9 @@ pub struct Status {
     pub version: i32,
     /// Steps that are missing, and `code` where another one is in force.
     pub pending: Vec<&'static str>,
+    /// Tables are in the way that no migration made: the schema can be made only by
+    /// [`Broker::adopt`](crate::Broker::adopt).
+    pub is_occupied: bool,
 }
 
 /// SHA-256 of the text with unix line ends, so that a checkout's line endings do not matter.

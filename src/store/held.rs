@@ -23,7 +23,7 @@ use crate::{
 const LEASE_HELD: &str =
     "select * from integration.lease_held($1::text, $2::bigint[], $3::integer[], $4::timestamptz[])";
 
-/// The transaction. Dropped, it is rolled back, and the server frees the messages.
+/// The transaction. Where it has not come to its end, close the connection: the server rolls it back and frees the messages.
 pub(crate) struct HeldTx<'a> {
     store: &'a Store,
     on: On<'a>,
@@ -146,7 +146,6 @@ impl<'a> HeldTx<'a> {
         let (completed, now_leased) = self.store.within_deadline("complete messages", ending).await?;
         if let On::Handlers(tx) = self.on {
             if completed.len() < done.len() {
-                // Dropped, it is rolled back.
                 return Err(Error::new(ErrorKind::LeaseLost, "a message that was held could not be completed"));
             }
             self.store.within_deadline("commit", tx.commit()).await?;

@@ -1,6 +1,6 @@
 //! Settling: every statement names id, attempt, created_at and owner; what it does not return had lost its lease.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio_postgres::{
     Row, Transaction,
@@ -34,6 +34,9 @@ const SETTLE: &str = "select s.id from (select set_config('lock_timeout', '500ms
 const SETTLE_OR_OWE: &str = "select s.id from (select set_config('lock_timeout', '500ms', true)) x \
     left join integration.settle_or_owe($1, $2, $3, $4, $5, $6, $7) s on true";
 
+/// What a handler said that is not so.
+const NOT_SETTLED: &str = "its handler said Settled, but no transaction of its own has completed the message";
+
 /// What becomes of one claimed message.
 #[derive(Clone, Debug)]
 pub(crate) struct Settlement {
@@ -50,14 +53,16 @@ pub(crate) enum Verdict {
 }
 
 impl Store {
-    /// Settles messages of one owner: completions in one statement, everything else in another. What cannot be settled now,
+    /// Settles messages of one owner: completions in one statement, everything else in
+    /// another; those that handlers completed themselves are asked for. What cannot be settled now,
     /// because somebody has locked it or the database refuses to change it, the database settles later. Returns how many
     /// messages the owner is rid of; the others had lost their lease.
     pub(crate) async fn settle(&self, owner: &str, settlements: &[Settlement]) -> Result<usize> {
-        let (mut done, mut others) = (Batch::default(), Batch::default());
+        let (mut done, mut others, mut themselves) = (Batch::default(), Batch::default(), Vec::new());
         for Settlement { claim, verdict } in settlements {
             match verdict {
                 Verdict::Outcome(Outcome::Done) => done.push(*claim, "complete", None, None),
+                Verdict::Outcome(Outcome::Settled) => themselves.push(*claim),
                 Verdict::Outcome(Outcome::Retry { after, reason }) => {
                     others.push(*claim, "retry", Some(reason), *after)
                 }
@@ -69,6 +74,13 @@ impl Store {
             }
         }
         let mut settled = 0;
+        if !themselves.is_empty() {
+            let ended = self.settled_of(&themselves).await?;
+            settled += ended.len();
+            // Or the effects are not there, and the message would wait for ever.
+            let missing = themselves.iter().filter(|claim| !ended.contains(&claim.id()));
+            missing.for_each(|claim| others.push(*claim, "retry", Some(&NOT_SETTLED.to_owned()), None));
+        }
         if !done.fence.is_empty() {
             let Fence { ids, attempts, created } = &done.fence;
             let params: [&(dyn ToSql + Sync); 4] = [&owner, ids, attempts, created];
@@ -117,8 +129,14 @@ impl Store {
 
     /// How many of the claims were settled by a statement whose answer was lost.
     pub(crate) async fn were_settled(&self, claims: &[Claim]) -> Result<usize> {
+        Ok(self.settled_of(claims).await?.len())
+    }
+
+    /// Waits for transactions that are settling them right now.
+    async fn settled_of(&self, claims: &[Claim]) -> Result<HashSet<MessageId>> {
         let Fence { ids, attempts, created } = Fence::of(claims);
-        Ok(self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts, &created]).await?.len())
+        let rows = self.query("re-read settled messages", WAS_SETTLED, &[&ids, &attempts, &created]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 }
 

@@ -194,6 +194,11 @@ impl<T> Seen<T> {
         soon("a message is handled", self.0.recv()).await.expect("the consumer is still there")
     }
 
+    /// The next one, however long that takes; `None`: nobody is left to tell.
+    pub async fn next_or_end(&mut self) -> Option<T> {
+        self.0.recv().await
+    }
+
     pub async fn take(&mut self, count: usize) -> Vec<T> {
         let mut all = Vec::with_capacity(count);
         while all.len() < count {

@@ -173,10 +173,10 @@ impl Loop {
                     self.report.ran(&ran, false);
                     self.outbox.put(claim, Verdict::Outcome(outcome));
                 }
-                Kept::Running(handling) => {
-                    let (claim, begun) = (handling.claim(), handling.begun().clone());
+                Kept::Running(mut handling) => {
+                    let (claim, begun, slot) = (handling.claim(), handling.begun().clone(), handling.take_slot());
                     let abort = self.under_way.begin_handler(|tell| handling.finish(tell));
-                    self.workers.started(claim, &begun, &abort);
+                    self.workers.started(claim, &begun, &abort, slot);
                 }
                 Kept::Cut(delivery) => self.workers.queue(vec![delivery]),
             }

@@ -75,6 +75,26 @@ async fn messages_are_completed_without_having_been_leased() {
     assert!(count(&client, told).await >= 440);
 }
 
+/// Each commits by itself while it is leased, so that some always run: that keeps none from being held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_held_as_soon_as_handlers_are_seen_to_be_short() {
+    let db = Database::new().await;
+    let client = ledger(&db).await;
+    let broker = db.broker().await;
+    // Makes the process old enough.
+    let first = consumer(&broker, bells_only()).start().await.unwrap();
+    until_it_holds(&client).await;
+    first.shutdown().await.unwrap();
+    let messages: Vec<_> = (0..2000).map(|n| message("billing", n)).collect();
+    broker.producer("shop").publish_many(&messages).await.unwrap();
+    let second = consumer(&broker, bells_only()).on_tx("n", |_: i64, _, _| async { Ok(Outcome::Done) }.boxed());
+    let second = second.start().await.unwrap();
+    until_count(&client, "completed", 2000).await;
+    second.shutdown().await.unwrap();
+    let leased = count(&client, "select count(*) from integration.audit_log where action = 'claimed'").await;
+    assert!(leased < 1000, "{leased} of 2000 were leased");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_sql_passes_over_what_a_transaction_holds() {
     let db = Database::new().await;

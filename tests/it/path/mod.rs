@@ -3,5 +3,5 @@
 mod handlers;
 mod main_path;
 mod publish;
-mod seed;
+pub(crate) mod seed;
 mod shutdown;

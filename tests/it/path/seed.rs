@@ -5,11 +5,11 @@ use tokio_postgres::Client;
 
 use crate::support::{Database, bells_only, count, echo, message, row, seen, until_status};
 
-const PUBLISH: &str = "INSERT INTO integration.data_staging
+pub(crate) const PUBLISH: &str = "INSERT INTO integration.data_staging
     (source_app, target_app, record_type, data, priority)
     VALUES ($1, $2, $3, $4::text::jsonb, $5)
     RETURNING id";
-const CONSUME: &str = "UPDATE integration.data_staging
+pub(crate) const CONSUME: &str = "UPDATE integration.data_staging
     SET status = 'processing',
         updated_at = NOW()
     WHERE id IN (
@@ -22,12 +22,12 @@ const CONSUME: &str = "UPDATE integration.data_staging
         FOR UPDATE SKIP LOCKED
     )
     RETURNING id, source_app, record_type, data";
-const MARK_COMPLETED: &str = "UPDATE integration.data_staging
+pub(crate) const MARK_COMPLETED: &str = "UPDATE integration.data_staging
     SET status = 'completed',
         processed_at = NOW(),
         updated_at = NOW()
     WHERE id = $1";
-const MARK_FAILED: &str = "UPDATE integration.data_staging
+pub(crate) const MARK_FAILED: &str = "UPDATE integration.data_staging
     SET status = CASE
         WHEN retry_count >= 3 THEN 'failed'
         ELSE 'pending'

@@ -187,7 +187,7 @@ async fn the_seeds_python_client_and_rust_understand_each_other() {
 }
 
 /// The Python named in the environment must work; one that merely happens to be there may.
-pub(super) async fn python_with_psycopg2() -> Option<PathBuf> {
+pub(crate) async fn python_with_psycopg2() -> Option<PathBuf> {
     let named = env::var_os("DOORBELL_TEST_PYTHON").filter(|python| !python.is_empty()).map(PathBuf::from);
     let python = named.clone().unwrap_or_else(|| "python3".into());
     let mut import = Command::new(&python);

@@ -1,7 +1,7 @@
 //! The rules of the house, and that what we print is true.
 
 mod arrows;
-mod examples;
+pub(crate) mod examples;
 mod front_door;
 mod house;
 mod loops;

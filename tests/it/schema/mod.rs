@@ -1,5 +1,6 @@
 //! The schema itself, and how it comes into a database.
 
+mod adopt;
 mod called;
 mod code;
 mod facts;

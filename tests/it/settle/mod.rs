@@ -3,3 +3,4 @@
 mod breaker;
 mod effects;
 mod lifecycle;
+mod own_tx;
