@@ -18,7 +18,7 @@ impl Concealed {
             let names: Vec<String> = text.trim_start_matches("$.").split('.').map(str::to_owned).collect();
             match names.iter().any(String::is_empty) {
                 true => {
-                    Err(Error::invalid(format!("{text:?} is no path: write names with points between, card.number")))
+                    Err(Error::config(format!("{text:?} is no path: write names with points between, card.number")))
                 }
                 false => Ok(names),
             }
