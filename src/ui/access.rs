@@ -68,8 +68,11 @@ enum Kind {
     Anybody(Person),
     Tokens(Vec<([u8; 32], Person)>),
     Header { name: HeaderName, proxies: Vec<Network> },
-    Asked(Arc<dyn Fn(&Parts) -> Option<Person> + Send + Sync>),
+    Asked(Arc<Who>),
 }
+
+/// Says who asks.
+type Who = dyn Fn(&Parts) -> Option<Person> + Send + Sync;
 
 impl Access {
     /// Whoever reaches the server, as this person: for a server that only its user reaches.

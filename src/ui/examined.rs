@@ -1,6 +1,6 @@
 //! What the doctor found last.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::doctor::Report;
 
@@ -8,7 +8,7 @@ use crate::doctor::Report;
 #[derive(Clone)]
 pub(super) struct Examined {
     pub(super) report: Report,
-    /// By this machine's clock, for people only.
-    pub(super) at: SystemTime,
+    /// When it was over.
+    pub(super) at: Instant,
     pub(super) took: Duration,
 }

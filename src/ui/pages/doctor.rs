@@ -1,6 +1,6 @@
 //! What the doctor finds. Examined when somebody asks for it, one at a time, and kept for whoever looks next.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use askama::Template;
 use axum::{
@@ -16,7 +16,6 @@ use crate::{
         app::Visit,
         examined::Examined,
         page::{Frame, Refusal, page},
-        words::{Time, time},
     },
     written::duration,
 };
@@ -31,8 +30,8 @@ pub(crate) struct Wanted {
 #[template(path = "doctor.html")]
 struct DoctorPage {
     frame: Frame,
-    /// When it was, and how long it took.
-    last: Option<(Time, String)>,
+    /// How long ago it was, and how long it took.
+    last: Option<(String, String)>,
     /// What is wrong, the worst first.
     findings: Vec<Finding>,
     /// What is well.
@@ -60,11 +59,11 @@ pub(crate) async fn show(visit: Visit, headers: HeaderMap, Query(wanted): Query<
         }
         let begun = Instant::now();
         let report = visit.app.broker().operator().doctor(&Options::default()).await?;
-        *examined = Some(Examined { report, at: SystemTime::now(), took: begun.elapsed() });
+        *examined = Some(Examined { report, at: Instant::now(), took: begun.elapsed() });
     }
     let last = examined.clone();
     drop(examined);
-    let when = last.as_ref().map(|examined| (time(examined.at), duration::coarse(examined.took)));
+    let when = last.as_ref().map(|examined| (duration::coarse(examined.at.elapsed()), duration::coarse(examined.took)));
     let findings = last.map(|examined| examined.report.findings).unwrap_or_default();
     let (well, mut findings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|one| one.level == Level::Ok);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));

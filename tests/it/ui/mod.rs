@@ -45,13 +45,10 @@ impl Pages {
     }
 
     /// The page, which must be there.
-    #[track_caller]
-    fn page<'a>(&'a self, path: &'a str) -> impl Future<Output = String> + 'a {
-        async move {
-            let answer = self.get(path).await;
-            assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
-            answer.body
-        }
+    async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        answer.body
     }
 
     async fn ask(&self, request: axum::http::request::Builder) -> Answer {
