@@ -42,6 +42,8 @@
 //! pages of `doorbell ui`, for a service of yours.
 
 #![warn(clippy::unwrap_used)]
+// Which feature an item needs is said beside it, where nightly makes the documentation.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From the front door down: a module depends on those below it, and a test says so.
 #[cfg(feature = "ui")]
