@@ -102,9 +102,12 @@ begin
            array_agg(d.id order by u.place) filter (where d.ordering_key is not null),
            array_agg(d.ordering_key order by u.place) filter (where d.ordering_key is not null)
       into v_free, v_bytes, v_ids, v_keys
-      from unnest(p_ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id;
+      from unnest(p_ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id
+     where d.id = any (p_ids);
     v_turns := integration.take_key_turns(p_target, v_keys);
-    v_each := least(greatest(p_series, 1), p_limit);
+    -- About twice what there is room for: some are locked, or do not fit.
+    v_each := least(greatest(p_series, 1),
+        greatest(2 * p_limit / (select count(distinct k) from unnest(v_keys) k), 2)::integer);
     -- In statements of their own, which see what those before have taken.
     with keys as materialized (
         select c.key, min(c.id) as first from unnest(v_ids, v_keys) c (id, key)
@@ -176,7 +179,8 @@ begin
     select array_agg(l.key), array_agg(l.bound) into v_held, v_late from (
         select w.key, w.bound from unnest(v_wait, v_before, v_bounds) w (key, id, bound)
           join integration.data_staging d on d.id = w.id
-         where d.status in ('processing', 'scheduled', 'pending') or d.status = 'failed' and v_blocks
+         where d.id = any (v_before)
+           and (d.status in ('processing', 'scheduled', 'pending') or d.status = 'failed' and v_blocks)
            for no key update of d skip locked) l;
     behind := integration.stand_behind(v_ids, v_keys, v_take, v_taken || v_held,
         array_fill(0::bigint, array[coalesce(cardinality(v_taken), 0)]) || v_late, v_before);
@@ -208,7 +212,7 @@ begin
                available_at = case when l.is_behind then v_now + interval '1 day' end,
                requeued_at = case when l.is_behind then d.requeued_at else v_now end,
                series = case when l.is_late then coalesce(d.series, 0) else d.series end, updated_at = v_now
-          from left_over l where d.id = l.id
+          from left_over l where d.id = any (p_ids) and d.id = l.id
         returning d.id, l.is_behind)
     select array_agg(m.id) filter (where m.is_behind) into v_behind from moved m;
     return v_behind;

@@ -82,7 +82,7 @@ create index data_staging_failed on integration.data_staging (target_app, id)
 -- empty.
 create index data_staging_suspects on integration.data_staging (target_app, crash_count, created_at, id)
     where status = 'pending' and crash_count > 0;
--- Serve claims of messages with keys, see code/keyed: what waits of a key; what was taken of it last; what was taken, or
+-- Serve claims of messages with keys, see code/keyed: what waits of a key; what was taken of it last; what was taken or
 -- passed over, and waits again (nearly always empty). No entries for messages without a key.
 create index data_staging_key_waiting on integration.data_staging (target_app, ordering_key, id)
     where ordering_key is not null and (status = 'pending' or status = 'scheduled' and behind_at is not null);

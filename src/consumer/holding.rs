@@ -178,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn where_messages_with_keys_were_met_a_number_of_looks_lease() {
+        let mut holding = short();
+        holding.leased(&look(NextLook::Leased), 1, true);
+        for _ in 0..KEYED_LOOKS {
+            assert_eq!(holding.next_look(OLD, None), NextLook::Leased);
+            holding.leased(&look(NextLook::Leased), 1, false);
+        }
+        assert_eq!(holding.next_look(OLD, None), NextLook::Held);
+    }
+
+    #[test]
     fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
         assert_eq!(short().next_look(LEASES_FIRST / 2, None), NextLook::Leased);
         assert_eq!(short().next_look(LEASES_FIRST, None), NextLook::Held);

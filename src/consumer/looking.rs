@@ -362,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_may_make_way_for_the_next_of_its_key_where_the_target_has_keys() {
+        let mut looking = looking();
+        let look = begin(&mut looking, NextLook::Leased);
+        looking.looked(&look, &Observed::nothing().keyed(), false, Duration::ZERO);
+        let another = looking.begin(NextLook::Leased, false);
+        assert_eq!(another, None);
+        looking.room_again();
+        assert!(looking.is_wanted());
+    }
+
+    #[test]
     fn parking_that_waits_for_a_transaction_asks_whether_it_writes() {
         let mut looking = Looking::new("billing", Places::default());
         let asks: Vec<u32> = (1..20)

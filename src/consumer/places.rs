@@ -324,7 +324,7 @@ mod tests {
         looked(&mut places, true, look(10, 10, vec![]));
         assert_eq!(places.ranges(Start::Places, false).unwrap().after_at, [None, None, None]);
         looked(&mut places, true, look(11, 11, vec![]));
-        let now = Some((at(10_000) - DATED_BACK, i64::MIN));
+        let now = Some((at(10_000) - DATED_BACK, 0));
         assert_eq!(of(&places, 0), Pair { published: now, again: now });
         assert_eq!(places.keep(), [], "nothing is gained by keeping them");
     }

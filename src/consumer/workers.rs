@@ -192,6 +192,7 @@ impl Workers {
     pub(super) fn stop(&mut self) -> Vec<Claim> {
         let stopped = self.running.drain().map(|(claim, running)| {
             running.abort.abort();
+            self.queue.next_of_key(&claim);
             claim
         });
         stopped.collect()
@@ -291,7 +292,7 @@ pub(super) mod tests {
         workers.average = Duration::from_millis(1);
         assert_eq!(workers.surplus(), []);
         workers.notice_slow(Instant::now() + Duration::from_secs(1));
-        assert_eq!(workers.surplus(), [2, 3, 4, 5].map(claim));
+        assert_eq!(workers.surplus(), [5, 4, 3, 2].map(claim));
         assert_eq!(workers.surplus(), []);
     }
 

@@ -22,8 +22,9 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, KeyRow, KeyState, Maintained,
-        MaintenanceDue,        MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Traffic, Verb,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, KeyRow, KeyState,
+        Maintained, MaintenanceDue, MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats,
+        Traffic, Verb,
     },
 };
 

@@ -103,7 +103,8 @@ impl Loop {
             }
         };
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
-        let full = count + looked.passed.len() >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
+        let full =
+            count + looked.passed.len() >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
         self.context.process.found().add(&self.context.target, look.why(), count);
         self.holding.leased(&look, count, observed.is_keyed());
         self.looking.looked(&look, &observed, full, took);
