@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use doorbell::{
     doctor::{Level, Options, Report},
+    observe::Metrics,
     operate::Unblock,
 };
 
@@ -120,7 +121,8 @@ async fn a_key_that_waits_for_somebody_is_found_and_counted() {
     let evidence = found.evidence.as_deref().unwrap();
     assert!(evidence.contains("no such card") && evidence.contains("2 messages"), "{found:?}");
     assert_eq!(found.fix.as_deref(), Some("doorbell keys billing --blocked"));
-    assert!(broker.metrics().await.contains("doorbell_blocked_keys{target=\"billing\"} 1"));
+    let scraped = Metrics::new().scrape(&broker).await;
+    assert!(scraped.contains("doorbell_blocked_keys{target=\"billing\"} 1"), "{scraped}");
     broker.operator().unblock("billing", "customer 7", Unblock::Cancel).await.unwrap();
     assert!(ills(&examined(&db).await, "keys").is_empty());
 }
