@@ -1,7 +1,7 @@
 //! Ordering keys that are blocked: whoever publishes with one asked for order, and waits for somebody to say how to go on.
 
-use super::{finding::Finding, fleet::quoted, session::Session};
-use crate::error::Result;
+use super::{finding::Finding, session::Session};
+use crate::{error::Result, written::shell::quoted};
 
 const SQL: &str = "select b.target_app, count(*), min(b.ordering_key), min(b.staging_id), \
         (array_agg(b.reason order by b.staging_id))[1], max(b.waiting) \

@@ -28,6 +28,7 @@ mod target;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
+mod ui;
 
 mod audit;
 mod breaker;
@@ -45,10 +46,10 @@ mod revoke;
 mod rights;
 
 mod completions;
+mod man;
 
 mod consent;
 mod database;
-mod duration;
 mod exit;
 mod filter;
 mod grantee;
@@ -59,12 +60,12 @@ mod names;
 mod output;
 mod selection;
 mod signals;
-mod timestamp;
 mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use doorbell::written::{duration, timestamp};
 use tracing::Level;
 
 use self::{
@@ -148,6 +149,7 @@ enum Command {
     Stats(stats::Stats),
     #[cfg(feature = "top")]
     Top(top::Top),
+    Ui(ui::Ui),
     Targets(targets::Targets),
     Target(target::Target),
     Backlog(backlog::Backlog),
@@ -177,6 +179,7 @@ enum Command {
     Bench(bench::Bench),
     Latency(bench::Latency),
     Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
     #[command(hide = true)]
@@ -192,7 +195,7 @@ fn main() -> ExitCode {
     }
     let usual = match command {
         // Services, whose changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
+        Command::Consume(_) | Command::Maintain(_) | Command::Ui(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
         // Its own words are enough: fleets come and go.
@@ -244,6 +247,7 @@ impl Command {
             Self::Stats(stats) => stats.run(global).await,
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
+            Self::Ui(ui) => ui.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::Target(target) => target.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
@@ -271,6 +275,7 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
             Self::Consume(_)
             | Self::Demo(_)
             | Self::DemoConsumer(_)
