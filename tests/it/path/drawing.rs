@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use crate::support::{Database, count, plain_insert, repository};
 
 /// What the drawing leaves to the reader: what only people do by hand, and what stays as it is.
-const BY_HAND: [(&str, &str); 6] = [
+const BY_HAND: [(&str, &str); 7] = [
     ("pending", "scheduled"),
     ("pending", "completed"),
     ("pending", "failed"),
     ("scheduled", "completed"),
     ("scheduled", "failed"),
     ("failed", "completed"),
+    ("failed", "cancelled"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
