@@ -68,10 +68,14 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    select p.ids, p.seen, p.behind into v_ids, v_seen, v_behind
-      from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-               p_again_at, p_again_ids, v_aside, greatest(p_series, 1)) p;
-    if v_ids is not null and v_seen is null then
+    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
+        p_after_ids, p_again_at, p_again_ids, v_aside);
+    if v_ids[1] = 0 then
+        v_seen := v_ids[2:];
+        select k.ids, k.behind into v_ids, v_behind
+          from integration.pick_keyed(p_target, v_limit, p_types, p_bytes_max, v_aside, p_series,
+                   p_after_at, p_after_ids, v_seen) k;
+    elsif v_ids is not null then
         return query
             with claimed as (
                 update integration.data_staging d
@@ -103,10 +107,11 @@ begin
         end if;
         -- Whoever is not told that the look met others is given what is behind them.
         exit when v_behind is null or v_count >= v_limit;
-        select p.ids, p.seen, p.behind into v_ids, v_seen, v_behind
-          from integration.pick(p_target, v_limit - v_count, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
-                   p_after_ids, p_again_at, p_again_ids, v_aside, 1) p;
-        v_seen := coalesce(v_seen, v_ids);
+        v_seen := array_remove(integration.pick(p_target, v_limit - v_count, p_types, p_bytes_max, p_lows, p_highs,
+            p_after_at, p_after_ids, p_again_at, p_again_ids, v_aside), 0);
+        select k.ids, k.behind into v_ids, v_behind
+          from integration.pick_keyed(p_target, v_limit - v_count, p_types, p_bytes_max, v_aside, 1,
+                   p_after_at, p_after_ids, v_seen) k;
     end loop;
     if v_canary then
         perform integration.return_canaries(p_target, v_limit - v_count);
@@ -150,10 +155,14 @@ begin
         return;
     end if;
     loop
-        -- Of each key only the first: those behind it would be taken where it is refused.
-        select p.ids into v_ids
-          from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-                   p_again_at, p_again_ids, true, 1) p;
+        v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+            p_again_at, p_again_ids, true);
+        if v_ids[1] = 0 then
+            -- Of each key only the first: those behind it would be taken where it is refused.
+            select k.ids into v_ids
+              from integration.pick_keyed(p_target, v_limit, p_types, p_bytes_max, true, 1, p_after_at, p_after_ids,
+                       v_ids[2:]) k;
+        end if;
         return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
             v_canary);
         -- Where all of them were set aside, there may be others behind them.

@@ -33,7 +33,7 @@ create or replace function integration.promote_rows(p_ids bigint[]) returns seto
     language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     update integration.data_staging d
        set status = 'pending', requeued_at = integration.clock(), available_at = null, behind_at = null,
-           updated_at = integration.clock()
+           series = case when d.ordering_key is not null then 0 end, updated_at = integration.clock()
      where d.id = any (p_ids)
     returning d.id
 $$;

@@ -35,7 +35,8 @@ begin
         when 'failed' then
             select count(*) into v_waiting from (
                 select from integration.data_staging x
-                 where x.target_app = m.target_app and x.ordering_key = m.ordering_key and x.ordering_key is not null
+                 where x.target_app = m.target_app and x.ordering_key = m.ordering_key
+                   and (x.series is null or x.series = 0)
                    and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null) limit 1000) x;
             return query select 'key_blocked', format('message %s of its key %s failed for good at %s: %s; %s wait%s '
                 'behind it', b.id, v_key, integration.time_in_words(b.updated_at),
@@ -83,44 +84,40 @@ create or replace function integration.head_of_key(p_target text, p_key text) re
         set enable_bitmapscan = off as $$
     select min(x.id) from (
         (select y.id from integration.data_staging y
-          where y.target_app = p_target and y.ordering_key = p_key and y.series is not null
+          where y.target_app = p_target and y.ordering_key = p_key and y.series = 0
             and (y.status = 'pending' or y.status = 'scheduled' and y.behind_at is not null)
-          order by y.target_app, y.ordering_key, y.id limit 1)
+          order by y.target_app, y.ordering_key, y.series, y.id limit 1)
         union all
         (select y.id from integration.data_staging y
-          where y.target_app = p_target and y.ordering_key = p_key and y.ordering_key is not null
+          where y.target_app = p_target and y.ordering_key = p_key and y.series is null
             and (y.status = 'pending' or y.status = 'scheduled' and y.behind_at is not null)
             and y.id > coalesce((
                 select t.id from integration.data_staging t
-                 where t.target_app = p_target and t.ordering_key = p_key and t.series is not null
-                   and t.behind_at is null and t.status <> 'pending'
+                 where t.target_app = p_target and t.ordering_key = p_key and t.series > 0
                  order by t.target_app desc, t.ordering_key desc, t.series desc, t.id desc limit 1), 0)
-          order by y.target_app, y.ordering_key, y.id limit 1)) x
+          order by y.target_app, y.ordering_key, y.series, y.id limit 1)) x
 $$;
 
 -- The keys of a target of which messages wait, up to p_limit after p_after, by name: whether the key is free, busy (a
 -- message of it is being handled), waits (for a message that is tried again, or runs alone) or is blocked (by one that
 -- failed for good); which message that is and why; how many messages wait (counted up to 1,000), and since when the
--- oldest does.
+-- oldest does. Keys are looked for among 10,000 messages that are pending, and 100,000 that stand behind others.
 create or replace function integration.waiting_keys(p_target text, p_limit integer default 100, p_after text default '')
     returns table (
         ordering_key text, state text, staging_id bigint, reason text, waiting bigint, since timestamptz
     )
-    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
-        set enable_bitmapscan = off as $$
-    with recursive keys as (
-        (select d.ordering_key, 1 as place from integration.data_staging d
-          where d.target_app = p_target and d.ordering_key is not null and d.ordering_key > p_after
-            and (d.status = 'pending' or d.status = 'scheduled' and d.behind_at is not null)
-          order by d.target_app, d.ordering_key limit 1)
-        union all
-        select n.ordering_key, k.place + 1 from keys k
-         cross join lateral (
-            select d.ordering_key from integration.data_staging d
-             where d.target_app = p_target and d.ordering_key is not null and d.ordering_key > k.ordering_key
-               and (d.status = 'pending' or d.status = 'scheduled' and d.behind_at is not null)
-             order by d.target_app, d.ordering_key limit 1) n
-         where k.place < least(p_limit, 10000))
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    with keys as (
+        select distinct x.ordering_key from (
+            (select d.ordering_key from integration.data_staging d
+              where d.target_app = p_target and d.status = 'pending'
+              order by d.priority desc, d.created_at, d.id limit 10000)
+            union all
+            (select d.ordering_key from integration.data_staging d
+              where d.target_app = p_target and d.status = 'scheduled' and d.behind_at is not null
+              order by d.available_at limit 100000)) x
+         where x.ordering_key > p_after
+         order by x.ordering_key limit greatest(least(p_limit, 10000), 0))
     select k.ordering_key,
            case b.status when 'processing' then 'busy' when 'failed' then 'blocked' when 'scheduled' then 'waits'
                 else case when b.crash_count > 0 then 'waits' else 'free' end end,
@@ -131,9 +128,7 @@ create or replace function integration.waiting_keys(p_target text, p_limit integ
      cross join lateral (
         select count(*) as waiting, min(c.created_at) as since from (
             select d.created_at from integration.data_staging d
-             where d.target_app = p_target and d.ordering_key = k.ordering_key and d.ordering_key is not null
-               and (d.status = 'pending' or d.status = 'scheduled' and d.behind_at is not null)
-             order by d.target_app, d.ordering_key, d.id limit 1000) c) w
-     where p_limit > 0
+             where d.target_app = p_target and d.ordering_key = k.ordering_key and (d.series is null or d.series = 0)
+               and (d.status = 'pending' or d.status = 'scheduled' and d.behind_at is not null) limit 1000) c) w
      order by k.ordering_key
 $$;

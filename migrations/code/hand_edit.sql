@@ -82,8 +82,11 @@ begin
                available_at = case when p_new = 'scheduled' then d.available_at end,
                behind_at = null,
                -- Whoever takes a message by hand keeps no order, but its key is seen to be busy.
-               series = case when p_new = 'processing' and d.ordering_key is not null
-                   then nextval('integration.series') else d.series end,
+               series = case when d.ordering_key is null then null
+                   when p_new = 'processing' then nextval('integration.series')
+                   when p_new = 'pending' then 0
+                   when p_new = 'scheduled' or d.series > 0 then d.series
+                   else -1 end,
                updated_at = integration.clock()
          where d.id = p_id;
     end if;

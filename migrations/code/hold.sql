@@ -25,7 +25,6 @@ declare
     v_gated boolean;
     v_aside boolean;
     v_ids   bigint[];
-    v_keyed boolean;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
@@ -37,14 +36,14 @@ begin
     end if;
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
     -- snapshot of one statement for both would show what it was before.
-    select p.ids, p.keyed into v_ids, v_keyed
-      from integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-               p_again_at, p_again_ids, v_aside, null) p;
+    v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+        p_again_at, p_again_ids, v_aside);
     if v_ids is null then
+        return;
+    elsif v_ids[1] = 0 then
         return query
             select null::bigint, null::integer, null::text, null::text, null::jsonb, null::jsonb, null::integer,
-                   null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true
-             where v_keyed;
+                   null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true;
         return;
     end if;
     return query

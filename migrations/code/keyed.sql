@@ -51,32 +51,33 @@ create or replace function integration.key_blockers(p_targets text[], p_keys tex
       from unnest(p_targets, p_keys) k (target_app, key)
      cross join lateral (
         select x.series from integration.data_staging x
-         where x.target_app = k.target_app and x.ordering_key = k.key and x.series is not null
-           and x.behind_at is null and x.status <> 'pending'
+         where x.target_app = k.target_app and x.ordering_key = k.key and x.series > 0
          order by x.target_app desc, x.ordering_key desc, x.series desc, x.id desc limit 1) t
      cross join lateral (
         select x.id from integration.data_staging x
          where x.target_app = k.target_app and x.ordering_key = k.key and x.series = t.series
-           and x.series is not null and x.behind_at is null and x.status <> 'pending'
            and (x.status in ('processing', 'scheduled')
                 or x.status = 'failed' and integration.failed_blocks(k.target_app))
          order by x.target_app desc, x.ordering_key desc, x.series desc, x.id desc limit 1) b
 $$;
 
--- For pick: of the messages that it has locked, in claiming order, those that may be taken, and of keys that are free
--- what else is next of them, up to p_series of each. Those without a key first, then every key's first, then seconds.
--- behind: those that stand behind others of their keys now. p_settled: everything up to this id has been seen.
+-- Of the messages that pick has locked, in claiming order, those that may be taken, and of keys that are free what else
+-- is next of them, up to p_series of each. Those without a key first, then every key's first, then seconds. behind:
+-- those that stand behind others of their keys now. p_after_at, p_after_ids: where the look began.
 -- Locks: the messages taken, SKIP LOCKED; turns of keys; blockers, SKIP LOCKED. SQLSTATEs: 0A000 in another isolation
 -- level than READ COMMITTED, where what others have taken would not be seen.
 create or replace function integration.pick_keyed(
     p_target text, p_limit integer, p_types text[], p_bytes_max bigint, p_aside boolean, p_series integer,
-    p_settled bigint, p_ids bigint[], out ids bigint[], out behind bigint[]
+    p_after_at timestamptz[], p_after_ids bigint[], p_ids bigint[], out ids bigint[], out behind bigint[]
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_nestloop = off set enable_sort = on
         set plan_cache_mode = force_generic_plan as $$
 declare
     v_blocks  boolean := integration.failed_blocks(p_target);
+    -- All up to here was seen; nothing, where the look began at the beginning.
+    v_settled bigint := coalesce((
+        select min(a.id) from unnest(p_after_at, p_after_ids) a (at, id) where a.at > '-infinity'), 0);
     v_free    bigint[];
     v_bytes   bigint;
     v_ids     bigint[];
@@ -114,22 +115,15 @@ begin
          where integration.key_slot(p_target, c.key) = any (v_turns)
          group by c.key),
     state as materialized (
-        select k.key, k.first, coalesce(t.id, 0) as bound, b.id as blocker, a.id as again
+        select k.key, k.first, coalesce(t.id, 0) as bound, b.id as blocker
           from keys k
           left join lateral (
-            select x.id from integration.data_staging x
-             where x.target_app = p_target and x.ordering_key = k.key and x.series is not null
-               and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)
-             order by x.target_app, x.ordering_key, x.id limit 1) a on true
-          left join lateral (
             select x.id, x.series from integration.data_staging x
-             where x.target_app = p_target and x.ordering_key = k.key and x.series is not null
-               and x.behind_at is null and x.status <> 'pending'
+             where x.target_app = p_target and x.ordering_key = k.key and x.series > 0
              order by x.target_app desc, x.ordering_key desc, x.series desc, x.id desc limit 1) t on true
           left join lateral (
             select x.id from integration.data_staging x
              where x.target_app = p_target and x.ordering_key = k.key and x.series = t.series
-               and x.series is not null and x.behind_at is null and x.status <> 'pending'
                and (x.status in ('processing', 'scheduled') or x.status = 'failed' and v_blocks)
              order by x.target_app desc, x.ordering_key desc, x.series desc, x.id desc limit 1) b on true),
     -- What each free key would give, in its order, and whether all up to there may be taken.
@@ -138,14 +132,24 @@ begin
           from (select s.key, w.id, w.bytes, w.fits, row_number() over (partition by s.key order by w.id) as rank
                   from state s
                  cross join lateral (
-                    select x.id, integration.bytes_of(x.data) + coalesce(pg_column_size(x.headers), 0) as bytes,
-                           x.crash_count = 0 and (p_types is null or x.record_type = any (p_types))
-                               and (not p_aside or not integration.is_set_aside(x.id, x.created_at)) as fits
-                      from integration.data_staging x
-                     where x.target_app = p_target and x.ordering_key = s.key and x.ordering_key is not null
-                       and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)
-                       and x.id >= least(s.first, s.bound + 1, p_settled + 1, s.again)
-                     order by x.target_app, x.ordering_key, x.id limit v_each) w
+                    select y.* from (
+                        (select x.id, integration.bytes_of(x.data) + coalesce(pg_column_size(x.headers), 0) as bytes,
+                                x.crash_count = 0 and (p_types is null or x.record_type = any (p_types))
+                                    and (not p_aside or not integration.is_set_aside(x.id, x.created_at)) as fits
+                           from integration.data_staging x
+                          where x.target_app = p_target and x.ordering_key = s.key and x.series is null
+                            and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)
+                            and x.id >= least(s.first, s.bound + 1, v_settled + 1)
+                          order by x.target_app, x.ordering_key, x.series, x.id limit v_each)
+                        union all
+                        (select x.id, integration.bytes_of(x.data) + coalesce(pg_column_size(x.headers), 0),
+                                x.crash_count = 0 and (p_types is null or x.record_type = any (p_types))
+                                    and (not p_aside or not integration.is_set_aside(x.id, x.created_at))
+                           from integration.data_staging x
+                          where x.target_app = p_target and x.ordering_key = s.key and x.series = 0
+                            and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)
+                          order by x.target_app, x.ordering_key, x.series, x.id limit v_each)) y
+                     order by y.id limit v_each) w
                  where s.blocker is null) r),
     chosen as materialized (
         select c.* from (
@@ -238,14 +242,14 @@ begin
      cross join lateral (
         select x.id, x.behind_at from (
             (select y.id, y.behind_at from integration.data_staging y
-              where y.target_app = k.target_app and y.ordering_key = k.key and y.series is not null
+              where y.target_app = k.target_app and y.ordering_key = k.key and y.series = 0
                 and (y.status = 'pending' or y.status = 'scheduled' and y.behind_at is not null)
-              order by y.target_app, y.ordering_key, y.id limit 1)
+              order by y.target_app, y.ordering_key, y.series, y.id limit 1)
             union all
             (select y.id, y.behind_at from integration.data_staging y
-              where y.target_app = k.target_app and y.ordering_key = k.key and y.ordering_key is not null
+              where y.target_app = k.target_app and y.ordering_key = k.key and y.series is null
                 and (y.status = 'pending' or y.status = 'scheduled' and y.behind_at is not null) and y.id > k.id
-              order by y.target_app, y.ordering_key, y.id limit 1)) x
+              order by y.target_app, y.ordering_key, y.series, y.id limit 1)) x
          order by x.id limit 1) h;
     if v_heads is null then
         return;
@@ -274,7 +278,7 @@ create or replace function integration.is_first_of_key(p_target text, p_key text
     select not exists (select from integration.key_blockers(array[p_target], array[p_key]))
        and not exists (
         select from integration.data_staging x
-         where x.target_app = p_target and x.ordering_key = p_key and x.series is not null
+         where x.target_app = p_target and x.ordering_key = p_key and x.series = 0
            and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null) and x.id < p_id)
 $$;
 
@@ -288,14 +292,14 @@ create or replace view integration.blocked_keys with (security_invoker = true) a
      cross join lateral (
         select count(*) as waiting from (
             select from integration.data_staging x
-             where x.target_app = d.target_app and x.ordering_key = d.ordering_key and x.ordering_key is not null
+             where x.target_app = d.target_app and x.ordering_key = d.ordering_key
+               and (x.series is null or x.series = 0)
                and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null) limit 1000) x) w
-     where d.status = 'failed' and d.ordering_key is not null and d.series is not null
+     where d.status = 'failed' and d.ordering_key is not null and d.series > 0
        and integration.failed_blocks(d.target_app)
        and not exists (
         select from integration.data_staging t
-         where t.target_app = d.target_app and t.ordering_key = d.ordering_key and t.series is not null
-           and t.behind_at is null and t.status <> 'pending' and t.series > d.series);
+         where t.target_app = d.target_app and t.ordering_key = d.ordering_key and t.series > d.series);
 
 -- For retire: whether messages wait for what becomes of this one.
 create or replace function integration.blocks_others(p_id bigint) returns boolean
@@ -305,7 +309,98 @@ create or replace function integration.blocks_others(p_id bigint) returns boolea
          cross join lateral integration.key_blockers(array[d.target_app], array[d.ordering_key]) b
          where d.id = p_id and exists (
             select from integration.data_staging x
-             where x.target_app = d.target_app and x.ordering_key = d.ordering_key and x.ordering_key is not null
+             where x.target_app = d.target_app and x.ordering_key = d.ordering_key
+               and (x.series is null or x.series = 0)
+               and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)))
+$$;
+
+-- Lets a key go on that messages keep which failed for good: p_verb is redrive (they are tried again, before all that
+-- waits) or cancel (the next one goes on without them). Returns the ids of these messages; none: it is not blocked.
+-- Locks and SQLSTATEs: those of operate_on; MQ002 for another verb.
+create or replace function integration.unblock(p_target text, p_key text, p_verb text) returns setof bigint
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_ids bigint[] := array(select b.staging_id from integration.blocked_keys b
+        where b.target_app = p_target and b.ordering_key = p_key);
+begin
+    if p_verb is distinct from 'redrive' and p_verb is distinct from 'cancel' then
+        raise exception 'a key is not unblocked by "%"', p_verb
+            using errcode = 'MQ002', hint = 'use redrive or cancel';
+    end if;
+    return query select integration.operate_on(p_verb, v_ids, array['failed'], case p_verb
+        when 'redrive' then 'select integration.put_back_rows($1)'
+        else 'select integration.cancel_rows($1, null)' end);
+end $$;
+
+-- Has the next ones of keys step forward that nobody has told, of up to p_limit messages that stand behind others, from
+-- where the last call ended. Returns how many were looked at; fewer than p_limit: that was the last of them.
+create or replace function integration.step_forward_forgotten(p_limit integer default 10000) returns integer
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+declare
+    v_ids     bigint[];
+    v_count   integer;
+    v_target  text;
+    v_due     timestamptz;
+begin
+    p_limit := least(greatest(p_limit, 1), 100000);
+    select array_agg(x.id), count(*) into v_ids, v_count from (
+        select d.id from integration.data_staging d, integration.maintenance m
+         where d.status = 'scheduled' and d.behind_at is not null
+           and (d.target_app, d.available_at) > (coalesce(m.keys_to_target, ''), coalesce(m.keys_to_due, '-infinity'))
+         order by d.target_app, d.available_at limit p_limit) x;
+    if v_count = p_limit then
+        select d.target_app, d.available_at into v_target, v_due from integration.data_staging d
+         where d.id = any (v_ids) order by d.target_app desc, d.available_at desc limit 1;
+    end if;
+    update integration.maintenance m set keys_to_target = v_target, keys_to_due = v_due
+     where (m.keys_to_target, m.keys_to_due) is distinct from (v_target, v_due);
+    perform integration.step_forward(array_agg(k.target_app), array_agg(k.ordering_key),
+                array_fill(0::bigint, array[count(*)::integer]))
+       from (select distinct d.target_app, d.ordering_key from integration.data_staging d where d.id = any (v_ids)) k;
+    return v_count;
+end $$;
+
+-- For claim_suspect: whether a message is the next one of its key, and the key is free.
+create or replace function integration.is_first_of_key(p_target text, p_key text, p_id bigint) returns boolean
+    language sql volatile set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_bitmapscan = off as $$
+    select not exists (select from integration.key_blockers(array[p_target], array[p_key]))
+       and not exists (
+        select from integration.data_staging x
+         where x.target_app = p_target and x.ordering_key = p_key and x.series = 0
+           and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null) and x.id < p_id)
+$$;
+
+-- Messages that failed for good and keep those of their key behind them from being handled: since when and why, how
+-- many wait (counted up to 1,000), and what to do.
+create or replace view integration.blocked_keys with (security_invoker = true) as
+    select d.target_app, d.ordering_key, d.id as staging_id, d.updated_at as since, d.error_message as reason,
+           w.waiting, format('doorbell unblock %s %s --redrive', integration.shell_word(d.target_app),
+               integration.shell_word(d.ordering_key)) as fix
+      from integration.data_staging d
+     cross join lateral (
+        select count(*) as waiting from (
+            select from integration.data_staging x
+             where x.target_app = d.target_app and x.ordering_key = d.ordering_key
+               and (x.series is null or x.series = 0)
+               and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null) limit 1000) x) w
+     where d.status = 'failed' and d.ordering_key is not null and d.series > 0
+       and integration.failed_blocks(d.target_app)
+       and not exists (
+        select from integration.data_staging t
+         where t.target_app = d.target_app and t.ordering_key = d.ordering_key and t.series > d.series);
+
+-- For retire: whether messages wait for what becomes of this one.
+create or replace function integration.blocks_others(p_id bigint) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select exists (
+        select from integration.data_staging d
+         cross join lateral integration.key_blockers(array[d.target_app], array[d.ordering_key]) b
+         where d.id = p_id and exists (
+            select from integration.data_staging x
+             where x.target_app = d.target_app and x.ordering_key = d.ordering_key
+               and (x.series is null or x.series = 0)
                and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)))
 $$;
 

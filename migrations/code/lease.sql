@@ -95,7 +95,7 @@ create or replace function integration.release_rows(p_ids bigint[]) returns seto
     language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     update integration.data_staging d
        set status = 'pending', requeued_at = integration.clock(), owner = null, lease_until = null,
-           updated_at = integration.clock()
+           series = case when d.ordering_key is not null then 0 end, updated_at = integration.clock()
      where d.id = any (p_ids)
     returning d.id
 $$;

@@ -9,10 +9,8 @@
 -- exclusive. What became pending again may lie behind that place: it is in an index of its own, in the order in which
 -- it did, with places of its own (p_again_at, p_again_ids; null: its beginning). Everything else that may lie behind a
 -- place (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
--- p_aside: some messages of the target may be set aside, and are left out. Of messages with a key, which take turns,
--- those that may be taken now, and up to p_series of a key, also from beyond where the look ended: seen is all that was
--- looked at, behind what stands behind others of its key now; null where none has a key. p_series null: nothing is
--- taken where one has a key; only keyed says so.
+-- p_aside: some messages of the target may be set aside, and are left out. Messages with a key take turns;
+-- that is not asked here: where some have a key the first of the ids is 0, and pick_keyed says which may be taken.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED; where p_bytes_max comes first, more than are returned. The order of
 -- the result is undefined.
 --
@@ -29,8 +27,7 @@
 create or replace function integration.pick(
     p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
     p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[],
-    p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, p_series integer,
-    out ids bigint[], out keyed boolean, out seen bigint[], out behind bigint[]
+    p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, out ids bigint[]
 )
     language plpgsql as $$
 declare
@@ -38,12 +35,12 @@ declare
     v_bytes bigint := 0;
     v_more  bigint;
     v_found bigint[];
-    v_keyed boolean;
+    v_any   boolean;
+    v_keyed boolean := false;
 begin
-    keyed := false;
     for i in 1 .. coalesce(cardinality(p_lows), 1) loop
         if p_after_at[i] > '-infinity' then
-            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_any from (
                 select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
                        q.ordering_key is not null as keyed
                   from integration.data_staging q
@@ -58,11 +55,11 @@ begin
                 ids := ids || v_found;
                 v_left := v_left - cardinality(v_found);
                 v_bytes := v_bytes + v_more;
-                keyed := keyed or v_keyed;
+                v_keyed := v_keyed or v_any;
                 exit when v_left = 0 or v_bytes >= p_bytes_max;
             end if;
             -- What this transaction has locked is not locked for it.
-            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_any from (
                 select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
                        q.ordering_key is not null as keyed
                   from integration.data_staging q
@@ -74,7 +71,7 @@ begin
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
         else
-            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_any from (
                 select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
                        q.ordering_key is not null as keyed
                   from integration.data_staging q
@@ -89,7 +86,7 @@ begin
             ids := ids || v_found;
             v_left := v_left - cardinality(v_found);
             v_bytes := v_bytes + v_more;
-            keyed := keyed or v_keyed;
+            v_keyed := v_keyed or v_any;
             exit when v_left = 0 or v_bytes >= p_bytes_max;
         end if;
     end loop;
@@ -102,15 +99,8 @@ begin
                   from unnest(ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id) s
              where coalesce(s.before, 0) < p_bytes_max);
     end if;
-    if keyed and p_series is null then
-        ids := null;
-    elsif keyed then
-        seen := ids;
-        select k.ids, k.behind into ids, behind
-          from integration.pick_keyed(p_target, p_limit, p_types, p_bytes_max, p_aside, p_series,
-              -- Before the first place, from the beginning.
-              coalesce((select min(a.id) from unnest(p_after_at, p_after_ids) a (at, id) where a.at > '-infinity'), 0),
-              seen) k;
+    if v_keyed then
+        ids := 0::bigint || ids;
     end if;
 end $$;
 

@@ -112,6 +112,8 @@ create or replace function integration.rescue_rows(p_ids bigint[]) returns setof
        set status = case when d.crash_count >= p.max_crashes - 1 then 'failed' else 'pending' end,
            crash_count = least(d.crash_count, 2147483646) + 1,
            requeued_at = integration.clock(),
+           series = case when d.ordering_key is null then null when d.crash_count >= p.max_crashes - 1 then d.series
+               else 0 end,
            error_message = case when d.crash_count >= p.max_crashes - 1
                then format('%s consumers died one after the other while handling this message',
                    d.crash_count + 1::bigint)

@@ -47,6 +47,7 @@ begin
                                 integration.backoff_ms(p.backoff_base_ms, p.backoff_factor, p.backoff_cap_ms,
                                     d.retry_count, random())))
                             * interval '1 ms' end,
+               series = case when s.outcome = 'release' and d.ordering_key is not null then 0 else d.series end,
                requeued_at = v_now, updated_at = v_now, owner = null, lease_until = null
           from unnest(p_ids, p_attempts, p_created, p_outcomes, p_reasons, p_delays_ms)
                s (id, attempt, created_at, outcome, reason, delay_ms)

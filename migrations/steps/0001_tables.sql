@@ -56,8 +56,8 @@ create table integration.data_staging (
     dedup_key     text collate "C",
     -- behind_at: since when it is scheduled because another message of its key goes before it; null: it is not.
     behind_at     timestamptz,
-    -- series: the number of the claim that took it with others of its key; 0: it was passed over; null: never seen, or
-    -- without a key.
+    -- series: the number of the claim that took it with others of its key; 0: it waits again, or was passed over; -1:
+    -- it ended without having been taken; null: never seen, or without a key.
     series        bigint
 );
 
@@ -82,14 +82,10 @@ create index data_staging_failed on integration.data_staging (target_app, id)
 -- empty.
 create index data_staging_suspects on integration.data_staging (target_app, crash_count, created_at, id)
     where status = 'pending' and crash_count > 0;
--- Serve claims of messages with keys, see code/keyed: what waits of a key; what was taken of it last; what was taken or
--- passed over, and waits again (nearly always empty). No entries for messages without a key.
-create index data_staging_key_waiting on integration.data_staging (target_app, ordering_key, id)
-    where ordering_key is not null and (status = 'pending' or status = 'scheduled' and behind_at is not null);
-create index data_staging_key_taken on integration.data_staging (target_app, ordering_key, series, id)
-    where series is not null and behind_at is null and status <> 'pending';
-create index data_staging_key_again on integration.data_staging (target_app, ordering_key, id)
-    where series is not null and (status = 'pending' or status = 'scheduled' and behind_at is not null);
+-- Serves claims of messages with keys, see code/keyed: what waits of a key, and what was taken of it last. No entries
+-- for messages without a key.
+create index data_staging_keys on integration.data_staging (target_app, ordering_key, series, id)
+    where ordering_key is not null;
 -- Serves archive, purge and the error-rate query. BRIN on a column that never changes: a few bytes per 32 pages
 -- instead of an index entry per message.
 create index data_staging_created on integration.data_staging using brin (created_at) with (pages_per_range = 32,
@@ -378,9 +374,9 @@ create table integration.maintenance (
     cleaned_at  timestamptz,
     -- When the counters were last compared with the table.
     checked_at  timestamptz,
-    -- How far ordering keys were last looked at; null: to the last.
+    -- How far those that stand behind others of their key were last looked at; null: to the last.
     keys_to_target text collate "C",
-    keys_to_key    text collate "C"
+    keys_to_due    timestamptz
 ) with (fillfactor = 50);
 insert into integration.maintenance default values;
 
