@@ -86,6 +86,11 @@ impl Visit {
         }
     }
 
+    /// For acting, with the person's name for the audit log.
+    pub(super) fn acting(&self) -> Result<Operator> {
+        self.app.broker.acting(&format!("doorbell ui ({})", self.person.name))
+    }
+
     /// Whether they may look for messages by their payloads: who may not see a value may not guess it either.
     pub(super) fn may_search_payloads(&self) -> bool {
         self.person.rights.payload && self.app.concealed.is_nothing()

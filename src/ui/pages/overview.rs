@@ -61,13 +61,12 @@ fn line(trouble: &Trouble, overview: &Overview) -> TroubleLine {
     let unit = if trouble.messages == 1 { "message" } else { "messages" };
     let age = for_long(trouble.oldest_age);
     let worst = trouble.targets.first().map(String::as_str).unwrap_or_default();
-    let status = if trouble.code == "failed" { "messages?status=failed" } else { "target?" };
-    let name = if trouble.code == "failed" { "&target=" } else { "name=" };
+    let page = if trouble.code == "failed" { "dead-letters?target" } else { "target?name" };
     TroubleLine {
         stops: trouble.stops,
         sentence: gate.unwrap_or_else(|| trouble.sentence()),
         messages: format!("{} {unit}{age}", words::count(trouble.messages)),
         fix: trouble.fix(),
-        look: format!("{status}{name}{}", words::in_address(worst)),
+        look: format!("{page}={}", words::in_address(worst)),
     }
 }
