@@ -28,10 +28,12 @@ mod examined;
 mod filter;
 mod guard;
 mod lines;
+mod live;
 mod network;
 mod options;
 mod page;
 mod pages;
+mod summary;
 mod verb;
 mod words;
 
@@ -61,6 +63,7 @@ pub fn router(broker: &Broker, options: Options) -> Result<Router> {
     let app = Arc::new(App::new(broker, options)?);
     let router = Router::new()
         .route("/", get(pages::overview::show))
+        .route("/live", get(pages::overview::watch))
         .route("/targets", get(pages::targets::show))
         .route("/target", get(pages::target::show))
         .route("/messages", get(pages::messages::show))
@@ -79,6 +82,7 @@ pub fn router(broker: &Broker, options: Options) -> Result<Router> {
         .route("/doctor", get(pages::doctor::show))
         .route("/login", get(pages::login::show).post(pages::login::enter))
         .route("/style.css", get(assets::style))
+        .route("/script.js", get(assets::script))
         .route("/icon.svg", get(assets::icon))
         .fallback(pages::absent)
         .layer(CsrfLayer::new())

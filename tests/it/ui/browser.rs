@@ -26,7 +26,7 @@ const PAGES: [&str; 13] = [
 ];
 
 /// Serves the pages until the set is dropped; returns their address.
-async fn served(db: &Database, options: Options) -> (JoinSet<()>, String) {
+pub(super) async fn served(db: &Database, options: Options) -> (JoinSet<()>, String) {
     let router = router(&db.broker().await, options).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());

@@ -3,6 +3,7 @@
 mod acts;
 mod browser;
 mod guard;
+mod live;
 mod pages;
 mod payload;
 mod texts;
