@@ -80,12 +80,19 @@ impl Browser {
         .await;
     }
 
-    /// Presses what a selector finds, as a person would.
+    /// Presses what a selector finds, as a person would; again, where the page has put another in its place meanwhile.
     pub async fn click(&self, selector: &str) {
-        let found = self.command("element", json!({ "using": "css selector", "value": selector })).await;
-        let id = found.as_object().and_then(|found| found.values().next()?.as_str());
-        let id = id.unwrap_or_else(|| panic!("{selector}: {found}"));
-        self.command(&format!("element/{id}/click"), json!({})).await;
+        loop {
+            let found = self.command("element", json!({ "using": "css selector", "value": selector })).await;
+            let id = found.as_object().and_then(|found| found.values().next()?.as_str());
+            let id = id.unwrap_or_else(|| panic!("{selector}: {found}"));
+            let clicked = ask("POST", format!("{}/element/{id}/click", self.session), Some(json!({}))).await;
+            match clicked["error"].as_str() {
+                None => return,
+                Some("stale element reference") => {}
+                Some(_) => panic!("{selector}: {clicked}"),
+            }
+        }
     }
 
     /// Presses keys, wherever the focus is.
@@ -115,7 +122,9 @@ impl Browser {
     }
 
     async fn command(&self, path: &str, body: Value) -> Value {
-        ask("POST", format!("{}/{path}", self.session), Some(body)).await
+        let value = ask("POST", format!("{}/{path}", self.session), Some(body)).await;
+        assert!(value.get("error").is_none() || value.get("stacktrace").is_none(), "{path}: {value}");
+        value
     }
 }
 
@@ -125,9 +134,8 @@ pub fn missing(what: &str) {
     println!("skipped: {what}");
 }
 
-/// The value of an answer. A command that fails is no mistake of the pages.
+/// The value of an answer; of a command that failed, what failed.
 async fn ask(method: &'static str, url: String, body: Option<Value>) -> Value {
-    let asked = url.clone();
     let answer = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
@@ -136,7 +144,5 @@ async fn ask(method: &'static str, url: String, body: Option<Value>) -> Value {
         response.body_mut().with_config().limit(64 << 20).read_to_string().expect("text")
     });
     let answer: Value = serde_json::from_str(&answer.await.expect("it does not panic")).expect("JSON");
-    let value = answer["value"].clone();
-    assert!(value.get("error").is_none() || value.get("stacktrace").is_none(), "{asked}: {value}");
-    value
+    answer["value"].clone()
 }

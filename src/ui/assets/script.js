@@ -15,10 +15,11 @@
     return template.content.firstElementChild;
   };
 
-  // Replaces an element, and leaves the focus where it was.
+  // Replaces an element that is another now, and leaves the focus where it was.
   const replace = (old, html) => {
-    const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     const fresh = piece(html);
+    if (old.isEqualNode(fresh)) { return old; }
+    const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     old.replaceWith(fresh);
     if (focused !== null) {
       [...fresh.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
