@@ -109,6 +109,7 @@ begin
         exit when v_behind is null or v_count >= v_limit;
         v_seen := array_remove(integration.pick(p_target, v_limit - v_count, p_types, p_bytes_max, p_lows, p_highs,
             p_after_at, p_after_ids, p_again_at, p_again_ids, v_aside), 0);
+        exit when v_seen is null;
         select k.ids, k.behind into v_ids, v_behind
           from integration.pick_keyed(p_target, v_limit - v_count, p_types, p_bytes_max, v_aside, 1,
                    p_after_at, p_after_ids, v_seen) k;

@@ -105,6 +105,10 @@ begin
       into v_free, v_bytes, v_ids, v_keys
       from unnest(p_ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id
      where d.id = any (p_ids);
+    if v_keys is null then
+        ids := v_free;
+        return;
+    end if;
     v_turns := integration.take_key_turns(p_target, v_keys);
     -- About twice what there is room for: some are locked, or do not fit.
     v_each := least(greatest(p_series, 1),

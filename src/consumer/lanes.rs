@@ -25,13 +25,16 @@ impl Lanes {
     /// Adds what was claimed, in claiming order: keys in the order of their first messages.
     pub(super) fn push(&mut self, deliveries: Vec<Delivery>) {
         enum Next {
-            Free(Delivery),
+            Free(Box<Delivery>),
             OfKey(String),
+        }
+        if deliveries.iter().all(|delivery| delivery.ordering_key.is_none()) {
+            return self.next.extend(deliveries);
         }
         let mut next = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             let Some(key) = delivery.ordering_key.clone() else {
-                next.push(Next::Free(delivery));
+                next.push(Next::Free(Box::new(delivery)));
                 continue;
             };
             if !self.after.contains_key(&key) {
@@ -40,7 +43,7 @@ impl Lanes {
             self.after.entry(key).or_default().insert(delivery.id, delivery);
         }
         self.next.extend(next.into_iter().filter_map(|next| match next {
-            Next::Free(delivery) => Some(delivery),
+            Next::Free(delivery) => Some(*delivery),
             Next::OfKey(key) => Some(self.after.get_mut(&key)?.pop_first()?.1),
         }));
     }

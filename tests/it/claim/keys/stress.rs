@@ -90,6 +90,11 @@ async fn each_key_is_done_in_order_whatever_commits_late_or_fails() {
         consumer.shutdown().await.unwrap();
         broker.close().await;
     }
+    are_done_in_order(&runs, &published, seed);
+    assert_eq!(count(&client, "select count(*) from integration.check_counters() where counted <> messages").await, 0);
+}
+
+fn are_done_in_order(runs: &Runs, published: &[Vec<i64>], seed: u64) {
     let noted = runs.0.lock().unwrap();
     assert!(noted.overlaps.is_empty(), "seed {seed}: {:?}", noted.overlaps);
     for (publisher, keys) in published.iter().enumerate() {
@@ -99,6 +104,4 @@ async fn each_key_is_done_in_order_whatever_commits_late_or_fails() {
             assert_eq!(done, Some(&expected), "seed {seed}, key {publisher} {key}");
         }
     }
-    drop(noted);
-    assert_eq!(count(&client, "select count(*) from integration.check_counters() where counted <> messages").await, 0);
 }
