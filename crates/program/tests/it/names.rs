@@ -55,7 +55,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     assert_eq!(commands, operations);
 }
 
-fn commands(help: &str) -> BTreeSet<String> {
+pub(crate) fn commands(help: &str) -> BTreeSet<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     lines.filter(|line| !line.starts_with("   ")).map(|line| first_word(line).to_owned()).collect()
 }
