@@ -3,5 +3,6 @@
 mod handlers;
 mod main_path;
 mod publish;
+mod publishers;
 pub(crate) mod seed;
 mod shutdown;

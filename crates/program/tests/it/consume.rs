@@ -41,6 +41,39 @@ async fn a_reader_that_leaves_takes_nothing_with_it() {
     assert!(client.query_one(states, &[]).await.unwrap().get::<_, bool>(0));
 }
 
+/// Or is closed from the beginning; and where nothing can be said on stderr, work goes on without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_not_completed_and_stderr_is_not_needed() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    publish(&db, "1\n2\n3\n").await;
+    let pending = "select count(*) from integration.data_staging where status = 'pending'";
+    let sh = |script: &str| {
+        let mut command = bare(&[]);
+        let program = command.as_std().get_program().to_owned();
+        command = Command::new("sh");
+        command.args(["-c", script]).arg(program).env("DOORBELL_DATABASE_URL", &db.url).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    for to in ["> /dev/full", ">&-"] {
+        let consume = format!("\"$0\" consume billing --complete --exit-when-empty {to}");
+        let ended = ended(sh(&consume)).await;
+        assert!(!ended.status.success(), "{to}: {}", err(&ended));
+        assert_eq!(count(&client, pending).await, 3, "{to}: {}", err(&ended));
+        for look in ["stats", "list --json", "show 1 --data", "targets"] {
+            let looked = self::ended(sh(&format!("\"$0\" {look} {to}"))).await;
+            assert_eq!(looked.status.code(), Some(1), "{look} {to}: {}", err(&looked));
+        }
+    }
+    for to in ["2> /dev/full", "2>&-"] {
+        let ended = ended(sh(&format!("\"$0\" consume billing --complete --count 1 {to}"))).await;
+        ends_with(&ended, 0);
+        assert_eq!(lines_of(&ended).len(), 1, "{to}");
+    }
+    assert_eq!(count(&client, pending).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn not_one_message_more_than_asked_for_is_taken() {
     let db = Database::new().await;
