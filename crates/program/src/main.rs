@@ -44,6 +44,7 @@ mod revoke;
 mod rights;
 
 mod completions;
+mod man;
 
 mod consent;
 mod database;
@@ -173,6 +174,7 @@ enum Command {
     Bench(bench::Bench),
     Latency(bench::Latency),
     Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
     #[command(hide = true)]
@@ -265,6 +267,7 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
             Self::Consume(_)
             | Self::Demo(_)
             | Self::DemoConsumer(_)
