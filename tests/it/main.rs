@@ -15,4 +15,5 @@ mod pooler;
 mod rules;
 mod schema;
 mod settle;
+mod ui;
 mod wake;

@@ -27,6 +27,7 @@ mod target;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
+mod ui;
 
 mod audit;
 mod breaker;
@@ -48,7 +49,6 @@ mod man;
 
 mod consent;
 mod database;
-mod duration;
 mod exit;
 mod filter;
 mod grantee;
@@ -58,12 +58,12 @@ mod names;
 mod output;
 mod selection;
 mod signals;
-mod timestamp;
 mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use doorbell::written::{duration, timestamp};
 use tracing::Level;
 
 use self::{
@@ -147,6 +147,7 @@ enum Command {
     Stats(stats::Stats),
     #[cfg(feature = "top")]
     Top(top::Top),
+    Ui(ui::Ui),
     Targets(targets::Targets),
     Target(target::Target),
     Backlog(backlog::Backlog),
@@ -190,7 +191,7 @@ fn main() -> ExitCode {
     }
     let usual = match command {
         // Services, whose changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
+        Command::Consume(_) | Command::Maintain(_) | Command::Ui(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
         // Its own words are enough: fleets come and go.
@@ -242,6 +243,7 @@ impl Command {
             Self::Stats(stats) => stats.run(global).await,
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
+            Self::Ui(ui) => ui.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::Target(target) => target.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,

@@ -23,4 +23,5 @@ mod stats;
 mod steering;
 mod terminal;
 mod transcripts;
+mod ui;
 mod watch;
