@@ -3,6 +3,7 @@
 
 mod change;
 mod follower;
+mod keys;
 mod overview;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,14 +15,16 @@ use crate::{alike, core::Core, doctor, error::Result, maintenance, message::Mess
 pub use self::{
     change::{Action, Change, Changed, Preview},
     follower::Follower,
+    keys::Unblock,
     overview::{Overview, Trouble},
 };
 pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue,
-        MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Traffic, Verb,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, KeyRow, KeyState,
+        Maintained, MaintenanceDue, MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats,
+        Traffic, Verb,
     },
 };
 

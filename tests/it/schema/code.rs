@@ -20,7 +20,7 @@ const FROM_OUTSIDE: [&str; 12] = [
     "somebody_is_parked",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 26] = [
+const FROM_INSIDE: [&str; 28] = [
     "accepts",
     "action_of",
     "actor",
@@ -34,10 +34,12 @@ const FROM_INSIDE: [&str; 26] = [
     "in_words",
     "is_hand_edit",
     "is_limited",
+    "is_of_keys",
     "is_ours",
     "is_passing",
     "is_plain",
     "key_chars_max",
+    "key_slot",
     "name_chars_max",
     "next_look",
     "policy",
