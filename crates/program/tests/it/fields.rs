@@ -9,10 +9,13 @@ const OTHERS: [&str; 9] = ["demo", "up", "down", "bench", "latency", "ui", "comp
 
 /// Each of the others, in an order in which all find something. A command that has more to say in another form is run in
 /// both.
-const RUNS: [&str; 39] = [
-    "publish the-target --source the-source --type the-type --data 1 --header the=header",
+const RUNS: [&str; 42] = [
+    "publish the-target --source the-source --type the-type --data 1 --header the=header --key the-key",
     "consume the-target --complete --count 1",
     "peek the-target",
+    "keys the-target",
+    "unblock the-target the-key --redrive --dry-run",
+    "unblock the-target the-key --cancel",
     "stats",
     "stats --traffic 1h",
     "top --every 100ms",
@@ -56,11 +59,12 @@ const RUNS: [&str; 39] = [
 const BY_KEY: [&str; 6] = ["data", "headers", "details", "actions", "settings", "targets"];
 
 /// What the prepared database has, and by which names it may be called: alone, or among others of its kind.
-const IDEAS: [(&str, &[&str]); 6] = [
+const IDEAS: [(&str, &[&str]); 7] = [
     ("the-target", &["target", "targets", "app", "breaker"]),
     ("the-source", &["source"]),
     ("the-type", &["type", "types"]),
     ("the-owner", &["owner"]),
+    ("the-key", &["ordering_key", "key"]),
     ("the-reason", &["reason", "reason_like", "pause_reason"]),
     ("the-service", &["application"]),
 ];
