@@ -1,5 +1,6 @@
 //! The path of a message, from whoever publishes it to the handler.
 
+mod drawing;
 mod handlers;
 mod main_path;
 mod mappings;
