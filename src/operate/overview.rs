@@ -79,7 +79,7 @@ impl Trouble {
     pub fn fix(&self) -> Option<String> {
         let target = quoted(self.targets.first()?);
         Some(match self.code.as_str() {
-            "no_consumer" => format!("doorbell consume {target}"),
+            "no_consumer" => format!("start the service that handles the messages of {}", self.targets.first()?),
             "set_aside" => "doorbell doctor".to_owned(),
             "failed" => format!("doorbell errors --target {target}"),
             "paused" => format!("doorbell resume {target}"),

@@ -33,7 +33,12 @@ async fn the_overview_begins_with_what_is_wrong_and_what_to_type() {
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}: {page}"));
     assert!(at("nobody consumes") < at("failed for good"));
     assert!(at("failed for good") < at("<table"));
-    for text in ["doorbell consume ", "doorbell resume mail", "spring cleaning", "doorbell errors --target mail"] {
+    for text in [
+        "start the service that handles the messages of ",
+        "doorbell resume mail",
+        "spring cleaning",
+        "doorbell errors --target mail",
+    ] {
         at(text);
     }
     at("<a href=\"messages?status=failed&amp;target=mail\">1</a>");

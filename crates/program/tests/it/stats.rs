@@ -107,7 +107,7 @@ async fn trouble_is_listed_by_kind_traffic_by_the_minute_and_the_audit_log_backw
     let trouble = json_of(&ended(doorbell(&db, &["targets", "--trouble", "--json"])).await);
     let expected = json!({ "troubles": [
         { "code": "no_consumer", "stops": true, "targets": ["lonely1", "lonely3", "lonely4", "lonely5"], "messages": 4,
-          "oldest_age_seconds": 0.0, "fix": "doorbell consume lonely1" },
+          "oldest_age_seconds": 0.0, "fix": "start the service that handles the messages of lonely1" },
         { "code": "failed", "stops": false, "targets": ["lonely1"], "messages": 1, "oldest_age_seconds": null,
           "fix": "doorbell errors --target lonely1" },
     ] });

@@ -85,7 +85,7 @@ fn examples_in(text: &str) -> Vec<Vec<String>> {
 const LOOKS: [&str; 10] =
     ["stats", "targets", "list", "show", "peek", "explain", "audit", "processes", "doctor", "rights"];
 /// What starts servers or a measurement or writes files, before any database is asked for.
-const STARTS: [&str; 8] = ["demo", "up", "down", "bench", "latency", "completions", "man", "exec-guard"];
+const STARTS: [&str; 9] = ["demo", "up", "down", "bench", "latency", "completions", "man", "ui", "exec-guard"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_can_be_typed_and_those_that_look_change_nothing() {
