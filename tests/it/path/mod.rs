@@ -5,5 +5,6 @@ mod handlers;
 mod main_path;
 mod mappings;
 mod publish;
+mod publishers;
 pub(crate) mod seed;
 mod shutdown;
