@@ -2,6 +2,10 @@
 
 use std::process::Stdio;
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -12,9 +16,21 @@ use crate::soon;
 
 /// The driver ends with its test, and the browser with it.
 pub struct Browser {
-    _driver: Child,
+    _driver: Driver,
     _profile: tempfile::TempDir,
     session: String,
+}
+
+/// A driver that is killed leaves its browser running: both are in this group of processes.
+struct Driver {
+    _process: Child,
+    group: u32,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.group as i32), Signal::SIGKILL);
+    }
 }
 
 impl Browser {
@@ -22,12 +38,14 @@ impl Browser {
     pub async fn start() -> Option<Self> {
         let profile = tempfile::tempdir().expect("a directory");
         let mut command = Command::new("chromedriver");
-        command.arg("--port=0").env("HOME", profile.path()).kill_on_drop(true);
+        command.arg("--port=0").env("HOME", profile.path()).process_group(0);
         let Ok(mut driver) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
             missing("no chromedriver (Debian's chromium-driver; .ci/run installs it)");
             return None;
         };
-        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
+        let stdout = driver.stdout.take().expect("piped");
+        let driver = Driver { group: driver.id().expect("nobody has waited for it"), _process: driver };
+        let mut lines = BufReader::new(stdout).lines();
         let port = async {
             while let Some(line) = lines.next_line().await.expect("text") {
                 if let Some((_, port)) = line.split_once("started successfully on port ") {
