@@ -25,6 +25,7 @@ mod server;
 mod session;
 mod set_aside;
 mod tables;
+mod topics;
 mod trial;
 mod upkeep;
 
@@ -74,6 +75,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("connections", checked(within, fleet::connections(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
+        report.add("topics", checked(within, topics::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
         report.add("audit", checked(within, audit::check(&mut session)).await);

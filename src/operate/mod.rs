@@ -4,6 +4,7 @@
 mod change;
 mod follower;
 mod overview;
+mod topics;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +22,8 @@ pub use crate::{
     maintenance::Maintenance,
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue,
-        MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats, Traffic, Verb,
+        MessageRow, Page, ProcessRow, Replay, RightsRow, StoredMessage, Subscription, TargetState, TargetStats,
+        TopicRow, Traffic, Verb,
     },
 };
 

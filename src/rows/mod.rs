@@ -6,6 +6,7 @@ mod process;
 mod rights;
 mod summed;
 mod target;
+mod topic;
 mod upkeep;
 
 pub use audit::{AuditEvent, AuditPage};
@@ -14,4 +15,5 @@ pub use process::ProcessRow;
 pub use rights::{AppRights, RightsRow, Verb};
 pub use summed::{BacklogRow, ErrorGroup, Traffic};
 pub use target::{BreakerRow, TargetState, TargetStats};
+pub use topic::{Replay, Subscription, TopicRow};
 pub use upkeep::{Maintained, MaintenanceDue};

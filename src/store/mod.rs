@@ -20,6 +20,7 @@ mod rights;
 mod savepoint;
 mod settle;
 mod summed;
+mod topics;
 mod unnamed;
 mod window;
 

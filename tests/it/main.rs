@@ -12,6 +12,7 @@ mod observe;
 mod operate;
 mod path;
 mod pooler;
+mod routes;
 mod rules;
 mod schema;
 mod settle;

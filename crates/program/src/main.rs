@@ -27,6 +27,7 @@ mod target;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
+mod topics;
 
 mod audit;
 mod breaker;
@@ -38,10 +39,13 @@ mod r#move;
 mod pause;
 mod processes;
 mod redrive;
+mod replay;
 mod resume;
 mod retry;
 mod revoke;
 mod rights;
+mod subscribe;
+mod unsubscribe;
 
 mod completions;
 
@@ -148,6 +152,9 @@ enum Command {
     Top(top::Top),
     Targets(targets::Targets),
     Target(target::Target),
+    Topics(topics::Topics),
+    Subscribe(subscribe::Subscribe),
+    Unsubscribe(unsubscribe::Unsubscribe),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
     Peek(peek::Peek),
@@ -158,6 +165,7 @@ enum Command {
     Audit(audit::Audit),
     Retry(retry::Retry),
     Redrive(redrive::Redrive),
+    Replay(replay::Replay),
     Cancel(cancel::Cancel),
     Move(r#move::Move),
     Evict(evict::Evict),
@@ -242,6 +250,9 @@ impl Command {
             Self::Top(top) => top.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::Target(target) => target.run(global).await,
+            Self::Topics(topics) => topics.run(global).await,
+            Self::Subscribe(subscribe) => subscribe.run(global).await,
+            Self::Unsubscribe(unsubscribe) => unsubscribe.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,
@@ -253,6 +264,7 @@ impl Command {
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,
+            Self::Replay(replay) => replay.run(global).await,
             Self::Cancel(cancel) => cancel.run(global).await,
             Self::Move(r#move) => r#move.run(global).await,
             Self::Evict(evict) => evict.run(global).await,
