@@ -41,6 +41,10 @@ package:
 test:
     .ci/run test
 
+# The examples that use SQLx, SeaORM and Diesel, in a workspace of their own.
+drivers:
+    .ci/run drivers
+
 # The tests that speak SQL of ours, with databases in Europe/Berlin, DateStyle SQL, isolation SERIALIZABLE and the like.
 hostile:
     .ci/run hostile

@@ -38,7 +38,9 @@ async def publish(url, message):
     if "delay_ms" in message:
         message["delay"] = timedelta(milliseconds=message.pop("delay_ms"))
     async with await psycopg.AsyncConnection.connect(url) as connection:
-        tell(published=await publish_async(connection, "shop", "billing", "n", **message))
+        published = await publish_async(connection, "shop", "billing", "n", **message)
+    # Committed by now, so that whoever hears it can look.
+    tell(published=published)
 
 
 async def main():

@@ -99,6 +99,15 @@ impl Database {
         db
     }
 
+    /// With the schema, and where transactions of handlers are not undone because of each other: in a stricter isolation
+    /// that costs attempts, and batches that were held go the other way.
+    pub async fn read_committed() -> Self {
+        let db = Self::new().await;
+        let isolation = format!("alter database {} set default_transaction_isolation = 'read committed'", db.name());
+        db.sibling("postgres").client().await.batch_execute(&isolation).await.unwrap();
+        db
+    }
+
     /// Without it.
     pub async fn empty() -> Self {
         let db = Self { url: doorbell_server::scratch().await.unwrap() };

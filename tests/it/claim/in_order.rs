@@ -53,11 +53,8 @@ async fn ledger(db: &Database) -> Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_completed_without_having_been_leased() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
-    // In a stricter isolation batches fail because of each other now and then, and go the other way.
-    let isolation = format!("alter database {} set default_transaction_isolation = 'read committed'", db.name());
-    client.batch_execute(&isolation).await.unwrap();
     let broker = db.broker().await;
     let consumer = consumer(&broker, patient()).on_tx("n", note).start().await.unwrap();
     until_it_holds(&client).await;
@@ -76,7 +73,7 @@ async fn messages_are_completed_without_having_been_leased() {
 /// Whatever was leased before, and however many always run because of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_is_held_as_soon_as_handlers_are_seen_to_be_short() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
     // Makes the process old enough.
@@ -145,7 +142,7 @@ async fn is_held(delivery: &Delivery, tx: &Transaction<'_>) -> Result<bool, toki
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_outlasts_the_transaction_is_run_again_with_a_lease_and_its_neighbours_are_not() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
     let keeper = db.client().await;
@@ -190,7 +187,7 @@ async fn a_handler_that_outlasts_the_transaction_is_run_again_with_a_lease_and_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_end_well_is_undone_and_settled_for_itself_and_its_neighbours_are_done_once() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
     let (tell, mut told) = seen();
@@ -240,7 +237,7 @@ async fn what_does_not_end_well_is_undone_and_settled_for_itself_and_its_neighbo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_times_out_is_retried_and_its_neighbours_are_done() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
     let config = ConsumerConfig { handler_timeout: Some(Duration::from_secs(2)), ..patient() };
@@ -299,7 +296,7 @@ async fn what_a_handler_does_that_blocks_its_thread_is_not_undone_because_of_ano
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_and_transactional_handlers_of_a_consumer_are_held_alike() {
-    let db = Database::new().await;
+    let db = Database::read_committed().await;
     let client = ledger(&db).await;
     let broker = db.broker().await;
     let consumer = consumer(&broker, patient()).on_tx("n", note).on("plain", |n: i64, _| async move {

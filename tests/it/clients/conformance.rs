@@ -44,11 +44,11 @@ async fn conforms(program: Program) {
     });
     let mut failed = Vec::new();
     for (name, run) in runs.collect::<Vec<_>>() {
-        if run.await.is_err() {
-            failed.push(name);
+        if let Err(error) = run.await {
+            failed.push(format!("{name}: {error}"));
         }
     }
-    assert!(failed.is_empty(), "these failed (why is said above): {failed:#?}");
+    assert!(failed.is_empty(), "these failed: {failed:#?}");
 }
 
 /// Where a scenario takes place.
