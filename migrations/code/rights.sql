@@ -23,7 +23,8 @@ declare
         note_cleaned, check_is_due, recount, maintain, keep_topics, is_set_aside, hello,
         take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
-        target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
+        target_settings, usual_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers,
+        explain_locker,
         explain_processing, explain_queue, accepts, closed_gates, breaker_of, target_states, policy, audit,
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,

@@ -50,6 +50,12 @@ create or replace function integration.target_settings() returns text[]
         foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted}'::text[]
 $$;
 
+-- What a target has that says nothing: the defaults of the columns of targets.
+create or replace function integration.usual_settings() returns jsonb
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep"}'::jsonb
+$$;
+
 -- Changes settings of a target, by name; null: as the installation has it. Returns them as they are now. Audited, with
 -- what they were.
 -- SQLSTATEs: MQ002 for a setting there is not, 22P02, 22023 and 23514 for a value it cannot have.
@@ -96,9 +102,7 @@ create or replace function integration.target(p_target text) returns jsonb
                'paused_until', t.paused_until)
       from (select p_target as target_app where integration.is_known(p_target)) k
      cross join integration.settings s
-     -- What the columns of targets have by default.
-     cross join (select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue",
-        "unrouted": "keep"}'::jsonb) u (usual)
+     cross join (select integration.usual_settings()) u (usual)
       left join integration.targets t on t.target_app = k.target_app
 $$;
 
