@@ -17,9 +17,9 @@ fmt:
 clippy:
     .ci/run clippy
 
-# The library without the program.
-library:
-    .ci/run library
+# The lints with every set of features.
+features:
+    .ci/run features
 
 # The oldest Rust that is promised.
 msrv:
@@ -33,7 +33,7 @@ doc:
 deny:
     .ci/run deny
 
-# What a registry would get of every package, and how large it is.
+# What a registry would get of every package, how large it is, and whether it can be built.
 package:
     .ci/run package
 

@@ -41,6 +41,8 @@
 //! **Features.** `tls` (default): TLS with libpq's meaning of `sslmode`. `metrics`: `observe::Metrics`, for Prometheus.
 
 #![warn(clippy::unwrap_used)]
+// Which feature an item needs is said beside it, where nightly makes the documentation.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From the front door down: a module depends on those below it, and a test says so.
 pub mod observe;

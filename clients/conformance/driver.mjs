@@ -44,8 +44,8 @@ const lines = createInterface({ input: process.stdin });
 lines.on("line", (line) => {
   const said = JSON.parse(line);
   if (consumer === undefined) {
-    const { concurrency, beat_ms: beatMs, drain_ms: drainTimeoutMs } = said;
-    consumer = new Consumer(connection, "billing", { concurrency, beatMs, drainTimeoutMs, sweepMs: 3_600_000 });
+    const { concurrency, beat_ms: beatMs, drain_ms: drainTimeoutMs, sweep_ms: sweepMs } = said;
+    consumer = new Consumer(connection, "billing", { concurrency, beatMs, drainTimeoutMs, sweepMs });
     consumer.on([], handle);
     consumer.on("warning", (error) => console.error(error.message));
     consumer.run().then(() => {

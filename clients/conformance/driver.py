@@ -54,7 +54,7 @@ async def main():
         concurrency=config["concurrency"],
         beat=timedelta(milliseconds=config["beat_ms"]),
         drain_timeout=timedelta(milliseconds=config["drain_ms"]),
-        sweep=timedelta(hours=1),
+        sweep=timedelta(milliseconds=config["sweep_ms"]),
     )
     consumer.on()(handle)
 

@@ -5,7 +5,9 @@ transactions that are rolled back leave none. Prints the record types of what mu
 import asyncio
 import os
 
+import asyncpg
 import django
+import pg8000.dbapi
 import psycopg
 import psycopg2
 from django.conf import settings
@@ -33,7 +35,10 @@ def through(kind, connection):
 
 
 def dbapi():
-    for kind, connection in [("psycopg", psycopg.connect(url)), ("psycopg2", psycopg2.connect(url))]:
+    socket = f"{words['host']}/.s.PGSQL.{words['port']}"
+    pg8000_words = {"user": words["user"], "unix_sock": socket, "database": words["dbname"]}
+    connections = [("psycopg", psycopg.connect(url)), ("psycopg2", psycopg2.connect(url))]
+    for kind, connection in [*connections, ("pg8000", pg8000.dbapi.connect(**pg8000_words))]:
         through(kind, connection)
         connection.commit()
         publish(connection, "shop", "billing", "rolled back", 1)
@@ -74,6 +79,19 @@ async def asynchronous():
     async with AsyncSession(create_async_engine(engine_url)) as session, session.begin():
         await publish_async(session, "shop", "billing", "async session", 1)
     print("async session")
+    connection = await asyncpg.connect(
+        user=words["user"], host=words["host"], port=int(words["port"]), database=words["dbname"]
+    )
+    try:
+        async with connection.transaction():
+            await publish_async(connection, "shop", "billing", "rolled back", 1)
+            raise Regret
+    except Regret:
+        pass
+    async with connection.transaction():
+        await publish_async(connection, "shop", "billing", "asyncpg", 1)
+    await connection.close()
+    print("asyncpg")
 
 
 dbapi()

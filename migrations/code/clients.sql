@@ -17,13 +17,14 @@
 -- knows of, objects with the id, attempt and created_at of take. A new owner in answer to an old one: this process was
 -- taken for dead, and what it has in hand is not its own any more. p_capacity: how many it handles at a time. The lease
 -- is at most a day.
--- direct: bells come. given_back: how many were.
+-- direct: bells come. given_back: how many were. lost: the ids of p_in_hand that are not this process's any more, or
+-- that the server does not know, because it lost its last commits in a failover; their handlers work for nothing.
 -- Locks: the session lock, tried. SQLSTATEs: 42501 for a target that the role may not consume for.
 create or replace function integration.hello(
     p_target text, p_owner text default null, p_types text[] default null, p_capacity integer default 1,
     p_backend integer default null, p_in_hand jsonb default '[]', p_lease_ms bigint default 15000,
     p_host text default null, p_pid integer default 0, p_application text default null, p_version text default '',
-    out owner text, out direct boolean, out given_back integer
+    out owner text, out direct boolean, out given_back integer, out lost bigint[]
 )
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -41,10 +42,14 @@ begin
         jsonb_build_object(p_target,
             jsonb_build_object('types', p_types, 'capacity', p_capacity, 'holds', false)), p_lease_ms);
     given_back := 0;
+    select * into v_fence from integration.fence(p_in_hand);
     if v_renewed then
-        select * into v_fence from integration.fence(p_in_hand);
         given_back := integration.give_back(owner, v_fence.ids, v_fence.attempts, v_fence.created);
     end if;
+    lost := array(
+        select k.id from unnest(v_fence.ids, v_fence.attempts, v_fence.created) k (id, attempt, created_at)
+         where (k.id, k.attempt, k.created_at) not in (select m.id, m.attempt, m.created_at
+            from integration.still_mine(owner, v_fence.ids, v_fence.attempts, v_fence.created) m));
     direct := coalesce(p_backend = pg_backend_pid(), false);
     if direct then
         execute format('listen %I', integration.channel(p_target));

@@ -43,9 +43,9 @@ begin
     end if;
 end $$;
 
--- The verbs for one message, for psql and other languages. They raise MQ001 when the lease was lost; fail, reject and
--- snooze return the status the message got. p_created_at, as claim returned it, is needed by who may go on after an
--- asynchronous failover: without it the verb means whatever message has the id now.
+-- The message was handled. With fail, reject, snooze and release one of the verbs for one message, for psql and other
+-- languages. p_created_at, as claim returned it, is needed by who may go on after an asynchronous failover: without it
+-- the verb means whatever message has the id now. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.complete(p_id bigint, p_attempt integer, p_owner text,
     p_created_at timestamptz default null)
     returns void

@@ -100,7 +100,8 @@ create or replace view integration.current_totals with (security_invoker = true)
             select o.target_app, o.action, o.messages from integration.open_actions o) t
      group by t.target_app, t.action;
 
--- The same by the minute, for settings.traffic_retention; several rows for a minute of which not all is folded.
+-- How often each action happened, by the minute, for settings.traffic_retention; several rows for a minute of which
+-- not all is folded.
 create or replace view integration.current_traffic with (security_invoker = true) as
     select k.minute, k.target_app, k.action, k.messages from integration.traffic k
     union all

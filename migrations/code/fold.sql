@@ -146,8 +146,8 @@ create or replace view integration.wrong_counters with (security_invoker = true)
      where coalesce(c.messages, 0) <> coalesce(m.messages, 0)
      order by 1, 2;
 
--- The same as a function. Inlined, so that the tables are locked before the snapshot is taken: a TRUNCATE that was
--- waited for would be seen in the table and not in the counters.
+-- Where the counters differ from the table, as the view wrong_counters has it. Inlined, so that the tables are locked
+-- before the snapshot is taken: a TRUNCATE that was waited for would be seen in the table and not in the counters.
 create or replace function integration.check_counters()
     returns table (target_app text, status text, counted bigint, messages bigint)
     language sql stable as $$

@@ -92,8 +92,7 @@ create or replace function integration.note_grant(p_action text, p_app text, p_d
     values (integration.actor(), p_action, p_app, p_details)
 $$;
 
--- The same of the asking role alone, what the roles that it is in give it among it; for applications only. Anybody may
--- ask.
+-- What the asking role may do for which application, what the roles that it is in give it among it. Anybody may ask.
 create or replace function integration.own_rights() returns table (
     app text, verbs text[], publish_to text[], max_priority integer, max_pending integer
 )

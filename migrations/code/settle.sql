@@ -74,24 +74,29 @@ begin
     return v_status;
 end $$;
 
+-- The run failed for now: scheduled again after p_after, or after the policy's backoff where that is null; failed for
+-- good when its retries are used up. Returns the status that it got. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.fail(p_id bigint, p_attempt integer, p_owner text, p_reason text,
     p_after interval default null, p_created_at timestamptz default null)
     returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'retry', p_reason, p_after, p_created_at)
 $$;
 
+-- Failed for good, now; returns the status. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.reject(p_id bigint, p_attempt integer, p_owner text, p_reason text,
     p_created_at timestamptz default null)
     returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'reject', p_reason, null, p_created_at)
 $$;
 
+-- Scheduled after p_after, at the cost of no retry; returns the status. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.snooze(p_id bigint, p_attempt integer, p_owner text, p_after interval,
     p_created_at timestamptz default null)
     returns text language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.settle_one(p_id, p_attempt, p_owner, 'snooze', null, p_after, p_created_at)
 $$;
 
+-- Pending again, as if it had never been claimed; returns the status. SQLSTATEs: MQ001 when the lease was lost.
 create or replace function integration.release(p_id bigint, p_attempt integer, p_owner text,
     p_created_at timestamptz default null)
     returns text language sql security definer set search_path = pg_catalog, pg_temp as $$

@@ -1,16 +1,18 @@
 -- What is there, and since when: from the counters, and for the rest from small partial indexes. None of these reads a
 -- message that is neither pending at the front, processing nor failed.
 
+-- How many messages each target has pending; those without any are left out.
 create or replace view integration.pending_by_app with (security_invoker = true) as
     select target_app, messages as pending_count from integration.current_counters
         where status = 'pending' and messages > 0;
 
+-- Messages that have been handled for over an hour.
 create or replace view integration.stuck with (security_invoker = true) as
     select id, target_app, owner, attempt, created_at, integration.since(created_at) as age
       from integration.data_staging
      where status = 'processing' and updated_at < integration.clock() - interval '1 hour';
 
--- Of these, the ones that nobody is known to have: claimed by plain SQL without an owner, or by one that is no
+-- Of the stuck messages those that nobody is known to have: claimed by plain SQL without an owner, or by one that is no
 -- registered process, and under no lease that still runs. Whether their consumer is dead, only those who wrote it can
 -- tell.
 create or replace view integration.orphans with (security_invoker = true) as
@@ -204,7 +206,7 @@ begin
          order by d.available_at limit 1) n on true;
 end $$;
 
--- The same of all targets.
+-- What target_stats says, of all targets.
 create or replace view integration.stats with (security_invoker = true) as
     select s.target_app, s.pending, s.scheduled, s.processing, s.completed, s.failed, s.cancelled, s.oldest_age,
            s.next_due_at, s.published_per_second, s.completed_per_second, s.errored_last_hour, s.rescued_last_hour,

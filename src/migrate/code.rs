@@ -50,6 +50,8 @@ pub(crate) struct Part {
     pub(crate) kind: Kind,
     /// As the catalogue writes it: `claim(text,integer)`, `stats`, `data_staging.data_staging_published`.
     pub(crate) name: String,
+    /// What its file says of it: the comment right before the statement.
+    pub(crate) about: String,
     /// The statement, without its semicolon.
     pub(crate) text: &'static str,
     pub(crate) checksum: String,
@@ -57,7 +59,8 @@ pub(crate) struct Part {
 
 /// All parts of the code, functions first; among those of a kind the order of the files.
 pub(crate) fn parts() -> Vec<Part> {
-    let mut parts: Vec<_> = CODE.iter().flat_map(|(_, sql)| statements(sql).map(|text| part(text, sql))).collect();
+    let mut parts: Vec<_> =
+        CODE.iter().flat_map(|(_, sql)| statements(sql).map(|(about, text)| part(about, text, sql))).collect();
     // What is called changes tables and triggers, as triggers do: these two keep the order of the files.
     parts.sort_by_key(|part| part.kind.min(Kind::Trigger));
     parts
@@ -68,10 +71,10 @@ pub(crate) fn checksum_of_all() -> String {
     checksum(&CODE.iter().map(|(_, sql)| *sql).collect::<String>())
 }
 
-fn part(text: &'static str, file: &'static str) -> Part {
+fn part(about: String, text: &'static str, file: &'static str) -> Part {
     let (kind, name) = named(text).unwrap_or_else(|| (Kind::Call, text.to_owned()));
     let checksum = checksum(if kind == Kind::Call { file } else { text });
-    Part { kind, name, text, checksum }
+    Part { kind, name, about, text, checksum }
 }
 
 fn named(text: &str) -> Option<(Kind, String)> {
@@ -128,21 +131,27 @@ fn split(text: &str) -> Vec<&str> {
     items
 }
 
-/// The statements of a file, without comments before them. Bodies are in `$$`; nothing else of dollars is used.
-fn statements(file: &'static str) -> impl Iterator<Item = &'static str> {
+/// The statements of a file, each with the comment right before it. Bodies are in `$$`; nothing else of dollars is used.
+fn statements(file: &'static str) -> impl Iterator<Item = (String, &'static str)> {
     let mut rest = file;
     std::iter::from_fn(move || {
+        let mut about = Vec::new();
         loop {
-            rest = rest.trim_start();
-            match rest.strip_prefix("--") {
-                Some(comment) => rest = comment.split_once('\n').map_or("", |(_, after)| after),
-                None => break,
+            let next = rest.trim_start();
+            // After an empty line it is about something else.
+            if rest[..rest.len() - next.len()].contains('\n') {
+                about.clear();
             }
+            rest = next;
+            let Some(comment) = rest.strip_prefix("--") else { break };
+            let (line, after) = comment.split_once('\n').unwrap_or((comment, ""));
+            about.push(line.strip_prefix(' ').unwrap_or(line).trim_end());
+            rest = after;
         }
         let end = end(rest)?;
         let statement = &rest[..end];
         rest = &rest[end + 1..];
-        Some(statement)
+        Some((about.join("\n"), statement))
     })
 }
 
@@ -174,9 +183,11 @@ mod tests {
     #[test]
     fn statements_end_where_they_end() {
         let file = "-- about; it\n\ncreate or replace function integration.a(p_x text default ';', out y integer) \
-                    returns void as $$\n  select ';'; -- it's;\n$$;\n-- more\ncreate or replace view integration.b as\n\
-                    select 1; -- end\nselect integration.c();\n";
-        let found: Vec<_> = statements(file).map(|text| named(text).unwrap_or((Kind::Call, text.into()))).collect();
+                    returns void as $$\n  select ';'; -- it's;\n$$;\n-- more\n--\n-- of it\n\
+                    create or replace view integration.b as\nselect 1; -- end\nselect integration.c();\n";
+        let (abouts, texts): (Vec<_>, Vec<_>) = statements(file).unzip();
+        assert_eq!(abouts, ["", "more\n\nof it", "end"]);
+        let found: Vec<_> = texts.iter().map(|text| named(text).unwrap_or((Kind::Call, (*text).into()))).collect();
         let wanted = [
             (Kind::Function, "a(text)".to_owned()),
             (Kind::View, "b".to_owned()),

@@ -52,6 +52,7 @@ impl<'a> Replacement<'a> {
         if refused || !gone.is_empty() {
             self.rebuild(gone).await?;
         }
+        self.execute("comment on the code", &script::comments(&self.parts)).await?;
         self.execute("record the code", &script::record_code(&self.parts)).await
     }
 

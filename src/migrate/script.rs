@@ -22,6 +22,7 @@ pub fn script(schema: &Schema) -> String {
     for part in &parts {
         script.push_str(&format!("{};\n\n", part.text));
     }
+    script.push_str(&comments(&parts));
     script.push_str(&format!("{}\n{}\n{RENEW_RIGHTS};\ncommit;\n", record_code(&parts), record_fingerprints("true")));
     schema.sql(&script).into_owned()
 }
@@ -48,6 +49,16 @@ pub(super) fn record_code(parts: &[Part]) -> String {
         rows.join(",\n"),
         code::checksum_of_all()
     )
+}
+
+/// What the files say of functions and views, for those who ask the catalogue.
+pub(super) fn comments(parts: &[Part]) -> String {
+    let commented = parts.iter().filter(|part| part.kind <= Kind::View && !part.about.is_empty());
+    let comments = commented.map(|Part { kind, name, about, .. }| {
+        // Quoted so that it does not matter how the session reads backslashes.
+        format!("comment on {} integration.{name} is $about${about}$about$;\n", kind.name())
+    });
+    comments.collect()
 }
 
 /// Functions and views that somebody else put beside ours are none of our business.

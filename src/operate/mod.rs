@@ -69,6 +69,7 @@ impl Operator {
     ///
     /// # Errors
     /// The database's.
+    #[cfg(feature = "metrics")]
     pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
         self.core.store().set_aside().await
     }

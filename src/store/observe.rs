@@ -25,6 +25,7 @@ const TARGETS: &str = concat!(
     ", s.processes, s.workers, s.set_aside, s.gate_codes, s.gate_sentences from integration.target_states($1) s"
 );
 
+#[cfg(feature = "metrics")]
 const SET_ASIDE: &str = "select target_app, count(*) from integration.set_aside_now group by target_app";
 const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
 const PING: &str = "select integration.lock_class()";
@@ -42,6 +43,7 @@ impl Store {
     }
 
     /// How many messages of each target are set aside.
+    #[cfg(feature = "metrics")]
     pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
         let rows = self.query("count what is set aside", SET_ASIDE, &[]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()

@@ -133,16 +133,18 @@ export class Consumer extends EventEmitter {
 
   /** @param {Connection} bell */
   async #hello(bell) {
-    const sql = `select * from ${this.schema}.hello($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`;
+    const sql = `select owner, direct, lost::text[] from ${this.schema}.hello($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`;
     const { concurrency, leaseMs, application } = this.options;
+    const inHand = new Set(this.#inHand);
     const { rows } = await bell.query(sql, [
-      this.target, this.#owner, this.#types, concurrency, bell.processID, fences(this.#inHand), leaseMs,
+      this.target, this.#owner, this.#types, concurrency, bell.processID, fences(inHand), leaseMs,
       hostname(), process.pid, application, "node",
     ]);
     if (rows[0].owner !== this.#owner) {
       if (this.#owner !== null) this.#letGo();
       this.#owner = rows[0].owner;
     }
+    this.#dropLost(inHand, rows[0].lost);
     if (!rows[0].direct) this.#warn("a pooler is in between, so only sweeps find messages");
   }
 
@@ -239,6 +241,13 @@ export class Consumer extends EventEmitter {
     one.abort.abort(RELEASED);
   }
 
+  /** Of what was in hand when it was asked for. @param {Set<InHand>} inHand @param {string[]} lost ids */
+  #dropLost(inHand, lost) {
+    for (const one of inHand) {
+      if (lost.includes(String(one.message.id)) && this.#inHand.has(one)) this.#drop(one);
+    }
+  }
+
   #letGo() {
     this.#warn(`the lease of ${this.#owner} was lost, and ${this.#inHand.size} messages`);
     this.#owner = null;
@@ -291,9 +300,7 @@ export class Consumer extends EventEmitter {
         beats += 1;
         // The next take says so, too.
         if (!kept.renewed) this.#wake();
-        for (const one of inHand) {
-          if (kept.lost.includes(String(one.message.id)) && this.#inHand.has(one)) this.#drop(one);
-        }
+        this.#dropLost(inHand, kept.lost);
       } catch {
         // The next beat comes soon, and whoever settles says what is wrong.
       }

@@ -48,6 +48,7 @@ mod subscribe;
 mod unsubscribe;
 
 mod completions;
+mod man;
 
 mod consent;
 mod database;
@@ -181,6 +182,7 @@ enum Command {
     Bench(bench::Bench),
     Latency(bench::Latency),
     Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumer),
     #[command(hide = true)]
@@ -277,6 +279,7 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(global).await,
             Self::Processes(processes) => processes.run(global).await,
             Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
             Self::Consume(_)
             | Self::Demo(_)
             | Self::DemoConsumer(_)

@@ -10,6 +10,8 @@
 //! password, because only the owner of the socket's directory (mode 0700) can reach the socket.
 
 #![warn(clippy::unwrap_used)]
+// Which feature an item needs is said beside it, where nightly makes the documentation.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod account;
 mod cache;

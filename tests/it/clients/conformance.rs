@@ -87,8 +87,7 @@ impl Scenario {
         let name = argument.as_str().unwrap_or_default();
         match verb.as_str() {
             "start" => {
-                let mut config =
-                    json!({"concurrency": 2, "beat_ms": 1000, "drain_ms": 30_000, "schema": "integration"});
+                let mut config = configuration();
                 config.as_object_mut().unwrap().extend(step["config"].as_object().cloned().unwrap_or_default());
                 self.drivers.push((name.to_owned(), Driver::start(program, &self.url, &config)));
             }
@@ -110,6 +109,11 @@ impl Scenario {
     fn driver(&mut self, name: &str) -> &mut Driver {
         &mut self.drivers.iter_mut().find(|(known, _)| known == name).expect("it was started").1
     }
+}
+
+/// How a driver consumes where nothing else is said: it sweeps once an hour.
+pub(super) fn configuration() -> Value {
+    json!({"concurrency": 2, "beat_ms": 1000, "drain_ms": 30_000, "sweep_ms": 3_600_000, "schema": "integration"})
 }
 
 /// What the scenarios have short words for.

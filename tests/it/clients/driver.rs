@@ -16,7 +16,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::support::{HOUR, Seen, seen, soon};
+use crate::support::{Seen, seen, soon};
 
 /// How a driver is started.
 pub(super) struct Program {
@@ -142,7 +142,7 @@ async fn drive() {
         concurrency: config["concurrency"].as_u64().unwrap() as usize,
         prefetch: Some(0),
         hold: None,
-        sweep: HOUR,
+        sweep: Some(ms("sweep_ms")),
         drain_timeout: ms("drain_ms"),
         ..ConsumerConfig::default()
     });

@@ -19,7 +19,7 @@ pub(super) async fn python() -> Option<PathBuf> {
 }
 
 /// The same with what else the tests of the client need.
-pub(super) async fn python_and(modules: &str) -> Option<PathBuf> {
+pub(crate) async fn python_and(modules: &str) -> Option<PathBuf> {
     there(python().await?, &["-c", &format!("import {modules}")], &format!("Python with {modules}")).await
 }
 

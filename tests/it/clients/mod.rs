@@ -2,8 +2,9 @@
 
 mod conformance;
 mod driver;
-mod languages;
+pub(crate) mod languages;
 mod pages;
+mod pooled;
 mod publishing;
 mod verbs;
 mod verbs_of_apps;

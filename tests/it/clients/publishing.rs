@@ -23,16 +23,18 @@ async fn run(program: PathBuf, arguments: &[&str], url: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_publishes_through_every_connection_it_promises_to_take() {
-    let Some(python) = languages::python_and("psycopg2, sqlalchemy, greenlet, django").await else { return };
+    let Some(python) = languages::python_and("psycopg2, pg8000, asyncpg, sqlalchemy, greenlet, django").await else {
+        return;
+    };
     let db = Database::new().await;
     let published = run(python, &["clients/conformance/publishing.py"], &db.url).await;
     let stored = "select record_type from integration.data_staging order by id";
     let rows = db.client().await.query(stored, &[]).await.unwrap();
     let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(stored, published.lines().collect::<Vec<_>>());
-    assert_eq!(stored.len(), 7);
+    assert_eq!(stored.len(), 9);
     let data = "select count(*) from integration.data_staging where data ->> '%s' = ':message $1' and data ->> 'grüße' = 'it''s \"quoted\"'";
-    assert_eq!(crate::support::count(&db.client().await, data).await, 5);
+    assert_eq!(crate::support::count(&db.client().await, data).await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

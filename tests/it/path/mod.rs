@@ -2,6 +2,7 @@
 
 mod handlers;
 mod main_path;
+mod mappings;
 mod publish;
 pub(crate) mod seed;
 mod shutdown;

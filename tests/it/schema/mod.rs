@@ -8,5 +8,6 @@ mod hostile;
 mod installations;
 mod migrations;
 mod plans;
+mod reference;
 mod untyped;
 mod upgrade;

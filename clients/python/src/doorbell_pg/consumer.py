@@ -147,12 +147,14 @@ class Consumer:
 
     async def _hello(self, bell: Connection) -> None:
         sql = f"select * from {self.schema}.hello(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        in_hand = list(self._in_hand.values())
         accepts = (self.target, self._owner, self._types(), self.concurrency, bell.info.backend_pid)
         process = (self._lease_ms, socket.gethostname(), os.getpid(), self._application, "python")
         said = (await call(bell, sql, (*accepts, self._fences(), *process)))[0]
         if self._owner not in (None, said["owner"]):
             self._let_go()
         self._owner = said["owner"]
+        self._drop(in_hand, said["lost"])
         if not said["direct"]:
             log.warning("%s: a pooler is in between, so only sweeps find messages", self.target)
 
@@ -228,6 +230,13 @@ class Consumer:
         self._in_hand.pop((message.id, message.attempt), None)
         self._wake.set()
 
+    def _drop(self, in_hand: list[tuple[Message, asyncio.Task[None]]], lost: list[int]) -> None:
+        """Of what was in hand when it was asked for: others have it, or it is not there any more."""
+        for message, task in in_hand:
+            if message.id in lost and (message.id, message.attempt) in self._in_hand:
+                self._forget(message)
+                task.cancel()
+
     def _let_go(self) -> None:
         """This process was taken for dead: what it has in hand belongs to others."""
         log.warning("%s: the lease of %s was lost, and %d messages", self.target, self._owner, len(self._in_hand))
@@ -281,10 +290,7 @@ class Consumer:
             # That it was not renewed the next take says, too.
             if not kept["renewed"]:
                 self._wake.set()
-            for message, task in in_hand:
-                if message.id in kept["lost"] and (message.id, message.attempt) in self._in_hand:
-                    self._forget(message)
-                    task.cancel()
+            self._drop(in_hand, kept["lost"])
 
     async def _drain(self) -> None:
         """Until all that was taken is settled, or given back."""

@@ -40,6 +40,7 @@ async fn help_teaches_and_completions_complete() {
         "rights",
         "processes",
         "completions",
+        "man",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing in {help}");
         let help = out(&ended(bare(&[command, "--help"])).await);

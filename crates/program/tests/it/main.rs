@@ -14,6 +14,7 @@ mod many;
 mod names;
 mod night;
 mod operators;
+mod packaging;
 mod pooler;
 mod program;
 mod publish;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::program::*;
 
 /// What only the program does.
-const ITS_OWN: [&str; 8] = ["demo", "up", "down", "top", "bench", "latency", "completions", "help"];
+const ITS_OWN: [&str; 9] = ["demo", "up", "down", "top", "bench", "latency", "completions", "man", "help"];
 
 /// What services do, by the name of the command.
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];

@@ -1,6 +1,6 @@
 //! Whoever publishes and consumes with the document's statements goes on through the adoption, and loses nothing.
 
-use std::{collections::BTreeSet, process::Stdio, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, process::Stdio, sync::Arc};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -144,12 +144,22 @@ async fn the_documents_python_goes_on_unchanged() {
         println!("skipped: no python3 with psycopg2 (name one in DOORBELL_TEST_PYTHON; .ci/run makes one)");
         return;
     };
+    goes_on(python, "psycopg2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_with_psycopg_3_which_prepares_what_it_has_run_five_times() {
+    let Some(python) = crate::clients::languages::python_and("psycopg2").await else { return };
+    goes_on(python, "psycopg").await;
+}
+
+async fn goes_on(python: PathBuf, driver: &str) {
     let (db, admin) = populated().await;
     let url = application(&db, &admin).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/schema/adopt/going_on.py");
     let start = |verb| {
         let mut command = Command::new(&python);
-        command.args([script, verb]).env("DATABASE_URL", &url);
+        command.args([script, verb, driver]).env("DATABASE_URL", &url);
         command
             .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python"))
             .env("PYTHONDONTWRITEBYTECODE", "1");
@@ -162,7 +172,8 @@ async fn the_documents_python_goes_on_unchanged() {
     let (mut all_published, mut all_completed) = (Vec::new(), Vec::new());
     for is_adopted in [false, true] {
         for _ in 0..20 {
-            let (one, other) = tokio::join!(published.next_line(), completed.next_line());
+            let both = async { tokio::join!(published.next_line(), completed.next_line()) };
+            let (one, other) = soon("both go on", both).await;
             all_published.push(one.unwrap().expect("it goes on publishing"));
             all_completed.push(other.unwrap().expect("it goes on consuming"));
         }

@@ -84,8 +84,8 @@ fn examples_in(text: &str) -> Vec<Vec<String>> {
 /// What looks: examples of it must leave everything as it is.
 const LOOKS: [&str; 10] =
     ["stats", "targets", "list", "show", "peek", "explain", "audit", "processes", "doctor", "rights"];
-/// What starts servers or a measurement, before any database is asked for.
-const STARTS: [&str; 7] = ["demo", "up", "down", "bench", "latency", "completions", "exec-guard"];
+/// What starts servers or a measurement or writes files, before any database is asked for.
+const STARTS: [&str; 8] = ["demo", "up", "down", "bench", "latency", "completions", "man", "exec-guard"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_can_be_typed_and_those_that_look_change_nothing() {
