@@ -115,6 +115,18 @@ impl Broker {
         Operator::new(self.0.clone())
     }
 
+    /// Operators' verbs over connections that change nothing, for pages.
+    #[cfg(feature = "ui")]
+    pub(crate) fn reading(&self, connections_max: usize, within: std::time::Duration) -> Result<Operator> {
+        Ok(Operator::new(Arc::new(self.0.reading(connections_max, within)?)))
+    }
+
+    /// Where it is connected to, without what is secret.
+    #[cfg(feature = "ui")]
+    pub(crate) fn settings(&self) -> &Settings {
+        self.0.settings()
+    }
+
     /// Asks the database for an answer, over a pooled connection; it has one only where the schema is. For readiness
     /// checks, which put a deadline of their own around it.
     ///

@@ -31,19 +31,34 @@ impl Core {
     /// Checks the configuration and makes one connection.
     pub(crate) async fn open(settings: Settings, config: BrokerConfig) -> Result<Self> {
         config.check()?;
-        let settings = settings.fallback_application_name("doorbell");
+        let core = Self::unopened(settings.fallback_application_name("doorbell"), config, false)?;
+        let client = core.store.pool().get().await?;
+        core.settings.check_names(&client).await?;
+        drop(client);
+        Ok(core)
+    }
+
+    /// Makes no connection yet.
+    fn unopened(settings: Settings, config: BrokerConfig, read_only: bool) -> Result<Self> {
         let limits = PoolConfig {
             connections_max: config.connections_max,
             wait_max: Some(config.connection_wait),
             locks_max: below(config.statement_within),
+            read_only,
         };
         let pool = Pool::new(settings.clone(), &limits)?;
-        let client = pool.get().await?;
-        settings.check_names(&client).await?;
-        drop(client);
         let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
         let store = Store::new(pool, config.statement_within, telemetry);
         Ok(Self { settings, config, store, process: OnceCell::new() })
+    }
+
+    /// The same database for pages: over so many connections of its own, on which the server refuses every change, and
+    /// without waiting for long.
+    #[cfg(feature = "ui")]
+    pub(crate) fn reading(&self, connections_max: usize, within: Duration) -> Result<Self> {
+        let config =
+            BrokerConfig { connections_max, connection_wait: within, statement_within: within, ..self.config.clone() };
+        Self::unopened(self.settings.clone(), config, true)
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -81,7 +96,7 @@ impl Core {
         // Whoever uses the connection of the beats gives a silent one up in time for another beat.
         let deadline = config.statement_within.min((config.lease / 2).max(BEATS_WITHIN));
         let locks_max = below(deadline.min(config.lease / 2));
-        let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease), locks_max };
+        let one = PoolConfig { connections_max: 1, wait_max: Some(config.lease), locks_max, read_only: false };
         let beats = Store::new(Pool::new(settings.clone(), &one)?, deadline, store.telemetry().clone());
         Process::start(store.clone(), beats, settings.clone(), lease, ping).await.map(Arc::new)
     }

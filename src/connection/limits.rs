@@ -25,6 +25,8 @@ const FACTS: &str = "select pg_catalog.pg_backend_pid(), \
 const KEEPALIVE: &str = "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; \
     set tcp_user_timeout = 20000";
 
+const READ_ONLY: &str = "set default_transaction_read_only = on";
+
 /// What is said where.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
@@ -37,11 +39,12 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Limits the session: its statements wait for locks for at most `locks`, and end soon after their client has gone. What
-    /// the role or the database sets stays where it is stricter. Not startup parameters, which poolers refuse.
-    pub(super) async fn set(client: &Client, locks: Duration) -> Result<Self, Error> {
+    /// the role or the database sets stays where it is stricter. Not startup parameters, which poolers refuse. One that is to
+    /// be `read_only` is, or is none.
+    pub(super) async fn set(client: &Client, locks: Duration, read_only: bool) -> Result<Self, Error> {
         let facts = match client.simple_query(FACTS).await {
             Ok(facts) => facts,
-            Err(error) if error.is_closed() => return Err(error),
+            Err(error) if error.is_closed() || read_only => return Err(error),
             Err(error) => {
                 debug!(?error, "what limits the session was not told");
                 return Ok(Self::default());
@@ -70,7 +73,14 @@ impl Limits {
             // A statement that is not over when we have given it up has lost its client.
             settings.push(format!("statement_timeout = {}", (locks * 2).as_millis()));
             let locals: String = settings.iter().map(|setting| format!("; set local {setting}")).collect();
-            return Ok(Self { begin: Some(format!("begin isolation level read committed{locals}")), stricter: None });
+            let mode = if read_only { " read only" } else { "" };
+            return Ok(Self {
+                begin: Some(format!("begin isolation level read committed{mode}{locals}")),
+                stricter: None,
+            });
+        }
+        if read_only {
+            client.batch_execute(READ_ONLY).await?;
         }
         let mut sets: Vec<String> = settings.iter().map(|setting| format!("set {setting}")).collect();
         if stricter.is_some() {

@@ -37,6 +37,8 @@ pub(crate) struct PoolConfig {
     pub(crate) wait_max: Option<Duration>,
     /// How long the server lets a statement wait for a lock.
     pub(crate) locks_max: Duration,
+    /// Whether the server is to refuse whatever changes something.
+    pub(crate) read_only: bool,
 }
 
 impl Pool {
@@ -45,7 +47,8 @@ impl Pool {
         if config.connections_max == 0 {
             return Err(Error::invalid("a pool needs at least one connection"));
         }
-        managed::Pool::builder(Manager { settings, locks_max: config.locks_max, distrusted: Mutex::default() })
+        let &PoolConfig { locks_max, read_only, .. } = config;
+        managed::Pool::builder(Manager { settings, locks_max, read_only, distrusted: Mutex::default() })
             .max_size(config.connections_max)
             .wait_timeout(config.wait_max)
             .runtime(Runtime::Tokio1)
@@ -223,6 +226,7 @@ impl Drop for Busy {
 struct Manager {
     settings: Settings,
     locks_max: Duration,
+    read_only: bool,
     /// Connections that were last wanted before are not used again.
     distrusted: Mutex<Option<Instant>>,
 }
@@ -241,7 +245,8 @@ impl managed::Manager for Manager {
         let (client, messages) = self.settings.connect().await?;
         // The wrapper owns the task and ends it, and with it the socket, when it is dropped.
         let client = ClientWrapper::new(client, tokio::spawn(messages.drain()));
-        let limited = tokio::time::timeout(self.locks_max, Limits::set(&client, self.locks_max)).await;
+        let limited = Limits::set(&client, self.locks_max, self.read_only);
+        let limited = tokio::time::timeout(self.locks_max, limited).await;
         let silent = |_| Error::new(ErrorKind::Timeout, "a new connection did not answer");
         let limits = limited.map_err(silent)??;
         Ok(Session { client, limits })

@@ -5,7 +5,7 @@ use super::{
     finding::{Finding, Level},
     session::{Session, age},
 };
-use crate::{config::BrokerConfig, error::Result};
+use crate::{config::BrokerConfig, error::Result, written::shell::quoted};
 
 /// Somebody rescues within a beat or two; who is still listed so long after its lease is seen by nobody.
 const UNSEEN_AFTER: f64 = 5.0;
@@ -190,12 +190,4 @@ pub(super) async fn stuck(session: &mut Session) -> Result<Vec<Finding>> {
              and id in (select id from integration.orphans)",
         )),
     }])
-}
-
-/// A name as a shell takes it.
-pub(super) fn quoted(name: &str) -> String {
-    match name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        true => name.to_owned(),
-        false => format!("'{}'", name.replace('\'', "'\\''")),
-    }
 }

@@ -2,10 +2,9 @@
 
 use super::{
     finding::Finding,
-    fleet::quoted,
     session::{Session, age},
 };
-use crate::{alike, error::Result};
+use crate::{alike, error::Result, written::shell::quoted};
 
 /// `meant`: somebody consumes it, has handled a message for it, or has set something for it.
 const SQL: &str = "select s.target_app, s.pending + s.scheduled, coalesce(extract(epoch from s.oldest_age), 0)::float8, \

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
-use crate::rows::TargetState;
+use crate::{rows::TargetState, written::shell::quoted};
+
+/// How many targets a sentence names.
+const NAMED_MAX: usize = 3;
 
 /// How everything stands; from [`Operator::overview`](super::Operator::overview).
 #[derive(Clone, Debug)]
@@ -55,6 +58,34 @@ impl Overview {
         let known = targets.len();
         targets.truncate(most);
         Self { troubles, targets, known, messages }
+    }
+}
+
+impl Trouble {
+    /// What is wrong, in one line; of many targets the first are named.
+    pub fn sentence(&self) -> String {
+        let (named, others) = self.targets.split_at(self.targets.len().min(NAMED_MAX));
+        let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        let targets = named.join(", ") + &others;
+        match self.code.as_str() {
+            "no_consumer" => format!("nobody consumes {targets}"),
+            "set_aside" => format!("the database refuses to change messages of {targets}"),
+            "failed" => format!("messages of {targets} failed for good"),
+            gate => format!("{}: {targets}", gate.replace('_', " ")),
+        }
+    }
+
+    /// What to type about it, for the worst of the targets; `None`: nothing needs to be done.
+    pub fn fix(&self) -> Option<String> {
+        let target = quoted(self.targets.first()?);
+        Some(match self.code.as_str() {
+            "no_consumer" => format!("doorbell consume {target}"),
+            "set_aside" => "doorbell doctor".to_owned(),
+            "failed" => format!("doorbell errors --target {target}"),
+            "paused" => format!("doorbell resume {target}"),
+            "breaker_open" | "breaker_half_open" => "doorbell breaker".to_owned(),
+            _ => return None,
+        })
     }
 }
 

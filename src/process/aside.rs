@@ -134,9 +134,9 @@ mod tests {
     /// Never asked for a connection.
     fn store() -> Store {
         let settings = Settings::parse("host=/nowhere user=nobody").expect("it can be read");
-        let pool =
-            Pool::new(settings, &PoolConfig { connections_max: 1, wait_max: None, locks_max: Duration::from_secs(20) })
-                .expect("one is enough");
+        let locks_max = Duration::from_secs(20);
+        let one = PoolConfig { connections_max: 1, wait_max: None, locks_max, read_only: false };
+        let pool = Pool::new(settings, &one).expect("one is enough");
         Store::new(pool, Duration::from_secs(1), Telemetry::default())
     }
 

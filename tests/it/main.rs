@@ -16,4 +16,5 @@ mod routes;
 mod rules;
 mod schema;
 mod settle;
+mod ui;
 mod wake;

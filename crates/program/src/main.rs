@@ -28,6 +28,7 @@ mod targets;
 #[cfg(feature = "top")]
 mod top;
 mod topics;
+mod ui;
 
 mod audit;
 mod breaker;
@@ -52,7 +53,6 @@ mod man;
 
 mod consent;
 mod database;
-mod duration;
 mod exit;
 mod filter;
 mod grantee;
@@ -62,12 +62,12 @@ mod names;
 mod output;
 mod selection;
 mod signals;
-mod timestamp;
 mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use doorbell::written::{duration, timestamp};
 use tracing::Level;
 
 use self::{
@@ -151,6 +151,7 @@ enum Command {
     Stats(stats::Stats),
     #[cfg(feature = "top")]
     Top(top::Top),
+    Ui(ui::Ui),
     Targets(targets::Targets),
     Target(target::Target),
     Topics(topics::Topics),
@@ -198,7 +199,7 @@ fn main() -> ExitCode {
     }
     let usual = match command {
         // Services, whose changes of state are worth a line; the others speak for themselves.
-        Command::Consume(_) | Command::Maintain(_) => Level::INFO,
+        Command::Consume(_) | Command::Maintain(_) | Command::Ui(_) => Level::INFO,
         // It is full of accidents, and tells of them itself.
         Command::Demo(_) | Command::DemoConsumer(_) => Level::ERROR,
         // Its own words are enough: fleets come and go.
@@ -250,6 +251,7 @@ impl Command {
             Self::Stats(stats) => stats.run(global).await,
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,
+            Self::Ui(ui) => ui.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::Target(target) => target.run(global).await,
             Self::Topics(topics) => topics.run(global).await,

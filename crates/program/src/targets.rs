@@ -32,7 +32,7 @@ Examples:
 
 JSON: {\"targets\": [{\"target\", \"stats\", \"processes\", \"workers\", \"set_aside\", \"closed_gates\": [{\"code\", \"sentence\"}]}]}; \
 stats as `doorbell stats` has them. With --trouble: {\"troubles\": [{\"code\", \"stops\", \"targets\", \"messages\", \
-\"oldest_age_seconds\"}]}; code is no_consumer, set_aside, failed or that of a gate.")]
+\"oldest_age_seconds\", \"fix\"}]}; code is no_consumer, set_aside, failed or that of a gate.")]
 pub(crate) struct Targets {
     /// Only what is wrong, folded by kind, the worst first: what stops messages, then what is to be looked at
     #[arg(long)]
@@ -69,7 +69,7 @@ fn show_troubles(global: &Global, troubles: &[Trouble]) -> Result<Exit, Failure>
         let troubles = troubles.iter().map(|trouble| {
             json!({
                 "code": trouble.code, "stops": trouble.stops, "targets": trouble.targets, "messages": trouble.messages,
-                "oldest_age_seconds": trouble.oldest_age.map(|age| age.as_secs_f64()),
+                "oldest_age_seconds": trouble.oldest_age.map(|age| age.as_secs_f64()), "fix": trouble.fix(),
             })
         });
         output::json(&json!({ "troubles": troubles.collect::<Vec<_>>() }))?;

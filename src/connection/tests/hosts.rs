@@ -226,6 +226,7 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
         connections_max: 1,
         wait_max: Some(Duration::from_millis(50)),
         locks_max: Duration::from_secs(20),
+        read_only: false,
     };
     let pool = Pool::new(settings, &config).unwrap();
 
@@ -241,6 +242,7 @@ async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() 
 
 #[test]
 fn a_pool_without_connections_is_refused() {
-    let config = PoolConfig { connections_max: 0, wait_max: None, locks_max: Duration::from_secs(20) };
+    let locks_max = Duration::from_secs(20);
+    let config = PoolConfig { connections_max: 0, wait_max: None, locks_max, read_only: false };
     assert_eq!(Pool::new(parse("").unwrap(), &config).unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -20,6 +20,7 @@ async fn help_teaches_and_completions_complete() {
         "peek",
         "stats",
         "top",
+        "ui",
         "targets",
         "list",
         "show",

@@ -22,4 +22,5 @@ mod stats;
 mod steering;
 mod terminal;
 mod transcripts;
+mod ui;
 mod watch;

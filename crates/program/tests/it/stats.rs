@@ -107,8 +107,9 @@ async fn trouble_is_listed_by_kind_traffic_by_the_minute_and_the_audit_log_backw
     let trouble = json_of(&ended(doorbell(&db, &["targets", "--trouble", "--json"])).await);
     let expected = json!({ "troubles": [
         { "code": "no_consumer", "stops": true, "targets": ["lonely1", "lonely3", "lonely4", "lonely5"], "messages": 4,
-          "oldest_age_seconds": 0.0 },
-        { "code": "failed", "stops": false, "targets": ["lonely1"], "messages": 1, "oldest_age_seconds": null },
+          "oldest_age_seconds": 0.0, "fix": "doorbell consume lonely1" },
+        { "code": "failed", "stops": false, "targets": ["lonely1"], "messages": 1, "oldest_age_seconds": null,
+          "fix": "doorbell errors --target lonely1" },
     ] });
     assert_eq!(trouble, expected);
     let plain = out(&ended(doorbell(&db, &["targets", "--trouble"])).await);

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use doorbell::operate::Moment;
-
-use crate::duration;
+use super::duration;
+use crate::filter::Moment;
 
 const DAY: i64 = 86_400;
 
 /// A time as people write it: `2026-03-01T02:10:30Z` (a space for the T, and no seconds or Z, will do), `02:10` for the last
 /// time it was that, both in UTC; or how long ago: `30m`.
-pub(crate) fn parse(text: &str) -> Result<Moment, String> {
+///
+/// # Errors
+/// What is no such time, with how to write one.
+pub fn parse(text: &str) -> Result<Moment, String> {
     if let Ok(ago) = duration::parse(text) {
         return Ok(Moment::Ago(ago));
     }
@@ -52,7 +54,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// `2026-02-28T23:59:59.123456Z`: microseconds, as PostgreSQL keeps them.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let micros = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i128::try_from(after.as_micros()).unwrap_or(i128::MAX),
         Err(before) => -i128::try_from(before.duration().as_micros()).unwrap_or(i128::MAX),

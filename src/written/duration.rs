@@ -5,7 +5,10 @@ use std::time::Duration;
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// `5m`, `1h30m`, `250ms`, `1.5s`; a bare number is seconds.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is no duration, with how to write one.
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration; write 5m, 1h30m, 250ms or a number of seconds");
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
@@ -27,7 +30,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// [`parse`] for an option that takes no less than `least` and no more than `most`.
-pub(crate) fn between(
+pub fn between(
     least: &'static str,
     most: &'static str,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
@@ -39,7 +42,7 @@ pub(crate) fn between(
 }
 
 /// The coarse age of something: `0.8s`, `42s`, `17m`, `5h`, `3d`.
-pub(crate) fn coarse(age: Duration) -> String {
+pub fn coarse(age: Duration) -> String {
     match age.as_secs() {
         0..10 => format!("{:.1}s", age.as_secs_f64()),
         seconds @ 10..120 => format!("{seconds}s"),

@@ -1,0 +1,73 @@
+//! Pages for operators: what is wrong, why, and what to type. `doorbell ui` serves them; [`router`] is for services that have a
+//! login of their own.
+//!
+//! ```no_run
+//! # async fn example(broker: doorbell::Broker) -> Result<(), Box<dyn std::error::Error>> {
+//! use doorbell::ui::{Access, Options, Person, Rights};
+//!
+//! // Whoever your own login has let in; None refuses.
+//! let access = Access::asked(|request| {
+//!     let name = request.headers.get("x-user")?.to_str().ok()?;
+//!     Some(Person { name: name.to_owned(), rights: Rights::LOOK })
+//! });
+//! let options = Options { hosts: vec!["ops.example.com".to_owned()], ..Options::new(access) };
+//! // `nest_service`, because `nest` answers `/doorbell` and not `/doorbell/`.
+//! let app = axum::Router::<()>::new().nest_service("/doorbell", doorbell::ui::router(&broker, options)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every page is a GET that works without a script, over connections on which the server refuses every change; their number is
+//! bounded, and so is the time that each look takes.
+
+mod access;
+mod app;
+mod assets;
+mod concealed;
+mod examined;
+mod filter;
+mod guard;
+mod lines;
+mod network;
+mod options;
+mod page;
+mod pages;
+mod words;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use tower_http::csrf::CsrfLayer;
+
+use self::app::App;
+use crate::{broker::Broker, error::Result};
+
+pub use self::{
+    access::{Access, Person, Rights},
+    network::Network,
+    options::Options,
+};
+
+/// The pages, for the root of a server or below a path of one. Where access goes by the address of a proxy, serve with
+/// `into_make_service_with_connect_info::<SocketAddr>()`.
+///
+/// # Errors
+/// [`Config`](crate::ErrorKind::Config) for what is no path in [`Options::redact`].
+pub fn router(broker: &Broker, options: Options) -> Result<Router> {
+    let app = Arc::new(App::new(broker, options)?);
+    let router = Router::new()
+        .route("/", get(pages::overview::show))
+        .route("/targets", get(pages::targets::show))
+        .route("/target", get(pages::target::show))
+        .route("/messages", get(pages::messages::show))
+        .route("/message", get(pages::message::show))
+        .route("/find", get(pages::find::go))
+        .route("/doctor", get(pages::doctor::show))
+        .route("/login", get(pages::login::show).post(pages::login::enter))
+        .route("/style.css", get(assets::style))
+        .route("/icon.svg", get(assets::icon))
+        .fallback(pages::absent)
+        .layer(CsrfLayer::new())
+        .layer(middleware::from_fn_with_state(app.clone(), guard::guard));
+    Ok(router.with_state(app))
+}

@@ -1,0 +1,19 @@
+//! The pages, a file each: what it reads, and what its template is given.
+
+pub(super) mod doctor;
+pub(super) mod find;
+pub(super) mod login;
+pub(super) mod message;
+pub(super) mod messages;
+pub(super) mod overview;
+pub(super) mod target;
+pub(super) mod targets;
+
+use axum::{extract::OriginalUri, http::StatusCode};
+
+use super::page::Refusal;
+
+/// For what is no page.
+pub(super) async fn absent(OriginalUri(uri): OriginalUri) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("there is no page {}", uri.path()), "")
+}

@@ -1,0 +1,6 @@
+//! Times, durations and names as people write them and as they are shown to them: in the program, in what it proposes to type,
+//! and on its pages.
+
+pub mod duration;
+pub mod shell;
+pub mod timestamp;

@@ -1,0 +1,83 @@
+//! Texts that would be code, everywhere where text of others is shown.
+
+use axum::http::StatusCode;
+use doorbell::ui::Rights;
+
+use super::{Pages, for_anybody};
+use crate::support::Database;
+
+const TEXTS: [&str; 7] = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "\" onfocus=\"alert(1)\" autofocus=\"",
+    "' onfocus='alert(1)",
+    "a/b%2F?c#d&e=f",
+    "\u{202e}gnp.exe\u{202c} 🔔",
+    "{{7*7}}<!--",
+];
+
+/// Whether the text stands there only as text: no tag of it was opened, no attribute left.
+fn is_text(page: &str) -> bool {
+    !["<img", "<script>alert", "\" onfocus", "' onfocus", "<!--"].iter().any(|code| page.contains(code))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_publishers_write_is_text_on_every_page() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    for text in TEXTS {
+        let publish = "select integration.publish($1, $1, $1, to_jsonb($1::text), p_headers => jsonb_build_object($1::text, $1::text), \
+            p_dedup_key => $1, p_ordering_key => $1)";
+        client.execute(publish, &[&text]).await.unwrap();
+        client.execute("select integration.pause($1, $1)", &[&text]).await.unwrap();
+    }
+    let fail = "update integration.data_staging set status = 'failed', error_message = target_app where id % 2 = 0";
+    client.batch_execute(fail).await.unwrap();
+    let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
+    for page in ["/", "/targets", "/messages", "/messages?status=failed", "/doctor?examine=now"] {
+        assert!(is_text(&pages.page(page).await), "{page}");
+    }
+    for id in 1..=TEXTS.len() {
+        let page = pages.page(&format!("/message?id={id}&payload=shown")).await;
+        assert!(is_text(&page), "{page}");
+    }
+    // Every target can be reached by its link.
+    let overview = pages.page("/").await;
+    let links: Vec<&str> =
+        overview.split("href=\"target?name=").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(links.len() >= TEXTS.len(), "{links:?}");
+    for link in links {
+        let page = pages.page(&format!("/target?name={link}")).await;
+        assert!(is_text(&page) && page.contains("was paused by"), "{link}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_address_says_is_text_too() {
+    let db = Database::new().await;
+    let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
+    for text in TEXTS {
+        let text: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for path in
+            ["target?name", "targets?named", "messages?type", "messages?since", "messages?after", "message?id", "x?y"]
+        {
+            let answer = pages.get(&format!("/{path}={text}")).await;
+            assert_ne!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+            assert!(is_text(&answer.body), "{path}: {}", answer.body);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_of_a_megabyte_is_shown_and_a_larger_one_is_cut() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    for megabytes in [1, 3] {
+        let sql = format!("select integration.publish('s', 't', 'r', to_jsonb(repeat('x', {megabytes} * 1000000)))");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
+    assert!(!pages.page("/message?id=1&payload=shown").await.contains("--data"));
+    let cut = pages.page("/message?id=2&payload=shown").await;
+    assert!(cut.contains("doorbell show 2 --data") && cut.len() < 2 << 20, "{}", cut.len());
+}
