@@ -70,8 +70,8 @@ begin
     return found;
 end $$;
 
--- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers
--- through. Returns how many messages were rescued and promoted.
+-- Rescues, promotes what is due of every target, with or without a consumer, and fires schedules; lets canaries of open
+-- breakers through. Returns how many messages were rescued and promoted.
 create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -98,6 +98,7 @@ begin
             union select coalesce(t.target_app, b.breaker_key) from integration.breakers b
               left join integration.targets t on t.breaker_key = b.breaker_key where b.state = 'open') x;
     promoted := integration.promote(coalesce(v_targets, '{}'));
+    perform integration.fire_due();
 end $$;
 
 -- Hands on what waits for topics, and brings late subscribers forward; returns how many messages were handed on or

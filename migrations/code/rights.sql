@@ -29,7 +29,8 @@ declare
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, explain_routed, routes, takes, partition_ends, rights, granted, is_drained}';
+        explain_set_aside, explain_routed, routes, takes, next_tick, tick_after, cron_field,
+        partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb
@@ -42,7 +43,8 @@ begin
         when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
-            redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics}'::text[] end;
+            redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
+            schedule, unschedule, pause_schedule, fire_schedule, fire_due}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

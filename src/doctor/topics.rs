@@ -1,7 +1,7 @@
 //! Topics: what nobody gets, and who waits for what he will not get.
 
-use super::{finding::Finding, fleet::quoted, session::Session};
-use crate::error::Result;
+use super::{finding::Finding, session::Session};
+use crate::{error::Result, written::shell::quoted};
 
 const SQL: &str = "select t.target_app, \
         (select count(*) from integration.subscriptions s where s.topic = t.target_app), \

@@ -4,6 +4,7 @@
 mod change;
 mod follower;
 mod overview;
+mod schedules;
 mod topics;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -22,8 +23,8 @@ pub use crate::{
     maintenance::Maintenance,
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue,
-        MessageRow, Page, ProcessRow, Replay, RightsRow, StoredMessage, Subscription, TargetState, TargetStats,
-        TopicRow, Traffic, Verb,
+        MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription,
+        TargetState, TargetStats, TopicRow, Traffic, Verb, When,
     },
 };
 

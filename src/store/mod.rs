@@ -18,6 +18,7 @@ mod operate;
 mod publish;
 mod rights;
 mod savepoint;
+mod schedules;
 mod settle;
 mod summed;
 mod topics;

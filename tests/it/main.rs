@@ -14,6 +14,7 @@ mod path;
 mod pooler;
 mod routes;
 mod rules;
+mod schedules;
 mod schema;
 mod settle;
 mod ui;

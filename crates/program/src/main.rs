@@ -45,6 +45,8 @@ mod resume;
 mod retry;
 mod revoke;
 mod rights;
+mod schedule;
+mod schedules;
 mod subscribe;
 mod unsubscribe;
 
@@ -156,6 +158,8 @@ enum Command {
     Target(target::Target),
     Topics(topics::Topics),
     Subscribe(subscribe::Subscribe),
+    Schedule(schedule::Schedule),
+    Schedules(schedules::Schedules),
     Unsubscribe(unsubscribe::Unsubscribe),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
@@ -256,6 +260,8 @@ impl Command {
             Self::Target(target) => target.run(global).await,
             Self::Topics(topics) => topics.run(global).await,
             Self::Subscribe(subscribe) => subscribe.run(global).await,
+            Self::Schedule(schedule) => schedule.run(global).await,
+            Self::Schedules(schedules) => schedules.run(global).await,
             Self::Unsubscribe(unsubscribe) => unsubscribe.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,

@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 9] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 21] = [
+const PARTS: [(&str, &str); 24] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -33,6 +33,9 @@ const PARTS: [(&str, &str); 21] = [
     ("nearest_target", "target"),
     ("maintenance_due", "maintain"),
     ("routes", "topics"),
+    ("unschedule", "schedule"),
+    ("pause_schedule", "schedule"),
+    ("fire_schedule", "schedule"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,6 +43,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     let commands = commands(&out(&ended(bare(&["--help"])).await));
     let mut operations = public_functions("operate/mod.rs");
     operations.extend(public_functions("operate/topics.rs"));
+    operations.extend(public_functions("operate/schedules.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
         assert!(broker.contains(function), "Broker has no {function} for {command}");
