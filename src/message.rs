@@ -104,7 +104,9 @@ impl Message {
         self
     }
 
-    /// Stored with the message and handed to the handler. Ordering by key is not enforced yet.
+    /// Messages of the target with the same key are handled one at a time, in the order in which they were published, by
+    /// whichever process; one that fails for good blocks those after it until it is redriven or cancelled. Default: none, and
+    /// then nothing is promised about the order of handling.
     pub fn ordering_key(mut self, key: impl Into<String>) -> Self {
         self.ordering_key = Some(key.into());
         self

@@ -31,6 +31,7 @@ declare
     v_owned   boolean;
     v_ended   boolean;
     v_by_verb boolean := false;
+    v_keyed   bigint;
     v_stack   text;
     v_hand    boolean := false;
     v_level   text := tg_argv[0];
@@ -48,11 +49,10 @@ begin
         v_ended := v_new = 'completed';
         -- What ends after it was only held ends under a new attempt.
         v_least := v_attempt + (v_ended and not v_owned)::integer;
-        v_by_verb := not exists (
-            select from after n
-             where n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
-                or (n.owner is null) <> v_ended or n.available_at is not null
-                or v_ended and (n.lease_until is not null or n.processed_at is null));
+        select not bool_or(n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
+                   or (n.owner is null) <> v_ended or n.available_at is not null
+                   or v_ended and (n.lease_until is not null or n.processed_at is null)), count(n.ordering_key)
+          into v_by_verb, v_keyed from after n;
         if v_by_verb then
             v_by_verb := not exists (
                 select from before o
@@ -60,18 +60,41 @@ begin
                     or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
         end if;
         v_alike := v_by_verb;
+    elsif v_new in ('pending', 'scheduled') and v_old in ('pending', 'scheduled') then
+        get diagnostics v_stack = pg_context;
+        if integration.is_of_keys(v_stack) and not exists (
+            select from after n where n.status not in ('pending', 'scheduled')) and not exists (
+            select from before o where o.status not in ('pending', 'scheduled')) then
+            -- Nothing has happened to these messages that anybody wants to read of.
+            perform integration.note_changes(array_agg(c.target_app), array_agg(c.status), array_agg(c.change))
+               from (select u.target_app, u.status, sum(u.messages)::bigint as change
+                       from (select n.target_app, n.status, 1 as messages from after n
+                             union all select o.target_app, o.status, -1 from before o) u
+                      group by u.target_app, u.status having sum(u.messages) <> 0) c;
+            return null;
+        end if;
     end if;
     if not v_by_verb then
-        perform integration.guard_hand_edit(n.id, o.status, n.status, n.owner, o.attempt, n.attempt, o.retry_count,
+        select count(n.ordering_key) into v_keyed from after n where n.status <> 'processing';
+        -- What stands behind others of its key is pending but for that.
+        perform integration.guard_hand_edit(n.id, case when o.behind_at is null then o.status else 'pending' end,
+                    n.status, n.owner, o.attempt, n.attempt, o.retry_count,
                     n.retry_count, n.available_at, n.processed_at, n.requeued_at is distinct from o.requeued_at,
-                    o.updated_at, n.updated_at)
+                    o.updated_at, n.updated_at, n.ordering_key is not null)
            from after n left join before o on o.id = n.id
-          where o.id is null or integration.is_hand_edit(o.status, n.status, o.owner, n.owner, o.attempt, n.attempt,
-                    n.retry_count, n.available_at, n.processed_at, n.lease_until,
+          where o.id is null or integration.is_hand_edit(
+                    case when o.behind_at is null then o.status else 'pending' end, n.status, o.owner, n.owner,
+                    o.attempt, n.attempt, n.retry_count, n.available_at, n.processed_at, n.lease_until,
                     n.requeued_at is distinct from o.requeued_at);
         v_alike := v_new in ('processing', 'completed') and v_old in ('pending', 'processing')
             and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
             and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
+    end if;
+    if v_keyed > 0 and not (v_by_verb and v_new = 'processing') then
+        perform integration.step_forward(array_agg(k.target_app), array_agg(k.ordering_key), array_agg(k.id))
+           from (select n.target_app, n.ordering_key, min(n.id) as id from after n
+                  where n.ordering_key is not null and n.status <> 'processing'
+                  group by n.target_app, n.ordering_key) k;
     end if;
     if integration.is_unwritable() then
         perform integration.note_unaudited(array_agg(n.target_app)) from after n;
@@ -221,6 +244,13 @@ create or replace function integration.is_ours(p_stack text) returns boolean
             '%function integration.extend(%', '%function integration.keep_contact(%'])
 $$;
 
+-- Whether messages are made to stand behind others of their key, or to step forward: nothing but when they may be
+-- claimed.
+create or replace function integration.is_of_keys(p_stack text) returns boolean
+    language sql immutable parallel safe as $$
+    select p_stack like '%function integration.stand_behind(%' or p_stack like '%function integration.step_forward(%'
+$$;
+
 -- Writes down edits by hand that change no status: which columns, with what stood there and stands there now. What a
 -- message says and between whom is written by on_rewritten.
 create or replace function integration.audit_edits(p_before jsonb[], p_after jsonb[]) returns void
@@ -233,7 +263,8 @@ create or replace function integration.audit_edits(p_before jsonb[], p_after jso
            r.n ->> 'status'
       from unnest(p_before, p_after) r (o, n)
      cross join lateral (select integration.changed_columns(r.o, r.n,
-        '{data, headers, source_app, target_app, record_type, status, updated_at, requeued_at}') as changed) c
+        '{data, headers, source_app, target_app, record_type, status, updated_at, requeued_at, behind_at,
+        series}') as changed) c
      where c.changed is not null
 $$;
 

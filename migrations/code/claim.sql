@@ -7,8 +7,12 @@
 -- restricts to some record types. p_bytes_max bounds the sum of the payloads' sizes as
 -- text (at least one message is always claimed); p_lease is at most a day. Messages that were in flight when a consumer
 -- died (crash_count > 0) are left to claim_suspect, unless p_lease is given. p_lows, p_highs, p_after_at, p_after_ids,
--- p_again_at, p_again_ids: where to look; see pick. Null: everywhere, from the beginning.
--- Empty result: nothing pending there, or the target is paused. The rows come in claiming order.
+-- p_again_at, p_again_ids: where to look; see pick. Null: everywhere, from the beginning. p_series: at most so many
+-- messages of one key; above 1, the caller handles those of a key in the order of their ids, and the rest only after
+-- the one before is done. ahead: it was taken from beyond where the look ended, with others of its key.
+-- Empty result: nothing pending there, or the target is paused. The rows come in claiming order. Where p_series is
+-- above 1, they are followed by rows without an attempt: what the look met and did not claim, messages of busy keys.
+-- Those without created_at are to be looked for again, the others are pending again when their turn has come.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
 --
@@ -20,11 +24,11 @@ create or replace function integration.claim(
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
     p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
-    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null, p_series integer default 1
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -37,7 +41,10 @@ declare
     v_limit  integer := p_limit;
     v_canary boolean := false;
     v_ids    bigint[];
+    v_seen   bigint[];
+    v_behind bigint[];
     v_count  integer := 0;
+    v_claims integer;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target], p_owner);
@@ -61,9 +68,10 @@ begin
     if v_limit <= 0 then
         return;
     end if;
-    v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
-        p_after_ids, p_again_at, p_again_ids, v_aside);
-    if v_ids is not null then
+    select p.ids, p.seen, p.behind into v_ids, v_seen, v_behind
+      from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+               p_again_at, p_again_ids, v_aside, greatest(p_series, 1)) p;
+    if v_ids is not null and v_seen is null then
         return query
             with claimed as (
                 update integration.data_staging d
@@ -72,9 +80,34 @@ begin
                  where d.id = any (v_ids)
                 returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
                           d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at)
-            select c.*, v_canary from claimed c order by c.priority desc, c.created_at, c.id;
+            select c.*, v_canary, false from claimed c order by c.priority desc, c.created_at, c.id;
         get diagnostics v_count = row_count;
     end if;
+    for i in 1 .. 20 loop
+        exit when v_seen is null;
+        return query select * from integration.claim_keyed(p_owner, v_ids, v_seen, v_canary, v_now);
+        get diagnostics v_claims = row_count;
+        v_count := v_count + v_claims;
+        -- Without a message that goes before, those behind it must not be taken: one by one, then.
+        if v_claims < cardinality(v_ids) then
+            raise exception 'a trigger left messages with ordering keys as they were'
+                using errcode = 'triggered_action_exception';
+        end if;
+        if p_series > 1 then
+            return query
+                select d.id, null::integer, null::text, null::text, null::jsonb, null::jsonb, d.priority, null::integer,
+                       null::integer, d.ordering_key, case when d.behind_at is not null then d.created_at end,
+                       d.requeued_at, false, false
+                  from integration.data_staging d where d.id = any (v_seen) and d.status <> 'processing';
+            exit;
+        end if;
+        -- Whoever is not told that the look met others is given what is behind them.
+        exit when v_behind is null or v_count >= v_limit;
+        select p.ids, p.seen, p.behind into v_ids, v_seen, v_behind
+          from integration.pick(p_target, v_limit - v_count, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
+                   p_after_ids, p_again_at, p_again_ids, v_aside, 1) p;
+        v_seen := coalesce(v_seen, v_ids);
+    end loop;
     if v_canary then
         perform integration.return_canaries(p_target, v_limit - v_count);
     end if;
@@ -92,11 +125,11 @@ create or replace function integration.claim_in_parts(
     p_lease interval default null, p_bytes_max bigint default 16777216,
     p_lows integer[] default null, p_highs integer[] default null,
     p_after_at timestamptz[] default null, p_after_ids bigint[] default null,
-    p_again_at timestamptz[] default null, p_again_ids bigint[] default null
+    p_again_at timestamptz[] default null, p_again_ids bigint[] default null, p_series integer default 1
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -117,8 +150,10 @@ begin
         return;
     end if;
     loop
-        v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-            p_again_at, p_again_ids, true);
+        -- Of each key only the first: those behind it would be taken where it is refused.
+        select p.ids into v_ids
+          from integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+                   p_again_at, p_again_ids, true, 1) p;
         return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
             v_canary);
         -- Where all of them were set aside, there may be others behind them.
@@ -133,7 +168,7 @@ create or replace function integration.claim_picked(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -148,7 +183,7 @@ begin
     end if;
     return query
         select d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority, d.retry_count,
-               d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, p_canary
+               d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, p_canary, false
           from integration.data_staging d where d.id = any (v_done) order by d.priority desc, d.created_at, d.id;
 end $$;
 
@@ -157,10 +192,38 @@ create or replace function integration.claim_rows(p_ids bigint[], p_owner text, 
     language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     update integration.data_staging d
        set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
-           lease_until = p_lease_until, updated_at = p_now
+           lease_until = p_lease_until, updated_at = p_now, behind_at = null, available_at = null,
+           series = case when d.ordering_key is not null then nextval('integration.series') end
      where d.id = any (p_ids)
     returning d.id
 $$;
+
+-- For claim, where some messages have keys: as there.
+create or replace function integration.claim_keyed(
+    p_owner text, p_ids bigint[], p_seen bigint[], p_canary boolean, p_now timestamptz
+) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean, ahead boolean
+)
+    language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+        set enable_nestloop = off set enable_sort = on as $$
+#variable_conflict use_column
+declare
+    v_series bigint := nextval('integration.series');
+begin
+    return query
+        with claimed as (
+            update integration.data_staging d
+               set status = 'processing', attempt = least(d.attempt, 2147483646) + 1, owner = p_owner,
+                   lease_until = null, updated_at = p_now, behind_at = null, available_at = null,
+                   series = case when d.ordering_key is not null then v_series end
+             where d.id = any (p_ids)
+            returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
+                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at)
+        select c.*, p_canary, s.id is null from claimed c left join unnest(p_seen) s (id) on s.id = c.id
+         order by c.priority desc, c.created_at, c.id;
+end $$;
 
 -- For claim with a lease, by consumers in any language, who need nothing else: called again and again, and each
 -- message settled, it comes to the end of everything. It promotes what is due, returns messages of the target whose own
@@ -173,7 +236,7 @@ create or replace function integration.claim_by_lease(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -212,7 +275,7 @@ create or replace function integration.claim_suspect(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -238,9 +301,16 @@ begin
          where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
            and (p_types is null or s.record_type = any (p_types))
            and not integration.is_set_aside(s.id, s.created_at)
+           and (s.ordering_key is null or integration.is_first_of_key(p_target, s.ordering_key, s.id))
          order by s.crash_count, s.created_at, s.id
          limit 1
          for no key update skip locked);
+    -- Asked again in its turn, in a statement that sees what others have taken.
+    if exists (select from integration.data_staging s where s.id = any (v_ids) and s.ordering_key is not null
+                  and (integration.take_key_turns(p_target, array[s.ordering_key]) = '{}'
+                       or not integration.is_first_of_key(p_target, s.ordering_key, s.id))) then
+        v_ids := '{}';
+    end if;
     return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, 1, v_canary);
 end $$;
 

@@ -39,6 +39,11 @@ begin
                     array_agg(g.target_app), array_agg(g.status), array_agg(-g.messages), v_verb)
            from (select d.target_app, d.status, count(*) as messages from deleted d group by d.target_app, d.status) g;
     end if;
+    if exists (select from deleted d where d.ordering_key is not null) then
+        perform integration.step_forward(array_agg(k.target_app), array_agg(k.ordering_key), array_agg(k.id))
+           from (select d.target_app, d.ordering_key, min(d.id) as id from deleted d
+                  where d.ordering_key is not null group by d.target_app, d.ordering_key) k;
+    end if;
     if integration.is_unwritable() then
         perform integration.note_unaudited(array_agg(d.target_app)) from deleted d;
         v_level := 'off';

@@ -37,7 +37,8 @@ end $$;
 create or replace function integration.promote_rows(p_ids bigint[]) returns setof bigint
     language sql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     update integration.data_staging d
-       set status = 'pending', requeued_at = integration.clock(), available_at = null, updated_at = integration.clock()
+       set status = 'pending', requeued_at = integration.clock(), available_at = null, behind_at = null,
+           updated_at = integration.clock()
      where d.id = any (p_ids)
     returning d.id
 $$;

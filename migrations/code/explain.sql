@@ -5,8 +5,8 @@
 -- or a command that changes what it names and nothing else; details the facts behind the sentence. Codes: not_found,
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued,
--- ready, set_aside, not_visible; of a topic's messages routed, unrouted. Never empty. Ordering keys
--- are stored and hold nothing back.
+-- ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's messages routed,
+-- unrouted. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -16,7 +16,7 @@ declare
     v_held boolean;
 begin
     select d.id, d.status, d.target_app, d.record_type, d.attempt, d.crash_count, d.error_message, d.updated_at,
-           d.processed_at, d.xmax::text as locker
+           d.processed_at, d.xmax::text as locker, d.behind_at
       into m from integration.data_staging d where d.id = p_id;
     if m.id is null then
         return query select * from integration.explain_absent(p_id);
@@ -49,11 +49,17 @@ begin
     when 'processing' then
         return query select * from integration.explain_processing(p_id);
     when 'scheduled' then
-        return query select * from integration.explain_scheduled(p_id);
+        if m.behind_at is not null then
+            return query select * from integration.explain_key(p_id);
+        else
+            return query select * from integration.explain_scheduled(p_id);
+        end if;
         return query select * from integration.closed_gates(m.target_app);
         return query select * from integration.explain_consumers(m.target_app, m.record_type);
     when 'pending' then
         return query select * from integration.explain_locker(m.target_app, m.locker);
+        v_held := v_held or found;
+        return query select * from integration.explain_key(p_id);
         v_held := v_held or found;
         return query select * from integration.closed_gates(m.target_app);
         v_held := v_held or found;

@@ -31,7 +31,7 @@ $$;
 create or replace function integration.guard_hand_edit(
     p_id bigint, p_old text, p_new text, p_owner text, p_old_attempt integer, p_attempt integer,
     p_old_retry_count integer, p_retry_count integer, p_available_at timestamptz, p_processed_at timestamptz,
-    p_requeued boolean, p_old_updated_at timestamptz, p_updated_at timestamptz
+    p_requeued boolean, p_old_updated_at timestamptz, p_updated_at timestamptz, p_keyed boolean
 ) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -67,7 +67,7 @@ begin
         or (p_new = 'completed' and p_processed_at is null)
         or (p_new <> 'scheduled' and p_available_at is not null)
         or (p_new = 'pending' and not p_requeued)
-        or p_updated_at = p_old_updated_at
+        or p_updated_at = p_old_updated_at or p_keyed
     then
         update integration.data_staging d
            set owner = case when p_new = 'processing' then d.owner end,
@@ -80,6 +80,10 @@ begin
                processed_at = case when p_new = 'completed' then coalesce(d.processed_at, integration.clock())
                                    when v_waits then null else d.processed_at end,
                available_at = case when p_new = 'scheduled' then d.available_at end,
+               behind_at = null,
+               -- Whoever takes a message by hand keeps no order, but its key is seen to be busy.
+               series = case when p_new = 'processing' and d.ordering_key is not null
+                   then nextval('integration.series') else d.series end,
                updated_at = integration.clock()
          where d.id = p_id;
     end if;
@@ -178,3 +182,30 @@ create or replace trigger data_staging_rewritten
         old.data is distinct from new.data or old.headers is distinct from new.headers
         or old.source_app <> new.source_app or old.target_app <> new.target_app or old.record_type <> new.record_type)
     execute function integration.on_rewritten();
+
+-- AFTER UPDATE, of messages that were given another key or target: where they stood does not count there, and whoever
+-- stood behind them steps forward.
+create or replace function integration.on_rekeyed() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_relid <> 'integration.data_staging'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
+    end if;
+    update integration.data_staging d
+       set series = case when d.status = 'processing' and d.ordering_key is not null
+               then nextval('integration.series') end,
+           behind_at = null, status = case when d.behind_at is null then d.status else 'pending' end,
+           available_at = case when d.behind_at is null then d.available_at end,
+           requeued_at = case when d.behind_at is null then d.requeued_at else integration.clock() end
+     where d.id = new.id and (d.series is not null or d.behind_at is not null);
+    if old.ordering_key is not null then
+        perform integration.step_forward(array[old.target_app], array[old.ordering_key], array[old.id]);
+    end if;
+    return null;
+end $$;
+
+create or replace trigger data_staging_rekeyed
+    after update of target_app, ordering_key on integration.data_staging
+    for each row when (
+        old.target_app <> new.target_app or old.ordering_key is distinct from new.ordering_key)
+    execute function integration.on_rekeyed();

@@ -4,6 +4,8 @@
 -- is written: the messages stay pending and locked, so nobody else takes them, and if the transaction ends before
 -- complete_many(..., p_held => true) they were never taken. The attempt is the one that it will give them. The other
 -- parameters and the result are claim's.
+-- Messages with a key are not held, because nobody else would see that their key is busy: where one is met, the result
+-- is one row that names no message, and is ahead. Then end the transaction, and use claim.
 -- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create or replace function integration.hold(
@@ -14,7 +16,7 @@ create or replace function integration.hold(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean
+    canary boolean, ahead boolean
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -23,6 +25,7 @@ declare
     v_gated boolean;
     v_aside boolean;
     v_ids   bigint[];
+    v_keyed boolean;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
@@ -34,14 +37,19 @@ begin
     end if;
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
     -- snapshot of one statement for both would show what it was before.
-    v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-        p_again_at, p_again_ids, v_aside);
+    select p.ids, p.keyed into v_ids, v_keyed
+      from integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+               p_again_at, p_again_ids, v_aside, null) p;
     if v_ids is null then
+        return query
+            select null::bigint, null::integer, null::text, null::text, null::jsonb, null::jsonb, null::integer,
+                   null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true
+             where v_keyed;
         return;
     end if;
     return query
         select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
-               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, false
+               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, false, false
           from integration.data_staging d
          where d.id = any (v_ids)
          order by d.priority desc, d.created_at, d.id;

@@ -42,6 +42,9 @@ begin
     if not exists (select from integration.contact) then
         insert into integration.contact default values on conflict do nothing;
     end if;
+    if not exists (select from integration.key_turns) then
+        insert into integration.key_turns select generate_series(0, 4095) on conflict do nothing;
+    end if;
     if not exists (select from integration.maintenance) then
         insert into integration.maintenance default values on conflict do nothing;
     end if;
@@ -130,6 +133,11 @@ begin
         copied := integration.keep_topics();
     exception when others then
         raise warning 'topics: %', sqlerrm;
+    end;
+    begin
+        perform integration.step_forward_forgotten();
+    exception when others then
+        raise warning 'ordering keys: %', sqlerrm;
     end;
     begin
         folded := 0;

@@ -70,7 +70,7 @@ $$;
 create or replace function integration.cancel_rows(p_ids bigint[], p_reason text) returns setof bigint
     language sql set search_path = pg_catalog, pg_temp as $$
     update integration.data_staging d
-       set status = 'cancelled', updated_at = integration.clock(),
+       set status = 'cancelled', updated_at = integration.clock(), behind_at = null, available_at = null,
            error_message = coalesce(integration.clean_text(p_reason), d.error_message)
      where d.id = any (p_ids)
     returning d.id

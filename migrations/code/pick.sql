@@ -9,7 +9,10 @@
 -- exclusive. What became pending again may lie behind that place: it is in an index of its own, in the order in which
 -- it did, with places of its own (p_again_at, p_again_ids; null: its beginning). Everything else that may lie behind a
 -- place (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
--- p_aside: some messages of the target may be set aside, and are left out.
+-- p_aside: some messages of the target may be set aside, and are left out. Of messages with a key, which take turns,
+-- those that may be taken now, and up to p_series of a key, also from beyond where the look ended: seen is all that was
+-- looked at, behind what stands behind others of its key now; null where none has a key. p_series null: nothing is
+-- taken where one has a key; only keyed says so.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED; where p_bytes_max comes first, more than are returned. The order of
 -- the result is undefined.
 --
@@ -26,7 +29,8 @@
 create or replace function integration.pick(
     p_target text, p_limit integer, p_types text[], p_bytes_max bigint,
     p_lows integer[], p_highs integer[], p_after_at timestamptz[], p_after_ids bigint[],
-    p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, out ids bigint[]
+    p_again_at timestamptz[], p_again_ids bigint[], p_aside boolean, p_series integer,
+    out ids bigint[], out keyed boolean, out seen bigint[], out behind bigint[]
 )
     language plpgsql as $$
 declare
@@ -34,11 +38,14 @@ declare
     v_bytes bigint := 0;
     v_more  bigint;
     v_found bigint[];
+    v_keyed boolean;
 begin
+    keyed := false;
     for i in 1 .. coalesce(cardinality(p_lows), 1) loop
         if p_after_at[i] > '-infinity' then
-            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
-                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
+                       q.ordering_key is not null as keyed
                   from integration.data_staging q
                  where q.target_app = p_target and q.status = 'pending' and q.requeued_at is not null
                    and q.crash_count = 0 and q.priority = p_lows[i]
@@ -51,11 +58,13 @@ begin
                 ids := ids || v_found;
                 v_left := v_left - cardinality(v_found);
                 v_bytes := v_bytes + v_more;
+                keyed := keyed or v_keyed;
                 exit when v_left = 0 or v_bytes >= p_bytes_max;
             end if;
             -- What this transaction has locked is not locked for it.
-            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
-                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
+                       q.ordering_key is not null as keyed
                   from integration.data_staging q
                  where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority = p_lows[i] and (q.created_at, q.id) > (p_after_at[i], p_after_ids[i])
@@ -65,8 +74,9 @@ begin
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
         else
-            select array_agg(l.id), sum(l.bytes) into v_found, v_more from (
-                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes
+            select array_agg(l.id), sum(l.bytes), bool_or(l.keyed) into v_found, v_more, v_keyed from (
+                select q.id, integration.bytes_of(q.data) + coalesce(pg_column_size(q.headers), 0) as bytes,
+                       q.ordering_key is not null as keyed
                   from integration.data_staging q
                  where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority between coalesce(p_lows[i], -2147483648) and coalesce(p_highs[i], 2147483647)
@@ -79,6 +89,7 @@ begin
             ids := ids || v_found;
             v_left := v_left - cardinality(v_found);
             v_bytes := v_bytes + v_more;
+            keyed := keyed or v_keyed;
             exit when v_left = 0 or v_bytes >= p_bytes_max;
         end if;
     end loop;
@@ -90,6 +101,16 @@ begin
                                  over (order by u.place rows between unbounded preceding and 1 preceding) as before
                   from unnest(ids) with ordinality u (id, place) join integration.data_staging d on d.id = u.id) s
              where coalesce(s.before, 0) < p_bytes_max);
+    end if;
+    if keyed and p_series is null then
+        ids := null;
+    elsif keyed then
+        seen := ids;
+        select k.ids, k.behind into ids, behind
+          from integration.pick_keyed(p_target, p_limit, p_types, p_bytes_max, p_aside, p_series,
+              -- Before the first place, from the beginning.
+              coalesce((select min(a.id) from unnest(p_after_at, p_after_ids) a (at, id) where a.at > '-infinity'), 0),
+              seen) k;
     end if;
 end $$;
 

@@ -38,7 +38,7 @@ begin
            integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
            and integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt, p.retry_count,
                p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-               p.updated_at, p.available_at, p.headers, p.data),
+               p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data),
            (select count(*) from published), (select s.known_targets_only from integration.settings s),
            exists (select from integration.subscriptions s where s.topic = p.target_app)
            or exists (select from integration.targets t where t.target_app = p.target_app and t.kind = 'topic')
@@ -69,7 +69,7 @@ begin
                 or p.id not between 1 and v_last
                 or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
                    p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
-                   p.error_message, p.updated_at, p.available_at, p.headers, p.data));
+                   p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
     end if;
     if not v_alike and v_messages > 1 then
         v_plain := not exists (
@@ -78,7 +78,7 @@ begin
                 or not integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
                 or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
                    p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
-                   p.error_message, p.updated_at, p.available_at, p.headers, p.data));
+                   p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
     end if;
     if not v_alike and not v_plain then
         perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
@@ -90,7 +90,7 @@ begin
             select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
                    p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
                    p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
-                   case when not v_copy then p.origin_id end as origin_id) m;
+                   p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
     end if;
     if not v_alike then
         v_keys := exists (select from published p where p.dedup_key is not null);
@@ -173,7 +173,7 @@ create or replace function integration.is_plain(
     p_record_type text, p_ordering_key text, p_dedup_key text, p_max_retries integer, p_attempt integer,
     p_retry_count integer, p_crash_count integer, p_redrive_count integer, p_owner text, p_lease_until timestamptz,
     p_processed_at timestamptz, p_requeued_at timestamptz, p_error_message text, p_updated_at timestamptz,
-    p_available_at timestamptz, p_headers jsonb, p_data jsonb
+    p_available_at timestamptz, p_behind_at timestamptz, p_series bigint, p_headers jsonb, p_data jsonb
 ) returns boolean
     language sql stable parallel safe as $$
     select char_length(p_record_type) between 1 and integration.name_chars_max()
@@ -182,7 +182,7 @@ create or replace function integration.is_plain(
        and (p_max_retries is null or p_max_retries >= 0)
        and p_attempt = 0 and p_retry_count = 0 and p_crash_count = 0 and p_redrive_count = 0
        and p_owner is null and p_lease_until is null and p_processed_at is null and p_requeued_at is null
-       and p_error_message is null
+       and p_error_message is null and p_behind_at is null and p_series is null
        and p_updated_at between '0001-01-01 UTC' and '9999-12-31 UTC'
        and (p_available_at is null or p_available_at between '0001-01-01 UTC' and '9999-12-31 UTC')
        and (p_headers is null or jsonb_typeof(p_headers) = 'object' and pg_column_size(p_headers) <= 65536)
@@ -235,7 +235,8 @@ begin
     else
         select c.key into v_column from jsonb_each_text(p_message) c
          where c.key in ('attempt', 'retry_count', 'crash_count', 'redrive_count') and c.value <> '0'
-            or c.key in ('owner', 'lease_until', 'processed_at', 'requeued_at', 'error_message', 'origin_id')
+            or c.key in ('owner', 'lease_until', 'processed_at', 'requeued_at', 'error_message', 'behind_at',
+                    'series', 'origin_id')
                 and c.value is not null limit 1;
         v_hint := 'leave it out: our functions write it';
     end if;

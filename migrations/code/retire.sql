@@ -55,6 +55,8 @@ begin
            and case d.status when 'completed' then coalesce(d.processed_at, d.updated_at)
                else d.updated_at end <= v_now - r.keep
            and not integration.is_set_aside(d.id, d.created_at)
+           -- It keeps others from being handled before it: what becomes of it is for somebody to say.
+           and not (d.status = 'failed' and d.ordering_key is not null and integration.blocks_others(d.id))
            for no key update of d skip locked)
     select array_agg(u.id) filter (where u.verb = 'archived'), array_agg(u.id) filter (where u.verb = 'purged')
       into v_archive, v_purge from due u;

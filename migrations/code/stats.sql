@@ -201,7 +201,8 @@ begin
         select min(x.created_at) as oldest_at
           from (select lanes.created_at from lanes limit 1000) x) f on true
       left join lateral (
-        select d.available_at as next_due_at from integration.data_staging d
+        -- What stands behind others of its key becomes due when these have ended.
+        select case when d.behind_at is null then d.available_at end as next_due_at from integration.data_staging d
          where c.scheduled > 0 and d.target_app = k.target_app and d.status = 'scheduled'
          order by d.available_at limit 1) n on true;
 end $$;

@@ -46,7 +46,7 @@ end $$;
 -- The settings that a target may have of its own; a pause is no setting.
 create or replace function integration.target_settings() returns text[]
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-    select '{bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight,
+    select '{bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight, key_failed,
         foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted}'::text[]
 $$;
 
@@ -79,6 +79,7 @@ begin
        set bell = coalesce(v_new.bell, 'on_demand'), max_retries = v_new.max_retries, max_crashes = v_new.max_crashes,
            backoff_base_ms = v_new.backoff_base_ms, backoff_factor = v_new.backoff_factor,
            backoff_cap_ms = v_new.backoff_cap_ms, max_in_flight = v_new.max_in_flight,
+           key_failed = v_new.key_failed,
            foreign_lease = v_new.foreign_lease, on_complete = coalesce(v_new.on_complete, 'keep'),
            completed_retention = v_new.completed_retention, failed_retention = v_new.failed_retention,
            breaker_key = v_new.breaker_key, kind = coalesce(v_new.kind, 'queue'),

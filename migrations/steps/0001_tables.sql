@@ -51,8 +51,14 @@ create table integration.data_staging (
     max_retries   integer,
     -- headers: an object.
     headers       jsonb,
+    -- ordering_key: messages of a target with the same one are handled one at a time, in the order of their ids.
     ordering_key  text collate "C",
-    dedup_key     text collate "C"
+    dedup_key     text collate "C",
+    -- behind_at: since when it is scheduled because another message of its key goes before it; null: it is not.
+    behind_at     timestamptz,
+    -- series: the number of the claim that took it with others of its key; 0: it was passed over; null: never seen, or
+    -- without a key.
+    series        bigint
 );
 
 -- Serves claim: pending messages of one target in the order they are taken. A column in the predicate keeps updates
@@ -76,6 +82,14 @@ create index data_staging_failed on integration.data_staging (target_app, id)
 -- empty.
 create index data_staging_suspects on integration.data_staging (target_app, crash_count, created_at, id)
     where status = 'pending' and crash_count > 0;
+-- Serve claims of messages with keys, see code/keyed: what waits of a key; what was taken of it last; what was taken or
+-- passed over, and waits again (nearly always empty). No entries for messages without a key.
+create index data_staging_key_waiting on integration.data_staging (target_app, ordering_key, id)
+    where ordering_key is not null and (status = 'pending' or status = 'scheduled' and behind_at is not null);
+create index data_staging_key_taken on integration.data_staging (target_app, ordering_key, series, id)
+    where series is not null and behind_at is null and status <> 'pending';
+create index data_staging_key_again on integration.data_staging (target_app, ordering_key, id)
+    where series is not null and (status = 'pending' or status = 'scheduled' and behind_at is not null);
 -- Serves archive, purge and the error-rate query. BRIN on a column that never changes: a few bytes per 32 pages
 -- instead of an index entry per message.
 create index data_staging_created on integration.data_staging using brin (created_at) with (pages_per_range = 32,
@@ -178,6 +192,9 @@ create table integration.settings (
     breaker_open_for     interval not null default '30 s',
     breaker_open_max     interval not null default '10 min',
     breaker_canaries     integer  not null default 3 check (breaker_canaries >= 1),
+    -- What a message that failed for good does to those of its key behind it: block: they wait for what becomes of it;
+    -- skip: they go on.
+    key_failed          text     not null default 'block' check (key_failed in ('block', 'skip')),
     -- A process whose session lock is free is dead once it has not beaten for this long; else when its lease ran out.
     rescue_grace        interval not null default '1.5 s' check (rescue_grace >= interval '0'),
     dedup_window        interval not null default '7 days',
@@ -206,6 +223,7 @@ create table integration.targets (
     backoff_factor      double precision check (backoff_factor between 1 and 100),
     backoff_cap_ms      bigint check (backoff_cap_ms >= 0),
     max_in_flight       integer check (max_in_flight >= 1),
+    key_failed          text check (key_failed in ('block', 'skip')),
     -- Messages claimed by plain SQL carry no owner; only where this is set are they re-queued after so long.
     foreign_lease       interval check (foreign_lease > interval '0'),
     -- Until then consumers lease messages even where they are to hold them in a transaction: one that did has died.
@@ -359,7 +377,10 @@ create table integration.maintenance (
     -- When a round of archiving, purging and partitions last came to its end.
     cleaned_at  timestamptz,
     -- When the counters were last compared with the table.
-    checked_at  timestamptz
+    checked_at  timestamptz,
+    -- How far ordering keys were last looked at; null: to the last.
+    keys_to_target text collate "C",
+    keys_to_key    text collate "C"
 ) with (fillfactor = 50);
 insert into integration.maintenance default values;
 
@@ -373,3 +394,10 @@ alter table integration.gate_fold replica identity full;
 -- One row per target with max_in_flight that was ever claimed from: claims lock it, so that the limit is exact. Not the
 -- row of targets, which others must be able to change meanwhile.
 create table integration.turns (target_app text collate "C" primary key);
+
+-- Claims of messages with keys lock one of these for each key, so that each sees what the one before it has taken. A
+-- fixed number, so that none is inserted, which might be waited for: sixteen for a target, which few others share.
+create table integration.key_turns (slot integer primary key);
+-- The numbers of claims that took messages with keys.
+create sequence integration.series;
+insert into integration.key_turns select generate_series(0, 4095);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{context::Context, looking::Look};
 use crate::{
     error::Result,
-    store::{Looked, Ranges},
+    store::{Looked, Most, Ranges},
 };
 
 /// What came of it.
@@ -18,13 +18,13 @@ pub(super) struct Claimed {
     pub(super) looked: Result<Looked>,
 }
 
-/// Claims up to `limit` messages. After a failure it pauses, and gives back what a claim took whose answer did not come
+/// Claims messages. After a failure it pauses, and gives back what a claim took whose answer did not come
 /// before it can be claimed.
 pub(super) async fn claim(
     context: Arc<Context>,
     owner: Arc<str>,
     (look, ranges): (Look, Option<Ranges>),
-    limit: usize,
+    most: Most,
     pause: Option<Duration>,
 ) -> Claimed {
     if let Some(pause) = pause {
@@ -36,9 +36,9 @@ pub(super) async fn claim(
         if pause.is_some() {
             in_hand.return_strays(&context.store, &owner).await?;
         }
-        let claim = in_hand.claim(context.store.claim(&request, limit, ranges.as_ref(), look.why()));
+        let claim = in_hand.claim(context.store.claim(&request, most, ranges.as_ref(), look.why()));
         context.claiming(look.why(), claim, |looked| looked.deliveries.len()).await
     };
     let looked = looked.await;
-    Claimed { look, limit, took: asked.elapsed(), looked }
+    Claimed { look, limit: most.messages, took: asked.elapsed(), looked }
 }

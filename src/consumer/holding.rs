@@ -36,6 +36,9 @@ const BATCH_MAX: usize = 500;
 /// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
 const FIRST: usize = 16;
 
+/// Looks that lease after one that met messages with keys: there will be more.
+const KEYED_LOOKS: u32 = 32;
+
 /// Before any handler has ended.
 const UNKNOWN: Duration = Duration::from_millis(50);
 
@@ -51,6 +54,8 @@ pub(super) struct Holding {
     /// How many messages the next transaction may hold.
     limit: usize,
     next: NextLook,
+    /// Looks that are to lease because messages with keys, which are never held, were met.
+    keyed: u32,
 }
 
 /// What to look for once a batch has ended.
@@ -67,7 +72,7 @@ impl Holding {
     pub(super) fn new(config: &ConsumerConfig, plain: bool) -> Self {
         let (cap, concurrency) = (config.hold, config.concurrency);
         let short = if plain { SHORT } else { cap.unwrap_or_default() / WORTH };
-        Self { cap, short, average: UNKNOWN, concurrency, limit: FIRST, next: NextLook::Held }
+        Self { cap, short, average: UNKNOWN, concurrency, limit: FIRST, next: NextLook::Held, keyed: 0 }
     }
 
     /// So many handlers took so long, on average.
@@ -86,7 +91,8 @@ impl Holding {
     /// What the next look is for, in a process of this age, whose oldest batch has been held for so long.
     pub(super) fn next_look(&self, age: Duration, held_for: Option<Duration>) -> NextLook {
         let is_short = self.average <= self.short;
-        let held = self.cap.is_some() && age >= LEASES_FIRST && is_short && !self.is_blocked(held_for);
+        let may = self.cap.is_some() && self.keyed == 0 && age >= LEASES_FIRST;
+        let held = may && is_short && !self.is_blocked(held_for);
         match self.next {
             NextLook::Held if !held => NextLook::Leased,
             next => next,
@@ -100,8 +106,9 @@ impl Holding {
         self.cap.filter(|_| batches < most).map(|cap| (self.limit, cap))
     }
 
-    /// A look for leases took so many.
-    pub(super) fn leased(&mut self, look: &Look, took: usize) {
+    /// A look for leases took so many, and met messages with keys or not.
+    pub(super) fn leased(&mut self, look: &Look, took: usize, keyed: bool) {
+        self.keyed = if keyed { KEYED_LOOKS } else { self.keyed.saturating_sub(1) };
         self.next = match (self.next, look.next()) {
             (NextLook::Refused(left), NextLook::Refused(_)) if left > took && took > 0 => {
                 NextLook::Refused(left - took)
@@ -171,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn where_messages_with_keys_were_met_a_number_of_looks_lease() {
+        let mut holding = short();
+        holding.leased(&look(NextLook::Leased), 1, true);
+        for _ in 0..KEYED_LOOKS {
+            assert_eq!(holding.next_look(OLD, None), NextLook::Leased);
+            holding.leased(&look(NextLook::Leased), 1, false);
+        }
+        assert_eq!(holding.next_look(OLD, None), NextLook::Held);
+    }
+
+    #[test]
     fn a_process_that_has_just_started_leases_and_so_does_one_that_never_holds() {
         assert_eq!(short().next_look(LEASES_FIRST / 2, None), NextLook::Leased);
         assert_eq!(short().next_look(LEASES_FIRST, None), NextLook::Held);
@@ -203,7 +221,7 @@ mod tests {
         let refused = HeldBatch { refused: true, ..batch(16, 5, 0) };
         assert_eq!(holding.ended(&refused), Then::LookAgain(Found::Bell));
         for (took, next) in [(2, NextLook::Refused(3)), (1, NextLook::Refused(2)), (2, NextLook::Held)] {
-            holding.leased(&look(NextLook::Refused(5)), took);
+            holding.leased(&look(NextLook::Refused(5)), took, false);
             assert_eq!(holding.next_look(OLD, None), next);
         }
     }
@@ -215,7 +233,7 @@ mod tests {
         assert_eq!(holding.ended(&refused), Then::Look(Found::Bell));
         let everywhere = HeldBatch { look: Look::for_a_bell(NextLook::Held, Start::Beginning), ..refused };
         assert_eq!(holding.ended(&everywhere), Then::LookAgain(Found::Bell), "such a look is still to be made");
-        holding.leased(&look(NextLook::Refused(1)), 0);
+        holding.leased(&look(NextLook::Refused(1)), 0, false);
         assert_eq!(holding.next_look(OLD, None), NextLook::Held);
     }
 
@@ -223,7 +241,7 @@ mod tests {
     fn a_rolled_back_batch_is_not_forgotten_for_a_look_that_was_under_way() {
         let mut holding = short();
         holding.ended(&HeldBatch { refused: true, ..batch(16, 5, 0) });
-        holding.leased(&look(NextLook::Leased), 7);
+        holding.leased(&look(NextLook::Leased), 7, false);
         assert_eq!(holding.next_look(OLD, None), NextLook::Refused(5));
     }
 

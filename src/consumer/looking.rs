@@ -31,6 +31,8 @@ pub(super) struct Looking {
     everywhere_at: Option<Instant>,
     /// The target had a limit of messages in flight at the last look.
     limited: bool,
+    /// It has had messages with keys: where one ends, the next of its key may be taken.
+    keyed: bool,
     outage: Outage,
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
@@ -127,6 +129,7 @@ impl Looking {
             why: Some(Found::Sweep),
             everywhere_at: None,
             limited: false,
+            keyed: false,
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
             way: Way { places, ..Way::default() },
@@ -162,9 +165,10 @@ impl Looking {
         self.way.everywhere = true;
     }
 
-    /// A message of the target has left. If that has a limit, there is room again, and no bell for it.
+    /// A message of the target has left. If that has a limit, there is room again, and if it has keys, another may be next;
+    /// there is no bell for it.
     pub(super) fn room_again(&mut self) {
-        if self.limited {
+        if self.limited || self.keyed {
             self.also_look(Found::Drain);
         }
     }
@@ -226,6 +230,7 @@ impl Looking {
     pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
         self.outage.over();
         self.limited = observed.is_limited();
+        self.keyed |= observed.is_keyed();
         let way = &mut self.way;
         way.places.looked(look.start, look.lowest_first, look.asks, !full, observed);
         if look.is_everywhere() {
@@ -352,6 +357,17 @@ mod tests {
         looking.room_again();
         assert!(!looking.is_wanted());
         looking.looked(&look, &Observed::nothing().limited(), false, Duration::ZERO);
+        looking.room_again();
+        assert!(looking.is_wanted());
+    }
+
+    #[test]
+    fn who_leaves_may_make_way_for_the_next_of_its_key_where_the_target_has_keys() {
+        let mut looking = looking();
+        let look = begin(&mut looking, NextLook::Leased);
+        looking.looked(&look, &Observed::nothing().keyed(), false, Duration::ZERO);
+        let another = looking.begin(NextLook::Leased, false);
+        assert_eq!(another, None);
         looking.room_again();
         assert!(looking.is_wanted());
     }

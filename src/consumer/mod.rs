@@ -25,6 +25,7 @@ mod effects;
 mod handling;
 mod held_batch;
 mod in_order;
+mod lanes;
 mod settle;
 mod suspects;
 mod sweeping;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::store::{Looked, Place};
+use crate::store::{Looked, Passed, Place};
 
 /// What a look saw.
 #[derive(Debug)]
@@ -14,8 +14,12 @@ pub(super) struct Observed {
     limited: bool,
     /// A gate may have cut it short, or kept it from looking at all.
     pub(super) gated: bool,
-    /// The messages taken, in claiming order.
-    pub(super) taken: Vec<Taken>,
+    /// What was met, in claiming order: taken, or left because its key is busy.
+    pub(super) met: Vec<Taken>,
+    /// How many messages were taken.
+    took: usize,
+    /// Some of what was met has a key.
+    keyed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,14 +32,32 @@ pub(super) struct Taken {
 
 impl Observed {
     pub(super) fn of(looked: &Looked) -> Self {
-        let Looked { oldest_xid, next_xid, now, limited, gated, in_parts: _, deliveries } = looked;
-        let taken = deliveries.iter().map(|delivery| Taken {
+        let Looked { oldest_xid, next_xid, now, limited, gated, in_parts: _, deliveries, passed } = looked;
+        // What was taken with others of its key, and was not looked at, says nothing of those before it.
+        let taken = deliveries.iter().filter(|delivery| !delivery.ahead).map(|delivery| Taken {
             priority: delivery.priority,
             place: (delivery.created_at, delivery.id),
             again: delivery.requeued_at.map(|at| (at, delivery.id)),
         });
-        let taken = taken.collect();
-        Self { oldest_xid: *oldest_xid, next_xid: *next_xid, now: *now, limited: *limited, gated: *gated, taken }
+        let passed_over = passed.iter().filter_map(|Passed { priority, place, requeued_at }| {
+            let place = (*place)?;
+            Some(Taken { priority: *priority, place, again: requeued_at.map(|at| (at, place.1)) })
+        });
+        Self {
+            oldest_xid: *oldest_xid,
+            next_xid: *next_xid,
+            now: *now,
+            limited: *limited,
+            gated: *gated,
+            met: taken.chain(passed_over).collect(),
+            took: deliveries.len(),
+            keyed: !passed.is_empty() || deliveries.iter().any(|delivery| delivery.ordering_key.is_some()),
+        }
+    }
+
+    /// Messages with a key were met.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.keyed
     }
 
     /// The target has a limit of messages in flight.
@@ -45,7 +67,7 @@ impl Observed {
 
     /// How many messages were taken.
     pub(super) fn took(&self) -> usize {
-        self.taken.len()
+        self.took
     }
 
     #[cfg(test)]
@@ -54,8 +76,14 @@ impl Observed {
     }
 
     #[cfg(test)]
-    pub(super) fn saw(oldest_xid: i64, next_xid: i64, now: SystemTime, taken: Vec<Taken>) -> Self {
-        Self { oldest_xid, next_xid, now, limited: false, gated: false, taken }
+    pub(super) fn saw(oldest_xid: i64, next_xid: i64, now: SystemTime, met: Vec<Taken>) -> Self {
+        let took = met.len();
+        Self { oldest_xid, next_xid, now, limited: false, gated: false, met, took, keyed: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn keyed(self) -> Self {
+        Self { keyed: true, ..self }
     }
 
     #[cfg(test)]

@@ -20,7 +20,10 @@ use super::{
     observed::{Observed, Taken},
     reached::{Pair, Reached, Start},
 };
-use crate::store::{KeptPlace, Place, Ranges};
+use crate::{
+    message::MessageId,
+    store::{KeptPlace, Place, Ranges},
+};
 
 /// Priorities that are remembered; of more, those that messages came from last.
 const PRIORITIES_MAX: usize = 8;
@@ -44,6 +47,8 @@ pub(super) struct Places {
     reached: BTreeMap<i32, Reached>,
     checkpoint: Option<Checkpoint>,
     lag: usize,
+    /// The highest id that a look has met. After one that took all there was, nothing below it is unseen.
+    highest: MessageId,
     /// They have moved over messages since they were kept.
     worth_keeping: bool,
     looks: u64,
@@ -70,7 +75,10 @@ impl Places {
             let places = Pair { published: Some(place), again };
             (priority, Reached { places, last: places, used: 0 })
         });
-        Self { reached: reached.collect(), ..Self::default() }
+        let reached: BTreeMap<i32, Reached> = reached.collect();
+        // Of several, the places of some may say more than others have seen.
+        let ids = reached.values().filter_map(|reached| reached.places.published).map(|(_, id)| id);
+        Self { highest: ids.min().unwrap_or_default(), reached, ..Self::default() }
     }
 
     /// What to keep for the next consumer, once after it has moved over messages.
@@ -146,7 +154,7 @@ impl Places {
         let is_ahead = |at: SystemTime| at.duration_since(observed.now).is_ok_and(|ahead| ahead > OUT_OF_ORDER);
         if self.reached.values().any(|reached| reached.last.published.is_some_and(|(at, _)| is_ahead(at))) {
             // The server's clock was put back, or it is another server: what is new sorts before the places.
-            (self.reached, self.checkpoint, self.lag) = Default::default();
+            (self.reached, self.checkpoint, self.lag, self.highest) = Default::default();
         }
         // Before anything moves.
         let begun: BTreeSet<i32> = self
@@ -161,7 +169,7 @@ impl Places {
                 // This look has seen what was committed late; what it did not get to, it may not have.
                 let places = self.checkpoint.take().map(|checkpoint| checkpoint.places).unwrap_or_default();
                 if start != Start::Last {
-                    self.settle(&places, &begun, lowest_first, exhausted, &observed.taken);
+                    self.settle(&places, &begun, lowest_first, exhausted, &observed.met);
                     self.worth_keeping |= self.lag > 0;
                 }
                 // Else once more, from the places: they would stay where they are for ever.
@@ -172,7 +180,7 @@ impl Places {
             }
         }
         self.reach(&begun, exhausted, observed);
-        self.lag += observed.taken.len();
+        self.lag += observed.met.len();
         if self.checkpoint.is_none() && self.reached.values().any(|reached| reached.last != reached.places) {
             let places = self.reached.iter().map(|(priority, reached)| (*priority, reached.last)).collect();
             let since = Instant::now();
@@ -182,8 +190,9 @@ impl Places {
 
     /// Notes where a look ended.
     fn reach(&mut self, begun: &BTreeSet<i32>, exhausted: bool, observed: &Observed) {
+        self.highest = observed.met.iter().map(|met| met.place.1).fold(self.highest, MessageId::max);
         // Times of the future were set by hand; a place there would hide everything that follows.
-        for taken in observed.taken.iter().filter(|taken| taken.place.0 <= observed.now) {
+        for taken in observed.met.iter().filter(|taken| taken.place.0 <= observed.now) {
             let reached = self.reached.entry(taken.priority).or_insert_with(|| Reached::new(self.looks));
             reached.used = self.looks;
             match taken.again.filter(|(at, _)| *at <= observed.now) {
@@ -199,7 +208,7 @@ impl Places {
         }
         if exhausted {
             // Everything of before the look, but for what says that it is older than it is.
-            let now = Some((observed.now.checked_sub(DATED_BACK).unwrap_or(observed.now), i64::MIN));
+            let now = Some((observed.now.checked_sub(DATED_BACK).unwrap_or(observed.now), self.highest));
             if self.reached.is_empty() {
                 self.reached.insert(0, Reached::new(self.looks));
             }
@@ -251,7 +260,6 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::message::MessageId;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -316,7 +324,7 @@ mod tests {
         looked(&mut places, true, look(10, 10, vec![]));
         assert_eq!(places.ranges(Start::Places, false).unwrap().after_at, [None, None, None]);
         looked(&mut places, true, look(11, 11, vec![]));
-        let now = Some((at(10_000) - DATED_BACK, i64::MIN));
+        let now = Some((at(10_000) - DATED_BACK, 0));
         assert_eq!(of(&places, 0), Pair { published: now, again: now });
         assert_eq!(places.keep(), [], "nothing is gained by keeping them");
     }

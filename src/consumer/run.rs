@@ -42,7 +42,7 @@ use crate::{
     handler::Registry,
     message::Found,
     process::{Bell, Process},
-    store::{Claim, Store},
+    store::{Claim, Most, Store},
 };
 
 pub(super) struct Loop {
@@ -227,7 +227,8 @@ impl Loop {
             return;
         }
         let Some(look) = self.looking.begin(next, self.parking.is_settling()) else { return };
-        let claim = claim(self.context.clone(), self.owner.clone(), look, limit, self.looking.pause());
+        let most = Most { messages: limit, of_a_key: self.workers.series() };
+        let claim = claim(self.context.clone(), self.owner.clone(), look, most, self.looking.pause());
         self.under_way.begin(Kind::Claim, claim.map(Ended::Claimed));
     }
 

@@ -13,6 +13,7 @@ mod counters;
 mod drift;
 mod fleet;
 mod horizon;
+mod keys;
 mod locks;
 mod misspelt;
 mod partitions;
@@ -77,6 +78,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
         report.add("topics", checked(within, topics::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
+        report.add("keys", checked(within, keys::check(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
         report.add("audit", checked(within, audit::check(&mut session)).await);
         report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);

@@ -52,7 +52,7 @@ pub struct Delivery {
     pub redrive_count: i32,
     /// Headers given by the publisher; values that are not strings appear as JSON text.
     pub headers: Headers,
-    /// The publisher's ordering key.
+    /// Its ordering key: messages of one target with the same one are handled one at a time, in order.
     pub ordering_key: Option<String>,
     /// When it was published, by the server's clock.
     pub created_at: std::time::SystemTime,
@@ -64,6 +64,8 @@ pub struct Delivery {
     pub(crate) requeued_at: Option<std::time::SystemTime>,
     /// Whether it tests the water for a half-open breaker.
     pub(crate) canary: bool,
+    /// It was taken with others of its key, from beyond where the look ended.
+    pub(crate) ahead: bool,
     /// When it arrived in this process.
     pub(crate) received: tokio::time::Instant,
     /// Who owns it.
@@ -114,6 +116,7 @@ impl Delivery {
             found: Found::Bell,
             requeued_at: None,
             canary: false,
+            ahead: false,
             received: tokio::time::Instant::now(),
             owner: "test".into(),
             payload: payload.into(),

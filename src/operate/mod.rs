@@ -3,6 +3,7 @@
 
 mod change;
 mod follower;
+mod keys;
 mod overview;
 mod schedules;
 mod topics;
@@ -16,15 +17,16 @@ use crate::{alike, core::Core, doctor, error::Result, maintenance, message::Mess
 pub use self::{
     change::{Action, Change, Changed, Preview},
     follower::Follower,
+    keys::Unblock,
     overview::{Overview, Trouble},
 };
 pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, Maintained, MaintenanceDue,
-        MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription,
-        TargetState, TargetStats, TopicRow, Traffic, Verb, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, KeyRow, KeyState,
+        Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow,
+        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, When,
     },
 };
 

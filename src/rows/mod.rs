@@ -1,6 +1,7 @@
 //! What the database says, row by row: the nouns of [`operate`](crate::operate).
 
 mod audit;
+mod keys;
 mod message;
 mod process;
 mod rights;
@@ -11,6 +12,7 @@ mod topic;
 mod upkeep;
 
 pub use audit::{AuditEvent, AuditPage};
+pub use keys::{KeyRow, KeyState};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use rights::{AppRights, RightsRow, Verb};

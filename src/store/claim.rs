@@ -21,7 +21,7 @@ const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* fro
         integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
         case when $12 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
         set_config('synchronous_commit', 'off', true)) x \
-    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11) c on true";
+    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11, $13) c on true";
 // The same, and goes on where that was refused.
 const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
@@ -31,7 +31,7 @@ const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, x.gated
 // Once they are locked, the server ends a session whose process is frozen. Whether the target allows it is asked where
 // nothing was held.
 pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, false as gated, \
-    case when c.id is null then integration.may_hold($1) end as may, c.* from \
+    case when c.id is null then c.ahead is null and integration.may_hold($1) end as may, c.* from \
     (select case when $11 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
         integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $12, true)) x \
@@ -119,6 +119,25 @@ pub(crate) struct Looked {
     pub(crate) in_parts: bool,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
+    /// Messages of busy keys that it met and left.
+    pub(crate) passed: Vec<Passed>,
+}
+
+/// A message that a look met and left, because its key is busy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    pub(crate) priority: i32,
+    /// Its place in the queue, which it has left until its turn comes; `None`: it is still to be looked for.
+    pub(crate) place: Option<Place>,
+    pub(crate) requeued_at: Option<SystemTime>,
+}
+
+/// How much a claim takes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Most {
+    pub(crate) messages: usize,
+    /// Of one ordering key; at least 2, because only so a look says what it has passed over.
+    pub(crate) of_a_key: usize,
 }
 
 /// Whose messages to claim, for whom.
@@ -146,17 +165,18 @@ impl ClaimRequest<'_> {
 }
 
 impl Store {
-    /// Claims up to `limit` messages.
+    /// Claims messages.
     pub(crate) async fn claim(
         &self,
         request: &ClaimRequest<'_>,
-        limit: usize,
+        most: Most,
         ranges: Option<&Ranges>,
         found: Found,
     ) -> Result<Looked> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let limit = i32::try_from(most.messages).unwrap_or(i32::MAX);
+        let series = i32::try_from(most.of_a_key.max(2)).unwrap_or(i32::MAX);
         let at = ranges.filter(|ranges| !ranges.is_everywhere());
-        let params: [&(dyn ToSql + Sync); 12] = [
+        let params: [&(dyn ToSql + Sync); 13] = [
             &request.target,
             &&**request.owner,
             &limit,
@@ -169,11 +189,12 @@ impl Store {
             &at.map(|ranges| &ranges.again_at),
             &at.map(|ranges| &ranges.again_ids),
             &ranges.is_some_and(|ranges| ranges.writers),
+            &series,
         ];
         match self.query("claim messages", CLAIM, &params).await {
             Err(error) if error.is_refusal() => {
                 debug!(?error, target_app = request.target, "a claim was refused; claiming in parts");
-                let rows = self.query("claim messages in parts", CLAIM_IN_PARTS, &params).await?;
+                let rows = self.query("claim messages in parts", CLAIM_IN_PARTS, &params[..12]).await?;
                 Ok(Looked { in_parts: true, ..looked(&rows, request, found)? })
             }
             rows => looked(&rows?, request, found),
@@ -272,8 +293,20 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
     let (now, limited, gated) = (first.try_get("now")?, first.try_get("limited")?, first.try_get("gated")?);
     let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
     let rows = if nothing { &[] } else { rows };
-    let deliveries = rows.iter().map(|row| delivery(row, request, found)).collect::<Result<_>>()?;
-    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries })
+    let (mut deliveries, mut passed) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match row.try_get::<_, Option<i32>>("attempt")? {
+            Some(_) => deliveries.push(delivery(row, request, found)?),
+            None => passed.push(passed_over(row)?),
+        }
+    }
+    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries, passed })
+}
+
+fn passed_over(row: &Row) -> Result<Passed> {
+    let (id, at): (MessageId, Option<SystemTime>) = (row.try_get("id")?, row.try_get("created_at")?);
+    let (priority, requeued_at) = (row.try_get("priority")?, row.try_get("requeued_at")?);
+    Ok(Passed { priority, place: at.map(|at| (at, id)), requeued_at })
 }
 
 /// What is in a column that anybody may have filled and cannot be read fails this message alone, where its handler would
@@ -306,6 +339,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         received: tokio::time::Instant::now(),
         found,
         canary: row.try_get("canary")?,
+        ahead: row.try_get("ahead")?,
         owner: request.owner.clone(),
         payload: payload.0,
         unreadable,

@@ -9,6 +9,7 @@ mod follow;
 mod held;
 mod inspect;
 mod json;
+mod keys;
 mod lease;
 mod list;
 mod maintain;
@@ -37,7 +38,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-pub(crate) use claim::{ClaimRequest, KeptPlace, Looked, Place, Ranges};
+pub(crate) use claim::{ClaimRequest, KeptPlace, Looked, Most, Passed, Place, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
 pub(crate) use held::HeldTx;

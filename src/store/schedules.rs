@@ -14,7 +14,6 @@ const SCHEDULE: &str = "select integration.schedule($1, $2, $3, $4::text::jsonb,
 const UNSCHEDULE: &str = "select integration.unschedule($1)";
 const PAUSE: &str = "select integration.pause_schedule($1, $2)";
 const FIRE: &str = "select integration.fire_schedule($1)";
-const FIRE_DUE: &str = "select integration.fire_due()";
 const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epoch from every)::float8 as every, time_zone, \
         nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
 
@@ -57,12 +56,6 @@ impl Store {
 
     pub(crate) async fn fire_schedule(&self, name: &str) -> Result<MessageId> {
         Ok(self.query_one("fire the schedule", FIRE, &[&name]).await?.try_get(0)?)
-    }
-
-    /// Publishes for the schedules of all targets; returns how many messages.
-    pub(crate) async fn fire_due(&self) -> Result<usize> {
-        let fired: i32 = self.query_one("fire schedules", FIRE_DUE, &[]).await?.try_get(0)?;
-        Ok(fired as usize)
     }
 
     pub(crate) async fn schedules(&self) -> Result<Vec<ScheduleRow>> {

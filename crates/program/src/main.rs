@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 
 mod down;
+mod unblock;
 mod up;
 
 mod migrate;
@@ -58,6 +59,7 @@ mod database;
 mod exit;
 mod filter;
 mod grantee;
+mod keys;
 mod line;
 mod logs;
 mod names;
@@ -178,6 +180,8 @@ enum Command {
     Pause(pause::Pause),
     Resume(resume::Resume),
     Breaker(breaker::Breaker),
+    Keys(keys::Keys),
+    Unblock(unblock::Unblock),
     Grant(grant::Grant),
     Revoke(revoke::Revoke),
     Rights(rights::Rights),
@@ -281,6 +285,8 @@ impl Command {
             Self::Pause(pause) => pause.run(global).await,
             Self::Resume(resume) => resume.run(global).await,
             Self::Breaker(breaker) => breaker.run(global).await,
+            Self::Keys(keys) => keys.run(global).await,
+            Self::Unblock(unblock) => unblock.run(global).await,
             Self::Grant(grant) => grant.run(global).await,
             Self::Revoke(revoke) => revoke.run(global).await,
             Self::Rights(rights) => rights.run(global).await,

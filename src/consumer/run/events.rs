@@ -19,6 +19,7 @@ use crate::{
     },
     error::ErrorKind,
     message::{Delivery, Found},
+    outcome::Outcome,
     store::{Claim, Looked, Verdict},
 };
 
@@ -42,7 +43,8 @@ impl Loop {
                 self.looking.look_everywhere(Found::Sweep);
                 self.begin_suspects();
             }
-            Ended::Swept(false) | Ended::Suspects | Ended::Reported | Ended::Kept => {}
+            Ended::Suspects => self.looking.room_again(),
+            Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
         }
     }
 
@@ -72,6 +74,11 @@ impl Loop {
             self.holding.ran(1, handler);
             self.report.ran(&ran, canary);
             match ran {
+                Ran::Completed | Ran::Outcome(Outcome::Done) => self.workers.next_of_key(&claim),
+                // What comes after it waits for it.
+                _ => self.outbox.release(self.workers.rest_of_key(&claim)),
+            }
+            match ran {
                 Ran::Outcome(outcome) => self.outbox.put(claim, Verdict::Outcome(outcome)),
                 Ran::Completed | Ran::LeaseLost => {
                     self.context.process.in_hand().forget([claim]);
@@ -96,9 +103,10 @@ impl Loop {
             }
         };
         let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
-        let full = count >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
+        let full =
+            count + looked.passed.len() >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
         self.context.process.found().add(&self.context.target, look.why(), count);
-        self.holding.leased(&look, count);
+        self.holding.leased(&look, count, observed.is_keyed());
         self.looking.looked(&look, &observed, full, took);
         if looked.in_parts {
             // What was refused took the places of others, which may lie anywhere.
@@ -220,6 +228,7 @@ impl Loop {
         let Some(limit) = self.context.config.handler_timeout else { return };
         for claim in self.workers.overdue(limit, Instant::now()) {
             self.report.gave_up();
+            self.outbox.release(self.workers.rest_of_key(&claim));
             let (target_app, id, attempt) = (&self.context.target, claim.id(), claim.attempt());
             warn!(%target_app, id, attempt, "the handler did not stop at its timeout; is it blocking its thread?");
             self.outbox.put(claim, Verdict::Outcome(did_not_stop(limit)));

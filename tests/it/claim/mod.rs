@@ -1,6 +1,7 @@
 //! Claiming: who gets what, in which order, and for how long.
 
 mod in_order;
+mod keys;
 mod leases;
 mod order;
 mod places;

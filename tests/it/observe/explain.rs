@@ -143,8 +143,8 @@ async fn a_message_in_the_queue_says_how_many_are_before_it_and_whether_workers_
     for _ in 0..4 {
         plain_insert(&client, "billing", "1").await;
     }
-    run(&client, "update integration.data_staging set ordering_key = 'k', priority = (id = 4)::int").await;
-    // The one of higher priority is the next, whatever its age; a key holds nothing back.
+    run(&client, "update integration.data_staging set priority = (id = 4)::int").await;
+    // The one of higher priority is the next, whatever its age.
     let sentence = "nothing holds it: it is the next, and 2 of 2 workers of billing are free";
     is(&explain(&client, 4).await, "ready", sentence, None);
     let sentence = "one message is before it; 2 of 2 workers of billing are free";

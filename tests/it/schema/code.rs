@@ -21,7 +21,7 @@ const FROM_OUTSIDE: [&str; 13] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 28] = [
+const FROM_INSIDE: [&str; 30] = [
     "accepts",
     "action_of",
     "actor",
@@ -37,10 +37,12 @@ const FROM_INSIDE: [&str; 28] = [
     "is_hand_edit",
     "is_limited",
     "is_named",
+    "is_of_keys",
     "is_ours",
     "is_passing",
     "is_plain",
     "key_chars_max",
+    "key_slot",
     "name_chars_max",
     "next_look",
     "policy",

@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 9] = ["demo", "up", "down", "top", "bench", "latency", "co
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 24] = [
+const PARTS: [(&str, &str); 25] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -36,6 +36,7 @@ const PARTS: [(&str, &str); 24] = [
     ("unschedule", "schedule"),
     ("pause_schedule", "schedule"),
     ("fire_schedule", "schedule"),
+    ("blocked_keys", "keys"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +45,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     let mut operations = public_functions("operate/mod.rs");
     operations.extend(public_functions("operate/topics.rs"));
     operations.extend(public_functions("operate/schedules.rs"));
+    operations.extend(public_functions("operate/keys.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
         assert!(broker.contains(function), "Broker has no {function} for {command}");

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use doorbell::doctor::{Level, Options, Report};
+use doorbell::{
+    doctor::{Level, Options, Report},
+    observe::Metrics,
+    operate::Unblock,
+};
 
 use super::{examined, finding, ills, patient};
 use crate::support::{Database, echo, message, plain_insert, until_status};
@@ -101,4 +105,24 @@ async fn tables_that_nobody_maintains_and_messages_that_only_sweeps_find_are_nam
     let off = "insert into integration.targets (target_app, bell) values ('billing', 'off')";
     client.batch_execute(off).await.unwrap();
     assert!(ills(&examined(&db).await, "wakeups").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_waits_for_somebody_is_found_and_counted() {
+    let db = Database::new().await;
+    let (client, broker) = (db.client().await, db.broker().await);
+    let blocked = "insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+            select 'shop', 'billing', 'n', to_jsonb(n), 'customer 7' from generate_series(1, 3) n; \
+        select integration.reject(c.id, c.attempt, 'x', 'no such card') \
+          from integration.claim('billing', 'x', 1, p_lease => '1 min') c";
+    client.batch_execute(blocked).await.unwrap();
+    let report = examined(&db).await;
+    let found = finding(&report, "keys", "1 ordering keys of billing are blocked");
+    let evidence = found.evidence.as_deref().unwrap();
+    assert!(evidence.contains("no such card") && evidence.contains("2 messages"), "{found:?}");
+    assert_eq!(found.fix.as_deref(), Some("doorbell keys billing --blocked"));
+    let scraped = Metrics::new().scrape(&broker).await;
+    assert!(scraped.contains("doorbell_blocked_keys{target=\"billing\"} 1"), "{scraped}");
+    broker.operator().unblock("billing", "customer 7", Unblock::Cancel).await.unwrap();
+    assert!(ills(&examined(&db).await, "keys").is_empty());
 }

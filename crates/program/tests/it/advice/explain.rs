@@ -9,7 +9,7 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 16] = [
+const ADVICE: [(&str, Changes); 20] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
@@ -25,15 +25,19 @@ const ADVICE: [(&str, Changes); 16] = [
     ("no_consumer", Changes::Nothing),
     ("type_not_accepted", Changes::Nothing),
     ("set_aside", Changes::Message),
+    ("key_waits", Changes::Nothing),
+    ("key_blocked", Changes::Message),
+    ("key_type", Changes::Message),
+    ("key_turn", Changes::Nothing),
     ("not_visible", Changes::Nothing),
 ];
 
 /// Those without: nothing needs to be done.
-const NO_ADVICE: [&str; 9] =
-    ["not_found", "archived", "completed", "processing", "held", "suspect", "busy", "queued", "ready"];
+const NO_ADVICE: [&str; 10] =
+    ["not_found", "archived", "completed", "processing", "held", "suspect", "busy", "queued", "ready", "key_busy"];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 14] = [
+const SITUATIONS: [(&str, &str); 17] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
@@ -60,6 +64,29 @@ const SITUATIONS: [(&str, &str); 14] = [
     ),
     ("", "no_consumer"),
     ("update integration.data_staging set target_app = 'picky' where id = $id", "type_not_accepted"),
+    (
+        "update integration.data_staging set ordering_key = 'k' where id = $id; \
+         insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+             values ('shop', '$target', 'n', '2', 'k'); \
+         select integration.reject(c.id, c.attempt, 'x', 'no such card') \
+           from integration.claim('$target', 'x', 1, p_lease => '1 min') c; \
+         select integration.claim('$target', 'x', 1, p_lease => '1 min')",
+        "key_blocked",
+    ),
+    (
+        "update integration.data_staging set ordering_key = 'k' where id = $id; \
+         insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+             values ('shop', '$target', 'n', '2', 'k'); \
+         select integration.snooze(c.id, c.attempt, 'x', '1 h') \
+           from integration.claim('$target', 'x', 1, p_lease => '1 min') c",
+        "key_waits",
+    ),
+    (
+        "update integration.data_staging set ordering_key = 'k' where id = $id; \
+         insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+             values ('shop', '$target', 'n', '2', 'k')",
+        "key_type",
+    ),
     ("lock", "locked"),
 ];
 
@@ -86,9 +113,13 @@ async fn what_explain_says_to_type_changes_what_it_says_and_nothing_else() {
             let sql = sql.replace("$id", &id.to_string()).replace("$target", &target);
             client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         }
+        // Of those about a key it is the one behind.
+        let behind = "select max(id) from integration.data_staging where target_app = $1";
+        let behind: Option<i64> = client.query_one(behind, &[&target]).await.unwrap().get(0);
+        let asked = if code.starts_with("key_") { behind.unwrap() } else { id };
         let explain = "select code, fix from integration.explain($1)";
         let causes: Vec<(String, Option<String>)> =
-            client.query(explain, &[&id]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+            client.query(explain, &[&asked]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
         client.batch_execute("commit").await.unwrap();
         assert_eq!(causes[0].0, *code, "{causes:?}");
         for (code, fix) in causes {
@@ -104,7 +135,7 @@ async fn what_explain_says_to_type_changes_what_it_says_and_nothing_else() {
         holder.batch_execute("rollback").await.unwrap();
     }
     let known: BTreeSet<String> = ADVICE.iter().map(|(code, _)| (*code).to_owned()).collect();
-    let elsewhere = BTreeSet::from(["not_visible".to_owned(), "set_aside".to_owned()]);
+    let elsewhere = BTreeSet::from(["not_visible", "set_aside", "key_turn"].map(str::to_owned));
     assert_eq!(seen.union(&elsewhere).cloned().collect::<BTreeSet<_>>(), known);
     living.end().await;
     broker.close().await;

@@ -1,0 +1,190 @@
+//! What waits for a free handler: of each ordering key one message at a time, in the order of their ids.
+//!
+//! A claim takes several messages of a key, its series, so that one round trip is good for more than one. They run one
+//! after the other, each when the one before it was done; where one is not, the rest is given back, and waits for it in
+//! the table.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::{
+    message::{Delivery, MessageId},
+    store::Claim,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    /// What may run: without a key, or the next one of its key.
+    next: VecDeque<Delivery>,
+    /// Keys of which a message may run or runs, with those that come after it.
+    after: HashMap<String, BTreeMap<MessageId, Delivery>>,
+    /// The keys of messages that run.
+    running: HashMap<Claim, String>,
+}
+
+impl Lanes {
+    /// Adds what was claimed, in claiming order: keys in the order of their first messages.
+    pub(super) fn push(&mut self, deliveries: Vec<Delivery>) {
+        enum Next {
+            Free(Delivery),
+            OfKey(String),
+        }
+        let mut next = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let Some(key) = delivery.ordering_key.clone() else {
+                next.push(Next::Free(delivery));
+                continue;
+            };
+            if !self.after.contains_key(&key) {
+                next.push(Next::OfKey(key.clone()));
+            }
+            self.after.entry(key).or_default().insert(delivery.id, delivery);
+        }
+        self.next.extend(next.into_iter().filter_map(|next| match next {
+            Next::Free(delivery) => Some(delivery),
+            Next::OfKey(key) => Some(self.after.get_mut(&key)?.pop_first()?.1),
+        }));
+    }
+
+    /// Takes the next message that may run.
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.next.pop_front()?;
+        if let Some(key) = &delivery.ordering_key {
+            self.running.insert(Claim::of(&delivery), key.clone());
+        }
+        Some(delivery)
+    }
+
+    /// Whether a message may run.
+    pub(super) fn has_next(&self) -> bool {
+        !self.next.is_empty()
+    }
+
+    /// How many messages wait.
+    pub(super) fn len(&self) -> usize {
+        self.next.len() + self.after.values().map(BTreeMap::len).sum::<usize>()
+    }
+
+    /// A message that ran is done, or is nobody's any more: the next one of its key may run, before all others.
+    pub(super) fn next_of_key(&mut self, claim: &Claim) {
+        if let Some(key) = self.running.remove(claim) {
+            self.advance(&key);
+        }
+    }
+
+    /// A message that ran is not done. Takes what comes after it of its key.
+    pub(super) fn rest_of_key(&mut self, claim: &Claim) -> Vec<Claim> {
+        let rest = self.running.remove(claim).and_then(|key| self.after.remove(&key));
+        rest.into_iter().flatten().map(|(_, delivery)| Claim::of(&delivery)).collect()
+    }
+
+    fn advance(&mut self, key: &str) {
+        let Some(after) = self.after.get_mut(key) else { return };
+        match after.pop_first() {
+            Some((_, delivery)) => self.next.push_front(delivery),
+            None => drop(self.after.remove(key)),
+        }
+    }
+
+    /// Takes all but so many, the last first; of a key, never one without those that come after it.
+    pub(super) fn keep(&mut self, count: usize) -> Vec<Claim> {
+        let mut taken = Vec::new();
+        while self.len() > count {
+            let key = match self.next.pop_back() {
+                Some(delivery) => {
+                    taken.push(Claim::of(&delivery));
+                    delivery.ordering_key
+                }
+                // What comes after messages that run.
+                None => self.after.iter().find(|(_, after)| !after.is_empty()).map(|(key, _)| key.clone()),
+            };
+            let Some(key) = key else { continue };
+            let runs = self.running.values().any(|running| *running == key);
+            let Some(after) = self.after.get_mut(&key) else { continue };
+            taken.extend(std::mem::take(after).values().map(Claim::of));
+            if !runs {
+                self.after.remove(&key);
+            }
+        }
+        taken
+    }
+
+    /// Drops what is nobody's any more; returns how many messages that were.
+    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> usize {
+        let before = self.len();
+        for after in self.after.values_mut() {
+            after.retain(|_, delivery| !is_gone(Claim::of(delivery)));
+        }
+        let (gone, next): (VecDeque<_>, _) =
+            std::mem::take(&mut self.next).into_iter().partition(|next| is_gone(Claim::of(next)));
+        self.next = next;
+        gone.iter().filter_map(|gone| gone.ordering_key.as_deref()).for_each(|key| self.advance(key));
+        before - self.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::workers::tests::{claim, delivery};
+
+    fn keyed(id: MessageId, key: &str) -> Delivery {
+        Delivery { ordering_key: Some(key.to_owned()), ..delivery(id) }
+    }
+
+    fn pop(lanes: &mut Lanes) -> Option<MessageId> {
+        lanes.pop().map(|delivery| delivery.id)
+    }
+
+    /// Two of the key a, in another order than that of their ids, one of b, one without.
+    fn lanes() -> Lanes {
+        let mut lanes = Lanes::default();
+        lanes.push(vec![keyed(4, "a"), delivery(9), keyed(2, "a"), keyed(3, "b")]);
+        lanes
+    }
+
+    #[test]
+    fn one_of_a_key_runs_at_a_time_in_the_order_of_the_ids_and_others_beside_it() {
+        let mut lanes = lanes();
+        assert_eq!([(); 4].map(|()| pop(&mut lanes)), [Some(2), Some(9), Some(3), None]);
+        assert_eq!((lanes.has_next(), lanes.len()), (false, 1));
+        lanes.push(vec![keyed(5, "a"), keyed(6, "b")]);
+        assert_eq!(pop(&mut lanes), None);
+        lanes.next_of_key(&claim(2));
+        assert_eq!((pop(&mut lanes), pop(&mut lanes)), (Some(4), None));
+        lanes.next_of_key(&claim(4));
+        lanes.next_of_key(&claim(3));
+        assert_eq!([(); 3].map(|()| pop(&mut lanes)), [Some(6), Some(5), None]);
+        lanes.next_of_key(&claim(5));
+        lanes.next_of_key(&claim(6));
+        lanes.push(vec![keyed(7, "a")]);
+        assert_eq!(pop(&mut lanes), Some(7), "the key is free again");
+    }
+
+    #[test]
+    fn what_comes_after_one_that_was_not_done_is_given_back() {
+        let mut lanes = lanes();
+        while lanes.pop().is_some() {}
+        assert_eq!(lanes.rest_of_key(&claim(2)), [claim(4)]);
+        assert_eq!((lanes.len(), lanes.rest_of_key(&claim(9)), lanes.rest_of_key(&claim(3))), (0, vec![], vec![]));
+        lanes.push(vec![keyed(4, "a")]);
+        assert_eq!(pop(&mut lanes), Some(4));
+    }
+
+    #[test]
+    fn what_is_too_much_is_taken_from_the_end_and_leaves_nothing_behind_of_its_key() {
+        let mut lanes = lanes();
+        assert_eq!(lanes.keep(3), [claim(3)]);
+        assert_eq!(pop(&mut lanes), Some(2));
+        assert_eq!(lanes.keep(0), [claim(9), claim(4)]);
+        assert_eq!(lanes.len(), 0);
+        lanes.push(vec![keyed(3, "b"), keyed(4, "a")]);
+        assert_eq!((pop(&mut lanes), pop(&mut lanes)), (Some(3), None), "2 runs still");
+    }
+
+    #[test]
+    fn what_is_nobodys_any_more_keeps_nothing_from_running() {
+        let mut lanes = lanes();
+        assert_eq!(lanes.drop_gone(|gone| gone == claim(2) || gone == claim(9)), 2);
+        assert_eq!([(); 3].map(|()| pop(&mut lanes)), [Some(4), Some(3), None]);
+    }
+}
