@@ -101,13 +101,12 @@ end $$;
 create or replace function integration.fire_schedule(p_name text) returns bigint
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    s integration.schedules;
+    v_id bigint := integration.publish_tick(p_name, integration.clock(), 0);
 begin
-    select * into s from integration.schedules x where x.name = p_name;
-    if s.name is null then
+    if v_id is null then
         raise exception 'there is no schedule "%"', p_name using errcode = 'MQ004';
     end if;
-    return integration.publish_tick(s, integration.clock(), 0);
+    return v_id;
 end $$;
 
 -- Publishes for every schedule of the targets (null: of all) whose time has come; returns how many messages. One that
@@ -118,21 +117,21 @@ create or replace function integration.fire_due(p_targets text[] default null, p
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
     v_now   timestamptz := integration.clock();
-    s       integration.schedules;
+    v_name  text;
     v_fired integer := 0;
 begin
-    for s in
-        select * from integration.schedules x
+    for v_name in
+        select x.name from integration.schedules x
          where x.next_at <= v_now and x.paused_at is null and (p_targets is null or x.target_app = any (p_targets))
          order by x.next_at, x.name limit p_limit for no key update skip locked
     loop
         begin
-            v_fired := v_fired + integration.fire(s, v_now);
+            v_fired := v_fired + integration.fire(v_name, v_now);
         exception when others then
             if integration.is_passing(sqlstate) then
                 raise;
             end if;
-            raise warning 'schedule %: %', s.name, sqlerrm;
+            raise warning 'schedule %: %', v_name, sqlerrm;
         end;
     end loop;
     return v_fired;
@@ -140,16 +139,19 @@ end $$;
 
 -- For fire_due, which has locked the row: publishes for its ticks until now, as the schedule says of those that were
 -- missed, and moves next_at behind them. At most a thousand are counted; what is older than that is left out.
-create or replace function integration.fire(s integration.schedules, p_now timestamptz) returns integer
+create or replace function integration.fire(p_name text, p_now timestamptz) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v_ticks timestamptz[] := array[s.next_at];
+    s       integration.schedules;
+    v_ticks timestamptz[];
     v_next  timestamptz;
     v_back  interval;
     v_tick  timestamptz;
     v_id    bigint;
     v_fired integer := 0;
 begin
+    select * into s from integration.schedules x where x.name = p_name;
+    v_ticks := array[s.next_at];
     loop
         v_next := integration.tick_after(s.cron, s.time_zone, s.every, s.starts_at, v_ticks[cardinality(v_ticks)]);
         exit when v_next is null or v_next > p_now or cardinality(v_ticks) >= 1000;
@@ -183,7 +185,7 @@ begin
             continue;
         end if;
         v_tick := v_ticks[i];
-        v_id := integration.publish_tick(s, v_tick, case s.missed when 'latest' then i - 1 else 0 end);
+        v_id := integration.publish_tick(s.name, v_tick, case s.missed when 'latest' then i - 1 else 0 end);
         v_fired := v_fired + 1;
     end loop;
     update integration.schedules x
@@ -193,10 +195,8 @@ begin
     return v_fired;
 end $$;
 
--- The message for a tick. p_missed: for how many others that were missed it stands.
-create or replace function integration.publish_tick(
-    s integration.schedules, p_tick timestamptz, p_missed integer
-) returns bigint
+-- The message for a tick. p_missed: for how many others that were missed it stands. Null: there is no such schedule.
+create or replace function integration.publish_tick(p_name text, p_tick timestamptz, p_missed integer) returns bigint
     language sql set search_path = pg_catalog, pg_temp as $$
     select integration.publish(s.source_app, s.target_app, s.record_type, s.data, s.priority,
         p_tick + random() * s.jitter - integration.clock(),
@@ -204,4 +204,5 @@ create or replace function integration.publish_tick(
             'tick', to_char(p_tick at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
         || case when p_missed > 0 then jsonb_build_object('missed', p_missed::text) else '{}' end,
         s.ordering_key, null, s.max_retries)
+      from integration.schedules s where s.name = p_name
 $$;
