@@ -121,6 +121,12 @@ impl Broker {
         Ok(Operator::new(Arc::new(self.0.reading(connections_max, within)?)))
     }
 
+    /// Operators' verbs of somebody whose name the audit log is to have.
+    #[cfg(feature = "ui")]
+    pub(crate) fn acting(&self, name: &str) -> Result<Operator> {
+        Ok(Operator::new(Arc::new(self.0.acting(name)?)))
+    }
+
     /// Where it is connected to, without what is secret.
     #[cfg(feature = "ui")]
     pub(crate) fn settings(&self) -> &Settings {

@@ -61,6 +61,13 @@ impl Core {
         Self::unopened(self.settings.clone(), config, true)
     }
 
+    /// The same database, over one connection of its own, for somebody whose name the audit log is to have.
+    #[cfg(feature = "ui")]
+    pub(crate) fn acting(&self, name: &str) -> Result<Self> {
+        let config = BrokerConfig { connections_max: 1, ..self.config.clone() };
+        Self::unopened(self.settings.clone().application_name(name), config, false)
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -24,6 +24,8 @@ create or replace function integration.dead_owners(p_seize boolean, p_at timesta
                     else not exists (
                         select from pg_locks l
                          where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
+                           -- A copy of this database has the same owners, and they live there.
+                           and l.database = (select d.oid from pg_database d where d.datname = current_database())
                            and l.classid::bigint = integration.lock_class()
                            and l.objid::bigint = (hashtext(c.owner)::bigint & 4294967295))
                 end)

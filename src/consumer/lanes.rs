@@ -24,6 +24,7 @@ pub(super) struct Lanes {
 impl Lanes {
     /// Adds what was claimed, in claiming order: keys in the order of their first messages.
     pub(super) fn push(&mut self, deliveries: Vec<Delivery>) {
+        #[expect(clippy::large_enum_variant, reason = "they are gone at the end of this function")]
         enum Next {
             Free(Delivery),
             OfKey(String),

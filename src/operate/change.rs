@@ -105,6 +105,11 @@ impl Change {
         Ok(Self { store, action, filters, after: None, limit: None })
     }
 
+    /// The greatest id that it changes: the filter's, or the last that there was.
+    pub fn last_id(&self) -> MessageId {
+        self.filters.front().and_then(|filter| filter.last_id).unwrap_or_default()
+    }
+
     /// At most so many messages: the first ones as they are claimed, or by id.
     #[must_use]
     pub fn limit(self, limit: Option<u32>) -> Self {

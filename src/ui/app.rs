@@ -12,6 +12,7 @@ use super::{
     access::Person,
     concealed::Concealed,
     examined::Examined,
+    live::Live,
     options::Options,
     page::{Frame, Refusal},
 };
@@ -29,6 +30,7 @@ pub(super) struct App {
     reader: Operator,
     options: Options,
     concealed: Concealed,
+    live: Live,
     /// What the doctor found last; held while one examines.
     pub(super) examined: Mutex<Option<Examined>>,
 }
@@ -40,6 +42,7 @@ impl App {
             broker: broker.clone(),
             concealed: Concealed::read(&options.redact)?,
             options,
+            live: Live::new(),
             examined: Mutex::default(),
         })
     }
@@ -51,6 +54,11 @@ impl App {
     /// For looking.
     pub(super) fn reader(&self) -> &Operator {
         &self.reader
+    }
+
+    /// What changes, for whoever watches.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// For examining, which publishes and takes back.
@@ -84,6 +92,11 @@ impl Visit {
             rights: Some(self.person.rights),
             took: format!("{} ms", self.begun.elapsed().as_millis()),
         }
+    }
+
+    /// For acting, with the person's name for the audit log.
+    pub(super) fn acting(&self) -> Result<Operator> {
+        self.app.broker.acting(&format!("doorbell ui ({})", self.person.name))
     }
 
     /// Whether they may look for messages by their payloads: who may not see a value may not guess it either.

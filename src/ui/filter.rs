@@ -60,8 +60,14 @@ impl Pairs {
         self.iter().any(|(name, _)| !matches!(name, "status" | "target" | "type" | "source" | "reason-like"))
     }
 
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
+    /// With another value of one field.
+    pub(super) fn with(mut self, name: &'static str, value: String) -> Self {
+        self.0.retain(|(known, _)| *known != name);
+        self.0.push((name, value));
+        self
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -8,7 +8,6 @@ use crate::{
 };
 
 /// A target.
-#[derive(Clone, PartialEq, Eq)]
 pub(super) struct TargetLine {
     pub(super) name: String,
     pub(super) pending: String,
@@ -20,9 +19,8 @@ pub(super) struct TargetLine {
     pub(super) failed: String,
     pub(super) has_failed: bool,
     pub(super) consumers: String,
-    /// In a word, and in a sentence where that says more.
+    /// In a word.
     pub(super) state: String,
-    pub(super) sentence: String,
     /// `stopped`, `uneasy` or `well`.
     pub(super) mood: &'static str,
 }
@@ -31,7 +29,6 @@ impl From<&TargetState> for TargetLine {
     fn from(target: &TargetState) -> Self {
         let stats = &target.stats;
         let codes: Vec<String> = target.closed_gates.iter().map(|(code, _)| code.replace('_', " ")).collect();
-        let sentences: Vec<&str> = target.closed_gates.iter().map(|(_, sentence)| sentence.as_str()).collect();
         let waiting = stats.pending + stats.scheduled > 0;
         let (state, mood) = match &codes[..] {
             [] if target.is_abandoned() => ("nobody consumes".to_owned(), "stopped"),
@@ -53,7 +50,6 @@ impl From<&TargetState> for TargetLine {
             has_failed: stats.failed > 0,
             consumers: format!("{}{workers}", target.processes),
             state,
-            sentence: sentences.join("; "),
             mood,
         }
     }

@@ -28,15 +28,21 @@ mod examined;
 mod filter;
 mod guard;
 mod lines;
+mod live;
 mod network;
 mod options;
 mod page;
 mod pages;
+mod summary;
+mod verb;
 mod words;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
 use tower_http::csrf::CsrfLayer;
 
 use self::app::App;
@@ -57,14 +63,26 @@ pub fn router(broker: &Broker, options: Options) -> Result<Router> {
     let app = Arc::new(App::new(broker, options)?);
     let router = Router::new()
         .route("/", get(pages::overview::show))
+        .route("/live", get(pages::overview::watch))
         .route("/targets", get(pages::targets::show))
         .route("/target", get(pages::target::show))
         .route("/messages", get(pages::messages::show))
         .route("/message", get(pages::message::show))
         .route("/find", get(pages::find::go))
+        .route("/change", get(pages::change::preview).post(pages::change::perform))
+        .route("/pause", post(pages::steer::pause))
+        .route("/resume", post(pages::steer::resume))
+        .route("/setting", post(pages::steer::set))
+        .route("/breaker", post(pages::steer::breaker))
+        .route("/breakers", get(pages::breakers::show))
+        .route("/dead-letters", get(pages::dead_letters::show))
+        .route("/consumers", get(pages::consumers::show))
+        .route("/audit", get(pages::audit::show))
+        .route("/rights", get(pages::rights::show))
         .route("/doctor", get(pages::doctor::show))
         .route("/login", get(pages::login::show).post(pages::login::enter))
         .route("/style.css", get(assets::style))
+        .route("/script.js", get(assets::script))
         .route("/icon.svg", get(assets::icon))
         .fallback(pages::absent)
         .layer(CsrfLayer::new())

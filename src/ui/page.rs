@@ -24,8 +24,17 @@ pub(super) struct Frame {
 }
 
 /// Pages by address and name, in the order of the navigation.
-const PLACES: [(&str, &str); 4] =
-    [("./", "Overview"), ("targets", "Targets"), ("messages", "Messages"), ("doctor", "Doctor")];
+const PLACES: [(&str, &str); 9] = [
+    ("./", "Overview"),
+    ("targets", "Targets"),
+    ("messages", "Messages"),
+    ("dead-letters", "Dead letters"),
+    ("consumers", "Consumers"),
+    ("breakers", "Breakers"),
+    ("rights", "Rights"),
+    ("doctor", "Doctor"),
+    ("audit", "Audit"),
+];
 
 impl Frame {
     /// The pages, and which of them this is.

@@ -25,7 +25,7 @@ Examples:
   doorbell errors --target billing --json | jq -r '.errors[0].reason_like'
   doorbell redrive --target billing --reason-like 'connection to % refused' --dry-run      put one group back
 
-JSON: {\"errors\": [{\"target\", \"reason_like\", \"failed\", \"failed_again\", \"retrying\", \"since\", \"last\", \"example\"}]}.")]
+JSON: {\"errors\": [{\"target\", \"reason_like\", \"failed\", \"failed_again\", \"retrying\", \"since\", \"last_at\", \"example_id\"}]}.")]
 pub(crate) struct Errors {
     /// Of this target
     #[arg(short, long)]
@@ -88,8 +88,8 @@ struct ErrorJson<'a> {
     failed_again: i64,
     retrying: i64,
     since: String,
-    last: String,
-    example: i64,
+    last_at: String,
+    example_id: i64,
 }
 
 impl<'a> From<&'a ErrorGroup> for ErrorJson<'a> {
@@ -101,8 +101,8 @@ impl<'a> From<&'a ErrorGroup> for ErrorJson<'a> {
             failed_again: group.failed_again,
             retrying: group.retrying,
             since: rfc3339(group.since),
-            last: rfc3339(group.last),
-            example: group.example,
+            last_at: rfc3339(group.last),
+            example_id: group.example,
         }
     }
 }

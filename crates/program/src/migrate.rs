@@ -21,7 +21,10 @@ Examples:
   doorbell migrate
   doorbell migrate --check || echo 'the schema is behind'     exit code 4 when it is
   doorbell migrate --sql > schema.sql                         for tools of your own; needs no database
-  doorbell migrate --adopt --dry-run                          what would become of tables that are there already")]
+  doorbell migrate --adopt --dry-run                          what would become of tables that are there already
+
+JSON: {\"version\", \"applied\": [STEP, …]}; with --check {\"version\", \"pending\": [STEP, …], \"is_occupied\"}; is_occupied \
+says that tables are there that Doorbell did not make.")]
 pub(crate) struct Migrate {
     /// Change nothing; exit with 4 and print what is missing when the schema is behind
     #[arg(long, conflicts_with = "sql")]

@@ -17,7 +17,8 @@ Examples:
   doorbell revoke shop_web --app shop
   doorbell revoke dashboard look
 
-Ends with 3 when the role could do nothing for the application. JSON: {\"role\", \"app\"} or {\"role\", \"verb\"}.")]
+Ends with 3 when the role could do nothing for the application.
+JSON: {\"role\", \"app\"} or {\"role\", \"verb\"}.")]
 pub(crate) struct Revoke {
     #[command(flatten)]
     grantee: Grantee,

@@ -37,8 +37,8 @@ Examples:
   doorbell top --json | jq .latency                 measured over one second
 
 JSON: {\"seconds\", \"latency\": {\"p50_ms\", \"p95_ms\", \"p99_ms\", \"samples\"}, \"targets\": [{\"target\", \
-\"published_per_second\", \"completed_per_second\", \"errored_per_second\", \"failed_per_second\", \"stats\", \
-\"processes\", \"workers\", \"closed_gates\"}], \"processes\": [as `doorbell processes`]}; latency is null without samples.")]
+\"published_per_second\", \"completed_per_second\", \"errored_per_second\", \"failed_per_second\", and \
+the fields of `doorbell targets`}], \"processes\": [as `doorbell processes`]}; latency is null without samples.")]
 pub(crate) struct Top {
     /// How long each measurement takes
     #[arg(long, value_name = "DURATION", default_value = "1s", allow_hyphen_values = true,

@@ -7,6 +7,7 @@
     reason = "for this workspace only: what a name does not say is said"
 )]
 
+pub mod browser;
 pub mod logs;
 pub mod newer;
 pub mod pooler;

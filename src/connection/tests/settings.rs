@@ -36,6 +36,9 @@ fn the_target_is_shown_without_secrets() {
         ("hostaddr=10.0.0.1", "postgres://me@10.0.0.1:5432/me"),
         ("host=name hostaddr=10.0.0.1", "postgres://me@name:5432/me"),
         ("host=/tmp port=7", "postgres://me@/tmp:7/me"),
+        // As files have them.
+        (" postgres://u:p@h/d\n", "postgres://u@h:5432/d"),
+        ("host=h\tuser = app\r\n", "postgres://app@h:5432/app"),
         ("postgres:///", "postgres://me@/var/run/postgresql:5432,/tmp:5432,localhost:5432/me"),
         (
             "user='a b@c' dbname='x/\u{1b}'",

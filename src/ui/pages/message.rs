@@ -13,6 +13,7 @@ use crate::{
         app::Visit,
         lines::MessageLine,
         page::{Frame, Refusal, page},
+        verb::Verb,
         words::{self, Time, time},
     },
 };
@@ -38,6 +39,8 @@ struct MessagePage {
     fields: Vec<(&'static str, String)>,
     times: Vec<(&'static str, Time)>,
     contents: Contents,
+    /// What could be done with it.
+    verbs: Vec<Verb>,
 }
 
 /// What of headers and payload is to be seen.
@@ -71,6 +74,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let template = MessagePage {
         message: MessageLine::from(&message.row),
         archived: message.archived,
+        verbs: Verb::of(message.row.status).filter(|_| !message.archived && visit.person.rights.act).collect(),
         causes,
         life: life.into_iter().map(event).collect(),
         fields: fields(&message),

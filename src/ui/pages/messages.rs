@@ -10,6 +10,7 @@ use crate::{
         filter::Pairs,
         lines::MessageLine,
         page::{Frame, Refusal, page},
+        verb::Verb,
         words::{Time, time},
     },
 };
@@ -33,6 +34,17 @@ struct MessagesPage {
 impl MessagesPage {
     fn statuses(&self) -> impl Iterator<Item = &'static str> {
         Status::ALL.into_iter().map(Status::as_str)
+    }
+
+    /// What could be done with messages of the status that was asked for, or of any.
+    fn verbs(&self) -> Vec<Verb> {
+        let statuses = Status::ALL
+            .into_iter()
+            .filter(|status| matches!(self.pairs.value("status"), "") || self.pairs.has("status", status.as_str()));
+        let mut verbs: Vec<Verb> = statuses.flat_map(Verb::of).collect();
+        verbs.sort_by_key(|verb| verb.name());
+        verbs.dedup();
+        verbs
     }
 }
 

@@ -1,11 +1,18 @@
 //! The pages, a file each: what it reads, and what its template is given.
 
+pub(super) mod audit;
+pub(super) mod breakers;
+pub(super) mod change;
+pub(super) mod consumers;
+pub(super) mod dead_letters;
 pub(super) mod doctor;
 pub(super) mod find;
 pub(super) mod login;
 pub(super) mod message;
 pub(super) mod messages;
 pub(super) mod overview;
+pub(super) mod rights;
+pub(super) mod steer;
 pub(super) mod target;
 pub(super) mod targets;
 

@@ -53,6 +53,8 @@ struct TargetPage {
     settings: Vec<Setting>,
     next: Vec<MessageLine>,
     processes: Vec<(String, String, String)>,
+    paused: bool,
+    act: bool,
 }
 
 impl TargetPage {
@@ -120,6 +122,8 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
             .filter(|process| process.alive && process.target_names().iter().any(|target| target == name))
             .map(|process| (process.owner.clone(), process.host.clone(), words::count(process.processing)))
             .collect(),
+        paused: state.closed_gates.iter().any(|(code, _)| code == "paused"),
+        act: visit.person.rights.act,
         frame: visit.frame(name, "Targets"),
     };
     Ok(page(StatusCode::OK, &template))

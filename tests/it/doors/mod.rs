@@ -5,7 +5,7 @@ pub(crate) mod apps;
 mod attacks;
 mod catalogue;
 mod hostile_rows;
-mod restored;
+pub(crate) mod restored;
 mod schema;
 mod strangers;
 

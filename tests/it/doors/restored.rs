@@ -23,7 +23,7 @@ async fn ills(db: &Database) -> Vec<String> {
 
 /// A dump of all of it, played into another database; `None` where the server has come without these programs, which is
 /// said. What did not go well is not a failure where `whatever_happens`.
-fn copied(from: &Database, to: &Database, whatever_happens: bool) -> Option<()> {
+pub(crate) fn copied(from: &Database, to: &Database, whatever_happens: bool) -> Option<()> {
     let programs = Installation::find(None).expect("the tests have a server").bin_directory().to_owned();
     let (dump, play) = (programs.join("pg_dump"), programs.join("psql"));
     if !dump.exists() || !play.exists() {

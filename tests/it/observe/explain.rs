@@ -2,6 +2,7 @@
 
 mod ended;
 mod gates;
+mod takeover;
 
 use doorbell::{ConsumerConfig, Outcome};
 use tokio_postgres::Client;

@@ -2,6 +2,7 @@
 
 mod audited;
 mod change;
+mod copies;
 mod differing;
 mod doctor;
 mod hand_edits;

@@ -5,5 +5,6 @@ pub(crate) mod examples;
 mod front_door;
 mod house;
 mod loops;
+mod versions;
 mod weight;
 mod words;

@@ -1,6 +1,9 @@
 //! The pages of `doorbell ui`: who gets in, and what they say.
 
+mod acts;
+mod browser;
 mod guard;
+mod live;
 mod pages;
 mod payload;
 mod texts;
@@ -49,6 +52,13 @@ impl Pages {
         let answer = self.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
         answer.body
+    }
+
+    /// What a browser gets that sends this form from a page of ours.
+    async fn post(&self, path: &str, form: &str) -> Answer {
+        let request = Request::post(path).header("host", "localhost:7171").header("sec-fetch-site", "same-origin");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        self.send(request.body(Body::from(form.to_owned())).unwrap()).await
     }
 
     async fn ask(&self, request: axum::http::request::Builder) -> Answer {

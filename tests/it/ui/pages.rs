@@ -7,7 +7,7 @@ use super::{Pages, for_anybody};
 use crate::support::{Database, stop_the_clock};
 
 /// Something of everything: nobody consumes billing, mail is paused, one message of mail has failed.
-async fn shop() -> Database {
+pub(super) async fn shop() -> Database {
     let db = Database::new().await;
     let client = db.client().await;
     stop_the_clock(&client, 0).await;

@@ -6,7 +6,7 @@ use doorbell::ui::Rights;
 use super::{Pages, for_anybody};
 use crate::support::Database;
 
-const TEXTS: [&str; 7] = [
+pub(super) const TEXTS: [&str; 7] = [
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
     "\" onfocus=\"alert(1)\" autofocus=\"",
@@ -21,8 +21,8 @@ fn is_text(page: &str) -> bool {
     !["<img", "<script>alert", "\" onfocus", "' onfocus", "<!--"].iter().any(|code| page.contains(code))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_publishers_write_is_text_on_every_page() {
+/// Messages that are all these texts, some failed, their targets paused.
+pub(super) async fn hostile() -> Database {
     let db = Database::new().await;
     let client = db.client().await;
     for text in TEXTS {
@@ -33,8 +33,23 @@ async fn what_publishers_write_is_text_on_every_page() {
     }
     let fail = "update integration.data_staging set status = 'failed', error_message = target_app where id % 2 = 0";
     client.batch_execute(fail).await.unwrap();
+    db
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_publishers_write_is_text_on_every_page() {
+    let db = hostile().await;
     let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
-    for page in ["/", "/targets", "/messages", "/messages?status=failed", "/doctor?examine=now"] {
+    for page in [
+        "/",
+        "/targets",
+        "/messages",
+        "/messages?status=failed",
+        "/dead-letters",
+        "/audit",
+        "/breakers",
+        "/doctor?examine=now",
+    ] {
         assert!(is_text(&pages.page(page).await), "{page}");
     }
     for id in 1..=TEXTS.len() {

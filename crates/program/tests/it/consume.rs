@@ -41,6 +41,37 @@ async fn a_reader_that_leaves_takes_nothing_with_it() {
     assert!(client.query_one(states, &[]).await.unwrap().get::<_, bool>(0));
 }
 
+/// Where nothing can be said on stderr, work goes on without a word. A stdout that is closed is none that cannot be written:
+/// programs in Rust have /dev/null there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_not_completed_and_stderr_is_not_needed() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    publish(&db, "1\n2\n3\n").await;
+    let pending = "select count(*) from integration.data_staging where status = 'pending'";
+    let sh = |script: &str| {
+        let mut command = bare(&[]);
+        let program = command.as_std().get_program().to_owned();
+        command = Command::new("sh");
+        command.args(["-c", script]).arg(program).env("DOORBELL_DATABASE_URL", &db.url).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let full = ended(sh("\"$0\" consume billing --complete --exit-when-empty > /dev/full")).await;
+    assert!(!full.status.success(), "{}", err(&full));
+    assert_eq!(count(&client, pending).await, 3, "{}", err(&full));
+    for look in ["stats", "list --json", "show 1 --data", "targets"] {
+        let looked = ended(sh(&format!("\"$0\" {look} > /dev/full"))).await;
+        assert_eq!(looked.status.code(), Some(1), "{look}: {}", err(&looked));
+    }
+    for to in ["2> /dev/full", "2>&-"] {
+        let ended = ended(sh(&format!("\"$0\" consume billing --complete --count 1 {to}"))).await;
+        ends_with(&ended, 0);
+        assert_eq!(lines_of(&ended).len(), 1, "{to}");
+    }
+    assert_eq!(count(&client, pending).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn not_one_message_more_than_asked_for_is_taken() {
     let db = Database::new().await;

@@ -6,6 +6,7 @@ mod consume;
 mod database;
 mod demo;
 mod exec;
+mod fields;
 mod help;
 mod large;
 mod list;

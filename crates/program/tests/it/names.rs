@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::program::*;
 
 /// What only the program does.
-const ITS_OWN: [&str; 9] = ["demo", "up", "down", "top", "bench", "latency", "completions", "man", "help"];
+const ITS_OWN: [&str; 10] = ["demo", "up", "down", "top", "bench", "latency", "ui", "completions", "man", "help"];
 
 /// What services do, by the name of the command.
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
@@ -63,7 +63,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     assert_eq!(commands, operations);
 }
 
-fn commands(help: &str) -> BTreeSet<String> {
+pub(crate) fn commands(help: &str) -> BTreeSet<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     lines.filter(|line| !line.starts_with("   ")).map(|line| first_word(line).to_owned()).collect()
 }

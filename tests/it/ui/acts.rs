@@ -1,0 +1,192 @@
+//! What pages change, and whom the audit log has for it.
+
+use axum::http::StatusCode;
+use doorbell::ui::{Options, Rights};
+use tokio_postgres::Client;
+
+use super::{Pages, for_anybody};
+use crate::support::{Database, count};
+
+const BY_ANNA: &str = "select count(*) from integration.audit_log where app_name = 'doorbell ui (anna)' and action = ";
+
+/// So many failed messages of billing, and one of mail.
+async fn failed(many: usize) -> (Database, Client, Pages) {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let sql = format!(
+        "select integration.publish('shop', 'billing', 'order', to_jsonb(n)) from generate_series(1, {many}) n; \
+         select integration.publish('shop', 'mail', 'welcome', '{{}}'); \
+         update integration.data_staging set status = 'failed', error_message = 'refused by ' || target_app"
+    );
+    client.batch_execute(&sql).await.unwrap();
+    let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
+    (db, client, pages)
+}
+
+/// What the form of a preview would send.
+fn form(page: &str) -> String {
+    let hidden = page.split("<input type=\"hidden\" name=\"").skip(1).map(|rest| {
+        let (name, rest) = rest.split_once("\" value=\"").expect("a value");
+        let value: String = rest.split('"').next().unwrap().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("{name}={value}")
+    });
+    hidden.collect::<Vec<_>>().join("&")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_is_shown_first_and_then_changes_what_was_shown_and_no_more() {
+    let (_db, client, pages) = failed(3).await;
+    let groups = pages.page("/dead-letters").await;
+    assert!(groups.contains("doorbell redrive --target billing --reason-like"), "{groups}");
+    let link = groups.split("href=\"change?").skip(1).find(|link| link.contains("target=billing")).expect("a link");
+    let address = link.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&");
+    let preview = pages.page(&format!("/change?{address}")).await;
+    for text in ["Redrive 3 messages?", "with all their retries", "Who takes them", "0 consumers"] {
+        assert!(preview.contains(text), "{text}: {preview}");
+    }
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'failed'").await, 4);
+    // Somebody fails in the same way meanwhile: nobody was shown that.
+    let late = "select integration.publish('shop', 'billing', 'order', '4'); \
+        update integration.data_staging set status = 'failed', error_message = 'refused by billing' where status = 'pending'";
+    client.batch_execute(late).await.unwrap();
+    let done = pages.post("/change", &form(&preview)).await;
+    assert!(done.status == StatusCode::OK && done.body.contains("3 messages were redriven"), "{}", done.body);
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 3);
+    assert_eq!(count(&client, &format!("{BY_ANNA} 'redriven'")).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_are_changed_only_once_their_number_was_typed() {
+    let (_db, client, pages) = failed(120).await;
+    let preview = pages.page("/change?verb=redrive&target=billing").await;
+    assert!(preview.contains("Type 120 to go on"), "{preview}");
+    let form = form(&preview);
+    for typed in ["", "&typed=", "&typed=12"] {
+        let refused = pages.post("/change", &format!("{form}{typed}")).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.body);
+    }
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 0);
+    let done = pages.post("/change", &format!("{form}&typed=120")).await;
+    assert!(done.body.contains("120 messages were redriven"), "{}", done.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_is_cancelled_and_moved_with_what_more_was_said() {
+    let (_db, client, pages) = failed(1).await;
+    let message = pages.page("/message?id=1").await;
+    for verb in ["redrive", "retry", "move"] {
+        assert!(message.contains(&format!("change?verb={verb}&amp;status=failed&amp;first-id=1")), "{verb}: {message}");
+    }
+    assert!(!message.contains("verb=cancel"));
+    let preview = pages.page("/change?verb=move&status=failed&first-id=1&last-id=1").await;
+    assert_eq!(pages.post("/change", &form(&preview)).await.status, StatusCode::BAD_REQUEST);
+    let moved = pages.post("/change", &format!("{}&more=mail", form(&preview))).await;
+    assert!(moved.body.contains("1 message was moved") && moved.body.contains("--to mail"), "{}", moved.body);
+    let redrive = pages.page("/change?verb=redrive&first-id=1&last-id=1").await;
+    pages.post("/change", &form(&redrive)).await;
+    let cancel = pages.page("/change?verb=cancel&first-id=1&last-id=1").await;
+    let cancelled = pages.post("/change", &format!("{}&more=no+need", form(&cancel))).await;
+    assert!(cancelled.body.contains("1 message was cancelled"), "{}", cancelled.body);
+    let stored = "select count(*) from integration.data_staging where id = 1 and target_app = 'mail' \
+        and status = 'cancelled' and error_message like '%no need%'";
+    assert_eq!(count(&client, stored).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_said_is_not_everything() {
+    let (_db, client, pages) = failed(1).await;
+    for (path, form) in
+        [("/change?verb=redrive", None), ("/change?verb=forget&target=mail", None), ("/change", Some("verb=redrive"))]
+    {
+        let answer = match form {
+            None => pages.get(path).await,
+            Some(form) => pages.post(path, form).await,
+        };
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}: {}", answer.body);
+    }
+    let wrong = pages.get("/change?verb=cancel&status=failed").await;
+    assert!(wrong.status == StatusCode::BAD_REQUEST && wrong.body.contains("these can"), "{}", wrong.body);
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'failed'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_is_paused_resumed_and_set_from_its_page() {
+    let (_db, client, pages) = failed(1).await;
+    let paused = pages.post("/pause", "target=mail&reason=spring+cleaning&for=1h").await;
+    assert_eq!((paused.status, paused.header("location")), (StatusCode::SEE_OTHER, "target?name=mail"));
+    let page = pages.page("/target?name=mail").await;
+    for text in ["was paused by doorbell ui (anna)", "spring cleaning", "it goes on in", "action=\"resume\""] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert_eq!(pages.post("/resume", "target=mail").await.status, StatusCode::SEE_OTHER);
+    assert!(pages.page("/target?name=mail").await.contains("action=\"pause\""));
+    let wrong = pages.post("/pause", "target=mail&for=soon").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.body);
+
+    for (setting, value, query) in [
+        ("max_in_flight", "20", "max_in_flight = 20"),
+        ("completed_retention", "3+days", "completed_retention = '3 days'"),
+        ("max_in_flight", "", "max_in_flight is null"),
+    ] {
+        let set = pages.post("/setting", &format!("target=mail&setting={setting}&value={value}")).await;
+        assert_eq!(set.status, StatusCode::SEE_OTHER, "{setting}={value}: {}", set.body);
+        let stored = format!("select count(*) from integration.targets where target_app = 'mail' and {query}");
+        assert_eq!(count(&client, &stored).await, 1, "{query}");
+    }
+    for form in ["target=mail&setting=max_in_flight&value=many", "target=mail&setting=paused_at&value=now"] {
+        let wrong = pages.post("/setting", form).await;
+        assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{form}: {}", wrong.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_is_opened_and_closed_and_the_audit_page_says_by_whom() {
+    let (_db, _client, pages) = failed(1).await;
+    let opened = pages.post("/breaker", "key=mail&state=open&reason=maintenance&for=").await;
+    assert_eq!((opened.status, opened.header("location")), (StatusCode::SEE_OTHER, "breakers"));
+    let page = pages.page("/breakers").await;
+    assert!(page.contains("open</span>") && page.contains("value=\"closed\""), "{page}");
+    assert_eq!(pages.post("/breaker", "key=mail&state=closed").await.status, StatusCode::SEE_OTHER);
+    assert!(!pages.page("/breakers").await.contains("value=\"closed\""));
+    let audit = pages.page("/audit?by=doorbell+ui+%28anna%29").await;
+    assert!(
+        audit.contains("maintenance") && audit.contains("doorbell audit --by &#39;doorbell ui (anna)&#39;"),
+        "{audit}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_only_look_is_shown_no_way_to_act_and_has_none() {
+    let (db, client, _) = failed(1).await;
+    for options in [for_anybody(Rights::LOOK), Options { read_only: true, ..for_anybody(Rights::ALL) }] {
+        let pages = Pages::of(&db, options).await;
+        for path in ["/target?name=mail", "/breakers", "/change?verb=redrive&target=mail", "/message?id=1"] {
+            let page = pages.page(path).await;
+            assert!(!page.contains("method=\"post\"") && !page.contains("change?verb="), "{path}: {page}");
+        }
+        for (path, form) in [
+            ("/change", "verb=redrive&target=mail"),
+            ("/pause", "target=mail"),
+            ("/resume", "target=mail"),
+            ("/setting", "target=mail&setting=max_in_flight&value=1"),
+            ("/breaker", "key=mail&state=open"),
+        ] {
+            assert_eq!(pages.post(path, form).await.status, StatusCode::FORBIDDEN, "{path}");
+        }
+    }
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'failed'").await, 2);
+    assert_eq!(count(&client, "select count(*) from integration.targets").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_consumes_and_who_may_what_has_a_page() {
+    let (db, client, pages) = failed(1).await;
+    assert!(pages.page("/consumers").await.contains("No process is registered"));
+    assert!(pages.page("/rights").await.contains("Nobody else may anything"));
+    let consumer =
+        db.broker().await.consumer("mail").fallback(|_| async { Ok(doorbell::Outcome::Done) }).start().await.unwrap();
+    crate::support::until(&client, "it is registered", "select exists (select from integration.processes)").await;
+    let page = pages.page("/consumers").await;
+    assert!(page.contains("alive") && page.contains("target?name=mail"), "{page}");
+    consumer.shutdown().await.unwrap();
+}

@@ -1,0 +1,188 @@
+//! Numbers that change while somebody watches.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use axum::{
+    body::{Body, BodyDataStream},
+    http::Request,
+};
+use doorbell::{
+    Broker,
+    ui::{Rights, router},
+};
+use doorbell_testing::browser::Browser;
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Runtime},
+};
+use tower::ServiceExt;
+
+use super::{Pages, for_anybody, pages::shop};
+use crate::support::soon;
+
+/// A viewer, without a browser.
+struct Viewer(BodyDataStream, String);
+
+impl Viewer {
+    async fn of(pages: &Pages) -> Self {
+        let request = Request::get("/live").header("host", "localhost").body(Body::empty()).unwrap();
+        let response = pages.0.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self(response.into_body().into_data_stream(), String::new())
+    }
+
+    /// The next change.
+    async fn next(&mut self) -> Value {
+        soon("something changes", async {
+            loop {
+                if let Some((event, rest)) = self.1.split_once("\n\n") {
+                    let data = event.strip_prefix("data: ").map(|data| serde_json::from_str(data).unwrap());
+                    self.1 = rest.to_owned();
+                    match data {
+                        Some(data) => return data,
+                        None => continue,
+                    }
+                }
+                let more = self.0.next().await.expect("it goes on").unwrap();
+                self.1.push_str(std::str::from_utf8(&more).unwrap());
+            }
+        })
+        .await
+    }
+
+    /// The next change that has something of this kind.
+    async fn next_with(&mut self, what: &str) -> Value {
+        loop {
+            let change = self.next().await;
+            if !change[what].is_null() {
+                return change;
+            }
+        }
+    }
+}
+
+const PUBLISH: &str = "select integration.publish('shop', 'billing', 'order.placed', '{}')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_gets_everything_and_then_what_changed_and_no_more() {
+    let db = shop().await;
+    let client = db.client().await;
+    let pages = Pages::of(&db, for_anybody(Rights::LOOK)).await;
+    let mut viewer = Viewer::of(&pages).await;
+    let first = viewer.next().await;
+    assert!(first["parts"]["trouble"].as_str().unwrap().contains("nobody consumes"), "{first}");
+    let names = |change: &Value| -> BTreeMap<String, bool> {
+        let rows = change["rows"].as_array().unwrap().iter();
+        rows.map(|row| (row[0].as_str().unwrap().to_owned(), !row[1].is_null())).collect()
+    };
+    let of = |billing, mail| BTreeMap::from([("billing".to_owned(), billing), ("mail".to_owned(), mail)]);
+    assert_eq!(names(&first), of(true, true));
+    client.batch_execute(PUBLISH).await.unwrap();
+    let second = viewer.next_with("rows").await;
+    assert_eq!(names(&second), of(true, false), "{second}");
+    assert!(second["parts"]["heading"].is_null(), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_viewers_are_told_of_the_same_looks() {
+    let db = shop().await;
+    let client = db.client().await;
+    let pages = Pages::of(&db, for_anybody(Rights::LOOK)).await;
+    let mut viewers = Vec::new();
+    for _ in 0..10 {
+        let mut viewer = Viewer::of(&pages).await;
+        viewer.next().await;
+        viewers.push(viewer);
+    }
+    client.batch_execute(PUBLISH).await.unwrap();
+    let mut looks = Vec::new();
+    for viewer in &mut viewers {
+        looks.push(viewer.next_with("rows").await["look"].as_u64().unwrap());
+    }
+    assert!(looks.iter().all(|look| *look == looks[0]), "{looks:?}");
+    // Nobody watches, and whoever comes then gets what is new.
+    drop(viewers);
+    client.batch_execute(PUBLISH).await.unwrap();
+    let mut viewer = Viewer::of(&pages).await;
+    let mut last = viewer.next_with("rows").await;
+    while !last["parts"]["totals"].as_str().is_some_and(|totals| totals.contains(">6<")) {
+        last = viewer.next().await;
+    }
+}
+
+/// Serves in a runtime of its own, with which every connection ends, as with a process.
+async fn serve(broker: &Broker, address: &str) -> (Runtime, SocketAddr) {
+    let listener = soon("the address is free", async {
+        loop {
+            match std::net::TcpListener::bind(address) {
+                Ok(listener) => return listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = router(broker, for_anybody(Rights::ALL)).unwrap();
+    let server = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    server.spawn(async move {
+        let listener = TcpListener::from_std(listener).unwrap();
+        axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await.unwrap();
+    });
+    (server, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_change_on_the_screen_and_outages_are_said_there() {
+    let Some(browser) = Browser::start().await else { return };
+    let db = shop().await;
+    let client = db.client().await;
+    let broker = db.broker().await;
+    let (server, address) = serve(&broker, "127.0.0.1:0").await;
+    browser.open(&format!("http://{address}/")).await;
+    let says = |text: &str| format!("document.getElementById('live').textContent.startsWith('{text}')");
+    let pending = |count: u32| format!("document.querySelector('tr[data-target=billing] td').textContent == '{count}'");
+    browser.until("it is live", &says("live")).await;
+    browser.run("document.querySelector('tr[data-target=billing] a').focus()").await;
+    client.batch_execute(PUBLISH).await.unwrap();
+    browser.until("the number changes", &pending(4)).await;
+    // Whoever was at a line with the keyboard still is.
+    assert_eq!(browser.run("return document.activeElement.closest('tr').dataset.target").await, "billing");
+
+    client.batch_execute("alter schema integration rename to elsewhere").await.unwrap();
+    browser.until("it says that the database is away", &says("The database does not answer")).await;
+    client.batch_execute("alter schema elsewhere rename to integration").await.unwrap();
+    browser.until("it is live again", &says("live")).await;
+
+    server.shutdown_background();
+    browser.until("it says that the program is away", &says("Doorbell does not answer")).await;
+    client.batch_execute(PUBLISH).await.unwrap();
+    let (server, _) = serve(&broker, &address.to_string()).await;
+    browser.until("it comes back by itself", &pending(5)).await;
+    server.shutdown_background();
+    // What the browser itself says about the outage is no complaint of a page's.
+    let complaints: Vec<String> =
+        browser.complaints().await.into_iter().filter(|complaint| !complaint.contains("net::ERR_")).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_lead_through_the_pages_and_a_theme_is_kept() {
+    let Some(browser) = Browser::start().await else { return };
+    let db = shop().await;
+    let (_serving, url) = super::browser::served(&db, for_anybody(Rights::ALL)).await;
+    browser.open(&url).await;
+    browser.keys("j").await;
+    browser.until("the first line has the focus", "document.activeElement.closest('li, tr')").await;
+    browser.keys("t").await;
+    let theme = browser.run("return document.documentElement.dataset.theme").await;
+    browser.keys("gd").await;
+    browser.until("the dead letters are there", "document.title.startsWith('Dead letters')").await;
+    browser.until("the theme is kept", &format!("document.documentElement.dataset.theme == {theme}")).await;
+    browser.keys("/mail\u{e007}").await;
+    browser
+        .until("the field leads on", "document.title.startsWith('Targets') && location.search == '?named=mail'")
+        .await;
+}
