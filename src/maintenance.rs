@@ -73,6 +73,7 @@ impl Maintenance {
         let mut done = Maintained::default();
         let mut chores = Chores::default();
         chores.rescue_and_promote(&self.store, &mut done).await?;
+        chores.keep_topics(&self.store, &mut done, Some(Instant::now() + SLICE)).await?;
         self.fold(&mut chores, &mut done).await?;
         let until = Instant::now() + SLICE;
         while Instant::now() < until {
@@ -147,6 +148,19 @@ impl Chores {
         Ok(())
     }
 
+    /// Batch by batch, until nothing is left to be handed on or the time is up.
+    async fn keep_topics(&mut self, store: &Store, done: &mut Maintained, until: Option<Instant>) -> Result<()> {
+        loop {
+            let began = Instant::now();
+            let copied = self.done(store.keep_topics().await)?.unwrap_or_default();
+            done.copied += copied;
+            if copied == 0 || until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(());
+            }
+            sleep(began.elapsed()).await;
+        }
+    }
+
     /// The first failure.
     fn over(self) -> Result<()> {
         self.0.map_or(Ok(()), Err)
@@ -215,6 +229,7 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
     let mut done = Maintained::default();
     let mut chores = Chores::default();
     chores.rescue_and_promote(store, &mut done).await?;
+    chores.keep_topics(store, &mut done, None).await?;
     loop {
         let began = Instant::now();
         let folded = chores.done(store.fold().await)?.unwrap_or_default();

@@ -7,8 +7,7 @@ create or replace function integration.on_settings() returns trigger
         set timezone = 'UTC' as $$
 declare
     -- A target without a row has these.
-    v_before  jsonb := case tg_table_name when 'targets' then '{"bell": "on_demand", "on_complete": "keep"}'
-                            else '{}' end;
+    v_before  jsonb := case tg_table_name when 'targets' then integration.usual_settings() else '{}' end;
     v_after   jsonb := '{}';
     v_changed jsonb;
 begin

@@ -1,7 +1,8 @@
 -- What waits for its time: scheduled -> pending.
 
 -- Makes due scheduled messages of the given targets pending, oldest due first; returns how many. Callers repeat while
--- the result equals the limit. Breakers of the targets whose time has come let their canaries through.
+-- the result equals the limit. Schedules of the targets whose time has come are fired first; breakers let their
+-- canaries through.
 -- Locks: the rows, SKIP LOCKED.
 create or replace function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -11,6 +12,10 @@ declare
     v_ids   bigint[];
     v_count integer := 0;
 begin
+    if exists (select from integration.schedules s where s.target_app = any (p_targets) and s.next_at <= v_now
+                  and s.paused_at is null) then
+        perform integration.fire_due(p_targets);
+    end if;
     v_ids := array(
         select s.id
           from unnest(p_targets) t (target_app)
@@ -38,9 +43,9 @@ create or replace function integration.promote_rows(p_ids bigint[]) returns seto
     returning d.id
 $$;
 
--- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message, or
--- the time at which its open breaker lets canaries through. Targets without either are left out. Relative, so that no
--- client compares its clock with the server's.
+-- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message or
+-- schedule, or the time at which its open breaker lets canaries through. Targets without any are left out.
+-- Relative, so that no client compares its clock with the server's.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
     language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select integration.must_consume(p_targets)
@@ -54,7 +59,11 @@ create or replace function integration.next_due(p_targets text[]) returns table 
           order by d.available_at limit 1)
         union all
         select b.retry_at from integration.breakers b
-         where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null) s
+         where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null
+        union all
+        (select x.next_at from integration.schedules x
+          where x.target_app = t.target_app and x.paused_at is null and x.next_at < 'infinity'
+          order by x.next_at limit 1)) s
      group by t.target_app
 $$;
 

@@ -5,7 +5,8 @@
 -- or a command that changes what it names and nothing else; details the facts behind the sentence. Codes: not_found,
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued,
--- ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible. Never empty.
+-- ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's messages routed,
+-- unrouted. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -29,6 +30,10 @@ begin
     details := jsonb_build_object('attempt', m.attempt, 'at', m.updated_at, 'reason', m.error_message);
     case m.status
     when 'completed' then
+        return query select * from integration.explain_routed(p_id);
+        if found then
+            return;
+        end if;
         return query select 'completed', format('it was completed at %s by attempt %s',
             integration.time_in_words(m.processed_at), m.attempt),
             null::text, details;

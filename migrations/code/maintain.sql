@@ -73,8 +73,8 @@ begin
     return found;
 end $$;
 
--- Rescues, and promotes what is due of every target, with or without a consumer; lets canaries of open breakers
--- through. Returns how many messages were rescued and promoted.
+-- Rescues, promotes what is due of every target, with or without a consumer, and fires schedules; lets canaries of open
+-- breakers through. Returns how many messages were rescued and promoted.
 create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -101,14 +101,22 @@ begin
             union select coalesce(t.target_app, b.breaker_key) from integration.breakers b
               left join integration.targets t on t.breaker_key = b.breaker_key where b.state = 'open') x;
     promoted := integration.promote(coalesce(v_targets, '{}'));
+    perform integration.fire_due();
 end $$;
+
+-- Hands on what waits for topics, and brings late subscribers forward; returns how many messages were handed on or
+-- copied. Callers repeat while there are any.
+create or replace function integration.keep_topics(p_limit integer default 1000) returns integer
+    language sql security definer set search_path = pg_catalog, pg_temp as $$
+    select integration.hand_on(p_limit) + integration.catch_up(p_limit)
+$$;
 
 -- One round of all of it in one transaction, for schedulers in the database: bounded, call it every minute. A step that
 -- fails is said in a warning and does not keep the others from being done; its count is null.
 -- Locks: as the functions it calls; none is waited for longer than a second.
 create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
-    out expired integer, out partitions_created integer, out partitions_dropped integer
+    out expired integer, out partitions_created integer, out partitions_dropped integer, out copied integer
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1 s' as $$
 declare
@@ -120,6 +128,11 @@ begin
         select r.rescued, r.promoted into rescued, promoted from integration.rescue_and_promote() r;
     exception when others then
         raise warning 'rescue and promote: %', sqlerrm;
+    end;
+    begin
+        copied := integration.keep_topics();
+    exception when others then
+        raise warning 'topics: %', sqlerrm;
     end;
     begin
         perform integration.step_forward_forgotten();

@@ -1,7 +1,9 @@
--- What happens to every statement that publishes, in its own transaction: it is checked, counted and rung for.
+-- What happens to every statement that publishes, in its own transaction: it is checked, counted, rung for, and handed
+-- on to who has subscribed.
 
 -- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; the counting; and the
--- dedup keys of plain INSERTs. SECURITY DEFINER so that a publisher needs no right but INSERT. Nearly every statement
+-- dedup keys of plain INSERTs; and copies for subscribers (see fan_out), which nearly no target has, so these are asked
+-- for in passing. SECURITY DEFINER so that a publisher needs no right but INSERT. Nearly every statement
 -- publishes rows that are alike; those are counted by the cheapest statements there are, because a plan with an
 -- aggregate and a sort costs a lone message more than all the rest of this function.
 -- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken, 23514 for what may not be
@@ -18,8 +20,12 @@ declare
     v_due     timestamptz;
     v_since   timestamptz;
     v_alike   boolean;
+    v_plain   boolean := false;
     v_pending boolean;
     v_strict  boolean;
+    v_routed  boolean;
+    v_copy    boolean;
+    v_stack   text;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
     v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
 begin
@@ -28,22 +34,25 @@ begin
     end if;
     -- A statement more costs a lone message more than all that it asks.
     select p.target_app, p.source_app, p.status, p.dedup_key is not null, p.available_at,
-           integration.ten_minutes(p.created_at), p.id,
-           char_length(p.target_app) between 1 and integration.name_chars_max()
-           and char_length(p.source_app) between 1 and integration.name_chars_max()
-           and (p.status = 'pending' or p.status = 'scheduled' and p.available_at is not null)
-           and p.created_at between '0001-01-01 UTC' and '9999-12-31 UTC'
+           integration.ten_minutes(p.created_at), p.id, p.origin_id is not null,
+           integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
            and integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt, p.retry_count,
                p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
                p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data),
-           (select count(*) from published), (select s.known_targets_only from integration.settings s)
-      into v_target, v_source, v_status, v_keys, v_due, v_since, v_id, v_alike, v_messages,
-           v_strict
+           (select count(*) from published), (select s.known_targets_only from integration.settings s),
+           exists (select from integration.subscriptions s where s.topic = p.target_app)
+           or exists (select from integration.targets t where t.target_app = p.target_app and t.kind = 'topic')
+      into v_target, v_source, v_status, v_keys, v_due, v_since, v_id, v_copy, v_alike, v_messages, v_strict, v_routed
       from published p limit 1;
     if v_messages is null then
         return null;
     end if;
-    if v_strict then
+    if v_copy then
+        get diagnostics v_stack = pg_context;
+        v_copy := integration.is_copying(v_stack);
+        v_alike := v_alike and v_copy;
+    end if;
+    if v_strict and not v_copy then
         perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
     end if;
     if v_messages = 1 then
@@ -55,13 +64,23 @@ begin
             select from published p
              where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
                 or (p.dedup_key is not null) <> v_keys or (p.available_at is null) <> (v_due is null)
+                or p.origin_id is not null and not v_copy
                 or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
                 or p.id not between 1 and v_last
                 or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
                    p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
                    p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
     end if;
-    if not v_alike then
+    if not v_alike and v_messages > 1 then
+        v_plain := not exists (
+            select from published p
+             where p.id not between 1 and v_last or p.origin_id is not null and not v_copy
+                or not integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
+                or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
+                   p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
+                   p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
+    end if;
+    if not v_alike and not v_plain then
         perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
                     jsonb_typeof(p.headers), pg_column_size(p.headers)),
                 integration.check_edited(p.status, p.retry_count, p.available_at),
@@ -71,7 +90,7 @@ begin
             select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
                    p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
                    p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
-                   p.behind_at, p.series) m;
+                   p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
     end if;
     if not v_alike then
         v_keys := exists (select from published p where p.dedup_key is not null);
@@ -88,6 +107,9 @@ begin
             perform integration.ring(v_target);
         else
             perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+        end if;
+        if v_routed then
+            perform integration.fan_out(v_target, array(select p.id from published p), true);
         end if;
         return null;
     end if;
@@ -106,6 +128,10 @@ begin
         end if;
         if v_due is not null then
             perform integration.ring_due(v_target, v_due);
+        end if;
+        if integration.is_routed(v_target) then
+            perform integration.fan_out(v_target,
+                array(select p.id from published p where p.target_app = v_target), true);
         end if;
     end loop;
     return null;
@@ -128,6 +154,18 @@ begin
                     'settings.known_targets_only says that only known ones are published to';
     end if;
 end $$;
+
+-- Whether a message has names, and a status and times that it can be published with: what check_edited and
+-- check_published ask of these.
+create or replace function integration.is_named(
+    p_target text, p_source text, p_status text, p_available_at timestamptz, p_created_at timestamptz
+) returns boolean
+    language sql stable parallel safe as $$
+    select char_length(p_target) between 1 and integration.name_chars_max()
+       and char_length(p_source) between 1 and integration.name_chars_max()
+       and (p_status = 'pending' or p_status = 'scheduled' and p_available_at is not null)
+       and p_created_at between '0001-01-01 UTC' and '9999-12-31 UTC'
+$$;
 
 -- Whether a message is as nearly all are: what check_contents, check_edited and check_published ask of its other
 -- columns, in one expression.
@@ -198,7 +236,7 @@ begin
         select c.key into v_column from jsonb_each_text(p_message) c
          where c.key in ('attempt', 'retry_count', 'crash_count', 'redrive_count') and c.value <> '0'
             or c.key in ('owner', 'lease_until', 'processed_at', 'requeued_at', 'error_message', 'behind_at',
-                    'series')
+                    'series', 'origin_id')
                 and c.value is not null limit 1;
         v_hint := 'leave it out: our functions write it';
     end if;

@@ -20,17 +20,20 @@ declare
         claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
-        note_cleaned, check_is_due, recount, maintain, step_forward_forgotten, is_set_aside, hello,
+        note_cleaned, check_is_due, recount, maintain, keep_topics, step_forward_forgotten,
+        is_set_aside, hello,
         take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
-        target_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers, explain_locker,
+        target_settings, usual_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers,
+        explain_locker,
         explain_processing, explain_queue, explain_key, head_of_key, key_blockers, key_slot, failed_blocks,
         waiting_keys,
         accepts, closed_gates, breaker_of, target_states, policy, audit,
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, partition_ends, rights, granted, is_drained}';
+        explain_set_aside, explain_routed, routes, takes, next_tick, tick_after, cron_field,
+        partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb
@@ -43,7 +46,8 @@ begin
         when 'operate' then v_look || '{cancel, redrive, retry, move, evict, set_target, forget_target, pause,
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
-            step_forward_forgotten, unblock, redrive_many, look_again}'::text[] end;
+            step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
+            schedule, unschedule, pause_schedule, fire_schedule, fire_due}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

@@ -47,7 +47,13 @@ end $$;
 create or replace function integration.target_settings() returns text[]
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select '{bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight, key_failed,
-        foreign_lease, on_complete, completed_retention, failed_retention, breaker_key}'::text[]
+        foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted}'::text[]
+$$;
+
+-- What a target has that says nothing: the defaults of the columns of targets.
+create or replace function integration.usual_settings() returns jsonb
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep"}'::jsonb
 $$;
 
 -- Changes settings of a target, by name; null: as the installation has it. Returns them as they are now. Audited, with
@@ -76,7 +82,8 @@ begin
            key_failed = v_new.key_failed,
            foreign_lease = v_new.foreign_lease, on_complete = coalesce(v_new.on_complete, 'keep'),
            completed_retention = v_new.completed_retention, failed_retention = v_new.failed_retention,
-           breaker_key = v_new.breaker_key
+           breaker_key = v_new.breaker_key, kind = coalesce(v_new.kind, 'queue'),
+           unrouted = coalesce(v_new.unrouted, 'keep')
      where t.target_app = p_target;
     perform integration.ring(p_target);
     return integration.target(p_target);
@@ -91,17 +98,16 @@ create or replace function integration.target(p_target text) returns jsonb
                                        to_jsonb(s) -> n.name, u.usual -> n.name))
                               from unnest(integration.target_settings()) n (name)),
                'own', coalesce((select jsonb_agg(n.name) from unnest(integration.target_settings()) n (name)
-                                 where to_jsonb(t) -> n.name not in ('null', '"on_demand"', '"keep"')), '[]'),
+                                 where to_jsonb(t) -> n.name <> coalesce(u.usual -> n.name, 'null')), '[]'),
                'paused_at', t.paused_at, 'paused_by', t.paused_by, 'pause_reason', t.pause_reason,
                'paused_until', t.paused_until)
       from (select p_target as target_app where integration.is_known(p_target)) k
      cross join integration.settings s
-     -- What the columns of targets have by default.
-     cross join (select '{"bell": "on_demand", "on_complete": "keep"}'::jsonb) u (usual)
+     cross join (select integration.usual_settings()) u (usual)
       left join integration.targets t on t.target_app = k.target_app
 $$;
 
--- Whether messages, settings or processes name a target: whether stats has a row for it.
+-- Whether messages, settings, processes or subscriptions name a target: whether stats has a row for it.
 create or replace function integration.is_known(p_target text) returns boolean
     language sql stable set search_path = pg_catalog, pg_temp as $$
     select exists (select from integration.targets t where t.target_app = p_target)
@@ -109,9 +115,11 @@ create or replace function integration.is_known(p_target text) returns boolean
         or exists (select from integration.processes c
                     where c.lease_until > integration.clock() and c.targets ? p_target)
         or exists (select from integration.deltas d where d.target_app = p_target)
+        or exists (select from integration.subscriptions s where s.target_app = p_target)
 $$;
 
--- Forgets a target that nothing is left of: its settings, policies, breaker and counts. False: nothing knows it.
+-- Forgets a target that nothing is left of: its settings, policies, breaker, subscriptions and counts.
+-- False: nothing knows it.
 -- Locks: the gate of folding.
 -- SQLSTATEs: MQ003 while it has messages, or a process that lives consumes it.
 create or replace function integration.forget_target(p_target text) returns boolean
@@ -134,6 +142,7 @@ begin
     delete from integration.retry_policies r where r.target_app = p_target;
     delete from integration.breakers b where b.breaker_key = p_target and not exists (
         select from integration.targets t where t.breaker_key = p_target and t.target_app <> p_target);
+    delete from integration.subscriptions s where p_target in (s.topic, s.target_app);
     delete from integration.places x where x.target_app = p_target;
     delete from integration.turns x where x.target_app = p_target;
     delete from integration.counters x where x.target_app = p_target;

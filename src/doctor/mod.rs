@@ -26,6 +26,7 @@ mod server;
 mod session;
 mod set_aside;
 mod tables;
+mod topics;
 mod trial;
 mod upkeep;
 
@@ -75,6 +76,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("connections", checked(within, fleet::connections(&mut session)).await);
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
+        report.add("topics", checked(within, topics::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);

@@ -5,13 +5,13 @@ use super::checksum;
 /// The files of `migrations/code`, in the order in which they are applied: views after those that they read, triggers, and
 /// what is called, at the end.
 pub const CODE: &[(&str, &str)] = files! {
-    "code/base" "code/bell" "code/dedup" "code/publish" "code/published" "code/hand_edit" "code/gates" "code/breaker" "code/set_aside"
+    "code/base" "code/bell" "code/dedup" "code/publish" "code/published" "code/fan_out" "code/hand_edit" "code/gates" "code/breaker" "code/set_aside"
     "code/keyed" "code/pick"
     "code/claim" "code/hold" "code/due" "code/policy" "code/complete" "code/settle" "code/lease" "code/contact"
     "code/rescue"
     "code/changed" "code/deleted" "code/audit" "code/operate" "code/counters" "code/fold" "code/stats" "code/retire"
     "code/maintain" "code/words" "code/explain" "code/explain_processing" "code/explain_keys" "code/list" "code/peek" "code/summed"
-    "code/steer" "code/clients" "code/kept"
+    "code/cron" "code/schedules" "code/topics" "code/replay" "code/steer" "code/clients" "code/kept"
     "code/partitions" "code/audit_level" "code/audit_settings"
     "code/app_rights" "code/grants" "code/row_security" "code/rights"
 };

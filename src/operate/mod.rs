@@ -5,6 +5,8 @@ mod change;
 mod follower;
 mod keys;
 mod overview;
+mod schedules;
+mod topics;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,8 +25,8 @@ pub use crate::{
     maintenance::Maintenance,
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, Explanation, KeyRow, KeyState,
-        Maintained, MaintenanceDue, MessageRow, Page, ProcessRow, RightsRow, StoredMessage, TargetState, TargetStats,
-        Traffic, Verb,
+        Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow,
+        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, When,
     },
 };
 

@@ -71,6 +71,8 @@ pub struct StoredMessage {
     pub ordering_key: Option<String>,
     /// Its dedup key.
     pub dedup_key: Option<String>,
+    /// The message that it is a copy of, if it was handed to a subscriber or replayed.
+    pub origin: Option<MessageId>,
     /// Whether it was moved to the archive.
     pub archived: bool,
     /// Its payload as JSON, if it was asked for.

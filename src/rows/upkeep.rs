@@ -10,6 +10,8 @@ pub struct Maintained {
     pub rescued: usize,
     /// Scheduled messages whose time had come.
     pub promoted: usize,
+    /// Messages that were handed on for topics, or copied for who subscribed late.
+    pub copied: usize,
     /// Deltas of counters that were added up.
     pub folded: usize,
     /// Completed messages that were moved to the archive.

@@ -61,6 +61,7 @@ fn stored(row: &Row) -> Result<StoredMessage> {
         headers: json("headers")?,
         ordering_key: row.try_get("ordering_key")?,
         dedup_key: row.try_get("dedup_key")?,
+        origin: row.try_get("origin_id")?,
         archived: row.try_get("archived")?,
         payload: json("payload")?,
     })

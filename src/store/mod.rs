@@ -19,8 +19,10 @@ mod operate;
 mod publish;
 mod rights;
 mod savepoint;
+mod schedules;
 mod settle;
 mod summed;
+mod topics;
 mod unnamed;
 mod window;
 

@@ -28,6 +28,7 @@ mod target;
 mod targets;
 #[cfg(feature = "top")]
 mod top;
+mod topics;
 mod ui;
 
 mod audit;
@@ -40,10 +41,15 @@ mod r#move;
 mod pause;
 mod processes;
 mod redrive;
+mod replay;
 mod resume;
 mod retry;
 mod revoke;
 mod rights;
+mod schedule;
+mod schedules;
+mod subscribe;
+mod unsubscribe;
 
 mod completions;
 mod man;
@@ -152,6 +158,11 @@ enum Command {
     Ui(ui::Ui),
     Targets(targets::Targets),
     Target(target::Target),
+    Topics(topics::Topics),
+    Subscribe(subscribe::Subscribe),
+    Schedule(schedule::Schedule),
+    Schedules(schedules::Schedules),
+    Unsubscribe(unsubscribe::Unsubscribe),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
     Peek(peek::Peek),
@@ -162,6 +173,7 @@ enum Command {
     Audit(audit::Audit),
     Retry(retry::Retry),
     Redrive(redrive::Redrive),
+    Replay(replay::Replay),
     Cancel(cancel::Cancel),
     Move(r#move::Move),
     Evict(evict::Evict),
@@ -250,6 +262,11 @@ impl Command {
             Self::Ui(ui) => ui.run(global).await,
             Self::Targets(targets) => targets.run(global).await,
             Self::Target(target) => target.run(global).await,
+            Self::Topics(topics) => topics.run(global).await,
+            Self::Subscribe(subscribe) => subscribe.run(global).await,
+            Self::Schedule(schedule) => schedule.run(global).await,
+            Self::Schedules(schedules) => schedules.run(global).await,
+            Self::Unsubscribe(unsubscribe) => unsubscribe.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,
@@ -261,6 +278,7 @@ impl Command {
             Self::Audit(audit) => audit.run(global).await,
             Self::Maintain(maintain) => maintain.run(global).await,
             Self::Redrive(redrive) => redrive.run(global).await,
+            Self::Replay(replay) => replay.run(global).await,
             Self::Cancel(cancel) => cancel.run(global).await,
             Self::Move(r#move) => r#move.run(global).await,
             Self::Evict(evict) => evict.run(global).await,

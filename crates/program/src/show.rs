@@ -27,7 +27,7 @@ Examples:
   doorbell show 42 --data --json | jq .data
 
 JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"max_retries\", \"ordering_key\", \
-\"dedup_key\", \"archived\", \"events\" (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" \
+\"dedup_key\", \"origin\", \"archived\", \"events\" (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" \
 with --data.")]
 pub(crate) struct Show {
     /// The message
@@ -73,6 +73,7 @@ struct Shown<'a> {
     max_retries: Option<i32>,
     ordering_key: Option<&'a str>,
     dedup_key: Option<&'a str>,
+    origin: Option<MessageId>,
     archived: bool,
     events: Vec<Value>,
 }
@@ -86,6 +87,7 @@ fn as_json(message: &StoredMessage, history: &[AuditEvent]) -> std::io::Result<S
         max_retries: message.max_retries,
         ordering_key: message.ordering_key.as_deref(),
         dedup_key: message.dedup_key.as_deref(),
+        origin: message.origin,
         archived: message.archived,
         events: history.iter().map(audit::event_json).collect(),
     })?;
@@ -122,6 +124,7 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
         ("lease_until", message.lease_until.map(rfc3339)),
         ("ordering_key", message.ordering_key.clone()),
         ("dedup_key", message.dedup_key.clone()),
+        ("origin", message.origin.map(|id| id.to_string())),
         ("reason", row.reason.clone()),
         ("headers", message.headers.clone()),
         ("data", message.payload.clone()),

@@ -40,7 +40,7 @@ enum Verb {
         /// The target
         target: String,
         /// What to change: bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight,
-        /// foreign_lease, on_complete, completed_retention, failed_retention, breaker_key
+        /// foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = assignment)]
         settings: Vec<(String, Value)>,
         /// It may be one that nothing knows yet

@@ -133,6 +133,24 @@ async fn two_services_pass_an_order_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_event_reaches_all_who_are_subscribed_and_who_comes_late() {
+    let db = Database::new().await;
+    assert_eq!(
+        sorted(run(&db, "topics", &[]).await),
+        [
+            "billing: order.paid 1",
+            "billing: order.placed 1",
+            "billing: order.placed 2",
+            "mailer: order.placed 1",
+            "mailer: order.placed 2",
+            "warehouse: order.paid 1",
+            "warehouse: order.placed 1",
+            "warehouse: order.placed 2",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_opentelemetry_trace_goes_through_a_message() {
     let db = Database::new().await;
     assert_eq!(

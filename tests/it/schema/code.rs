@@ -5,7 +5,7 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 12] = [
+const FROM_OUTSIDE: [&str; 13] = [
     "actions_of",
     "changes_of",
     "channel",
@@ -18,9 +18,10 @@ const FROM_OUTSIDE: [&str; 12] = [
     "oldest_xid",
     "outcomes_of",
     "somebody_is_parked",
+    "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 28] = [
+const FROM_INSIDE: [&str; 30] = [
     "accepts",
     "action_of",
     "actor",
@@ -32,8 +33,10 @@ const FROM_INSIDE: [&str; 28] = [
     "clean_text",
     "gates",
     "in_words",
+    "is_copying",
     "is_hand_edit",
     "is_limited",
+    "is_named",
     "is_of_keys",
     "is_ours",
     "is_passing",
@@ -105,7 +108,10 @@ async fn no_function_depends_on_tables_and_all_but_the_inlined_pin_their_search_
 /// A function or operator that the search_path decides about.
 fn names_something_without_its_schema(body: &str) -> Option<String> {
     let code: String = body.split('\'').step_by(2).collect::<Vec<_>>().join("''");
-    let code = code.replace("operator(pg_catalog.>)", "").replace("operator(pg_catalog.=)", "");
+    let code =
+        ["operator(pg_catalog.>)", "operator(pg_catalog.=)", "operator(pg_catalog.@>)", "operator(pg_catalog.~)"]
+            .iter()
+            .fold(code, |code, operator| code.replace(operator, ""));
     let words = code.split_inclusive('(').filter_map(|piece| piece.strip_suffix('('));
     let function = words
         .map(|piece| piece.rsplit(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).next().unwrap_or_default())

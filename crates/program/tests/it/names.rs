@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 10] = ["demo", "up", "down", "top", "bench", "latency", "u
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 21] = [
+const PARTS: [(&str, &str); 25] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -32,6 +32,10 @@ const PARTS: [(&str, &str); 21] = [
     ("forget_target", "target"),
     ("nearest_target", "target"),
     ("maintenance_due", "maintain"),
+    ("routes", "topics"),
+    ("unschedule", "schedule"),
+    ("pause_schedule", "schedule"),
+    ("fire_schedule", "schedule"),
     ("blocked_keys", "keys"),
 ];
 
@@ -39,6 +43,8 @@ const PARTS: [(&str, &str); 21] = [
 async fn commands_are_named_as_the_operations_of_the_library() {
     let commands = commands(&out(&ended(bare(&["--help"])).await));
     let mut operations = public_functions("operate/mod.rs");
+    operations.extend(public_functions("operate/topics.rs"));
+    operations.extend(public_functions("operate/schedules.rs"));
     operations.extend(public_functions("operate/keys.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {

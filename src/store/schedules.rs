@@ -1,0 +1,81 @@
+//! Schedules: what is published again and again.
+
+use std::time::SystemTime;
+
+use super::Store;
+use crate::{
+    error::Result,
+    message::MessageId,
+    rows::{Schedule, ScheduleRow, When},
+};
+
+const SCHEDULE: &str = "select integration.schedule($1, $2, $3, $4::text::jsonb, $5, make_interval(secs => $6), \
+        coalesce($7, 'UTC'), $8, $9::text::jsonb, $10, $11, $12, null, make_interval(secs => $13), $14, p_overlap => $15)";
+const UNSCHEDULE: &str = "select integration.unschedule($1)";
+const PAUSE: &str = "select integration.pause_schedule($1, $2)";
+const FIRE: &str = "select integration.fire_schedule($1)";
+const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epoch from every)::float8 as every, time_zone, \
+        nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
+
+impl Store {
+    pub(crate) async fn schedule(&self, schedule: &Schedule) -> Result<SystemTime> {
+        let Schedule { name, when, message, source, missed, skip_overlap, jitter } = schedule;
+        let (cron, every, zone) = match when {
+            When::Cron { expression, zone } => (Some(expression), None, Some(zone)),
+            When::Every(every) => (None, Some(every.as_secs_f64()), None),
+        };
+        let (overlap, jitter) = (if *skip_overlap { "skip" } else { "allow" }, jitter.as_secs_f64());
+        let max_retries = message.max_retries.map(|retries| i32::try_from(retries).unwrap_or(i32::MAX));
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 15] = [
+            name,
+            &message.target,
+            &message.record_type,
+            &message.payload.get(),
+            &cron,
+            &every,
+            &zone,
+            source,
+            &message.headers_json(),
+            &message.priority,
+            &message.ordering_key,
+            &max_retries,
+            &jitter,
+            &missed.as_str(),
+            &overlap,
+        ];
+        Ok(self.query_one("schedule", SCHEDULE, &params).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn unschedule(&self, name: &str) -> Result<bool> {
+        Ok(self.query_one("end the schedule", UNSCHEDULE, &[&name]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn pause_schedule(&self, name: &str, paused: bool) -> Result<bool> {
+        Ok(self.query_one("pause the schedule", PAUSE, &[&name, &paused]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn fire_schedule(&self, name: &str) -> Result<MessageId> {
+        Ok(self.query_one("fire the schedule", FIRE, &[&name]).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn schedules(&self) -> Result<Vec<ScheduleRow>> {
+        let rows = self.query("list the schedules", SCHEDULES, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ScheduleRow {
+                    name: row.try_get("name")?,
+                    target: row.try_get("target_app")?,
+                    record_type: row.try_get("record_type")?,
+                    cron: row.try_get("cron")?,
+                    every_seconds: row.try_get("every")?,
+                    zone: row.try_get("time_zone")?,
+                    next_at: row.try_get("next_at")?,
+                    last_at: row.try_get("last_at")?,
+                    last_id: row.try_get("last_id")?,
+                    fired: row.try_get("fired")?,
+                    paused_by: row.try_get("paused_by")?,
+                })
+            })
+            .collect()
+    }
+}
