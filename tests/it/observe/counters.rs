@@ -1,6 +1,6 @@
 //! Counters: exact in every snapshot, whoever changes messages and however, and never read from the table.
 
-use doorbell::Found;
+use doorbell::observe::Found;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio_postgres::Client;
 
