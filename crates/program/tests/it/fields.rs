@@ -9,13 +9,24 @@ const OTHERS: [&str; 9] = ["demo", "up", "down", "bench", "latency", "ui", "comp
 
 /// Each of the others, in an order in which all find something. A command that has more to say in another form is run in
 /// both.
-const RUNS: [&str; 42] = [
+const RUNS: [&str; 53] = [
     "publish the-target --source the-source --type the-type --data 1 --header the=header --key the-key",
     "consume the-target --complete --count 1",
     "peek the-target",
     "keys the-target",
     "unblock the-target the-key --redrive --dry-run",
     "unblock the-target the-key --cancel",
+    "subscribe the-topic the-target --type the-type --source the-source",
+    "topics",
+    "topics the-topic the-type --source the-source",
+    "replay the-topic --since 1h --dry-run",
+    "replay the-topic --since 1h",
+    "unsubscribe the-topic the-target",
+    "schedule add the-schedule the-target the-type --every 1h",
+    "schedule fire the-schedule",
+    "schedule pause the-schedule",
+    "schedules",
+    "schedule remove the-schedule",
     "stats",
     "stats --traffic 1h",
     "top --every 100ms",
@@ -61,7 +72,7 @@ const BY_KEY: [&str; 6] = ["data", "headers", "details", "actions", "settings", 
 /// What the prepared database has, and by which names it may be called: alone, or among others of its kind.
 const IDEAS: [(&str, &[&str]); 7] = [
     ("the-target", &["target", "targets", "app", "breaker"]),
-    ("the-source", &["source"]),
+    ("the-source", &["source", "sources"]),
     ("the-type", &["type", "types"]),
     ("the-owner", &["owner"]),
     ("the-key", &["ordering_key", "key"]),
@@ -70,8 +81,9 @@ const IDEAS: [(&str, &[&str]); 7] = [
 ];
 
 /// Beside `id` and what was done with those: where messages have such ids.
-const IDS: [&str; 10] = [
+const IDS: [&str; 11] = [
     "id",
+    "last_id",
     "ids",
     "example_id",
     "retried",

@@ -332,10 +332,13 @@ async fn a_negative_duration_is_refused_with_an_example_wherever_there_is_one() 
         let needed = usage.split(' ').filter_map(|word| match word.trim_start_matches('<') {
             name if name.starts_with("--") => Some(name),
             "COMMAND>" | "FILE>|->" => None,
+            // The others of a choice.
+            other if other.contains(">|") || other.ends_with(">>") => None,
             "SCENARIOS>..." => Some("wake"),
             _ => word.starts_with('<').then_some("1"),
         });
-        for option in help.lines().filter(|line| line.contains(" <DURATION>") || line.contains(" <TIME>")) {
+        let options = help.lines().filter(|line| !line.starts_with("Usage: "));
+        for option in options.filter(|line| line.contains(" <DURATION>") || line.contains(" <TIME>")) {
             let option = option.split_whitespace().find(|word| word.starts_with("--")).unwrap();
             let refused =
                 ended(bare(&words.iter().copied().chain(needed.clone()).chain([option, "-5m"]).collect::<Vec<_>>()))
