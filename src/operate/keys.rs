@@ -33,7 +33,7 @@ impl Operator {
     ///
     /// # Errors
     /// The database's.
-    pub(crate) async fn count_blocked_keys(&self) -> Result<Vec<(String, i64)>> {
+    pub async fn count_blocked_keys(&self) -> Result<Vec<(String, i64)>> {
         self.core.store().count_blocked_keys().await
     }
 
