@@ -1,5 +1,7 @@
 //! Schedules: what is published again and again, by whoever is there.
 
+#[cfg(feature = "ui")]
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::Operator;
@@ -27,6 +29,15 @@ impl Operator {
     /// The database's.
     pub async fn schedules(&self) -> Result<Vec<ScheduleRow>> {
         self.core.store().schedules().await
+    }
+
+    /// The next ticks of each schedule that is not paused, at most so many, by its name. Those without any are left out.
+    ///
+    /// # Errors
+    /// The database's.
+    #[cfg(feature = "ui")]
+    pub(crate) async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
+        self.core.store().next_ticks(most).await
     }
 
     /// Ends a schedule; what it has published stays. False: there was none.

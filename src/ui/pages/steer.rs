@@ -1,15 +1,15 @@
 //! What is done to targets and breakers. Each goes back to the page of what it changed.
 
-use axum::{
-    Form,
-    http::{StatusCode, header::LOCATION},
-    response::{IntoResponse, Response},
-};
+use axum::{Form, response::Response};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    ui::{app::Visit, page::Refusal, words::in_address},
+    ui::{
+        app::Visit,
+        page::{Refusal, go_to},
+        words::{given, in_address},
+    },
     written::duration,
 };
 
@@ -77,17 +77,9 @@ pub(crate) async fn breaker(visit: Visit, Form(form): Form<Breaker>) -> Result<R
         }
         other => return Err(Refusal::wrong(format!("a breaker is made open or closed, not {other:?}"))),
     }
-    Ok(to("breakers"))
-}
-
-fn given(text: &str) -> Option<&str> {
-    Some(text.trim()).filter(|text| !text.is_empty())
+    Ok(go_to("breakers"))
 }
 
 fn back_to_target(target: &str) -> Response {
-    to(&format!("target?name={}", in_address(target)))
-}
-
-fn to(place: &str) -> Response {
-    (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
+    go_to(&format!("target?name={}", in_address(target)))
 }
