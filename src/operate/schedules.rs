@@ -1,8 +1,6 @@
 //! Schedules: what is published again and again, by whoever is there.
 
-#[cfg(feature = "ui")]
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Operator;
 use crate::{
@@ -35,8 +33,7 @@ impl Operator {
     ///
     /// # Errors
     /// The database's.
-    #[cfg(feature = "ui")]
-    pub(crate) async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
+    pub async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
         self.core.store().next_ticks(most).await
     }
 

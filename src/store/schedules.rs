@@ -1,8 +1,6 @@
 //! Schedules: what is published again and again.
 
-#[cfg(feature = "ui")]
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Store;
 use crate::{
@@ -20,7 +18,6 @@ const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epo
         nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
 
 // From the next one on each is found from the one before.
-#[cfg(feature = "ui")]
 const NEXT_TICKS: &str = "with recursive ticks (name, cron, time_zone, every, starts_at, tick, number) as (\
         select name, cron, time_zone, every, starts_at, next_at, 1 from integration.schedules \
          where paused_by is null and next_at < 'infinity' \
@@ -59,7 +56,6 @@ impl Store {
         Ok(self.query_one("schedule", SCHEDULE, &params).await?.try_get(0)?)
     }
 
-    #[cfg(feature = "ui")]
     pub(crate) async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
         let most = i32::try_from(most).unwrap_or(i32::MAX);
         let mut ticks: BTreeMap<String, Vec<SystemTime>> = BTreeMap::new();

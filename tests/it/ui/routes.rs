@@ -1,7 +1,8 @@
 //! Ordering keys, topics, schedules, processes and rights: what their pages say, and what is done on them.
 
 use axum::http::StatusCode;
-use doorbell::{Outcome, ui::Rights};
+use doorbell::Outcome;
+use doorbell_ui::Rights;
 use tokio_postgres::Client;
 
 use super::{Pages, for_anybody};

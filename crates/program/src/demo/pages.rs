@@ -6,10 +6,8 @@ use std::{
     process::Stdio,
 };
 
-use doorbell::{
-    Broker,
-    ui::{Access, Options, router},
-};
+use doorbell::Broker;
+use doorbell_ui::{Access, Options, router};
 use tokio::{net::TcpListener, process::Command, task::JoinSet};
 
 use crate::{exit::Failure, ui};
