@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 25] = [
+const PARTS: [(&str, &str); 26] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -38,6 +38,7 @@ const PARTS: [(&str, &str); 25] = [
     ("pause_schedule", "schedule"),
     ("fire_schedule", "schedule"),
     ("blocked_keys", "keys"),
+    ("count_blocked_keys", "keys"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
