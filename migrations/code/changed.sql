@@ -106,7 +106,7 @@ begin
         v_hand := not integration.is_ours(v_stack);
     end if;
     if v_hand and exists (select from before o join after n on n.id = o.id where o.status = n.status) then
-        perform integration.audit_edits(array_agg(to_jsonb(o)), array_agg(to_jsonb(n)))
+        perform integration.audit_edits(array_agg(to_jsonb(o.*)), array_agg(to_jsonb(n.*)))
            from before o join after n on n.id = o.id where o.status = n.status;
     end if;
     if v_alike and v_new = v_old then

@@ -84,7 +84,7 @@ begin
         perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
                     jsonb_typeof(p.headers), pg_column_size(p.headers)),
                 integration.check_edited(p.status, p.retry_count, p.available_at),
-                integration.check_published(to_jsonb(m), v_last)
+                integration.check_published(to_jsonb(m.*), v_last)
            from published p
           cross join lateral (
             select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,

@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 26] = [
+const PARTS: [(&str, &str); 27] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -37,6 +37,7 @@ const PARTS: [(&str, &str); 26] = [
     ("unschedule", "schedule"),
     ("pause_schedule", "schedule"),
     ("fire_schedule", "schedule"),
+    ("next_ticks", "schedules"),
     ("blocked_keys", "keys"),
     ("count_blocked_keys", "keys"),
 ];
