@@ -12,7 +12,7 @@ use doorbell::{Broker, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::ids::Ids;
+use self::{ids::Ids, lines::not_json};
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
@@ -145,13 +145,6 @@ impl Publish {
 struct Report {
     published: u64,
     ids: Ids,
-}
-
-/// A payload is one line: only the column is of interest.
-fn not_json(error: &serde_json::Error) -> Failure {
-    let said = error.to_string();
-    let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
-    Failure::new(Exit::BadData, format!("not JSON: {what} at column {}", error.column()))
 }
 
 /// A header, as an option has it.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use doorbell::Message;
 use serde_json::value::RawValue;
 
-use super::not_json;
+use super::lines::not_json;
 use crate::exit::{Exit, Failure};
 
 /// What is no header of the message.
