@@ -97,7 +97,7 @@ async fn those_that_were_ticked_are_changed_and_no_others() {
     let (_db, client, pages) = failed(3).await;
     let messages = pages.page("/messages?status=failed").await;
     assert_eq!(messages.matches("type=\"checkbox\" name=\"id\"").count(), 4, "{messages}");
-    client.batch_execute("select integration.redrive('{2}'::bigint[])").await.unwrap();
+    client.batch_execute("select integration.redrive(2)").await.unwrap();
     let preview = pages.page("/change?id=1&id=2&id=3&id=99&verb=redrive").await;
     for text in ["Redrive 2 messages?", "ticked 2 cannot be redriven", "doorbell redrive 1 2 3 99", "Who takes them"] {
         assert!(preview.contains(text), "{text}: {preview}");
