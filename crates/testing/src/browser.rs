@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -147,6 +148,13 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
         let features = json!([{ "name": "prefers-color-scheme", "value": theme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// What is to be seen, down to this many pixels, as a PNG.
+    pub async fn picture(&self, width: u32, height: u32) -> Vec<u8> {
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let taken = self.devtools("Page.captureScreenshot", json!({ "format": "png", "clip": clip })).await;
+        BASE64_STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64")
     }
 
     pub async fn devtools(&self, name: &str, parameters: Value) -> Value {

@@ -7,6 +7,7 @@ mod hostile_sites;
 mod live;
 mod pages;
 mod payload;
+mod picture;
 mod routes;
 mod tabs;
 mod texts;
