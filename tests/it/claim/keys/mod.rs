@@ -3,6 +3,7 @@
 mod blockers;
 mod cost;
 mod killed;
+mod plans;
 mod races;
 mod stress;
 mod ways;
