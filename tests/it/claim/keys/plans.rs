@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_postgres::{AsyncMessage, Client, NoTls, error::SqlState};
 
+use super::cost::place;
 use crate::support::{Database, count};
 
 const MESSAGES: i64 = 20_000;
@@ -46,10 +47,13 @@ async fn explained(db: &Database) -> Option<(Client, UnboundedReceiver<Value>)> 
     Some((client, told))
 }
 
-/// Claims a batch for an owner, as a consumer does that has no place.
-async fn claim(client: &Client, owner: &str) -> usize {
-    let claim = "select id from integration.claim('billing', $1, $2, p_series => 20) where attempt is not null";
-    client.query(claim, &[&owner, &(BATCH as i32)]).await.unwrap().len()
+/// Claims a batch for an owner.
+async fn claim(client: &Client, owner: &str, place: &str) -> usize {
+    let claim = format!(
+        "select id from integration.claim('billing', $1, {BATCH}, null, null, 16777216{place}, p_series => 20) \
+         where attempt is not null"
+    );
+    client.query(&claim, &[&owner]).await.unwrap().len()
 }
 
 /// Completes all that an owner has.
@@ -61,8 +65,8 @@ async fn complete(client: &Client, owner: &str) {
 }
 
 /// Two owners in turns, so that each meets keys which the other one keeps busy, and what stood behind others steps forward.
-async fn turn(client: &Client) -> usize {
-    let claimed = claim(client, "one").await + claim(client, "other").await;
+async fn turn(client: &Client, place: &str) -> usize {
+    let claimed = claim(client, "one", place).await + claim(client, "other", place).await;
     complete(client, "one").await;
     complete(client, "other").await;
     claimed
@@ -119,14 +123,16 @@ async fn the_hot_statements_about_keys_probe_indexes_once_for_each_key_when_the_
         );
         client.batch_execute(&fill).await.unwrap();
         client.batch_execute("vacuum analyze integration.data_staging").await.unwrap();
-        let pin = db.client().await;
+        let (pin, other) = (db.client().await, db.client().await);
         let snapshot = "begin isolation level repeatable read; select count(*) from integration.data_staging";
         pin.batch_execute(snapshot).await.unwrap();
+        let mut done = turn(&client, "").await;
         for _ in 0..ROUNDS {
-            turn(&client).await;
+            done += turn(&client, &place(&other).await).await;
         }
+        println!("{keys} keys: {done} are done");
         client.batch_execute(EXPLAIN).await.unwrap();
-        turn(&client).await;
+        turn(&client, &place(&other).await).await;
         client.batch_execute("set client_min_messages = warning").await.unwrap();
         let behind = "select count(*) from integration.data_staging where behind_at is not null";
         println!("{keys} keys: {} stand behind others", count(&client, behind).await);
