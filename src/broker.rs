@@ -115,21 +115,26 @@ impl Broker {
         Operator::new(self.0.clone())
     }
 
-    /// Operators' verbs over connections that change nothing, for pages.
-    #[cfg(feature = "ui")]
-    pub(crate) fn reading(&self, connections_max: usize, within: std::time::Duration) -> Result<Operator> {
+    /// Operators' verbs over at most `connections_max` connections of their own, on which the server refuses every change; for
+    /// pages, which wait no longer than `within` for a connection or an answer. Connects when it is first used.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) for no connections at all.
+    pub fn reading(&self, connections_max: usize, within: std::time::Duration) -> Result<Operator> {
         Ok(Operator::new(Arc::new(self.0.reading(connections_max, within)?)))
     }
 
-    /// Operators' verbs of somebody whose name the audit log is to have.
-    #[cfg(feature = "ui")]
-    pub(crate) fn acting(&self, name: &str) -> Result<Operator> {
+    /// Operators' verbs of somebody whose name the audit log is to have (`app_name`), over one connection of their own. Connects
+    /// when it is first used.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect) has for settings that cannot be used.
+    pub fn acting(&self, name: &str) -> Result<Operator> {
         Ok(Operator::new(Arc::new(self.0.acting(name)?)))
     }
 
-    /// Where it is connected to, without what is secret.
-    #[cfg(feature = "ui")]
-    pub(crate) fn settings(&self) -> &Settings {
+    /// Where it connects to; printed, they have no password.
+    pub fn settings(&self) -> &Settings {
         self.0.settings()
     }
 

@@ -54,7 +54,6 @@ impl Core {
 
     /// The same database for pages: over so many connections of its own, on which the server refuses every change, and
     /// without waiting for long.
-    #[cfg(feature = "ui")]
     pub(crate) fn reading(&self, connections_max: usize, within: Duration) -> Result<Self> {
         let config =
             BrokerConfig { connections_max, connection_wait: within, statement_within: within, ..self.config.clone() };
@@ -62,7 +61,6 @@ impl Core {
     }
 
     /// The same database, over one connection of its own, for somebody whose name the audit log is to have.
-    #[cfg(feature = "ui")]
     pub(crate) fn acting(&self, name: &str) -> Result<Self> {
         let config = BrokerConfig { connections_max: 1, ..self.config.clone() };
         Self::unopened(self.settings.clone().application_name(name), config, false)

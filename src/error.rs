@@ -99,7 +99,8 @@ impl Error {
         Self::new(ErrorKind::Invalid, message)
     }
 
-    pub(crate) fn config(message: impl Into<String>) -> Self {
+    /// Of the kind [`Config`](ErrorKind::Config), for what stands on this library and has settings of its own.
+    pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
     }
 

@@ -38,17 +38,14 @@
 //! **Where what is.** The root has what a service needs; [`operate`] what operators do, [`observe`] the hooks for metrics and
 //! traces, [`migrate`] what is reported of the schema, [`doctor`] what an examination finds.
 //!
-//! **Features.** `tls` (default): TLS with libpq's meaning of `sslmode`. `metrics`: `observe::Metrics`, for Prometheus. `ui`: the
-//! pages of `doorbell ui`, for a service of yours.
+//! **Features.** `tls` (default): TLS with libpq's meaning of `sslmode`. `metrics`: `observe::Metrics`, for Prometheus.
+//! The pages of `doorbell ui`, for a service of yours, are the package `doorbell-ui`.
 
 #![warn(clippy::unwrap_used)]
 // Which feature an item needs is said beside it, where nightly makes the documentation.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // From the front door down: a module depends on those below it, and a test says so.
-#[cfg(feature = "ui")]
-pub mod ui;
-
 pub mod observe;
 
 #[cfg(feature = "metrics")]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use axum::Router;
 use clap::Args;
-use doorbell::ui::{self, Access, Network, Options, Person, Rights};
+use doorbell_ui::{Access, Network, Options, Person, Rights};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -89,7 +89,7 @@ impl Ui {
         let address = listener.local_addr()?;
         let hosts = [options.hosts.clone(), vec![address.ip().to_string()], self.hosts].concat();
         let broker = global.database.broker().await?;
-        let pages = ui::router(&broker, Options { hosts, ..options })?;
+        let pages = doorbell_ui::router(&broker, Options { hosts, ..options })?;
         let (router, path) = match self.base_path {
             Some(path) => (Router::new().nest_service(&path, pages), path),
             None => (pages, String::new()),

@@ -1,7 +1,7 @@
 //! What pages change, and whom the audit log has for it.
 
 use axum::http::StatusCode;
-use doorbell::ui::{Options, Rights};
+use doorbell_ui::{Options, Rights};
 use tokio_postgres::Client;
 
 use super::{Pages, for_anybody};

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use doorbell::ui::{Access, Options, Rights, router};
 use doorbell_testing::browser::{Browser, missing};
+use doorbell_ui::{Access, Options, Rights, router};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{anna, for_anybody, pages::shop, texts};

@@ -8,7 +8,7 @@ use axum::{
     extract::ConnectInfo,
     http::{Request, StatusCode, request::Builder},
 };
-use doorbell::ui::{Access, Options, Rights, router};
+use doorbell_ui::{Access, Options, Rights, router};
 use tower::ServiceExt;
 
 use super::{Pages, anna, for_anybody};

@@ -6,11 +6,9 @@ use axum::{
     body::{Body, BodyDataStream},
     http::Request,
 };
-use doorbell::{
-    Broker,
-    ui::{Rights, router},
-};
+use doorbell::Broker;
 use doorbell_testing::browser::Browser;
+use doorbell_ui::{Rights, router};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::{

@@ -13,7 +13,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode},
 };
-use doorbell::ui::{Access, Options, Person, Rights, router};
+use doorbell_ui::{Access, Options, Person, Rights, router};
 use tower::ServiceExt;
 
 use crate::support::Database;

@@ -1,7 +1,7 @@
 //! What the pages say.
 
 use axum::http::StatusCode;
-use doorbell::ui::Rights;
+use doorbell_ui::Rights;
 
 use super::{Pages, for_anybody};
 use crate::support::{Database, stop_the_clock};

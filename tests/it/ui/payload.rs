@@ -1,7 +1,7 @@
 //! Who sees payloads.
 
 use axum::http::StatusCode;
-use doorbell::ui::{Options, Rights};
+use doorbell_ui::{Options, Rights};
 
 use super::{Pages, for_anybody};
 use crate::support::Database;

@@ -1,7 +1,7 @@
 //! Texts that would be code, everywhere where text of others is shown.
 
 use axum::http::StatusCode;
-use doorbell::ui::Rights;
+use doorbell_ui::Rights;
 
 use super::{Pages, for_anybody};
 use crate::support::Database;

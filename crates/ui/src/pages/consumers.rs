@@ -1,0 +1,53 @@
+//! The processes that consume.
+
+use askama::Template;
+use axum::{http::StatusCode, response::Response};
+use doorbell::{operate::ProcessRow, written::duration};
+
+use crate::{
+    app::Visit,
+    page::{Frame, Refusal, page},
+    words::{self, Time, time},
+};
+
+#[derive(Template)]
+#[template(path = "consumers.html")]
+struct ConsumersPage {
+    frame: Frame,
+    processes: Vec<Process>,
+}
+
+struct Process {
+    owner: String,
+    place: String,
+    program: String,
+    targets: Vec<String>,
+    in_hand: String,
+    has_any: bool,
+    beat: String,
+    started: Time,
+    alive: bool,
+}
+
+pub(crate) async fn show(visit: Visit) -> Result<Response, Refusal> {
+    let processes = visit.app.reader().processes().await?;
+    let processes = processes.into_iter().map(Process::from).collect();
+    Ok(page(StatusCode::OK, &ConsumersPage { frame: visit.frame("Consumers", "Consumers"), processes }))
+}
+
+impl From<ProcessRow> for Process {
+    fn from(row: ProcessRow) -> Self {
+        let age = std::time::Duration::try_from_secs_f64(row.beat_age_seconds).unwrap_or_default();
+        Self {
+            targets: row.target_names(),
+            place: format!("{}, process {}", row.host, row.pid),
+            program: format!("{} {}", row.application, row.version),
+            in_hand: words::count(row.processing),
+            has_any: row.processing > 0,
+            beat: format!("{} ago", duration::coarse(age)),
+            started: time(row.started_at),
+            alive: row.alive,
+            owner: row.owner,
+        }
+    }
+}
