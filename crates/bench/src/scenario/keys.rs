@@ -23,9 +23,9 @@ const MANY: f64 = 2.5;
 /// Pinned against unpinned: flat.
 const FLAT: f64 = 1.1;
 
-const REGISTER: &str = "delete from integration.processes where owner = 'bench'; \
-    insert into integration.processes (owner, host, pid, application, version, targets, lease_until) \
-    values ('bench', 'bench', 1, 'bench', '0', '{}', clock_timestamp() + interval '1 hour')";
+/// For an hour: nobody beats.
+const REGISTER: &str = "select integration.register('bench', 'bench', 1, 'bench', '0', '{}', 3600000)";
+const DEREGISTER: &str = "select integration.deregister('bench')";
 const CLAIM: &str = "select id, attempt, created_at, requeued_at, ahead from integration.claim($1, 'bench', $2, null, null, \
     16777216, '{1,0,-2147483648}', '{2147483647,0,-1}', array[null, $3, null]::timestamptz[], array[0, $4, 0]::bigint[], \
     array[null, $5, null]::timestamptz[], array[0, $6, 0]::bigint[], p_series => 1000)";
@@ -50,7 +50,7 @@ pub async fn keys(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     }
     let drains = drains(lab, effort).await?;
     lab.clear().await?;
-    lab.execute("delete from integration.processes where owner = 'bench'").await?;
+    lab.execute(DEREGISTER).await?;
     let mut cases = Vec::new();
     for (is_pinned, what) in [(false, ""), (true, ", pinned")] {
         let without = &costs[0][usize::from(is_pinned)];

@@ -12,19 +12,18 @@ const MESSAGES: i64 = 20_000;
 const BATCH: usize = 100;
 /// Claims and completions before the plans are looked at: what they leave dead, nothing may remove.
 const ROUNDS: usize = 40;
-/// Blocks that a probe of an index and its heap reads, with some room: a tree of this size has three levels.
-const PROBE: f64 = 8.0;
 
 const EXPLAIN: &str = "set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on; \
     set auto_explain.log_analyze = on; set auto_explain.log_buffers = on; set auto_explain.log_timing = off; \
     set auto_explain.log_format = json; set client_min_messages = log";
 
-/// A statement that is looked at: how it begins, and how many probes it may make for each key that it is about.
+/// A statement that is looked at: how it begins, and how many blocks it may read for each key and each message of a batch,
+/// half as many more than it does. A probe of an index and its heap reads four.
 const STATEMENTS: [(&str, &str, f64); 4] = [
-    ("pick_keyed", "with keys as materialized", 6.0),
-    ("key_blockers", "select k.target_app, k.key, b.id from unnest(p_targets, p_keys)", 3.0),
-    ("step_forward, who is next", "select array_agg(h.id), array_agg(k.target_app)", 3.0),
-    ("step_forward, stepping", "update integration.data_staging d set status = 'pending', behind_at = null", 6.0),
+    ("pick_keyed", "with keys as materialized", 20.0),
+    ("key_blockers", "select k.target_app, k.key, b.id from unnest(p_targets, p_keys)", 8.0),
+    ("step_forward, who is next", "select array_agg(h.id), array_agg(k.target_app)", 8.0),
+    ("step_forward, stepping", "update integration.data_staging d set status = 'pending', behind_at = null", 18.0),
 ];
 
 /// A session that says how its statements were run. `None`: the server has no module for that.
@@ -83,10 +82,10 @@ fn number(node: &Value, name: &str) -> f64 {
 }
 
 /// What is wrong with a plan of a statement about so many keys.
-fn faults(plan: &Value, keys: f64, probes: f64) -> Vec<String> {
+fn faults(plan: &Value, keys: f64, blocks_max: f64) -> Vec<String> {
     let mut faults = Vec::new();
     let blocks = number(plan, "Shared Hit Blocks") + number(plan, "Shared Read Blocks");
-    if blocks > (keys + BATCH as f64) * probes * PROBE {
+    if blocks > (keys + BATCH as f64) * blocks_max {
         faults.push(format!("{blocks} blocks"));
     }
     for node in nodes(plan) {
@@ -141,13 +140,15 @@ async fn the_hot_statements_about_keys_probe_indexes_once_for_each_key_when_the_
             let text = plan["Query Text"].as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
             let Some(at) = STATEMENTS.iter().position(|(_, begins, _)| text.starts_with(begins)) else { continue };
             seen[at] += 1;
-            let (name, _, probes) = STATEMENTS[at];
+            let (name, _, blocks_max) = STATEMENTS[at];
             let of = keys.min(BATCH as i64) as f64;
-            let faults = faults(&plan["Plan"], of, probes);
+            let faults = faults(&plan["Plan"], of, blocks_max);
             let blocks = number(&plan["Plan"], "Shared Hit Blocks");
             println!("{keys} keys: {name}: {blocks} blocks");
             assert!(faults.is_empty(), "{keys} keys: {name}: {faults:?}\n{plan:#}");
         }
-        assert!(seen.iter().all(|seen| *seen > 0), "{keys} keys: {seen:?}");
+        // Of so many keys that none comes twice, nothing stands behind anything.
+        let never = seen.iter().filter(|seen| **seen == 0).count();
+        assert_eq!(never, if keys == MESSAGES { 2 } else { 0 }, "{keys} keys: {seen:?}");
     }
 }
