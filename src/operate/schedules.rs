@@ -1,6 +1,6 @@
 //! Schedules: what is published again and again, by whoever is there.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Operator;
 use crate::{
@@ -27,6 +27,14 @@ impl Operator {
     /// The database's.
     pub async fn schedules(&self) -> Result<Vec<ScheduleRow>> {
         self.core.store().schedules().await
+    }
+
+    /// The next ticks of each schedule that is not paused, at most so many, by its name. Those without any are left out.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
+        self.core.store().next_ticks(most).await
     }
 
     /// Ends a schedule; what it has published stays. False: there was none.

@@ -1,6 +1,6 @@
 //! Schedules: what is published again and again.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Store;
 use crate::{
@@ -16,6 +16,16 @@ const PAUSE: &str = "select integration.pause_schedule($1, $2)";
 const FIRE: &str = "select integration.fire_schedule($1)";
 const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epoch from every)::float8 as every, time_zone, \
         nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
+
+// From the next one on each is found from the one before.
+const NEXT_TICKS: &str = "with recursive ticks (name, cron, time_zone, every, starts_at, tick, number) as (\
+        select name, cron, time_zone, every, starts_at, next_at, 1 from integration.schedules \
+         where paused_by is null and next_at < 'infinity' \
+        union all \
+        select t.name, t.cron, t.time_zone, t.every, t.starts_at, n.tick, t.number + 1 from ticks t, \
+               lateral integration.tick_after(t.cron, t.time_zone, t.every, t.starts_at, t.tick) n (tick) \
+         where t.number < $1 and n.tick < 'infinity') \
+    select name, tick from ticks order by name, tick";
 
 impl Store {
     pub(crate) async fn schedule(&self, schedule: &Schedule) -> Result<SystemTime> {
@@ -44,6 +54,15 @@ impl Store {
             &overlap,
         ];
         Ok(self.query_one("schedule", SCHEDULE, &params).await?.try_get(0)?)
+    }
+
+    pub(crate) async fn next_ticks(&self, most: u32) -> Result<BTreeMap<String, Vec<SystemTime>>> {
+        let most = i32::try_from(most).unwrap_or(i32::MAX);
+        let mut ticks: BTreeMap<String, Vec<SystemTime>> = BTreeMap::new();
+        for row in self.query("foresee the ticks of schedules", NEXT_TICKS, &[&most]).await? {
+            ticks.entry(row.try_get(0)?).or_default().push(row.try_get(1)?);
+        }
+        Ok(ticks)
     }
 
     pub(crate) async fn unschedule(&self, name: &str) -> Result<bool> {

@@ -7,6 +7,7 @@
 mod handlers;
 mod ledger;
 mod orders;
+mod pages;
 mod summary;
 mod victim;
 mod view;
@@ -20,7 +21,7 @@ use doorbell_server::{EphemeralOptions, Server};
 use futures::future::try_join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use self::{ledger::Ledger, orders::Order, summary::Summary, victim::Victim, view::View};
+use self::{ledger::Ledger, orders::Order, pages::Pages, summary::Summary, victim::Victim, view::View};
 use crate::{
     Global,
     consent::consent,
@@ -33,6 +34,9 @@ pub(crate) use victim::DemoConsumer;
 
 /// How long the orders take to be published, so that there is something to look at.
 const PUBLISHING: Duration = Duration::from_secs(5);
+
+/// The same where it is looked at in a browser.
+const PUBLISHING_SEEN: Duration = Duration::from_secs(20);
 
 /// When everything is published, this is far more than the rest takes.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
@@ -48,11 +52,13 @@ const PROCESSES: usize = 2;
 /// Starts a PostgreSQL of its own, measures how fast an idle consumer wakes, publishes about 3000 orders from several
 /// producers to several consumers, kills one consumer process in the middle with kill -9, and then counts in the database
 /// what became of every message. What happens to one order has its number as the key, so it is handled in order, one after the
-/// other. Ends with exit code 1 if any was lost or handled out of order. Leaves nothing behind.
+/// other. Ends with exit code 1 if any was lost or handled out of order. Leaves nothing behind. With --ui it takes a quarter of
+/// a minute longer, and can be looked at in a browser meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   doorbell demo
+  doorbell demo --ui
   doorbell demo --json | jq .lost
 
 JSON: {\"published\", \"completed\", \"failed\", \"lost\", \"handled_twice\", \"out_of_order\", \"wake_p50_ms\", \"wake_p99_ms\"}.")]
@@ -60,6 +66,11 @@ pub(crate) struct Demo {
     /// Fetch PostgreSQL without asking where none is installed (or set DOORBELL_FETCH_PG=1)
     #[arg(long)]
     yes: bool,
+
+    /// Serve the pages of `doorbell ui` on it, to this machine alone, until it ends; prints their address, and opens them where
+    /// there is a desktop
+    #[arg(long)]
+    ui: bool,
 }
 
 impl Demo {
@@ -81,7 +92,7 @@ impl Demo {
         let shown = tokio::select! {
             biased;
             () = signals.next() => None,
-            shown = show(&database, &view) => Some(shown),
+            shown = show(&database, &view, self.ui) => Some(shown),
         };
         view.end();
         server.stop().await?;
@@ -97,10 +108,15 @@ impl Demo {
 }
 
 /// Everything that happens while the server runs.
-async fn show(database: &str, view: &View) -> Result<Summary, Failure> {
+async fn show(database: &str, view: &View, ui: bool) -> Result<Summary, Failure> {
     let broker = Broker::connect(database).await?;
     broker.migrate().await?;
     let ledger = Ledger::create(database).await?;
+    let pages = if ui { Some(Pages::serve(&broker).await?) } else { None };
+    if let Some(pages) = &pages {
+        pages.show();
+    }
+    let publishing = if ui { PUBLISHING_SEEN } else { PUBLISHING };
 
     view.say("wake-ups: one message at a time to a consumer that is parked and never looks by itself");
     let (wake_ups, mut published) = wake::measure(&broker, &ledger, view).await?;
@@ -118,11 +134,11 @@ async fn show(database: &str, view: &View) -> Result<Summary, Failure> {
         async {
             let watching = view.follow(&broker);
             tokio::select! {
-                published = publish(&broker, orders) => published,
+                published = publish(&broker, orders, publishing) => published,
                 never = watching => match never {},
             }
         },
-        victim.kill_at_work(PUBLISHING / 2, &ledger, view),
+        victim.kill_at_work(publishing / 2, &ledger, view),
     )?;
     published.extend(more);
     view.say("everything is published; waiting until nothing is pending, scheduled or processing");
@@ -161,16 +177,16 @@ async fn consume(database: &str, ledger: &Ledger) -> Result<(Vec<Consumer>, Vec<
 }
 
 /// Publishes the orders, every source by a producer of its own; returns the ids that the database acknowledged.
-async fn publish(broker: &Broker, orders: Vec<Order>) -> Result<Vec<MessageId>, Failure> {
+async fn publish(broker: &Broker, orders: Vec<Order>, during: Duration) -> Result<Vec<MessageId>, Failure> {
     let producers = orders::SOURCES.map(|source| {
         let orders: Vec<Order> = orders.iter().filter(|order| order.source == source).cloned().collect();
-        produce(broker.producer(source), orders)
+        produce(broker.producer(source), orders, during)
     });
     Ok(try_join_all(producers).await?.concat())
 }
 
-async fn produce(producer: Producer, orders: Vec<Order>) -> Result<Vec<MessageId>, Failure> {
-    let mut pace = interval(PUBLISHING / u32::try_from(orders.len()).unwrap_or(u32::MAX).max(1));
+async fn produce(producer: Producer, orders: Vec<Order>, during: Duration) -> Result<Vec<MessageId>, Failure> {
+    let mut pace = interval(during / u32::try_from(orders.len()).unwrap_or(u32::MAX).max(1));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut ids = Vec::with_capacity(orders.len());
     for order in orders {

@@ -75,6 +75,11 @@ fn base_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whoever runs the program, with all rights.
+pub(crate) fn here() -> Person {
+    Person { name: whoami::username().unwrap_or_default(), rights: Rights::ALL }
+}
+
 impl Ui {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let access = self.access()?;
@@ -116,10 +121,9 @@ impl Ui {
         if let Some(name) = &self.user_header {
             return Access::header(name, self.proxies.clone()).map_err(|error| wrong(error, "--user-header"));
         }
-        let here = Person { name: whoami::username().unwrap_or_default(), rights: Rights::ALL };
         match token {
-            Some(token) => Access::token(&token, here).map_err(|error| wrong(error, "DOORBELL_UI_TOKEN")),
-            None if self.listen.ip().is_loopback() => Ok(Access::anybody(here)),
+            Some(token) => Access::token(&token, here()).map_err(|error| wrong(error, "DOORBELL_UI_TOKEN")),
+            None if self.listen.ip().is_loopback() => Ok(Access::anybody(here())),
             None => Err(Failure::new(Exit::Usage, format!("--listen {}: {UNGUARDED}", self.listen))),
         }
     }

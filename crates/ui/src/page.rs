@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{
-    http::StatusCode,
+    http::{StatusCode, header::LOCATION},
     response::{Html, IntoResponse, Response},
 };
 use doorbell::{Error, ErrorKind};
@@ -24,11 +24,14 @@ pub(super) struct Frame {
 }
 
 /// Pages by address and name, in the order of the navigation.
-const PLACES: [(&str, &str); 9] = [
+const PLACES: [(&str, &str); 12] = [
     ("./", "Overview"),
     ("targets", "Targets"),
     ("messages", "Messages"),
     ("dead-letters", "Dead letters"),
+    ("keys", "Keys"),
+    ("topics", "Topics"),
+    ("schedules", "Schedules"),
     ("consumers", "Consumers"),
     ("breakers", "Breakers"),
     ("rights", "Rights"),
@@ -64,6 +67,14 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
+/// What to do where that was asked for which is not so any more.
+const CHANGED: &str = "look at it again: it has changed";
+
+/// On to another page, once something was done.
+pub(super) fn go_to(place: &str) -> Response {
+    (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
+}
+
 /// Why there is no page.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -83,6 +94,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, what, "go back and change it")
     }
 
+    /// What was seen is not so any more.
+    pub(super) fn changed(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, what, CHANGED)
+    }
+
     pub(super) fn absent(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, what, "")
     }
@@ -97,7 +113,7 @@ impl From<Error> for Refusal {
         let (status, how) = match error.kind() {
             ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "go back and change it"),
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, ""),
-            ErrorKind::IllegalTransition => (StatusCode::CONFLICT, "look at it again: it has changed"),
+            ErrorKind::IllegalTransition => (StatusCode::CONFLICT, CHANGED),
             ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "doorbell rights says who may what"),
             _ if error.sqlstate() == Some("42501") => (StatusCode::FORBIDDEN, "doorbell rights says who may what"),
             ErrorKind::Schema => {

@@ -48,6 +48,16 @@ pub(super) fn time(time: SystemTime) -> Time {
     Time { short, exact }
 }
 
+/// What was written into a field, if anything was.
+pub(super) fn given(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty())
+}
+
+/// What was written into a field that takes one thing a line.
+pub(super) fn lines(text: &str) -> Vec<String> {
+    text.lines().filter_map(given).map(str::to_owned).collect()
+}
+
 /// A value in an address.
 pub(super) fn in_address(value: &str) -> String {
     // Of text it is never wrong.

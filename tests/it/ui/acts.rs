@@ -160,7 +160,17 @@ async fn whoever_may_only_look_is_shown_no_way_to_act_and_has_none() {
     let (db, client, _) = failed(1).await;
     for options in [for_anybody(Rights::LOOK), Options { read_only: true, ..for_anybody(Rights::ALL) }] {
         let pages = Pages::of(&db, options).await;
-        for path in ["/target?name=mail", "/breakers", "/change?verb=redrive&target=mail", "/message?id=1"] {
+        for path in [
+            "/target?name=mail",
+            "/breakers",
+            "/change?verb=redrive&target=mail",
+            "/message?id=1",
+            "/keys",
+            "/topics",
+            "/schedules",
+            "/consumers",
+            "/rights",
+        ] {
             let page = pages.page(path).await;
             assert!(!page.contains("method=\"post\"") && !page.contains("change?verb="), "{path}: {page}");
         }
@@ -170,6 +180,13 @@ async fn whoever_may_only_look_is_shown_no_way_to_act_and_has_none() {
             ("/resume", "target=mail"),
             ("/setting", "target=mail&setting=max_in_flight&value=1"),
             ("/breaker", "key=mail&state=open"),
+            ("/unblock", "target=mail&key=seven&how=cancel"),
+            ("/subscribe", "topic=orders&target=mail"),
+            ("/unsubscribe", "topic=orders&target=mail"),
+            ("/schedule", "name=nightly&verb=fire"),
+            ("/evict", "owner=hung"),
+            ("/grant", "role=postgres&verb=look"),
+            ("/revoke", "role=postgres&verb=look"),
         ] {
             assert_eq!(pages.post(path, form).await.status, StatusCode::FORBIDDEN, "{path}");
         }

@@ -6,6 +6,7 @@ mod guard;
 mod live;
 mod pages;
 mod payload;
+mod routes;
 mod texts;
 
 use axum::{

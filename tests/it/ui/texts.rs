@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use doorbell_ui::Rights;
 
-use super::{Pages, for_anybody};
+use super::{Pages, for_anybody, routes::fail_next};
 use crate::support::Database;
 
 pub(super) const TEXTS: [&str; 7] = [
@@ -25,14 +25,26 @@ fn is_text(page: &str) -> bool {
 pub(super) async fn hostile() -> Database {
     let db = Database::new().await;
     let client = db.client().await;
-    for text in TEXTS {
+    for (at, text) in TEXTS.into_iter().enumerate() {
         let publish = "select integration.publish($1, $1, $1, to_jsonb($1::text), p_headers => jsonb_build_object($1::text, $1::text), \
             p_dedup_key => $1, p_ordering_key => $1)";
         client.execute(publish, &[&text]).await.unwrap();
+        if at % 2 == 1 {
+            fail_next(&client, text, text).await;
+        }
         client.execute("select integration.pause($1, $1)", &[&text]).await.unwrap();
+        // In types * and # are patterns.
+        let subscribe =
+            "select integration.subscribe('topic ' || $1, $1, case when $1 !~ '[*#]' then array[$1] end, array[$1])";
+        client.execute(subscribe, &[&text]).await.unwrap();
+        let schedule = "select integration.schedule($1, $1, $1, '{}', p_every => '1 day')";
+        client.execute(schedule, &[&text]).await.unwrap();
+        client.execute("select integration.pause_schedule($1)", &[&text]).await.unwrap();
     }
-    let fail = "update integration.data_staging set status = 'failed', error_message = target_app where id % 2 = 0";
-    client.batch_execute(fail).await.unwrap();
+    // Keys are blocked where something waits behind what failed.
+    let behind = "insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+        select source_app, target_app, record_type, data, ordering_key from integration.data_staging where status = 'failed'";
+    client.batch_execute(behind).await.unwrap();
     db
 }
 
@@ -48,6 +60,9 @@ async fn what_publishers_write_is_text_on_every_page() {
         "/dead-letters",
         "/audit",
         "/breakers",
+        "/keys",
+        "/topics",
+        "/schedules",
         "/doctor?examine=now",
     ] {
         assert!(is_text(&pages.page(page).await), "{page}");
@@ -63,7 +78,8 @@ async fn what_publishers_write_is_text_on_every_page() {
     assert!(links.len() >= TEXTS.len(), "{links:?}");
     for link in links {
         let page = pages.page(&format!("/target?name={link}")).await;
-        assert!(is_text(&page) && page.contains("was paused by"), "{link}");
+        assert!(is_text(&page), "{link}");
+        assert!(page.contains("was paused by") || link.starts_with("topic%20"), "{link}");
     }
 }
 
@@ -73,9 +89,17 @@ async fn what_an_address_says_is_text_too() {
     let pages = Pages::of(&db, for_anybody(Rights::ALL)).await;
     for text in TEXTS {
         let text: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        for path in
-            ["target?name", "targets?named", "messages?type", "messages?since", "messages?after", "message?id", "x?y"]
-        {
+        for path in [
+            "target?name",
+            "targets?named",
+            "messages?type",
+            "messages?since",
+            "messages?after",
+            "message?id",
+            "keys?target",
+            "topics?type=x&topic",
+            "x?y",
+        ] {
             let answer = pages.get(&format!("/{path}={text}")).await;
             assert_ne!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
             assert!(is_text(&answer.body), "{path}: {}", answer.body);

@@ -1,5 +1,7 @@
 //! `doorbell demo`.
 
+use tokio::net::TcpStream;
+
 use crate::program::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,6 +21,29 @@ async fn the_demo_loses_nothing_and_says_so_in_one_line_of_json() {
     assert_eq!(number("completed"), number("published") - 1.0);
     assert!(number("wake_p50_ms") <= number("wake_p99_ms"));
     assert!(summary["handled_twice"].is_u64());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_can_be_looked_at_in_a_browser_until_it_ends() {
+    let mut running = Running::start(bare(&["demo", "--ui", "--json"]));
+    let told = running.log_line("look at it: http://").await;
+    let address = told.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{told}");
+    assert!(get(&address, "/", "evil.example").await.starts_with("HTTP/1.1 421"));
+    soon("the orders are there", async {
+        while !get(&address, "/", &address).await.contains("target?name=shipping") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let end = async {
+        let summary = running.stdout.next_line().await.unwrap().expect("a summary");
+        (summary, running.child.wait().await.unwrap())
+    };
+    let (summary, status) = tokio::time::timeout(DEMO_MAX, end).await.expect("the demo ends");
+    assert_eq!(status.code(), Some(0), "{summary}");
+    assert!(summary.contains("\"lost\":0"), "{summary}");
+    assert!(TcpStream::connect(&address).await.is_err(), "the pages end with it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

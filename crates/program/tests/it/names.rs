@@ -11,7 +11,7 @@ const ITS_OWN: [&str; 10] = ["demo", "up", "down", "top", "bench", "latency", "u
 const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 25] = [
+const PARTS: [(&str, &str); 27] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -36,7 +36,9 @@ const PARTS: [(&str, &str); 25] = [
     ("unschedule", "schedule"),
     ("pause_schedule", "schedule"),
     ("fire_schedule", "schedule"),
+    ("next_ticks", "schedules"),
     ("blocked_keys", "keys"),
+    ("count_blocked_keys", "keys"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::process::Output;
 use nix::unistd::Pid;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
+    net::TcpStream,
     process::{Child, ChildStderr, ChildStdout},
 };
 
@@ -133,6 +134,19 @@ impl Running {
         soon("stdout ends", async { while self.stdout.next_line().await.unwrap().is_some() {} }).await;
         soon("the program ends", self.child.wait()).await.unwrap().code().expect("no signal ended it")
     }
+}
+
+/// An answer in full: to a GET of this path by this host.
+pub(crate) async fn get(address: &str, path: &str, host: &str) -> String {
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    soon("an answer", answer).await
 }
 
 /// A directory of this test that any account may enter.

@@ -1,21 +1,6 @@
 //! `doorbell ui`: what it serves, and when it refuses to.
 
-use tokio::net::TcpStream;
-
 use crate::program::*;
-
-/// An answer in full: to a GET of this path by this host.
-async fn get(address: &str, path: &str, host: &str) -> String {
-    let answer = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
-    soon("an answer", answer).await
-}
 
 /// The program, and where it serves.
 async fn serving(db: &Database, arguments: &[&str]) -> (Running, String) {

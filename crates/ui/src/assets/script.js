@@ -85,7 +85,7 @@
 
   // ---- Keys
 
-  const places = { o: "./", t: "targets", m: "messages", d: "dead-letters", c: "consumers", b: "breakers", r: "rights", h: "doctor", a: "audit" };
+  const places = { o: "./", t: "targets", m: "messages", d: "dead-letters", k: "keys", p: "topics", s: "schedules", c: "consumers", b: "breakers", r: "rights", h: "doctor", a: "audit" };
   let going = false;
   // The links of rows; the first link of each.
   const step = (by) => {

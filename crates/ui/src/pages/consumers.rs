@@ -1,12 +1,13 @@
 //! The processes that consume.
 
 use askama::Template;
-use axum::{http::StatusCode, response::Response};
+use axum::{Form, http::StatusCode, response::Response};
 use doorbell::{operate::ProcessRow, written::duration};
+use serde::Deserialize;
 
 use crate::{
     app::Visit,
-    page::{Frame, Refusal, page},
+    page::{Frame, Refusal, go_to, page},
     words::{self, Time, time},
 };
 
@@ -15,6 +16,7 @@ use crate::{
 struct ConsumersPage {
     frame: Frame,
     processes: Vec<Process>,
+    act: bool,
 }
 
 struct Process {
@@ -32,7 +34,21 @@ struct Process {
 pub(crate) async fn show(visit: Visit) -> Result<Response, Refusal> {
     let processes = visit.app.reader().processes().await?;
     let processes = processes.into_iter().map(Process::from).collect();
-    Ok(page(StatusCode::OK, &ConsumersPage { frame: visit.frame("Consumers", "Consumers"), processes }))
+    let act = visit.person.rights.act;
+    Ok(page(StatusCode::OK, &ConsumersPage { frame: visit.frame("Consumers", "Consumers"), processes, act }))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Owner {
+    owner: String,
+}
+
+/// Takes from a process all that it has in hand.
+pub(crate) async fn evict(visit: Visit, Form(form): Form<Owner>) -> Result<Response, Refusal> {
+    if visit.acting()?.evict(&form.owner).await?.is_none() {
+        return Err(Refusal::changed(format!("no process goes by the name {:?}", form.owner)));
+    }
+    Ok(go_to("consumers"))
 }
 
 impl From<ProcessRow> for Process {

@@ -7,14 +7,17 @@ pub(super) mod consumers;
 pub(super) mod dead_letters;
 pub(super) mod doctor;
 pub(super) mod find;
+pub(super) mod keys;
 pub(super) mod login;
 pub(super) mod message;
 pub(super) mod messages;
 pub(super) mod overview;
 pub(super) mod rights;
+pub(super) mod schedules;
 pub(super) mod steer;
 pub(super) mod target;
 pub(super) mod targets;
+pub(super) mod topics;
 
 use axum::{extract::OriginalUri, http::StatusCode};
 

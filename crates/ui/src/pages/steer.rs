@@ -1,15 +1,15 @@
 //! What is done to targets and breakers. Each goes back to the page of what it changed.
 
-use axum::{
-    Form,
-    http::{StatusCode, header::LOCATION},
-    response::{IntoResponse, Response},
-};
+use axum::{Form, response::Response};
 use doorbell::written::duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{app::Visit, page::Refusal, words::in_address};
+use crate::{
+    app::Visit,
+    page::{Refusal, go_to},
+    words::{given, in_address},
+};
 
 #[derive(Deserialize)]
 pub(crate) struct Pause {
@@ -75,17 +75,9 @@ pub(crate) async fn breaker(visit: Visit, Form(form): Form<Breaker>) -> Result<R
         }
         other => return Err(Refusal::wrong(format!("a breaker is made open or closed, not {other:?}"))),
     }
-    Ok(to("breakers"))
-}
-
-fn given(text: &str) -> Option<&str> {
-    Some(text.trim()).filter(|text| !text.is_empty())
+    Ok(go_to("breakers"))
 }
 
 fn back_to_target(target: &str) -> Response {
-    to(&format!("target?name={}", in_address(target)))
-}
-
-fn to(place: &str) -> Response {
-    (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
+    go_to(&format!("target?name={}", in_address(target)))
 }

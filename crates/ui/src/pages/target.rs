@@ -26,6 +26,8 @@ const SPANS: [(&str, Duration); 3] =
     [("1h", Duration::from_secs(3600)), ("24h", Duration::from_secs(86_400)), ("2d", Duration::from_secs(172_800))];
 /// Messages that are shown of those that are next.
 const NEXT: u32 = 10;
+/// Blocked keys are counted so far.
+const BLOCKED_MAX: u32 = 1000;
 /// What happened to messages, in the order of their lives.
 const ACTIONS: [&str; 6] = ["published", "completed", "errored", "failed", "rescued", "redriven"];
 const BAR_HEIGHT: i64 = 60;
@@ -46,6 +48,8 @@ struct TargetPage {
     gates: Vec<String>,
     empty_in: Option<String>,
     next_due: Option<String>,
+    /// How many ordering keys are blocked.
+    blocked: Option<String>,
     span: &'static str,
     chart: Chart,
     happened: Vec<(&'static str, String)>,
@@ -88,12 +92,13 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let (span, length) = SPANS.iter().find(|(word, _)| *word == wanted.span).copied().unwrap_or(SPANS[0]);
     let reader = visit.app.reader();
     let pending = Filter { status: Some(Status::Pending), target: Some(name.to_owned()), ..Filter::default() };
-    let (targets, settings, traffic, next, processes) = tokio::try_join!(
+    let (targets, settings, traffic, next, processes, blocked) = tokio::try_join!(
         reader.targets(),
         reader.target(name),
         reader.traffic(Some(name), length),
         reader.list(&pending, None, NEXT, None),
         reader.processes(),
+        reader.blocked_keys(Some(name), BLOCKED_MAX),
     )?;
     let state = targets.iter().find(|target| target.stats.target == name);
     let (Some(state), Some(settings)) = (state, settings) else {
@@ -111,6 +116,11 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
             .stats
             .next_due_in_seconds
             .map(|seconds| duration::coarse(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())),
+        blocked: match blocked.len() {
+            0 => None,
+            1 => Some("1 ordering key is blocked".to_owned()),
+            many => Some(format!("{} ordering keys are blocked", words::count(many as i64))),
+        },
         span,
         chart: chart(&traffic),
         happened: ACTIONS.iter().map(|action| (*action, words::count(sum(action)))).collect(),
