@@ -35,7 +35,7 @@ const FILL: &str = "insert into integration.data_staging (source_app, target_app
         ordering_key) \
     select 'doorbell_bench', $1::text, 'order.placed', jsonb_build_object('n', n, 'pad', $2::text), $3::text, \
            case when $3 = 'scheduled' then integration.clock() + interval '1 day' end, \
-           case when $5 > 0 then 'key ' || n % $5 end \
+           case when $5::bigint > 0 then 'key ' || n % $5 end \
       from generate_series(1, $4::bigint) n";
 
 /// What backends of ours did is in the statistics when they have ended; the statistics of those that stay are late.
