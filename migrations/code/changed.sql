@@ -31,7 +31,7 @@ declare
     v_owned   boolean;
     v_ended   boolean;
     v_by_verb boolean := false;
-    v_keyed   bigint;
+    v_keyed   boolean := false;
     v_stack   text;
     v_hand    boolean := false;
     v_level   text := tg_argv[0];
@@ -49,10 +49,11 @@ begin
         v_ended := v_new = 'completed';
         -- What ends after it was only held ends under a new attempt.
         v_least := v_attempt + (v_ended and not v_owned)::integer;
-        select not bool_or(n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
-                   or (n.owner is null) <> v_ended or n.available_at is not null
-                   or v_ended and (n.lease_until is not null or n.processed_at is null)), count(n.ordering_key)
-          into v_by_verb, v_keyed from after n;
+        v_by_verb := not exists (
+            select from after n
+             where n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
+                or (n.owner is null) <> v_ended or n.available_at is not null
+                or v_ended and (n.lease_until is not null or n.processed_at is null));
         if v_by_verb then
             v_by_verb := not exists (
                 select from before o
@@ -60,6 +61,9 @@ begin
                     or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
         end if;
         v_alike := v_by_verb;
+        if v_ended then
+            v_keyed := exists (select from after n where n.ordering_key is not null);
+        end if;
     elsif v_new in ('pending', 'scheduled') and v_old in ('pending', 'scheduled') then
         get diagnostics v_stack = pg_context;
         if integration.is_of_keys(v_stack) and not exists (
@@ -75,7 +79,7 @@ begin
         end if;
     end if;
     if not v_by_verb then
-        select count(n.ordering_key) into v_keyed from after n where n.status <> 'processing';
+        v_keyed := exists (select from after n where n.ordering_key is not null and n.status <> 'processing');
         -- What stands behind others of its key is pending but for that, and who says so has it look for its place anew.
         perform integration.guard_hand_edit(n.id,
                     case when o.behind_at is null or n.status = 'pending' then o.status else 'pending' end,
@@ -91,7 +95,7 @@ begin
             and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
             and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);
     end if;
-    if v_keyed > 0 and not (v_by_verb and v_new = 'processing') then
+    if v_keyed then
         perform integration.step_forward(array_agg(k.target_app), array_agg(k.ordering_key), array_agg(k.id))
            from (select n.target_app, n.ordering_key, min(n.id) as id from after n
                   where n.ordering_key is not null and n.status <> 'processing'
@@ -107,7 +111,7 @@ begin
         v_hand := not integration.is_ours(v_stack);
     end if;
     if v_hand and exists (select from before o join after n on n.id = o.id where o.status = n.status) then
-        perform integration.audit_edits(array_agg(to_jsonb(o)), array_agg(to_jsonb(n)))
+        perform integration.audit_edits(array_agg(to_jsonb(o.*)), array_agg(to_jsonb(n.*)))
            from before o join after n on n.id = o.id where o.status = n.status;
     end if;
     if v_alike and v_new = v_old then

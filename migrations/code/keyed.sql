@@ -239,7 +239,8 @@ declare
     v_heads   bigint[];
     v_targets text[];
     v_keys    text[];
-    v_busy    text[];
+    v_busy_targets text[];
+    v_busy_keys    text[];
 begin
     select array_agg(h.id), array_agg(k.target_app), array_agg(k.key) into v_heads, v_targets, v_keys
       from unnest(p_targets, p_keys, p_ids) k (target_app, key, id)
@@ -259,20 +260,23 @@ begin
         return;
     end if;
     -- Busy all the same, and whoever ends that waits for this transaction.
-    select array_agg(l.target_app || ' ' || l.ordering_key) into v_busy from (
+    select array_agg(l.target_app), array_agg(l.ordering_key) into v_busy_targets, v_busy_keys from (
         select b.target_app, b.ordering_key from integration.key_blockers(v_targets, v_keys) b
           join integration.data_staging d on d.id = b.id for no key update of d skip locked) l;
+    if v_busy_keys is not null then
+        select array_agg(h.id), array_agg(h.target_app) into v_heads, v_targets
+          from unnest(v_heads, v_targets, v_keys) h (id, target_app, key)
+         where not exists (
+            select from unnest(v_busy_targets, v_busy_keys) b (target_app, key)
+             where b.target_app = h.target_app and b.key = h.key);
+    end if;
     update integration.data_staging d
        set status = 'pending', behind_at = null, available_at = null, requeued_at = v_now, updated_at = v_now
      where d.id = any (array(
-        select x.id from unnest(v_heads, v_targets, v_keys) h (id, target_app, key)
-          join integration.data_staging x on x.id = h.id
-         where x.status = 'scheduled' and x.behind_at is not null
-           and (v_busy is null or h.target_app || ' ' || h.key <> all (v_busy))
+        select x.id from integration.data_staging x
+         where x.id = any (v_heads) and x.status = 'scheduled' and x.behind_at is not null
            for no key update of x skip locked));
-    perform integration.ring(t.target_app)
-       from (select distinct h.target_app from unnest(v_targets, v_keys) h (target_app, key)
-              where v_busy is null or h.target_app || ' ' || h.key <> all (v_busy)) t;
+    perform integration.ring(t.target_app) from (select distinct u.target_app from unnest(v_targets) u (target_app)) t;
 end $$;
 
 -- For claim_suspect: whether a message is the next one of its key, and the key is free.

@@ -1,11 +1,10 @@
 -- What happens to every statement that publishes, in its own transaction: it is checked, counted, rung for, and handed
 -- on to who has subscribed.
 
--- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; the counting; and the
--- dedup keys of plain INSERTs; and copies for subscribers (see fan_out), which nearly no target has, so these are asked
--- for in passing. SECURITY DEFINER so that a publisher needs no right but INSERT. Nearly every statement
--- publishes rows that are alike; those are counted by the cheapest statements there are, because a plan with an
--- aggregate and a sort costs a lone message more than all the rest of this function.
+-- AFTER INSERT, once per statement: one bell per distinct target, whatever the number of rows; the counting; the dedup
+-- keys of plain INSERTs; and copies for subscribers (see fan_out). SECURITY DEFINER so that a publisher needs no right
+-- but INSERT. Nearly every statement publishes rows that are alike; those are counted by the cheapest statements there
+-- are, because a plan with an aggregate and a sort costs a lone message more than all the rest of this function.
 -- Locks: dedup_keys entries, in key order. SQLSTATEs: 23505 when a dedup key is taken, 23514 for what may not be
 -- published (see check_published).
 create or replace function integration.on_published() returns trigger
@@ -16,14 +15,14 @@ declare
     v_source  text;
     v_status  text;
     v_keys    boolean;
-    v_id      bigint;
     v_due     timestamptz;
     v_since   timestamptz;
     v_alike   boolean;
     v_plain   boolean := false;
     v_pending boolean;
+    v_asked   boolean;
     v_strict  boolean;
-    v_routed  boolean;
+    v_routed  boolean := false;
     v_copy    boolean;
     v_stack   text;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
@@ -34,30 +33,33 @@ begin
     end if;
     -- A statement more costs a lone message more than all that it asks.
     select p.target_app, p.source_app, p.status, p.dedup_key is not null, p.available_at,
-           integration.ten_minutes(p.created_at), p.id, p.origin_id is not null,
+           integration.ten_minutes(p.created_at), p.origin_id is not null,
            integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
            and integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt, p.retry_count,
                p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-               p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data),
-           (select count(*) from published), (select s.known_targets_only from integration.settings s),
-           exists (select from integration.subscriptions s where s.topic = p.target_app)
-           or exists (select from integration.targets t where t.target_app = p.target_app and t.kind = 'topic')
-      into v_target, v_source, v_status, v_keys, v_due, v_since, v_id, v_copy, v_alike, v_messages, v_strict, v_routed
+               p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data)
+           and p.id between 1 and v_last,
+           (select count(*) from published),
+           coalesce((select s.known_targets_only or s.has_topics from integration.settings s), true)
+      into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_messages, v_asked
       from published p limit 1;
     if v_messages is null then
         return null;
     end if;
-    if v_copy then
-        get diagnostics v_stack = pg_context;
-        v_copy := integration.is_copying(v_stack);
-        v_alike := v_alike and v_copy;
+    -- Each condition costs a lone message as much as a small function, so what is rare has one for all of it.
+    if v_asked or v_copy then
+        select bool_or(s.known_targets_only), coalesce(bool_or(s.has_topics), true) into v_strict, v_routed
+          from integration.settings s;
+        if v_copy then
+            get diagnostics v_stack = pg_context;
+            v_copy := integration.is_copying(v_stack);
+            v_alike := v_alike and v_copy;
+        end if;
+        if v_strict and not v_copy then
+            perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
+        end if;
     end if;
-    if v_strict and not v_copy then
-        perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
-    end if;
-    if v_messages = 1 then
-        v_alike := v_alike and v_id between 1 and v_last;
-    elsif v_alike then
+    if v_alike and v_messages > 1 then
         -- Each condition depends on the row, because PostgreSQL would plan anew for every statement what is nothing
         -- once the variables are known.
         v_alike := not exists (
@@ -71,28 +73,29 @@ begin
                    p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
                    p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
     end if;
-    if not v_alike and v_messages > 1 then
-        v_plain := not exists (
-            select from published p
-             where p.id not between 1 and v_last or p.origin_id is not null and not v_copy
-                or not integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
-                or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
-                   p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
-                   p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
-    end if;
-    if not v_alike and not v_plain then
-        perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
-                    jsonb_typeof(p.headers), pg_column_size(p.headers)),
-                integration.check_edited(p.status, p.retry_count, p.available_at),
-                integration.check_published(to_jsonb(m), v_last)
-           from published p
-          cross join lateral (
-            select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
-                   p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
-                   p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
-                   p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
-    end if;
     if not v_alike then
+        if v_messages > 1 then
+            v_plain := not exists (
+                select from published p
+                 where p.id not between 1 and v_last or p.origin_id is not null and not v_copy
+                    or not integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
+                    or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
+                       p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at,
+                       p.requeued_at, p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers,
+                       p.data));
+        end if;
+        if not v_plain then
+            perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
+                        jsonb_typeof(p.headers), pg_column_size(p.headers)),
+                    integration.check_edited(p.status, p.retry_count, p.available_at),
+                    integration.check_published(to_jsonb(m.*), v_last)
+               from published p
+              cross join lateral (
+                select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
+                       p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
+                       p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
+                       p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
+        end if;
         v_keys := exists (select from published p where p.dedup_key is not null);
     end if;
     if v_keys then
@@ -109,7 +112,9 @@ begin
             perform integration.ring_due(v_target, (select min(p.available_at) from published p));
         end if;
         if v_routed then
-            perform integration.fan_out(v_target, array(select p.id from published p), true);
+            if integration.is_routed(v_target) then
+                perform integration.fan_out(v_target, array(select p.id from published p), true);
+            end if;
         end if;
         return null;
     end if;
@@ -129,7 +134,7 @@ begin
         if v_due is not null then
             perform integration.ring_due(v_target, v_due);
         end if;
-        if integration.is_routed(v_target) then
+        if v_routed and integration.is_routed(v_target) then
             perform integration.fan_out(v_target,
                 array(select p.id from published p where p.target_app = v_target), true);
         end if;

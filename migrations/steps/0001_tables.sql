@@ -58,7 +58,10 @@ create table integration.data_staging (
     behind_at     timestamptz,
     -- series: the number of the claim that took it with others of its key; 0: it waits again, or was passed over; -1:
     -- it ended without having been taken; null: never seen, or without a key.
-    series        bigint
+    series        bigint,
+    -- origin_id: the message that this one is a copy of, the first of them where copies are handed on. Written by
+    -- fan_out and copy_history only.
+    origin_id     bigint
 );
 
 -- Serves claim: pending messages of one target in the order they are taken. A column in the predicate keeps updates
@@ -86,10 +89,10 @@ create index data_staging_suspects on integration.data_staging (target_app, cras
 -- for messages without a key.
 create index data_staging_keys on integration.data_staging (target_app, ordering_key, series, id)
     where ordering_key is not null;
--- Serves archive, purge and the error-rate query. BRIN on a column that never changes: a few bytes per 32 pages
--- instead of an index entry per message.
-create index data_staging_created on integration.data_staging using brin (created_at) with (pages_per_range = 32,
-    autosummarize = on);
+-- Serves archive, purge and the error-rate query, and by origin_id explain: what became of a message's copies. BRIN on
+-- columns that never change: a few bytes per 32 pages instead of an index entry per message.
+create index data_staging_created on integration.data_staging using brin (created_at, origin_id) with (
+    pages_per_range = 32, autosummarize = on);
 
 -- A queue table dies and is born again all day: vacuum by count, not by share; never truncate (it takes an exclusive
 -- lock); never leave dead entries at the front of the ready index.
@@ -109,6 +112,8 @@ create table integration.data_staging_archive (like integration.data_staging) pa
 create table integration.data_staging_archive_default partition of integration.data_staging_archive default;
 -- Serves show and audit of one archived message.
 create index data_staging_archive_id on integration.data_staging_archive (id);
+-- Serves explain: archived copies of a message. Others are not in it.
+create index data_staging_archive_origin on integration.data_staging_archive (origin_id) where origin_id is not null;
 
 -- What happened to each message. No foreign key: history outlives the message, and a key would make every publish
 -- and purge pay. BRIN because ids and times grow together.

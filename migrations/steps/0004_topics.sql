@@ -1,12 +1,7 @@
 -- Topics: targets whose messages are handed on, a copy to each subscriber.
 
--- origin_id: the message that this one is a copy of, the first of them where copies are handed on. Written by fan_out
--- and copy_history only.
-alter table integration.data_staging add column origin_id bigint;
-alter table integration.data_staging_archive add column origin_id bigint;
--- Serves explain and show: what became of the copies of a message. Others are not in it.
-create index data_staging_origin on integration.data_staging (origin_id) where origin_id is not null;
-create index data_staging_archive_origin on integration.data_staging_archive (origin_id) where origin_id is not null;
+-- Whether anybody has ever subscribed or made a target a topic: what publishes asks for that first. Kept by on_routed.
+alter table integration.settings add column has_topics boolean not null default false;
 
 -- kind: a topic's own messages are completed when they are published, and nobody consumes it. unrouted: what becomes of
 -- a message of a topic that no subscription takes: it is kept and counted, or its publish fails.

@@ -2,15 +2,10 @@
 
 use std::fmt::Write as _;
 
-/// A column as it was found.
-#[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    /// As one would write it: `character varying(50)`.
-    pub(super) written: String,
-    /// The type's own name: `varchar`; `enum` for any of these.
-    pub(super) kind: String,
-}
+use super::{
+    column::Column,
+    own::{self, Own},
+};
 
 /// What a column of ours can be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +101,8 @@ pub(super) struct Reading {
     pub(super) expressions: Vec<(&'static str, String)>,
     /// Why it cannot be read.
     pub(super) differences: Vec<String>,
+    /// Columns that the document does not have, and the new table will.
+    pub(super) own: Vec<Own>,
     /// Columns that stay where they are, because somebody said so.
     pub(super) left: Vec<String>,
     /// Whether there are times without a zone.
@@ -117,21 +114,20 @@ pub(super) fn read(table: &str, columns: &[Column], leave: &[String]) -> Reading
     let wanted = if table == "audit_log" { EVENT } else { MESSAGE };
     let mut reading = Reading::default();
     let find = |name: &str| columns.iter().find(|column| column.name == name);
+    let is_zoneless = |column: &Column| column.kind == "timestamp";
     for column in columns.iter().filter(|column| !wanted.iter().any(|wanted| wanted.name == column.name)) {
         let name = format!("{table}.{}", column.name);
         match leave.contains(&name) {
             true => reading.left.push(format!("the column {name} {}", column.written)),
-            false => reading.differences.push(format!(
-                "{name} {} is not a column of the document: --leave {name} leaves it in the old table, and statements \
-                 that name it will fail",
-                column.written
-            )),
+            false => match own::kept(table, column, leave, |other| find(other).is_some_and(is_zoneless)) {
+                Ok(own) => reading.own.push(own),
+                Err(why) => reading.differences.push(why),
+            },
         }
     }
     for Wanted { name, kind, or } in wanted {
         let found = find(name);
-        let is_zoneless = |column: &Column| *kind == Kind::Time && column.kind == "timestamp";
-        let value = |column: &Column| match is_zoneless(column) {
+        let value = |column: &Column| match *kind == Kind::Time && is_zoneless(column) {
             true => format!("(o.{name} at time zone $1)"),
             false => format!("o.{name}::{}", kind.ours()),
         };
@@ -144,7 +140,7 @@ pub(super) fn read(table: &str, columns: &[Column], leave: &[String]) -> Reading
                 reading.differences.push(why);
                 continue;
             }
-            Some(column) => reading.has_zoneless |= is_zoneless(column),
+            Some(column) => reading.has_zoneless |= *kind == Kind::Time && is_zoneless(column),
             None if matches!(or, Or::Required) => {
                 reading.differences.push(format!("{table} has no column {name}"));
                 continue;
@@ -173,48 +169,5 @@ pub(super) fn read(table: &str, columns: &[Column], leave: &[String]) -> Reading
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn column(name: &str, kind: &str) -> Column {
-        Column { name: name.into(), written: kind.into(), kind: kind.into() }
-    }
-
-    fn minimal() -> Vec<Column> {
-        let names = [("id", "int4"), ("source_app", "varchar"), ("target_app", "text"), ("record_type", "enum")];
-        let rest = [("data", "json"), ("status", "varchar")];
-        names.into_iter().chain(rest).map(|(name, kind)| column(name, kind)).collect()
-    }
-
-    #[test]
-    fn a_table_without_what_has_a_default_is_read() {
-        let reading = read("data_staging", &minimal(), &[]);
-        assert!(reading.differences.is_empty() && !reading.has_zoneless, "{:?}", reading.differences);
-        let of = |name: &str| &reading.expressions.iter().find(|(column, _)| *column == name).expect(name).1;
-        assert_eq!(
-            (&**of("id"), &**of("data"), &**of("priority")),
-            ("o.id::bigint", "o.data::jsonb", "coalesce(null, 0)")
-        );
-        assert_eq!(
-            (&**of("created_at"), &**of("processed_at")),
-            ("coalesce(integration.clock())", "null::timestamptz")
-        );
-    }
-
-    #[test]
-    fn every_difference_is_named_and_what_may_stay_behind_does() {
-        let mut columns = minimal();
-        columns.retain(|column| column.name != "status");
-        columns.push(column("priority", "int8"));
-        columns.push(column("created_at", "timestamp"));
-        columns.push(column("tenant", "text"));
-        columns.push(column("note", "text"));
-        let reading = read("data_staging", &columns, &["data_staging.note".to_owned()]);
-        assert_eq!(reading.differences.len(), 3, "{:?}", reading.differences);
-        assert!(reading.differences[0].starts_with("data_staging.tenant text is not a column of the document"));
-        assert_eq!(reading.differences[1], "data_staging has no column status");
-        assert!(reading.differences[2].starts_with("data_staging.priority is int8"));
-        assert_eq!(reading.left, ["the column data_staging.note text"]);
-        assert!(reading.has_zoneless);
-    }
-}
+#[path = "tests/columns.rs"]
+mod tests;

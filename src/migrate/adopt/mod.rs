@@ -4,13 +4,18 @@
 //! counts follow. So what comes out is what a migration makes, whatever was there. Statements that were waiting for the
 //! old table find the new one under its name.
 
+mod column;
 mod columns;
+mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{
+    Transaction,
+    types::{ToSql, Type},
+};
 
-use self::columns::{Column, Reading};
+use self::{column::Column, columns::Reading, own::Own};
 use super::{PREAMBLE, STEPS, parts, session::Session};
 use crate::{
     connection::Settings,
@@ -24,6 +29,9 @@ const NAMES: &str = include_str!("../../../migrations/adopt/names.sql");
 const ROWS: &str = include_str!("../../../migrations/adopt/rows.sql");
 const FINISH: &str = include_str!("../../../migrations/adopt/finish.sql");
 
+/// Whether a message can be published that names nobody's own columns; its id is one that no message has.
+const PUBLISH: &str = "savepoint publish; insert into integration.data_staging (id, source_app, target_app, record_type, data) \
+    values (9223372036854775807, 'doorbell', 'doorbell', 'doorbell', '{}'); rollback to publish";
 /// Whether tables are there that no migration made.
 const IS_OCCUPIED: &str = "select exists (select from pg_class c where c.relnamespace = to_regnamespace('integration') \
     and c.relname in ('data_staging', 'data_staging_archive', 'audit_log')) \
@@ -42,7 +50,7 @@ pub struct Adopt {
     /// role has in this database, which is what `NOW()` was written in if the producers' sessions had the same.
     pub times_in: Option<String>,
     /// Columns that the document does not have and that may stay in the old tables, as `data_staging.tenant`. Statements
-    /// that name them fail afterwards.
+    /// that name them fail afterwards. All others are kept.
     pub leave: Vec<String>,
 }
 
@@ -56,6 +64,9 @@ pub struct Adoption {
     pub times_in: Option<String>,
     /// How many rows each table has, and each status of `data_staging`: `data_staging.pending`.
     pub rows: BTreeMap<String, i64>,
+    /// What the new tables will have besides what a migration makes: columns that the document does not have, with what belongs
+    /// to them alone.
+    pub kept: Vec<String>,
     /// What the old tables have and the new ones will not.
     pub left: Vec<String>,
     /// Why it is refused: what differs from the document, and what would be lost. Empty: nothing is in the way.
@@ -67,6 +78,8 @@ pub(super) struct Found {
     pub(super) adoption: Adoption,
     zone: String,
     readings: BTreeMap<String, Reading>,
+    /// Indexes and constraints of columns that are kept: what they are, and the statement that makes them.
+    made_again: Vec<(String, String)>,
 }
 
 /// Looks; changes nothing. `None`: there is nothing to adopt.
@@ -131,6 +144,12 @@ impl Found {
             let what = format!("adopt {what}");
             move |error: tokio_postgres::Error| Error::from(error).context(what)
         };
+        for table in self.readings.keys().map(String::as_str).chain(["data_staging_archive"]).collect::<BTreeSet<_>>() {
+            for definition in self.added(table) {
+                let sql = format!("alter table {schema}.{table} add column {definition}");
+                tx.batch_execute(&sql).await.map_err(failed(&format!("the column {definition} of {table}")))?;
+            }
+        }
         // Rows are not published, but were: no bell, no history, and they are counted at the end.
         let triggers = |what| format!("alter table {schema}.data_staging {what} trigger user");
         tx.batch_execute(&triggers("disable")).await?;
@@ -153,16 +172,53 @@ impl Found {
                         where a.id = o.staging_id limit 1) m on true"
                 );
             }
-            let sql = format!(
-                "insert into {schema}.{table} ({}) select {} from {from}",
-                columns.join(", "),
-                schema.sql(&values.join(", "))
-            );
+            let is_copied = |own: &&Own| table == "data_staging_archive" || !own.is_generated();
+            let own: Vec<&str> = reading.own.iter().filter(is_copied).map(|own| &*own.name).collect();
+            let mut values = schema.sql(&values.join(", ")).into_owned();
+            values.extend(own.iter().map(|name| format!(", o.{name}")));
+            columns.extend(own);
+            let sql = format!("insert into {schema}.{table} ({}) select {values} from {from}", columns.join(", "));
             tx.execute_typed(&sql, &[(&self.zone, Type::TEXT)]).await.map_err(failed(table))?;
         }
         tx.batch_execute(&triggers("enable")).await?;
         let finish = schema.sql(FINISH).replace("{before}", before);
-        tx.batch_execute(&finish).await.map_err(failed("what belongs to the tables"))
+        tx.batch_execute(&finish).await.map_err(failed("what belongs to the tables"))?;
+        self.make_again(tx, schema).await
+    }
+
+    /// The columns that a new table gets, as they are defined.
+    fn added(&self, table: &str) -> Vec<String> {
+        let own = |table: &str| self.readings.get(table).into_iter().flat_map(|reading| &reading.own);
+        if table != "data_staging_archive" {
+            return own(table).map(Own::definition).collect();
+        }
+        // What is archived keeps its values, also where nobody archived them before.
+        let more = own("data_staging").filter(|column| own(table).all(|its| its.name != column.name));
+        own(table).chain(more).map(Own::plain).collect()
+    }
+
+    /// What belongs to columns that are kept, and was not to be in the way of the rows.
+    async fn make_again(&self, tx: &Transaction<'_>, schema: &Schema) -> Result<()> {
+        let refused = |what: &str| {
+            let what = format!("{what} cannot be kept");
+            move |error: tokio_postgres::Error| Error::from(error).context(what)
+        };
+        let own = self.readings.get("data_staging").map_or(&[][..], |reading| &reading.own);
+        for column in own.iter().filter(|own| own.is_not_null && !own.is_generated()) {
+            let sql = format!("alter table {schema}.data_staging alter column {} set not null", column.name);
+            tx.batch_execute(&sql).await.map_err(refused(&column.sentence()))?;
+        }
+        for (what, make) in &self.made_again {
+            tx.batch_execute(make).await.map_err(refused(what))?;
+        }
+        if own.is_empty() {
+            return Ok(());
+        }
+        let published = tx.batch_execute(&schema.sql(PUBLISH)).await;
+        published.map_err(|error| {
+            Error::from(error)
+                .context("a message that does not name your columns would be refused as they are (--leave leaves one)")
+        })
     }
 }
 
@@ -177,7 +233,7 @@ async fn find(tx: &Transaction<'_>, schema: &Schema, how: &Adopt) -> Result<Foun
             "{zone:?} is not a time zone that the server knows; try Europe/Berlin or UTC"
         )));
     }
-    let (mut left, mut differences) = (Vec::new(), Vec::new());
+    let (mut left, mut kept, mut differences) = (Vec::new(), Vec::new(), Vec::new());
     let mut readings = BTreeMap::new();
     let mut readable = BTreeSet::new();
     for (table, Relation { kind, is_readable, columns }) in relations(tx, schema).await? {
@@ -186,6 +242,7 @@ async fn find(tx: &Transaction<'_>, schema: &Schema, how: &Adopt) -> Result<Foun
             continue;
         }
         let reading = columns::read(&table, &columns, &how.leave);
+        kept.extend(reading.own.iter().map(Own::sentence));
         left.extend(reading.left.iter().cloned());
         differences.extend(reading.differences.iter().cloned());
         // Where columns are missing nothing can be said of the rows.
@@ -194,9 +251,21 @@ async fn find(tx: &Transaction<'_>, schema: &Schema, how: &Adopt) -> Result<Foun
         }
         readings.insert(table, reading);
     }
-    for row in tx.query_typed(&schema.sql(SURROUNDINGS), &[]).await? {
-        let (in_the_way, what): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
-        if in_the_way { differences.push(what) } else { left.push(what) }
+    differences.extend(unequal(&readings));
+    let names: Vec<&str> = readings.values().flat_map(|reading| &reading.own).map(|own| &*own.of).collect();
+    let mut made_again = Vec::new();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&names, Type::TEXT_ARRAY), (&how.leave, Type::TEXT_ARRAY)];
+    for row in tx.query_typed(&schema.sql(SURROUNDINGS), &parameters).await? {
+        let (in_the_way, what, make): (bool, String, Option<String>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        match make {
+            _ if in_the_way => differences.push(what),
+            Some(make) => {
+                kept.push(what.clone());
+                made_again.push((what, make));
+            }
+            None => left.push(what),
+        }
     }
     differences.extend(taken_names(tx, schema, &before).await?);
     let mut rows = BTreeMap::new();
@@ -206,7 +275,18 @@ async fn find(tx: &Transaction<'_>, schema: &Schema, how: &Adopt) -> Result<Foun
         differences.extend(wrong);
     }
     let times_in = readings.values().any(|reading| reading.has_zoneless).then(|| zone.clone());
-    Ok(Found { adoption: Adoption { before, times_in, rows, left, differences }, zone, readings })
+    Ok(Found { adoption: Adoption { before, times_in, rows, kept, left, differences }, zone, readings, made_again })
+}
+
+/// Columns that could not go from one table to the other.
+fn unequal(readings: &BTreeMap<String, Reading>) -> Vec<String> {
+    let own = |table| readings.get(table).into_iter().flat_map(|reading| &reading.own);
+    let pairs = own("data_staging")
+        .filter_map(|one| Some((one, own("data_staging_archive").find(|its| its.name == one.name)?)));
+    let unequal = pairs.filter(|(one, archived)| one.written != archived.written);
+    unequal
+        .map(|(one, archived)| format!("{} is {}, and {} is {}", one.of, one.written, archived.of, archived.written))
+        .collect()
 }
 
 /// One of the three tables, or what has its name.
@@ -220,10 +300,9 @@ struct Relation {
 async fn relations(tx: &Transaction<'_>, schema: &Schema) -> Result<BTreeMap<String, Relation>> {
     let mut relations = BTreeMap::new();
     for row in tx.query_typed(&schema.sql(FOUND), &[]).await? {
-        let column = Column { name: row.try_get(2)?, written: row.try_get(3)?, kind: row.try_get(4)? };
-        let (kind, is_readable) = (row.try_get(1)?, row.try_get(5)?);
+        let (kind, is_readable) = (row.try_get(1)?, row.try_get(2)?);
         let relation = relations.entry(row.try_get(0)?).or_insert(Relation { kind, is_readable, columns: Vec::new() });
-        relation.columns.push(column);
+        relation.columns.push(Column::read(&row)?);
     }
     Ok(relations)
 }

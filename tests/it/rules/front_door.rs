@@ -143,6 +143,31 @@ fn the_recipes_of_the_justfile_are_the_checks_of_the_gate() {
     }
 }
 
+#[test]
+fn every_package_that_goes_to_a_registry_says_there_what_it_is() {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+    let listed = cargo.current_dir(root()).output().unwrap();
+    let metadata: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let published: Vec<&Value> = packages.iter().filter(|package| package["publish"].is_null()).collect();
+    assert!(published.len() >= 5, "{published:?}");
+    for package in &published {
+        for said in ["description", "license", "documentation", "rust_version"] {
+            assert!(package[said].is_string(), "{} has no {said}", package["name"]);
+        }
+        // As many as registries take.
+        let keywords = package["keywords"].as_array().unwrap().len();
+        assert!((1..=5).contains(&keywords) && package["categories"][0].is_string(), "{}", package["name"]);
+        let repository = &published[0]["repository"];
+        assert_eq!(
+            &package["repository"], repository,
+            "{} is elsewhere than {}",
+            package["name"], published[0]["name"]
+        );
+    }
+}
+
 /// A version as numbers; what is not given counts as 0.
 fn version(text: &str) -> Vec<u32> {
     let mut parts: Vec<u32> = text.split('.').map(|part| part.parse().unwrap()).collect();

@@ -29,7 +29,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ZONE", requires = "adopt")]
     times_in: Option<String>,
 
-    /// A column that the document does not have and that may stay in the old table; can be given several times
+    /// A column that the document does not have and that may stay in the old table, instead of being kept; can be given several
+    /// times
     #[arg(long, value_name = "TABLE.COLUMN", requires = "adopt")]
     leave: Vec<String>,
 
@@ -72,8 +73,8 @@ impl Args {
 
 fn json_of(adoption: &Adoption) -> Value {
     json!({
-        "before": adoption.before, "times_in": adoption.times_in, "rows": adoption.rows, "left": adoption.left,
-        "differences": adoption.differences,
+        "before": adoption.before, "times_in": adoption.times_in, "rows": adoption.rows, "kept": adoption.kept,
+        "left": adoption.left, "differences": adoption.differences,
     })
 }
 
@@ -133,6 +134,10 @@ fn sentences(adoption: &Adoption) -> Vec<String> {
     said.push(
         "afterwards doorbell archives what was completed 7 days ago, and deletes what failed 30 days ago".to_owned(),
     );
+    if !adoption.kept.is_empty() {
+        said.push("the new tables will have, too:".to_owned());
+        said.extend(adoption.kept.iter().map(|what| format!("  {what}")));
+    }
     if !adoption.left.is_empty() {
         said.push("only the old tables will have:".to_owned());
         said.extend(adoption.left.iter().map(|what| format!("  {what}")));

@@ -120,6 +120,23 @@ async fn the_last_of_a_series_that_is_cancelled_or_deleted_leaves_the_key_busy_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_key_is_not_taken_for_one_of_another_target_whose_name_ends_where_that_begins() {
+    let (_db, one, other, _) = databases().await;
+    assert_eq!(claim(&one, "one", 1).await, NOTHING);
+    let publish = "select integration.publish('shop', t, 'n', 'null', p_ordering_key => k) \
+        from (values ('a b', 'c'), ('a b', 'c'), ('a b', 'c'), ('a', 'b c'), ('a', 'b c')) v (t, k)";
+    one.query(publish, &[]).await.unwrap();
+    one.query("select integration.claim('a b', 'one', 9, p_series => 2)", &[]).await.unwrap();
+    one.query("select integration.claim('a', 'one', 9, p_series => 1)", &[]).await.unwrap();
+    assert_eq!(behind(&other).await, 2);
+    // The second of the first key is in hand still.
+    let end = "select integration.complete_many('one', array_agg(d.id), array_agg(d.attempt), array_agg(d.created_at)) \
+        from integration.data_staging d where d.id in (1, 4)";
+    one.query(end, &[]).await.unwrap();
+    assert_eq!(behind(&other).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claims_that_are_left_open_keep_no_other_key_than_those_of_their_turn() {
     let (_db, one, other, _) = databases().await;
     publish(&one, 1).await;

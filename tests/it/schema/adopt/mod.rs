@@ -2,6 +2,7 @@
 
 mod back;
 mod going_on;
+mod own;
 mod refused;
 mod variants;
 

@@ -12,8 +12,27 @@ const OBSTACLES: &[(&str, &str)] = &[
         "data_staging.data is text, and has to be jsonb or json",
     ),
     (
-        "alter table integration.data_staging add column tenant uuid",
-        "data_staging.tenant uuid is not a column of the document: --leave data_staging.tenant leaves it",
+        "alter table integration.data_staging add column tenant uuid not null default gen_random_uuid(); \
+         alter table integration.data_staging alter column tenant drop default",
+        "data_staging.tenant uuid is not null and has no default, so that a publish that does not name it would fail: \
+         alter table ... alter column tenant set default ..., or --leave data_staging.tenant leaves it",
+    ),
+    (
+        "alter table integration.data_staging add column \"owner\" text",
+        "data_staging.owner text has the name of a column of Doorbell's: alter table ... rename column owner to another",
+    ),
+    (
+        "alter table integration.data_staging add column number bigserial",
+        "data_staging.number bigint takes its values from a sequence, which stays with the old table",
+    ),
+    (
+        "alter table integration.data_staging add column day date generated always as (created_at::date) stored",
+        "data_staging.day date is generated from created_at, which becomes timestamptz",
+    ),
+    (
+        "alter table integration.data_staging add column tenant text; \
+         alter table integration.data_staging_archive add column tenant uuid",
+        "data_staging.tenant is text, and data_staging_archive.tenant is uuid",
     ),
     ("alter table integration.data_staging drop column status cascade", "data_staging has no column status"),
     (
@@ -83,8 +102,8 @@ async fn each_obstacle_is_named_and_nothing_is_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_obstacles_are_named_at_once() {
     let (db, client) = populated().await;
-    for at in [1, 3, 5, 8] {
-        client.batch_execute(OBSTACLES[at].0).await.unwrap();
+    for (made, _) in [&OBSTACLES[1], &OBSTACLES[7], &OBSTACLES[9], &OBSTACLES[12]] {
+        client.batch_execute(made).await.unwrap();
     }
     let adoption = db.broker().await.adoption(&Adopt::default()).await.unwrap().unwrap();
     // Of the rows nothing is said while a column cannot be read.
@@ -126,4 +145,20 @@ async fn a_table_of_another_role_is_refused_with_what_makes_it_ours() {
     assert_eq!(count(&owner, "select count(*) from integration.data_staging").await, 397);
     let may = format!("select has_table_privilege('{role}', 'integration.audit_log', 'insert')::integer::bigint");
     assert_eq!(count(&owner, &may).await, 1, "who owned it can still work with it");
+}
+
+/// Only the server knows what a default violates: it is found when a message is published that does not name the column.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_would_refuse_every_other_publish_are_found_before_anything_is_done() {
+    let (db, client) = populated().await;
+    let altered = "alter table integration.data_staging add column tenant text default ''; \
+        update integration.data_staging set tenant = 'acme'; \
+        alter table integration.data_staging add constraint has_tenant check (tenant <> '')";
+    client.batch_execute(altered).await.unwrap();
+    let before = contents(&client).await;
+    let error = db.broker().await.adopt(&Adopt::default()).await.unwrap_err();
+    assert!(error.to_string().contains("a message that does not name your columns would be refused"), "{error}");
+    assert_eq!(error.sqlstate(), Some("23514"), "{error:?}");
+    same(&before, &contents(&client).await);
+    assert_eq!(count(&client, "select count(*) from pg_class where relname = 'fingerprints'").await, 0);
 }
