@@ -273,8 +273,9 @@ begin
     update integration.data_staging d
        set status = 'pending', behind_at = null, available_at = null, requeued_at = v_now, updated_at = v_now
      where d.id = any (array(
-        select x.id from integration.data_staging x
-         where x.id = any (v_heads) and x.status = 'scheduled' and x.behind_at is not null
+        -- By their ids: the index of what is scheduled has all that stand behind others.
+        select x.id from unnest(v_heads) h (id) join integration.data_staging x on x.id = h.id
+         where x.status = 'scheduled' and x.behind_at is not null
            for no key update of x skip locked));
     perform integration.ring(t.target_app) from (select distinct u.target_app from unnest(v_targets) u (target_app)) t;
 end $$;
