@@ -178,6 +178,10 @@ begin
                   from before o where o.status = 'failed') f
          group by f.source_app, f.target_app, f.created_at having sum(f.messages) <> 0;
     end if;
+    if v_failed or 'cancelled' = any (v_statuses) then
+        perform integration.ring_requester(n.headers ->> 'reply_to') from after n
+          where n.status in ('failed', 'cancelled') and n.headers ->> 'reply_to' is not null;
+    end if;
     if v_waits then
         insert into integration.deltas (at, messages, target_app, action)
         select integration.clock(), count(*), c.target_app, c.action
