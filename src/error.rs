@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Schema,
     /// A deadline passed.
     Timeout,
+    /// A request ended without a reply, or has not ended in time; see [`Answer::reply`](crate::Answer::reply).
+    Unanswered,
     /// The consumer or broker was shut down.
     Closed,
     /// Something outside the database failed: a file, a process, the private server.
@@ -68,6 +70,7 @@ impl ErrorKind {
             Self::IllegalTransition => "illegal_transition",
             Self::Schema => "schema",
             Self::Timeout => "timeout",
+            Self::Unanswered => "unanswered",
             Self::Closed => "closed",
             Self::Io => "io",
         }

@@ -67,6 +67,10 @@ pub(crate) struct Publish {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     delay: Option<Duration>,
 
+    /// Cancelled when it still waits after so long
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    expires_after: Option<Duration>,
+
     /// Travels beside the payload; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -112,6 +116,7 @@ impl Publish {
             message = message.header(name, value);
         }
         message = self.delay.into_iter().fold(message, Message::delay);
+        message = self.expires_after.into_iter().fold(message, Message::expires_after);
         message = self.ordering_key.iter().fold(message, Message::ordering_key);
         Ok(self.dedup_key.iter().fold(message, Message::dedup_key))
     }

@@ -8,7 +8,8 @@ use crate::program::*;
 const ITS_OWN: [&str; 10] = ["demo", "up", "down", "top", "bench", "latency", "ui", "completions", "man", "help"];
 
 /// What services do, by the name of the command.
-const OF_SERVICES: [(&str, &str); 3] = [("migrate", "migrate"), ("producer", "publish"), ("consumer", "consume")];
+const OF_SERVICES: [(&str, &str); 4] =
+    [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
 const PARTS: [(&str, &str); 29] = [
