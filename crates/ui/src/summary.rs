@@ -27,6 +27,8 @@ pub(super) struct TroubleLine {
     pub(super) sentence: String,
     pub(super) messages: String,
     pub(super) fix: Option<String>,
+    /// Whether that is a command.
+    pub(super) is_typed: bool,
     pub(super) look: String,
 }
 
@@ -67,6 +69,7 @@ fn line(trouble: &Trouble, overview: &Overview) -> TroubleLine {
         stops: trouble.stops,
         sentence: gate.unwrap_or_else(|| trouble.sentence()),
         messages: format!("{} {unit}{age}", words::count(trouble.messages)),
+        is_typed: trouble.fix().is_some_and(|fix| fix.starts_with("doorbell ")),
         fix: trouble.fix(),
         look: format!("{page}={}", words::in_address(worst)),
     }

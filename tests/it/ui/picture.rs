@@ -17,7 +17,7 @@ const WIDTH: u32 = 1180;
 const SHOP: [&str; 7] = [
     "insert into integration.traffic (minute, target_app, action, messages) \
         select integration.minute_of(integration.clock()) - m * interval '1 min', t.target, a.action, \
-               case a.action when 'errored' then (m * 7 + t.n) % 11 / 9 * t.n \
+               case a.action when 'errored' then (m * 7 + t.n) % 13 / 11 * t.n * t.mean / 9 \
                              else greatest(t.mean + ((m * 13 + t.n * 5) % 17 - 8) * t.mean / 12, 0) end \
           from generate_series(1, 59) m, \
                (values ('billing', 2460, 3), ('mail', 700, 1), ('shipping', 1260, 2), ('crm', 90, 0), ('audit', 4100, 0)) \
@@ -27,7 +27,7 @@ const SHOP: [&str; 7] = [
            and not (t.target = 'mail' and m < 25 and a.action <> 'published')",
     "insert into integration.data_staging (source_app, target_app, record_type, data, created_at) \
         select 'shop', t.target, 'order.placed', '{}', integration.clock() - t.age * interval '1 s' * (n - 0.5) / t.count \
-          from (values ('billing', 1204, 661), ('mail', 88, 1440), ('shipping', 3, 1)) t (target, count, age), \
+          from (values ('billing', 1204, 721), ('mail', 88, 1440), ('shipping', 3, 1)) t (target, count, age), \
                lateral generate_series(1, t.count) n",
     "insert into integration.data_staging (source_app, target_app, record_type, data, status, error_message) \
         select 'shop', 'shipping', 'parcel.sent', '{}', 'failed', 'connection refused: tcp 10.0.0.' || n || ':443' \
@@ -35,7 +35,9 @@ const SHOP: [&str; 7] = [
     "select integration.register('db1-4242', 'db1', 4242, 'shipping', '0.1.0', \
         '{\"shipping\": {\"capacity\": 100}, \"crm\": {\"capacity\": 8}, \"audit\": {\"capacity\": 16}}', 3600000)",
     "select integration.register('db2-77', 'db2', 77, 'mail', '0.1.0', '{\"mail\": {\"capacity\": 20}}', 3600000)",
-    "select integration.pause('mail', 'the provider is down until ten')",
+    "insert into integration.data_staging (source_app, target_app, record_type, data, status) \
+        select 'shop', (array['audit', 'crm', 'shipping', 'billing'])[1 + n % 4], 'order.placed', '{}', 'completed' \
+          from generate_series(1, 9640) n",
     "select integration.fold()",
 ];
 
@@ -45,6 +47,8 @@ async fn the_picture_in_the_readme_is_of_what_the_overview_says() {
     let db = Database::new().await;
     let client = db.client().await;
     stop_the_clock(&client, 0).await;
+    client.batch_execute("select integration.pause('mail', 'the provider is down until ten')").await.unwrap();
+    stop_the_clock(&client, 1500).await;
     for statement in SHOP {
         client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
     }
@@ -63,7 +67,7 @@ async fn the_picture_in_the_readme_is_of_what_the_overview_says() {
     assert_eq!(shown.trim(), seen, "the picture is old: DOORBELL_ACCEPT=1 cargo test --test it -- ui::picture");
     for theme in ["light", "dark"] {
         browser.appear(WIDTH, theme).await;
-        // Names and durations of this run.
+        // The name of the database, and the durations of this run.
         let general = "document.querySelector('.place bdi').textContent = 'db1/shop'; \
             document.querySelector('footer')?.remove(); return Math.ceil(document.body.getBoundingClientRect().height)";
         let height = browser.run(general).await;
