@@ -30,6 +30,8 @@ pub struct BrokerConfig {
     pub ping: Duration,
     /// How long that notification may take before the listener connects anew. Default 5 s.
     pub ping_within: Duration,
+    /// How often answers to requests are looked for without having been rung. Default 1 s.
+    pub answers: Duration,
     /// How long a statement may go unanswered before its connection is closed. Nothing is cancelled: what it did is
     /// unknown then. Longer than any statement on a busy server takes. Default 30 s.
     pub statement_within: Duration,
@@ -50,6 +52,7 @@ impl Default for BrokerConfig {
             beat: Duration::from_secs(1),
             ping: Duration::from_secs(10),
             ping_within: Duration::from_secs(5),
+            answers: Duration::from_secs(1),
             statement_within: Duration::from_secs(30),
             observer: None,
             propagator: None,
@@ -68,8 +71,8 @@ impl BrokerConfig {
         if self.beat.is_zero() || self.lease < self.beat * 3 {
             return Err(Error::config("lease must be at least three times beat, and beat above zero"));
         }
-        if self.ping.is_zero() || self.ping_within.is_zero() || self.statement_within.is_zero() {
-            return Err(Error::config("ping, ping_within and statement_within must be above zero"));
+        if [self.ping, self.ping_within, self.answers, self.statement_within].iter().any(Duration::is_zero) {
+            return Err(Error::config("ping, ping_within, answers and statement_within must be above zero"));
         }
         Ok(())
     }

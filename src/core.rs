@@ -10,7 +10,7 @@ use crate::{
     config::BrokerConfig,
     connection::{Pool, PoolConfig, Pooled, Settings},
     error::Result,
-    process::{LeaseConfig, PingConfig, Process},
+    process::{LeaseConfig, PingConfig, Process, Requesters},
     store::Store,
     telemetry::Telemetry,
 };
@@ -25,6 +25,7 @@ pub(crate) struct Core {
     config: BrokerConfig,
     store: Store,
     process: OnceCell<Arc<Process>>,
+    requesters: OnceCell<Requesters>,
 }
 
 impl Core {
@@ -49,7 +50,7 @@ impl Core {
         let pool = Pool::new(settings.clone(), &limits)?;
         let telemetry = Telemetry { observer: config.observer.clone(), propagator: config.propagator.clone() };
         let store = Store::new(pool, config.statement_within, telemetry);
-        Ok(Self { settings, config, store, process: OnceCell::new() })
+        Ok(Self { settings, config, store, process: OnceCell::new(), requesters: OnceCell::new() })
     }
 
     /// The same database for pages: over so many connections of its own, on which the server refuses every change, and
@@ -91,6 +92,14 @@ impl Core {
     /// The same, if it was started.
     pub(crate) fn running(&self) -> Option<&Arc<Process>> {
         self.process.get()
+    }
+
+    /// Who waits for answers in this process; begins to listen for them when it is first asked for.
+    pub(crate) async fn requesters(&self) -> Result<&Requesters> {
+        let Self { settings, config, store, .. } = self;
+        let ping = PingConfig { every: config.ping, within: config.ping_within };
+        let start = || Requesters::start(store.clone(), settings.clone(), ping, config.answers);
+        self.requesters.get_or_try_init(start).await
     }
 
     async fn start(&self) -> Result<Arc<Process>> {

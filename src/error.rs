@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Schema,
     /// A deadline passed.
     Timeout,
+    /// A request ended without a reply, or has not ended in time; see [`Answer::reply`](crate::Answer::reply).
+    Unanswered,
     /// The consumer or broker was shut down.
     Closed,
     /// Something outside the database failed: a file, a process, the private server.
@@ -68,6 +70,7 @@ impl ErrorKind {
             Self::IllegalTransition => "illegal_transition",
             Self::Schema => "schema",
             Self::Timeout => "timeout",
+            Self::Unanswered => "unanswered",
             Self::Closed => "closed",
             Self::Io => "io",
         }
@@ -255,7 +258,9 @@ impl fmt::Debug for Error {
             // What the server said is in our message already, and its details quote rows: payloads.
             if let Some(db) = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error)
             {
-                return write!(f, " (SQLSTATE {})", db.code().code());
+                // Why a host refused says it already.
+                let code = db.code().code();
+                return if self.0.message.contains(code) { Ok(()) } else { write!(f, " (SQLSTATE {code})") };
             }
             write!(f, ": {error}")?;
             cause = error.source();

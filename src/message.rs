@@ -1,5 +1,6 @@
 //! A message on its way in. On its way out it is a [`Delivery`].
 
+mod answer;
 mod checks;
 mod delivery;
 
@@ -8,10 +9,11 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::checks::{check_key, check_payload};
+use self::checks::check_key;
 use crate::error::{Error, Result};
 
-pub(crate) use checks::check_name;
+pub use answer::{Answer, Request};
+pub(crate) use checks::{check_name, check_payload};
 pub use delivery::{Delivery, Found};
 
 /// The id of a published message; unique over the table and its archive.
@@ -35,6 +37,7 @@ pub struct Message {
     pub(crate) ordering_key: Option<String>,
     pub(crate) dedup_key: Option<String>,
     pub(crate) max_retries: Option<u32>,
+    pub(crate) expires_after: Option<Duration>,
 }
 
 impl Message {
@@ -78,6 +81,7 @@ impl Message {
             ordering_key: None,
             dedup_key: None,
             max_retries: None,
+            expires_after: None,
         }
     }
 
@@ -125,6 +129,13 @@ impl Message {
         self
     }
 
+    /// When nobody has taken it after so long, it is cancelled, within two seconds, with the reason `expired`; what is being
+    /// handled then is not touched, unless it is put back. Of a topic's messages it means none of the copies. Default: never.
+    pub fn expires_after(mut self, after: Duration) -> Self {
+        self.expires_after = Some(after);
+        self
+    }
+
     /// The check before the server is asked: what it would refuse, said in our words, and what it would accept but no
     /// consumer could read.
     pub(crate) fn validate(&self, payload_bytes_max: usize) -> Result<()> {
@@ -148,6 +159,10 @@ impl Message {
 
     pub(crate) fn delay_ms(&self) -> Option<i64> {
         self.delay.map(storable_ms)
+    }
+
+    pub(crate) fn expires_ms(&self) -> Option<i64> {
+        self.expires_after.map(storable_ms)
     }
 }
 

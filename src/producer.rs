@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Transaction;
 
 use crate::{
     core::Core,
-    error::{Error, Result},
-    message::{Message, MessageId, check_name},
+    error::{Error, ErrorKind, Result},
+    message::{Answer, Message, MessageId, Request, check_name},
     outage::Outage,
     statement::Statement,
 };
@@ -101,6 +102,50 @@ impl Producer {
         let publishing = self.core.store().telemetry().publishing(messages);
         let traced = publishing.traced();
         publishing.run(self.core.store().publish_many_in(tx, &self.source, &traced), |_| None).await
+    }
+
+    /// Publishes a request, in a transaction of its own, and waits for what becomes of it, for `within` at most; see
+    /// [`on_request`](crate::ConsumerBuilder::on_request) for the other side. A request that nobody has taken by then is
+    /// cancelled, so that nobody works for a caller that left; with [`expires_after`](Message::expires_after) it is kept for as
+    /// long as that says. A delay is not used.
+    ///
+    /// Answers arrive by a bell, over a connection of their own that listens, or where that is down by looking now and then
+    /// ([`answers`](crate::BrokerConfig::answers)); a failover in between delays them. Dropping the future leaves the request,
+    /// which expires by itself.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish); [`Invalid`](crate::ErrorKind::Invalid) for a reply that cannot be read as `R`. That it
+    /// ended without a reply is no error, but another [`Answer`]; [`Answer::reply`] makes it one.
+    pub async fn request<R: DeserializeOwned>(&self, message: &Message, within: Duration) -> Result<Answer<R>> {
+        self.check(message)?;
+        let requesters = self.core.requesters().await?;
+        let until = Instant::now() + within;
+        let harmless = message.dedup_key.is_some();
+        let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
+        let traced = publishing.traced();
+        let asking = requesters.ask();
+        let wanted_for = message.expires_after.unwrap_or(within);
+        let publish = self
+            .retried(harmless, || self.core.store().request(&self.source, &traced[0], &asking.reply_to, wanted_for));
+        let request = publishing.run(publish, |request| Some(request.id)).await?;
+        let mut waiter = requesters.wait(&asking, &request);
+        let answer = match timeout_at(until, waiter.answer()).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
+            Err(_) if message.expires_after.is_some() => Answer::Late(request),
+            Err(_) => self.core.store().give_up(&request).await?,
+        };
+        answer.read()
+    }
+
+    /// What has become of a request that was [late](Answer::Late), or is another process's; [`Answer::Late`] again while it has
+    /// not ended. Does not wait.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a reply that cannot be read as `R`; else the database's.
+    pub async fn answer<R: DeserializeOwned>(&self, request: &Request) -> Result<Answer<R>> {
+        let mut answers = self.core.store().answers(&[request.id], &[&request.reply_to]).await?;
+        answers.pop().map_or_else(|| Answer::Late(request.clone()), |(_, answer)| answer).read()
     }
 
     /// Whether a message would be accepted, without asking the server: what [`publish`](Self::publish) checks first. For who

@@ -13,7 +13,8 @@ use crate::{
 
 const PUBLISH: &str = "select integration.publish(m ->> 'source', m ->> 'target', m ->> 'type', m -> 'data', \
     (m ->> 'priority')::integer, (m ->> 'delay_ms')::bigint * interval '1 ms', m -> 'headers', m ->> 'ordering_key', \
-    m ->> 'dedup_key', (m ->> 'max_retries')::integer) as id from (select $1::text::jsonb) v (m)";
+    m ->> 'dedup_key', (m ->> 'max_retries')::integer, \
+    (m ->> 'expires_ms')::bigint * interval '1 ms') as id from (select $1::text::jsonb) v (m)";
 
 const COMPLETE: &str = "select integration.complete((m ->> 'id')::bigint, (m ->> 'attempt')::integer, m ->> 'owner', \
     timestamptz 'epoch' + (m ->> 'created_us')::bigint * interval '1 us') from (select $1::text::jsonb) v (m)";
@@ -64,7 +65,12 @@ struct Publish<'a> {
     dedup_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_ms: Option<i64>,
 }
+
+const REPLY: &str = "select integration.reply((m ->> 'id')::bigint, (m ->> 'attempt')::integer, m ->> 'owner', m -> 'reply', \
+    timestamptz 'epoch' + (m ->> 'created_us')::bigint * interval '1 us') from (select $1::text::jsonb) v (m)";
 
 #[derive(Serialize)]
 struct Complete<'a> {
@@ -72,6 +78,8 @@ struct Complete<'a> {
     attempt: i32,
     owner: &'a str,
     created_us: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<&'a RawValue>,
 }
 
 impl Message {
@@ -101,6 +109,7 @@ impl Message {
             ordering_key: self.ordering_key.as_deref(),
             dedup_key: self.dedup_key.as_deref(),
             max_retries: self.max_retries.map(|retries| retries.min(i32::MAX as u32)),
+            expires_ms: self.expires_ms(),
         };
         Statement::new(PUBLISH, &publish)
     }
@@ -111,12 +120,21 @@ impl Delivery {
     /// `MQ001` when the lease was lost: another attempt may run, so nothing of this one may commit. See
     /// [`on_own_tx`](crate::ConsumerBuilder::on_own_tx), whose handlers get it for their installation's schema.
     pub(crate) fn completion(&self) -> Statement {
+        Statement::new(COMPLETE, &self.named(None))
+    }
+
+    /// What completes it with its reply; else as [`completion`](Self::completion).
+    pub(crate) fn completion_with(&self, reply: &RawValue) -> Statement {
+        Statement::new(REPLY, &self.named(Some(reply)))
+    }
+
+    fn named<'a>(&'a self, reply: Option<&'a RawValue>) -> Complete<'a> {
         // Times of messages are PostgreSQL's, of whole microseconds, and after the year 1.
         let created_us = match self.created_at.duration_since(UNIX_EPOCH) {
             Ok(after) => after.as_micros() as i64,
             Err(before) => -(before.duration().as_micros() as i64),
         };
-        Statement::new(COMPLETE, &Complete { id: self.id, attempt: self.attempt, owner: &self.owner, created_us })
+        Complete { id: self.id, attempt: self.attempt, owner: &self.owner, created_us, reply }
     }
 }
 

@@ -74,7 +74,7 @@ begin
 end $$;
 
 -- Rescues, promotes what is due of every target, with or without a consumer, and fires schedules; lets canaries of open
--- breakers through. Returns how many messages were rescued and promoted.
+-- breakers through, and cancels what has expired. Returns how many messages were rescued and promoted.
 create or replace function integration.rescue_and_promote(out rescued integer, out promoted integer)
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -102,6 +102,14 @@ begin
               left join integration.targets t on t.breaker_key = b.breaker_key where b.state = 'open') x;
     promoted := integration.promote(coalesce(v_targets, '{}'));
     perform integration.fire_due();
+    begin
+        perform integration.expire();
+    exception when others then
+        if integration.is_passing(sqlstate) then
+            raise;
+        end if;
+        raise warning 'expire: %', sqlerrm;
+    end;
 end $$;
 
 -- Hands on what waits for topics, and brings late subscribers forward; returns how many messages were handed on or
@@ -200,6 +208,11 @@ create or replace function integration.maintenance_due() returns table (task tex
              where m.status = 'scheduled' and m.available_at <= integration.clock()
                and not integration.is_set_aside(m.id, m.created_at) group by m.target_app
             union all
+            select 2, 'expire' as task, m.target_app, count(*)
+              from integration.expiring e
+              join integration.data_staging m on m.id = e.id and m.created_at = e.created_at
+             where e.look_at <= integration.clock() and m.status in ('pending', 'scheduled') group by m.target_app
+            union all
             select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
             union all
             select 4, case r.verb when 'archived' then 'archive' else 'purge' end || ' ' || r.status, r.target_app,
@@ -214,6 +227,10 @@ create or replace function integration.maintenance_due() returns table (task tex
             union all
             select 5, 'purge' as task, 'dedup_keys' as object, count(*) from integration.dedup_keys k
                 where k.expires_at <= integration.clock()
+            union all
+            select 5, 'purge' as task, 'replies' as object, count(*)
+              from integration.replies r, integration.settings s
+                  where r.replied_at <= integration.clock() - s.reply_retention
             union all
             select 6, 'purge' as task, 'traffic' as object, count(*)
               from integration.traffic t, integration.settings s

@@ -3,13 +3,15 @@
 -- app_rights.sql).
 
 -- Publishes one message and returns its id. With p_dedup_key: the id of the message already published under that key
--- by the same source inside the dedup window, if there is one. p_delay postpones it (status scheduled).
+-- by the same source inside the dedup window, if there is one. p_delay postpones it (status scheduled). Where it still
+-- waits after p_expires_after it is cancelled, see expire_after.
 -- Locks: the new row, then the dedup key's entry. SQLSTATEs: 23514 when a value breaks a check, 23502 when one is null,
 -- 42501 for what the role may not publish, 53400 when too many messages wait.
 create or replace function integration.publish(
     p_source text, p_target text, p_type text, p_data jsonb,
     p_priority integer default 0, p_delay interval default null, p_headers jsonb default null,
-    p_ordering_key text default null, p_dedup_key text default null, p_max_retries integer default null
+    p_ordering_key text default null, p_dedup_key text default null, p_max_retries integer default null,
+    p_expires_after interval default null
 ) returns bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -28,6 +30,9 @@ begin
                 case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
                     p_max_retries)
         returning id into v_id;
+        if p_expires_after is not null then
+            perform integration.expire_after(array[v_id], array[p_expires_after]);
+        end if;
         return v_id;
     end if;
     loop
@@ -43,6 +48,9 @@ begin
                     case when v_due is null then 'pending' else 'scheduled' end, v_due, p_headers, p_ordering_key,
                     p_dedup_key, p_max_retries)
             returning id into v_id;
+            if p_expires_after is not null then
+                perform integration.expire_after(array[v_id], array[p_expires_after]);
+            end if;
             return v_id;
         exception when unique_violation then
             get stacked diagnostics v_which = constraint_name;
@@ -60,7 +68,7 @@ end $$;
 create or replace function integration.publish_many(
     p_source text, p_targets text[], p_types text[], p_data text[], p_priorities integer[] default null,
     p_delays_ms bigint[] default null, p_headers text[] default null, p_ordering_keys text[] default null,
-    p_dedup_keys text[] default null, p_max_retries integer[] default null
+    p_dedup_keys text[] default null, p_max_retries integer[] default null, p_expires_ms bigint[] default null
 ) returns table (ordinal integer, id bigint)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -70,7 +78,7 @@ declare
 begin
     -- unnest in parallel: subscripting a text array walks it from the start each time. Ids are given out in the order
     -- in which rows are inserted, so the nth id is that of the nth message.
-    if p_dedup_keys is null then
+    if p_dedup_keys is null and p_expires_ms is null then
         return query
             with published as (
                 insert into integration.data_staging
@@ -119,6 +127,11 @@ begin
               from given g
               left join fresh f on f.ordinal = g.first_ordinal
               left join new n on n.nth = f.nth;
+            if p_expires_ms is not null then
+                perform integration.expire_after(v_ids,
+                    array(select e.ms * interval '1 ms'
+                            from unnest(p_expires_ms) with ordinality e (ms, nth) order by e.nth));
+            end if;
             return query select k.ordinal::integer, k.id from unnest(v_ids) with ordinality k (id, ordinal);
             return;
         exception when unique_violation then

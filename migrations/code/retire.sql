@@ -113,7 +113,8 @@ begin
     p_limit := least(p_limit, 100000);
     select * into s from integration.settings;
     for v_table, v_column, v_before in values
-        ('dedup_keys', 'expires_at', v_now), ('traffic', 'minute', v_now - s.traffic_retention),
+        ('dedup_keys', 'expires_at', v_now),
+        ('replies', 'replied_at', v_now - s.reply_retention), ('traffic', 'minute', v_now - s.traffic_retention),
         ('traffic_tens', 'at', v_now - s.traffic_retention),
         ('outcomes', 'created_at', v_now - s.traffic_retention),
         ('audit_log_default', 'created_at', v_now - s.audit_retention),

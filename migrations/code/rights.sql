@@ -16,11 +16,11 @@ declare
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, oldest_writer,
         next_xid, somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
     v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, is_gated,
-        may_hold, hold, lease_held, promote, next_due, report_runs, note_found, complete, complete_many,
+        may_hold, hold, lease_held, promote, next_due, report_runs, note_found, complete, complete_many, reply,
         claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
-        note_cleaned, check_is_due, recount, maintain, keep_topics, step_forward_forgotten,
+        note_cleaned, check_is_due, recount, maintain, keep_topics, expire, step_forward_forgotten,
         is_set_aside, hello,
         take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
@@ -37,9 +37,10 @@ declare
     v_names  text[];
 begin
     v_names := case p_verb
-        when 'publish' then '{publish, publish_many, published_under, must_be_message}'::text[]
-        when 'publish_app' then '{publish, publish_many, published_under,
-            must_be_message, must_publish}'::text[]
+        when 'publish' then '{publish, publish_many, published_under, must_be_message, expire_after,
+            request, reply_to_of, reply_channel, answers, give_up}'::text[]
+        when 'publish_app' then '{publish, publish_many, published_under, must_be_message, expire_after,
+            request, reply_to_of, reply_channel, answers, give_up, must_publish}'::text[]
         when 'consume' then v_consume
         when 'consume_app' then v_consume
         when 'look' then v_look
@@ -47,7 +48,7 @@ begin
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
             step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
-            schedule, unschedule, pause_schedule, fire_schedule, fire_due}'::text[] end;
+            schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

@@ -43,7 +43,10 @@ use tokio_postgres::Transaction;
 use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
-    handler::{Handler, HandlerResult, OwnTxHandler, RawHandler, Registry, TxHandler, TypedHandler, TypedTxHandler},
+    handler::{
+        Handler, HandlerResult, OwnTxHandler, RawHandler, Registry, Replier, RequestHandler, TxHandler, TypedHandler,
+        TypedTxHandler,
+    },
     message::{Delivery, check_name},
     statement::Statement,
 };
@@ -110,6 +113,24 @@ impl ConsumerBuilder {
     {
         let schema = self.core.settings().schema().clone();
         self.registry.insert(record_type.into(), Arc::new(OwnTxHandler::new(f, schema)));
+        self.registry.settles_itself = true;
+        self
+    }
+
+    /// Handles requests of one record type with a closure that replies: `|ask: Ask, _delivery, replier| async move { … }`, and at
+    /// its end `Ok(replier.reply(&price).await?)`. The reply is written by the transaction that completes the request, so that
+    /// there is one, from who held its lease; [`Producer::request`](crate::Producer::request) waits for it. Whatever else the
+    /// closure says is settled as usual; whoever waits is told of failures, too. Such a consumer leases, as with
+    /// [`on_own_tx`](Self::on_own_tx).
+    pub fn on_request<T, F, Fut>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, Delivery, Replier) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        let schema = self.core.settings().schema().clone();
+        let (store, payload_bytes_max) = (self.core.store().clone(), self.core.config().payload_bytes_max);
+        self.registry.insert(record_type.into(), Arc::new(RequestHandler::new(f, store, schema, payload_bytes_max)));
         self.registry.settles_itself = true;
         self
     }

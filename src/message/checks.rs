@@ -39,7 +39,7 @@ pub(super) fn check_key(what: &str, key: Option<&str>) -> Result<()> {
 }
 
 /// What JSONB cannot hold (NUL escapes, lone surrogates) or a reader cannot read (too deep), found in one pass over the text.
-pub(super) fn check_payload(text: &str, bytes_max: usize) -> Result<()> {
+pub(crate) fn check_payload(text: &str, bytes_max: usize) -> Result<()> {
     if text.len() > bytes_max {
         return Err(Error::invalid(format!(
             "{} bytes; the limit is {bytes_max} (raise payload_bytes_max, at most 64 MiB, or store the data elsewhere and send a reference)",

@@ -134,6 +134,11 @@ impl Delivery {
         &self.payload
     }
 
+    /// Whether its publisher waits for a reply, see [`on_request`](crate::ConsumerBuilder::on_request).
+    pub fn wants_reply(&self) -> bool {
+        self.headers.contains_key("reply_to")
+    }
+
     /// Decodes the payload.
     ///
     /// # Errors

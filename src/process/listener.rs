@@ -60,16 +60,16 @@ impl Listener {
         owners: watch::Receiver<Arc<str>>,
         telemetry: Telemetry,
     ) -> Self {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let (tell, is_up) = watch::channel(false);
-        let bells = Arc::new(Bells::default());
-        let session = Arc::new(AtomicU64::new(0));
-        let state = State::new(tell, telemetry);
-        let beats = aside.store().clone();
-        let line = Line { settings, beats, ping, bells: bells.clone(), inbox, owners, state, session: session.clone() };
-        let mut task = JoinSet::new();
-        aside.spawn(&mut task, line.run());
-        Self { commands, bells, is_up, session, _task: task }
+        let (line, mut listener) = Line::new(settings, aside.store().clone(), ping, Some(owners), telemetry);
+        aside.spawn(&mut listener._task, line.run());
+        listener
+    }
+
+    /// For who waits for answers: on the caller's runtime, with no lock that would tell of a death, and told to no observer.
+    pub(super) fn of_requesters(store: Store, settings: Settings, ping: PingConfig) -> Self {
+        let (line, mut listener) = Line::new(settings, store, ping, None, Telemetry::default());
+        listener._task.spawn(line.run());
+        listener
     }
 
     /// Hangs `bell` on the channels. Returns once LISTEN is in force, so that a look into the table afterwards misses
@@ -118,13 +118,30 @@ struct Line {
     ping: PingConfig,
     bells: Arc<Bells>,
     inbox: mpsc::UnboundedReceiver<Command>,
-    owners: watch::Receiver<Arc<str>>,
+    owners: Option<watch::Receiver<Arc<str>>>,
     state: State,
     /// Odd while there is a session, whose number it is.
     session: Arc<AtomicU64>,
 }
 
 impl Line {
+    fn new(
+        settings: Settings,
+        beats: Store,
+        ping: PingConfig,
+        owners: Option<watch::Receiver<Arc<str>>>,
+        telemetry: Telemetry,
+    ) -> (Self, Listener) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (tell, is_up) = watch::channel(false);
+        let bells = Arc::new(Bells::default());
+        let session = Arc::new(AtomicU64::new(0));
+        let state = State::new(tell, telemetry);
+        let listener =
+            Listener { commands, bells: bells.clone(), is_up, session: session.clone(), _task: JoinSet::new() };
+        (Self { settings, beats, ping, bells, inbox, owners, state, session }, listener)
+    }
+
     async fn run(mut self) {
         loop {
             let error = match self.settings.connect().await {

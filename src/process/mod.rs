@@ -14,6 +14,8 @@ mod proof;
 mod session;
 mod sweep;
 
+mod requesters;
+
 mod found;
 mod in_hand;
 mod isolation;
@@ -41,6 +43,7 @@ use crate::{connection::Settings, error::Result, store::Store};
 pub(crate) use bell::Bell;
 pub(crate) use heartbeat::LeaseConfig;
 pub(crate) use registration::fresh_name;
+pub(crate) use requesters::Requesters;
 pub(crate) use session::{Parked, PingConfig};
 
 /// For how many beats a runtime may run no task before it is called blocked.

@@ -62,7 +62,8 @@ pub(super) struct Session<'a> {
     bells: &'a Bells,
     /// Whose connection is another one.
     beats: &'a Store,
-    owners: watch::Receiver<Arc<str>>,
+    /// Of the lock that frees at death; `None`: there is none.
+    owners: Option<watch::Receiver<Arc<str>>>,
     /// The owner whose lock is held.
     locked: Option<Arc<str>>,
 }
@@ -76,7 +77,7 @@ impl<'a> Session<'a> {
         number: u64,
         bells: &'a Bells,
         beats: &'a Store,
-        owners: watch::Receiver<Arc<str>>,
+        owners: Option<watch::Receiver<Arc<str>>>,
     ) -> Self {
         Self { client, schema, ping, number, bells, beats, owners, locked: None }
     }
@@ -148,7 +149,7 @@ impl<'a> Session<'a> {
                     Some(Command::Unpark { .. }) => {}
                     None => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
                 },
-                changed = self.owners.changed() => match changed {
+                changed = changed(&mut self.owners) => match changed {
                     Ok(()) => self.hold_session_lock().await?,
                     Err(_) => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
                 },
@@ -183,7 +184,10 @@ impl<'a> Session<'a> {
 
     /// The lock that frees at death. Failing to get it costs speed of rescue, nothing else.
     async fn hold_session_lock(&mut self) -> Result<()> {
-        let owner = self.owners.borrow_and_update().clone();
+        let Some(owners) = &mut self.owners else {
+            return Ok(());
+        };
+        let owner = owners.borrow_and_update().clone();
         if let Some(before) = self.locked.take().filter(|before| *before != owner) {
             self.row("select integration.release_session_lock($1)", &before).await?;
         }
@@ -211,5 +215,13 @@ impl<'a> Session<'a> {
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout, "the listening session did not answer"))?
             .map_err(|error| Error::from(error).context("listen"))
+    }
+}
+
+/// Waits for another owner.
+async fn changed(owners: &mut Option<watch::Receiver<Arc<str>>>) -> Result<(), watch::error::RecvError> {
+    match owners {
+        Some(owners) => owners.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -17,6 +17,7 @@ mod moment;
 mod observe;
 mod operate;
 mod publish;
+mod requests;
 mod rights;
 mod savepoint;
 mod schedules;

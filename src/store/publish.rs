@@ -15,11 +15,12 @@ use crate::{
     message::{Message, MessageId},
 };
 
-/// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup keys.
+/// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup keys, nor what expires.
 const COPY_FROM: usize = 64;
 
-const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6::bigint * interval '1 ms', $7, $8, $9, $10)";
-const PUBLISH_TYPES: [Type; 10] = [
+const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6::bigint * interval '1 ms', $7, $8, $9, $10, \
+    $11::bigint * interval '1 ms')";
+const PUBLISH_TYPES: [Type; 11] = [
     Type::TEXT,
     Type::TEXT,
     Type::TEXT,
@@ -30,11 +31,12 @@ const PUBLISH_TYPES: [Type; 10] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT4,
+    Type::INT8,
 ];
 
 const PUBLISH_MANY: &str =
-    "select id from integration.publish_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) order by ordinal";
-const PUBLISH_MANY_TYPES: [Type; 10] = [
+    "select id from integration.publish_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) order by ordinal";
+const PUBLISH_MANY_TYPES: [Type; 11] = [
     Type::TEXT,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -45,6 +47,7 @@ const PUBLISH_MANY_TYPES: [Type; 10] = [
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::INT4_ARRAY,
+    Type::INT8_ARRAY,
 ];
 
 // No row: not allowed, ids or all of COPY, and so not reserved.
@@ -116,7 +119,9 @@ impl Store {
     /// Whether these go by COPY, which the driver prepares, where the role may name ids: who may publish for some
     /// applications only may not.
     fn copies(&self, messages: &[Message]) -> bool {
-        let plain = |message: &Message| message.dedup_key.is_none() && message.delay.is_none();
+        let plain = |message: &Message| {
+            message.dedup_key.is_none() && message.delay.is_none() && message.expires_after.is_none()
+        };
         self.pool.prepares() && messages.len() >= COPY_FROM && messages.iter().all(plain)
     }
 }
@@ -165,6 +170,7 @@ struct One<'a> {
     headers: Option<JsonbText<String>>,
     delay_ms: Option<i64>,
     max_retries: Option<i32>,
+    expires_ms: Option<i64>,
 }
 
 impl<'a> One<'a> {
@@ -176,10 +182,11 @@ impl<'a> One<'a> {
             headers: message.headers_json().map(JsonbText),
             delay_ms: message.delay_ms(),
             max_retries: max_retries(message),
+            expires_ms: message.expires_ms(),
         }
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 10] {
+    fn params(&self) -> [&(dyn ToSql + Sync); 11] {
         [
             &self.source,
             &self.message.target,
@@ -191,6 +198,7 @@ impl<'a> One<'a> {
             &self.message.ordering_key,
             &self.message.dedup_key,
             &self.max_retries,
+            &self.expires_ms,
         ]
     }
 }
@@ -207,6 +215,7 @@ struct Columns<'a> {
     ordering_keys: Option<Vec<Option<&'a str>>>,
     dedup_keys: Option<Vec<Option<&'a str>>>,
     max_retries: Option<Vec<Option<i32>>>,
+    expires_ms: Option<Vec<Option<i64>>>,
 }
 
 impl<'a> Columns<'a> {
@@ -222,10 +231,11 @@ impl<'a> Columns<'a> {
             ordering_keys: column(messages, |message| message.ordering_key.as_deref()),
             dedup_keys: column(messages, |message| message.dedup_key.as_deref()),
             max_retries: column(messages, max_retries),
+            expires_ms: column(messages, Message::expires_ms),
         }
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 10] {
+    fn params(&self) -> [&(dyn ToSql + Sync); 11] {
         [
             &self.source,
             &self.targets,
@@ -237,6 +247,7 @@ impl<'a> Columns<'a> {
             &self.ordering_keys,
             &self.dedup_keys,
             &self.max_retries,
+            &self.expires_ms,
         ]
     }
 }

@@ -42,6 +42,7 @@ mod pause;
 mod processes;
 mod redrive;
 mod replay;
+mod request;
 mod resume;
 mod retry;
 mod revoke;
@@ -151,6 +152,7 @@ enum Command {
     Down(down::Down),
     Migrate(migrate::Migrate),
     Publish(publish::Publish),
+    Request(request::Request),
     Consume(consume::Consume),
     Stats(stats::Stats),
     #[cfg(feature = "top")]
@@ -256,6 +258,7 @@ impl Command {
             Self::Down(down) => down.run(global).await,
             Self::Migrate(migrate) => migrate.run(global).await,
             Self::Publish(publish) => publish.run(global).await,
+            Self::Request(request) => request.run(global).await,
             Self::Stats(stats) => stats.run(global).await,
             #[cfg(feature = "top")]
             Self::Top(top) => top.run(global).await,

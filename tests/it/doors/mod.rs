@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use crate::support::{Database, connect, grants};
 
 /// A role of the page about deploying, or one that may only connect: ours for this database, and connected.
-async fn role(db: &Database, to: &str) -> Client {
+pub(crate) async fn role(db: &Database, to: &str) -> Client {
     let name = format!("{to}_{}", db.name());
     let grants = if to == "neighbour" { String::new() } else { grants(to, &name) };
     db.client().await.batch_execute(&format!("create role {name} login; {grants}")).await.unwrap();

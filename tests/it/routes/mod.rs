@@ -1,8 +1,11 @@
-//! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again.
+//! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again; what is answered, and what is
+//! not wanted any more.
 
+mod expiry;
 mod late;
 mod patterns;
 mod replay;
+mod requests;
 mod topics;
 
 use doorbell::operate::{Operator, Subscription};

@@ -151,6 +151,15 @@ async fn one_event_reaches_all_who_are_subscribed_and_who_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_prices_is_told_those_and_why_there_is_none() {
+    let db = Database::new().await;
+    assert_eq!(
+        run(&db, "request", &[]).await,
+        ["item 7 costs 990 cents", "item 8 has no price: there is no item 8", "when nobody is there: Expired",]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_opentelemetry_trace_goes_through_a_message() {
     let db = Database::new().await;
     assert_eq!(

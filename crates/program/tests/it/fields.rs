@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{names::commands, program::*};
 
-/// Commands that need no database, measure for seconds, serve until they are ended, or say nothing in JSON.
-const OTHERS: [&str; 9] = ["demo", "up", "down", "bench", "latency", "ui", "completions", "man", "help"];
+/// Commands that need no database, measure for seconds, serve until they are ended, wait for somebody else, or say nothing in
+/// JSON.
+const OTHERS: [&str; 10] = ["request", "demo", "up", "down", "bench", "latency", "ui", "completions", "man", "help"];
 
 /// Each of the others, in an order in which all find something. A command that has more to say in another form is run in
 /// both.

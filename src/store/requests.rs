@@ -1,0 +1,89 @@
+//! Requests: publishing them, asking for their answers, replying.
+
+use std::time::Duration;
+
+use super::{
+    Store,
+    json::{JsonbString, JsonbText},
+};
+use crate::{
+    error::Result,
+    message::{Answer, Delivery, Message, MessageId, Request, storable_ms},
+};
+
+const REQUEST: &str = "select id, reply_to from integration.request($1, $2, $3, $4, $5::bigint * interval '1 ms', $6, $7, $8, $9, \
+        $10, $11)";
+const CHANNEL: &str = "select integration.reply_channel($1)";
+const ANSWERS: &str = "select id, state, reply, reason from integration.answers($1, $2)";
+const GIVE_UP: &str = "select state, reply, reason from integration.give_up($1, $2)";
+const REPLY: &str = "select integration.reply($1, $2, $3, $4, $5)";
+
+impl Store {
+    /// Publishes a request. Nobody takes it any more after `within`.
+    pub(crate) async fn request(
+        &self,
+        source: &str,
+        message: &Message,
+        reply_to: &str,
+        within: Duration,
+    ) -> Result<Request> {
+        let (payload, headers) = (JsonbText(message.payload.get()), message.headers_json().map(JsonbText));
+        let max_retries = message.max_retries.map(|retries| i32::try_from(retries).unwrap_or(i32::MAX));
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+            &source,
+            &message.target,
+            &message.record_type,
+            &payload,
+            &storable_ms(within),
+            &message.priority,
+            &headers,
+            &message.ordering_key,
+            &message.dedup_key,
+            &max_retries,
+            &reply_to,
+        ];
+        let row = self.query_one("publish a request", REQUEST, &params).await?;
+        Ok(Request { id: row.try_get("id")?, reply_to: row.try_get("reply_to")? })
+    }
+
+    /// Where the process whose requests begin so is told of their ends.
+    pub(crate) async fn reply_channel(&self, reply_to: &str) -> Result<String> {
+        Ok(self.query_one("ask for the channel of replies", CHANNEL, &[&reply_to]).await?.try_get(0)?)
+    }
+
+    /// Those of the requests that have ended.
+    pub(crate) async fn answers(
+        &self,
+        ids: &[MessageId],
+        reply_tos: &[&str],
+    ) -> Result<Vec<(MessageId, Answer<Box<str>>)>> {
+        let rows = self.query("look for answers", ANSWERS, &[&ids, &reply_tos]).await?;
+        let mut answers = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(answer) = read(row)? {
+                answers.push((row.try_get("id")?, answer));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Nobody waits for it any more: it is cancelled if it waits. Returns what became of it; `Late`: it has not ended.
+    pub(crate) async fn give_up(&self, request: &Request) -> Result<Answer<Box<str>>> {
+        let row = self.query_one("give up a request", GIVE_UP, &[&request.id, &request.reply_to]).await?;
+        Ok(read(&row)?.unwrap_or_else(|| Answer::Late(request.clone())))
+    }
+
+    /// Completes a request with its reply, JSON text.
+    pub(crate) async fn reply(&self, delivery: &Delivery, reply: &str) -> Result<()> {
+        let reply = JsonbText(reply);
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&delivery.id, &delivery.attempt, &&*delivery.owner, &reply, &delivery.created_at];
+        self.query("reply to a request", REPLY, &params).await.map(drop)
+    }
+}
+
+fn read(row: &tokio_postgres::Row) -> Result<Option<Answer<Box<str>>>> {
+    let state: Option<&str> = row.try_get("state")?;
+    let reply = row.try_get::<_, Option<JsonbString>>("reply")?.map(|JsonbString(text)| text);
+    Ok(Answer::of(state.unwrap_or_default(), reply, row.try_get("reason")?))
+}
