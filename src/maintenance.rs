@@ -33,6 +33,7 @@ const SLICE: Duration = Duration::from_secs(1);
 pub struct Maintenance {
     store: Store,
     name: Arc<str>,
+    registered: bool,
     next_fold: Instant,
     cleaning: Cleaning,
 }
@@ -51,7 +52,12 @@ impl Maintenance {
     /// `name`: who does it, unique among the processes that may.
     pub(crate) fn new(store: Store, name: Arc<str>) -> Self {
         let now = Instant::now();
-        Self { store, name, next_fold: now, cleaning: Cleaning::Due(now) }
+        Self { store, name, registered: false, next_fold: now, cleaning: Cleaning::Due(now) }
+    }
+
+    /// By a process that consumes, as long as it is on the list under that name.
+    pub(crate) fn of_process(store: Store, owner: Arc<str>) -> Self {
+        Self { registered: true, ..Self::new(store, owner) }
     }
 
     /// From now on somebody else by name.
@@ -67,7 +73,7 @@ impl Maintenance {
     /// # Errors
     /// The database's. A chore that it refuses does not keep the others from being done; then the first refusal.
     pub async fn round(&mut self) -> Result<Option<Maintained>> {
-        if !self.store.lead(&self.name, LEAD).await? {
+        if !self.store.lead(&self.name, LEAD, self.registered).await? {
             return Ok(None);
         }
         let mut done = Maintained::default();

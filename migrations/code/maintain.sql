@@ -3,9 +3,11 @@
 -- the schema: it does what settings and targets say, and nothing else.
 
 -- Whether the caller does the maintenance now, for p_lease_ms from now (ten minutes at most): it does already, or
--- nobody does.
--- Locks: the one row of maintenance, when it changes.
-create or replace function integration.lead(p_name text, p_lease_ms bigint) returns boolean
+-- nobody does. p_registered: p_name is the owner of a process, which does not lead any more once it is off the list: a
+-- question of its that comes late would keep others waiting for somebody who is gone.
+-- Locks: the process, FOR KEY SHARE; the one row of maintenance, when it changes.
+create or replace function integration.lead(p_name text, p_lease_ms bigint, p_registered boolean default false)
+    returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v     integration.maintenance;
@@ -17,6 +19,13 @@ begin
             hint = 'maintain the primary; among several hosts, target_session_attrs=read-write finds it';
     end if;
     p_lease_ms := least(p_lease_ms, 600000);
+    if p_registered then
+        -- Whoever takes it off the list waits for this transaction, and then steps down in its name.
+        perform from integration.processes c where c.owner = p_name for key share;
+        if not found then
+            return false;
+        end if;
+    end if;
     perform integration.restore_single_rows();
     select * into v from integration.maintenance;
     if v.leader = p_name and v.leads_until > v_now + p_lease_ms * interval '0.5 ms' then
@@ -36,7 +45,9 @@ create or replace function integration.restore_single_rows() returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select from integration.settings) then
-        insert into integration.settings default values on conflict do nothing;
+        insert into integration.settings (has_topics)
+        select exists (select from integration.subscriptions)
+            or exists (select from integration.targets t where t.kind = 'topic') on conflict do nothing;
         raise warning 'the settings of % were gone; they are the defaults now', 'integration';
     end if;
     if not exists (select from integration.contact) then

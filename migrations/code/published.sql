@@ -120,10 +120,16 @@ begin
         end if;
         return null;
     end if;
-    insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+    -- The owner of the schema may move messages from elsewhere, in any status.
+    insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
+        messages, target_app, action, source_app)
     select integration.clock(), integration.ten_minutes(p.created_at),
            nullif(count(*) filter (where p.status = 'pending'), 0),
-           nullif(count(*) filter (where p.status = 'scheduled'), 0), count(*), p.target_app, 'published', p.source_app
+           nullif(count(*) filter (where p.status = 'scheduled'), 0),
+           nullif(count(*) filter (where p.status = 'processing'), 0),
+           nullif(count(*) filter (where p.status = 'completed'), 0),
+           nullif(count(*) filter (where p.status = 'failed'), 0),
+           nullif(count(*) filter (where p.status = 'cancelled'), 0), count(*), p.target_app, 'published', p.source_app
       from published p group by p.target_app, p.source_app, integration.ten_minutes(p.created_at);
     if v_asked then
         v_topics := array(

@@ -21,7 +21,7 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// Does the maintenance while nobody else does. `questions` has a connection of its own, `store` may be kept busy by
 /// handlers. Whoever fails twice steps back for as long as others need to take over.
 pub(super) async fn run(questions: Aside, store: Store, registration: Arc<Registration>) {
-    let mut maintenance = Maintenance::new(store, registration.owner());
+    let mut maintenance = Maintenance::of_process(store, registration.owner());
     let mut outage = Outage::new(
         "the maintenance failed; leaving it to others for a while, then trying again",
         "the maintenance works again",
@@ -40,7 +40,7 @@ pub(super) async fn run(questions: Aside, store: Store, registration: Arc<Regist
         let asked = async {
             // Over the own connection first: most processes learn here that there is nothing to do.
             let name = owner.clone();
-            let lead = |store: Store| async move { store.lead(&name, LEAD).await };
+            let lead = |store: Store| async move { store.lead(&name, LEAD, true).await };
             if leading || questions.call(lead).await? { maintenance.round().await } else { Ok(None) }
         };
         match asked.await {

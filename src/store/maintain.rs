@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::Store;
 use crate::{error::Result, message::MessageId, rows::MaintenanceDue};
 
-const LEAD: &str = "select integration.lead($1, $2)";
+const LEAD: &str = "select integration.lead($1, $2, $3)";
 const RESCUE_AND_PROMOTE: &str = "select rescued, promoted from integration.rescue_and_promote()";
 const STEP_FORWARD: &str = "select integration.step_forward_forgotten($1)";
 const FOLD: &str = "select integration.fold($1)";
@@ -43,10 +43,11 @@ pub(crate) struct Retired {
 }
 
 impl Store {
-    /// Whether the caller does the maintenance for the next `lease`.
-    pub(crate) async fn lead(&self, name: &str, lease: Duration) -> Result<bool> {
+    /// Whether the caller does the maintenance for the next `lease`. `registered`: it is a process with that name as its
+    /// owner, and does not while it is off the list.
+    pub(crate) async fn lead(&self, name: &str, lease: Duration, registered: bool) -> Result<bool> {
         let lease_ms = lease.as_millis() as i64;
-        Ok(self.query_one("ask who does the maintenance", LEAD, &[&name, &lease_ms]).await?.try_get(0)?)
+        Ok(self.query_one("ask who does the maintenance", LEAD, &[&name, &lease_ms, &registered]).await?.try_get(0)?)
     }
 
     /// Rescues, and promotes messages of all targets; returns how many of each.

@@ -83,6 +83,30 @@ async fn of_many_that_ask_at_once_one_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_left_does_not_lead_however_late_its_question_comes() {
+    let db = Database::new().await;
+    let (client, other) = (db.client().await, db.client().await);
+    let lead = "select integration.lead('one', 10000, true)";
+    let leads = async |client: &Client| client.query_one(lead, &[]).await.unwrap().get::<_, bool>(0);
+    assert!(!leads(&client).await, "it never came");
+    client.batch_execute("select integration.register('one', 'host', 1, 'app', '0', '{}', 60000)").await.unwrap();
+    // The question is under way while it leaves.
+    other.batch_execute("begin").await.unwrap();
+    assert!(leads(&other).await);
+    let leaving = tokio::spawn(async move {
+        client.batch_execute("select integration.deregister('one')").await.unwrap();
+        client
+    });
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    until(&db.client().await, "it waits for the answer", waits).await;
+    other.batch_execute("commit").await.unwrap();
+    let client = leaving.await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.maintenance where leader is not null").await, 0);
+    assert!(!leads(&client).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn consumer_processes_do_it_by_themselves_and_another_goes_on_when_one_leaves() {
     let db = Database::new().await;
     let client = db.client().await;
