@@ -74,6 +74,7 @@ impl Maintenance {
         let mut chores = Chores::default();
         chores.rescue_and_promote(&self.store, &mut done).await?;
         chores.keep_topics(&self.store, &mut done, Some(Instant::now() + SLICE)).await?;
+        chores.done(self.store.step_forward_forgotten().await)?;
         self.fold(&mut chores, &mut done).await?;
         let until = Instant::now() + SLICE;
         while Instant::now() < until {
@@ -230,6 +231,7 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
     let mut chores = Chores::default();
     chores.rescue_and_promote(store, &mut done).await?;
     chores.keep_topics(store, &mut done, None).await?;
+    while chores.done(store.step_forward_forgotten().await)? == Some(true) {}
     loop {
         let began = Instant::now();
         let folded = chores.done(store.fold().await)?.unwrap_or_default();

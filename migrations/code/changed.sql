@@ -80,16 +80,17 @@ begin
     end if;
     if not v_by_verb then
         v_keyed := exists (select from after n where n.ordering_key is not null and n.status <> 'processing');
-        -- What stands behind others of its key is pending but for that.
-        perform integration.guard_hand_edit(n.id, case when o.behind_at is null then o.status else 'pending' end,
+        -- What stands behind others of its key is pending but for that, and who says so has it look for its place anew.
+        perform integration.guard_hand_edit(n.id,
+                    case when o.behind_at is null or n.status = 'pending' then o.status else 'pending' end,
                     n.status, n.owner, o.attempt, n.attempt, o.retry_count,
                     n.retry_count, n.available_at, n.processed_at, n.requeued_at is distinct from o.requeued_at,
                     o.updated_at, n.updated_at, n.ordering_key is not null)
            from after n left join before o on o.id = n.id
           where o.id is null or integration.is_hand_edit(
-                    case when o.behind_at is null then o.status else 'pending' end, n.status, o.owner, n.owner,
-                    o.attempt, n.attempt, n.retry_count, n.available_at, n.processed_at, n.lease_until,
-                    n.requeued_at is distinct from o.requeued_at);
+                    case when o.behind_at is null or n.status = 'pending' then o.status else 'pending' end, n.status,
+                    o.owner, n.owner, o.attempt, n.attempt, n.retry_count, n.available_at, n.processed_at,
+                    n.lease_until, n.requeued_at is distinct from o.requeued_at);
         v_alike := v_new in ('processing', 'completed') and v_old in ('pending', 'processing')
             and not exists (select from after n where n.status <> v_new or n.target_app <> v_target)
             and not exists (select from before o where o.status <> v_old or o.target_app <> v_target);

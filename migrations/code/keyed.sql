@@ -273,8 +273,9 @@ begin
     update integration.data_staging d
        set status = 'pending', behind_at = null, available_at = null, requeued_at = v_now, updated_at = v_now
      where d.id = any (array(
-        select x.id from integration.data_staging x
-         where x.id = any (v_heads) and x.status = 'scheduled' and x.behind_at is not null
+        -- By their ids: the index of what is scheduled has all that stand behind others.
+        select x.id from unnest(v_heads) h (id) join integration.data_staging x on x.id = h.id
+         where x.status = 'scheduled' and x.behind_at is not null
            for no key update of x skip locked));
     perform integration.ring(t.target_app) from (select distinct u.target_app from unnest(v_targets) u (target_app)) t;
 end $$;
@@ -340,8 +341,9 @@ begin
         else 'select integration.cancel_rows($1, null)' end);
 end $$;
 
--- Has the next ones of keys step forward that nobody has told, of up to p_limit messages that stand behind others, from
--- where the last call ended. Returns how many were looked at; fewer than p_limit: that was the last of them.
+-- Has the next ones of keys step forward that nobody has told, of p_limit messages that stand behind others and those
+-- that have stood there as long as the last of them, from where the last call ended. Returns how many were looked at;
+-- fewer than p_limit: that was the last of them.
 create or replace function integration.step_forward_forgotten(p_limit integer default 10000) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -356,8 +358,8 @@ begin
         select d.id from integration.data_staging d, integration.maintenance m
          where d.status = 'scheduled' and d.behind_at is not null
            and (d.target_app, d.available_at) > (coalesce(m.keys_to_target, ''), coalesce(m.keys_to_due, '-infinity'))
-         order by d.target_app, d.available_at limit p_limit) x;
-    if v_count = p_limit then
+         order by d.target_app, d.available_at fetch first (p_limit) rows with ties) x;
+    if v_count >= p_limit then
         select d.target_app, d.available_at into v_target, v_due from integration.data_staging d
          where d.id = any (v_ids) order by d.target_app desc, d.available_at desc limit 1;
     end if;

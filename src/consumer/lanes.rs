@@ -67,10 +67,13 @@ impl Lanes {
         self.next.len() + self.after.values().map(BTreeMap::len).sum::<usize>()
     }
 
-    /// A message that ran is done, or is nobody's any more: the next one of its key may run, before all others.
+    /// A message that ran is done: the next one of its key may run, before all others.
     pub(super) fn next_of_key(&mut self, claim: &Claim) {
-        if let Some(key) = self.running.remove(claim) {
-            self.advance(&key);
+        let Some(key) = self.running.remove(claim) else { return };
+        let Some(after) = self.after.get_mut(&key) else { return };
+        match after.pop_first() {
+            Some((_, delivery)) => self.next.push_front(delivery),
+            None => drop(self.after.remove(&key)),
         }
     }
 
@@ -78,14 +81,6 @@ impl Lanes {
     pub(super) fn rest_of_key(&mut self, claim: &Claim) -> Vec<Claim> {
         let rest = self.running.remove(claim).and_then(|key| self.after.remove(&key));
         rest.into_iter().flatten().map(|(_, delivery)| Claim::of(&delivery)).collect()
-    }
-
-    fn advance(&mut self, key: &str) {
-        let Some(after) = self.after.get_mut(key) else { return };
-        match after.pop_first() {
-            Some((_, delivery)) => self.next.push_front(delivery),
-            None => drop(self.after.remove(key)),
-        }
     }
 
     /// Takes all but so many, the last first; of a key, never one without those that come after it.
@@ -111,17 +106,27 @@ impl Lanes {
         taken
     }
 
-    /// Drops what is nobody's any more; returns how many messages that were.
-    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> usize {
-        let before = self.len();
-        for after in self.after.values_mut() {
-            after.retain(|_, delivery| !is_gone(Claim::of(delivery)));
-        }
+    /// Drops what is nobody's any more; returns how many messages that were. Takes what comes after them of their keys:
+    /// who took them away may have put them back, and then they go before it.
+    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> (usize, Vec<Claim>) {
         let (gone, next): (VecDeque<_>, _) =
             std::mem::take(&mut self.next).into_iter().partition(|next| is_gone(Claim::of(next)));
         self.next = next;
-        gone.iter().filter_map(|gone| gone.ordering_key.as_deref()).for_each(|key| self.advance(key));
-        before - self.len()
+        let mut count = gone.len();
+        let keys = gone.into_iter().filter_map(|gone| gone.ordering_key);
+        let mut behind: Vec<Delivery> =
+            keys.filter_map(|key| self.after.remove(&key)).flat_map(BTreeMap::into_values).collect();
+        for after in self.after.values_mut() {
+            let first = after.iter().find(|(_, delivery)| is_gone(Claim::of(delivery))).map(|(id, _)| *id);
+            behind.extend(first.into_iter().flat_map(|id| after.split_off(&id).into_values()));
+        }
+        let mut behind: Vec<Claim> = behind.iter().map(Claim::of).collect();
+        behind.retain(|claim| {
+            let is_gone = is_gone(*claim);
+            count += usize::from(is_gone);
+            !is_gone
+        });
+        (count, behind)
     }
 }
 

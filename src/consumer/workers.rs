@@ -160,15 +160,16 @@ impl Workers {
         overdue
     }
 
-    /// Drops what is gone; returns how many messages had not started, and how many ran.
-    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> (usize, usize) {
-        let unstarted = self.queue.drop_gone(&is_gone);
+    /// Drops what is gone; returns how many messages had not started, how many ran, and what is to be given back because
+    /// it comes after them.
+    pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> (usize, usize, Vec<Claim>) {
+        let (unstarted, mut behind) = self.queue.drop_gone(&is_gone);
         let stopped: Vec<Claim> = self.running.keys().copied().filter(|claim| is_gone(*claim)).collect();
         for claim in &stopped {
             self.give_up(claim);
-            self.next_of_key(claim);
+            behind.extend(self.rest_of_key(claim));
         }
-        (unstarted, stopped.len())
+        (unstarted, stopped.len(), behind)
     }
 
     /// Stops its task.
@@ -319,7 +320,7 @@ pub(super) mod tests {
         let mut workers = workers(4);
         workers.queue((0..6).map(delivery).collect());
         let mut tasks = start(&mut workers).into_iter();
-        assert_eq!(workers.drop_gone(|claim| [0, 2, 4].contains(&claim.id())), (1, 2));
+        assert_eq!(workers.drop_gone(|claim| [0, 2, 4].contains(&claim.id())), (1, 2, vec![]));
         let (first, second) = (tasks.next().unwrap(), tasks.next().unwrap());
         assert!(first.await.unwrap_err().is_cancelled());
         assert!(!second.is_finished());

@@ -7,6 +7,7 @@ use crate::{error::Result, message::MessageId, rows::MaintenanceDue};
 
 const LEAD: &str = "select integration.lead($1, $2)";
 const RESCUE_AND_PROMOTE: &str = "select rescued, promoted from integration.rescue_and_promote()";
+const STEP_FORWARD: &str = "select integration.step_forward_forgotten($1)";
 const FOLD: &str = "select integration.fold($1)";
 const FOLD_AHEAD: &str = "select integration.fold_ahead()";
 const RETIRE: &str = "select archived, purged, last_id from integration.retire($1, $2)";
@@ -53,6 +54,14 @@ impl Store {
         let row = self.query_one("rescue and promote", RESCUE_AND_PROMOTE, &[]).await?;
         let (rescued, promoted): (i32, i32) = (row.try_get("rescued")?, row.try_get("promoted")?);
         Ok((rescued as usize, promoted as usize))
+    }
+
+    /// Has the next ones of keys step forward that nobody has told, among a batch of what stands behind others; returns
+    /// whether more of them stand there.
+    pub(crate) async fn step_forward_forgotten(&self) -> Result<bool> {
+        let looked: i32 =
+            self.query_one("look who stands behind nothing", STEP_FORWARD, &[&BATCH]).await?.try_get(0)?;
+        Ok(looked >= BATCH)
     }
 
     /// Adds up a slice of the counters' deltas; returns how many there were: fewer than [`FOLD_SLICE`] when none is left.

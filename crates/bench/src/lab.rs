@@ -31,9 +31,11 @@ const AUDIT_LEVEL: &str = "select coalesce(max(encode(tgargs, 'escape')), 'outco
 /// Empty: neither messages nor history. Keys of the window stay, the benchmarks use none.
 const CLEAR: &str = "truncate integration.data_staging, integration.data_staging_archive, integration.audit_log";
 
-const FILL: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, status, available_at) \
+const FILL: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, status, available_at, \
+        ordering_key) \
     select 'doorbell_bench', $1::text, 'order.placed', jsonb_build_object('n', n, 'pad', $2::text), $3::text, \
-           case when $3 = 'scheduled' then integration.clock() + interval '1 day' end \
+           case when $3 = 'scheduled' then integration.clock() + interval '1 day' end, \
+           case when $5::bigint > 0 then 'key ' || n % $5 end \
       from generate_series(1, $4::bigint) n";
 
 /// What backends of ours did is in the statistics when they have ended; the statistics of those that stay are late.
@@ -93,8 +95,13 @@ impl Lab {
 
     /// More messages for a target: payloads of about so many bytes of JSON that do not compress.
     pub async fn add(&self, target: &str, status: &str, messages: u64, bytes: usize) -> Result<()> {
+        self.add_keyed(target, status, messages, bytes, 0).await
+    }
+
+    /// The same with so many ordering keys, which take turns; 0: none.
+    async fn add_keyed(&self, target: &str, status: &str, messages: u64, bytes: usize, keys: u64) -> Result<()> {
         let pad = &self.pad[..bytes.saturating_sub(FRAME).min(self.pad.len())];
-        self.client.execute(FILL, &[&target, &pad, &status, &(messages as i64)]).await?;
+        self.client.execute(FILL, &[&target, &pad, &status, &(messages as i64), &(keys as i64)]).await?;
         Ok(())
     }
 
@@ -102,6 +109,13 @@ impl Lab {
     pub async fn fill(&self, messages: u64, bytes: usize) -> Result<()> {
         self.clear().await?;
         self.add(TARGET, "pending", messages, bytes).await?;
+        self.settle_down().await
+    }
+
+    /// The same with so many ordering keys, which take turns; 0: none.
+    pub async fn fill_keyed(&self, messages: u64, bytes: usize, keys: u64) -> Result<()> {
+        self.clear().await?;
+        self.add_keyed(TARGET, "pending", messages, bytes, keys).await?;
         self.settle_down().await
     }
 

@@ -260,13 +260,14 @@ impl Loop {
 
     fn drop_gone(&mut self, why: &'static str) {
         let in_hand = self.context.process.in_hand();
-        let (unstarted, stopped) = self.workers.drop_gone(|claim| !in_hand.has(claim));
+        let (unstarted, stopped, behind) = self.workers.drop_gone(|claim| !in_hand.has(claim));
         let gone = unstarted + stopped;
         if gone > 0 {
             warn!(target_app = %self.context.target, gone, "{why}");
             self.context.store.telemetry().lease_lost(&self.context.target, gone);
         }
         self.context.allowance.put_back(unstarted);
+        self.outbox.release(behind);
     }
 
     /// The lease was lost: stop everything that ran under it.

@@ -56,8 +56,13 @@ fn what_is_too_much_is_taken_from_the_end_and_leaves_nothing_behind_of_its_key()
 }
 
 #[test]
-fn what_is_nobodys_any_more_keeps_nothing_from_running() {
+fn what_is_nobodys_any_more_is_dropped_and_what_comes_after_it_is_given_back() {
     let mut lanes = lanes();
-    assert_eq!(lanes.drop_gone(|gone| gone == claim(2) || gone == claim(9)), 2);
-    assert_eq!([(); 3].map(|()| pop(&mut lanes)), [Some(4), Some(3), None]);
+    lanes.push(vec![keyed(5, "b"), keyed(6, "b"), keyed(7, "b")]);
+    let is_gone = |gone| [2, 9, 6].map(claim).contains(&gone);
+    assert_eq!(lanes.drop_gone(is_gone), (3, vec![claim(4), claim(7)]));
+    assert_eq!((pop(&mut lanes), pop(&mut lanes)), (Some(3), None));
+    lanes.push(vec![keyed(2, "a")]);
+    lanes.next_of_key(&claim(3));
+    assert_eq!([(); 3].map(|()| pop(&mut lanes)), [Some(5), Some(2), None]);
 }

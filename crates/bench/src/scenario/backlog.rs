@@ -95,10 +95,10 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Sessions that keep vacuum from removing anything that was there when they began, by a snapshot, and looks from moving on, by
 /// the id of a transaction: one in this database, one in another.
-struct Pin([Client; 2]);
+pub(super) struct Pin([Client; 2]);
 
 impl Pin {
-    async fn hold(lab: &Lab) -> Result<Self> {
+    pub(super) async fn hold(lab: &Lab) -> Result<Self> {
         let mut elsewhere: Config = lab.url.parse()?;
         let other = if elsewhere.get_dbname() == Some("postgres") { "template1" } else { "postgres" };
         let (elsewhere, connection) = elsewhere.dbname(other).connect(NoTls).await?;
@@ -112,7 +112,7 @@ impl Pin {
         Ok(Self([here, elsewhere]))
     }
 
-    async fn release(self) -> Result<()> {
+    pub(super) async fn release(self) -> Result<()> {
         for client in self.0 {
             client.batch_execute("rollback").await?;
         }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// On the PostgreSQL that is found first.
-const ALL: [Name; 12] = [
+const ALL: [Name; 13] = [
     Name::Publish,
     Name::Bulk,
     Name::Drain,
@@ -40,6 +40,7 @@ const ALL: [Name; 12] = [
     Name::Latency,
     Name::Backlog,
     Name::Pinned,
+    Name::Keys,
     Name::Fleet,
     Name::Idle,
     Name::Reads,

@@ -29,6 +29,8 @@ pub(crate) enum Name {
     Backlog,
     /// What a claim costs while another session keeps vacuum from cleaning up
     Pinned,
+    /// What ordering keys cost: one, 50 and 100,000, with and without a pinned horizon
+    Keys,
     /// 1 to 64 consumer processes on one target
     Fleet,
     /// From the publisher's acknowledgement to the handler of an idle consumer
@@ -54,6 +56,7 @@ impl Name {
             Self::TxDrain => scenario::tx_drain(lab, effort).await,
             Self::Backlog => scenario::backlog(lab, effort).await,
             Self::Pinned => scenario::pinned(lab, effort).await,
+            Self::Keys => scenario::keys(lab, effort).await,
             Self::Fleet => scenario::fleet(lab, effort).await,
             Self::Wake => scenario::wake(lab, effort).await,
             Self::Idle => scenario::idle(lab, effort).await,

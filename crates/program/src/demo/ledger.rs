@@ -1,5 +1,5 @@
-//! The demo's own table, in the demo's own database: which message was handled, and once more for every time it was. And
-//! the questions that only the demo has.
+//! The demo's own table, in the demo's own database: which message was handled, in that order, and once more for every time
+//! it was. And the questions that only the demo has.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 /// A message that fails is retried at once, for the sake of those who watch.
 const SCHEMA: &str = "\
     create schema demo;
-    create table demo.ledger (message_id bigint not null);
+    create table demo.ledger (at bigint generated always as identity, message_id bigint not null);
     insert into integration.targets (target_app, max_retries, backoff_base_ms, backoff_cap_ms)
     values ('billing', 3, 100, 200), ('shipping', 3, 100, 200), ('mail', 3, 100, 200)";
 

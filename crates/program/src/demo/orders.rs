@@ -29,17 +29,28 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub(super) fn into_message(self) -> Message {
-        Message::from_raw(self.target, self.record_type, self.data)
+    /// With the order's number as its key: what happens to an order is handled in the order in which it did.
+    pub(super) fn into_message(self) -> Result<Message, Failure> {
+        let Of { order } = serde_json::from_str(self.data.get()).map_err(unreadable)?;
+        Ok(Message::from_raw(self.target, self.record_type, self.data).ordering_key(order))
     }
+}
+
+/// Which order it is about.
+#[derive(Deserialize)]
+struct Of {
+    order: String,
 }
 
 /// All orders, the poison among them.
 pub(super) fn all() -> Result<Vec<Order>, Failure> {
     let mut lines: Vec<&str> = ORDERS.lines().collect();
     lines.insert(lines.len() / 4, POISON);
-    let unreadable = |error| Failure::new(Exit::Failed, format!("the bundled orders cannot be read: {error}"));
     lines.into_iter().map(|line| serde_json::from_str(line).map_err(unreadable)).collect()
+}
+
+fn unreadable(error: serde_json::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("the bundled orders cannot be read: {error}"))
 }
 
 /// What `order.placed` says, as far as billing cares. Money is in the currency's smallest unit.
@@ -83,6 +94,7 @@ mod tests {
         assert_eq!(wrong.count(), 1);
         for order in orders {
             assert!(SOURCES.contains(&order.source.as_str()) && TARGETS.contains(&order.target.as_str()), "{order:?}");
+            order.into_message().expect("it says which order it is about");
         }
     }
 }

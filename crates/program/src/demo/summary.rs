@@ -13,6 +13,13 @@ const ENDED: &str = "select count(*) from unnest($1::bigint[]) p (id) \
     join integration.data_staging d on d.id = p.id where d.status = $2";
 const HANDLED_TWICE: &str =
     "select message_id from demo.ledger group by message_id having count(*) > 1 order by message_id";
+// Before them, one was handled that had been published after them for the same order.
+const OUT_OF_ORDER: &str = "select count(*) from (select l.message_id, max(l.message_id) over (partition by d.target_app, \
+    d.ordering_key order by l.at rows between unbounded preceding and 1 preceding) as before \
+    from demo.ledger l join integration.data_staging d on d.id = l.message_id where d.ordering_key is not null) h \
+    where h.before > h.message_id";
+const FOLLOWED: &str = "select count(*) from (select from integration.data_staging d where d.ordering_key is not null \
+    group by d.target_app, d.ordering_key having count(*) > 1) k";
 const REASONS: &str = "select format('#%s %s for %s, after %s attempts: %s', id, record_type, target_app, attempt, error_message) \
     from integration.data_staging where status = 'failed' order by id limit 5";
 
@@ -24,11 +31,16 @@ pub(super) struct Summary {
     completed: i64,
     failed: i64,
     /// Published, and neither completed nor failed nor cancelled.
-    pub(super) lost: i64,
+    lost: i64,
     /// Messages that are in the ledger more than once.
     handled_twice: usize,
+    /// Handled after a later message about the same order.
+    out_of_order: i64,
     wake_p50_ms: f64,
     wake_p99_ms: f64,
+    /// Orders about which a target got more than one message.
+    #[serde(skip)]
+    followed: i64,
     #[serde(skip)]
     reasons: Vec<String>,
     #[serde(skip)]
@@ -59,6 +71,8 @@ impl Summary {
             failed,
             lost: count - (completed + failed + cancelled),
             handled_twice: twice.len(),
+            out_of_order: ledger.number(OUT_OF_ORDER, &[]).await?,
+            followed: ledger.number(FOLLOWED, &[]).await?,
             wake_p50_ms: wake_ups.p50_ms(),
             wake_p99_ms: wake_ups.p99_ms(),
             reasons,
@@ -72,6 +86,11 @@ impl Summary {
         })
     }
 
+    /// Whether everything is there, and was handled in order.
+    pub(super) fn is_well(&self) -> bool {
+        self.lost == 0 && self.out_of_order == 0
+    }
+
     /// For people.
     pub(super) fn print(&self) -> Result<(), Failure> {
         output::line("\nCounted in the database:")?;
@@ -83,6 +102,10 @@ impl Summary {
         }
         output::line(format_args!("  lost           {:>5}", self.lost))?;
         output::line(format_args!("  handled twice  {:>5}  {}", self.handled_twice, self.why_twice()))?;
+        output::line(format_args!(
+            "  out of order   {:>5}  one at a time of each order, as published; {} orders had more than one for a target",
+            self.out_of_order, self.followed
+        ))?;
         output::line(format_args!("  killed             1  {}", self.killed))?;
         output::line(format_args!(
             "  wake-up               p50 {:.2} ms, p99 {:.2} ms from acknowledgement to handler, consumer idle",

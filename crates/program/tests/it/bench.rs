@@ -90,6 +90,14 @@ async fn claims_are_measured_with_deep_backlogs_and_a_pinned_horizon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_are_measured_beside_none_pinned_and_not() {
+    let results = measured(&["keys"]).await;
+    let cases = results[0]["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 6 + 4 + 3, "three numbers of keys, twice beside none; all four pinned; drains");
+    assert_eq!((&results[0]["case"], &results[0]["target"]), (&json!("1 key, a message"), &json!(2.0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fleets_and_idle_consumers_are_measured_in_processes_of_their_own() {
     let results = measured(&["fleet", "idle"]).await;
     let sizes = results[0]["cases"].as_array().unwrap().iter().filter_map(|case| case["also"]["processes"].as_f64());

@@ -17,7 +17,7 @@ async fn the_demo_loses_nothing_and_says_so_in_one_line_of_json() {
     let summary: Value = serde_json::from_str(&said).unwrap();
     let number = |name: &str| summary[name].as_f64().unwrap_or_else(|| panic!("no {name} in {said}"));
     assert!(number("published") > 3000.0);
-    assert_eq!((number("failed"), number("lost")), (1.0, 0.0));
+    assert_eq!((number("failed"), number("lost"), number("out_of_order")), (1.0, 0.0, 0.0));
     assert_eq!(number("completed"), number("published") - 1.0);
     assert!(number("wake_p50_ms") <= number("wake_p99_ms"));
     assert!(summary["handled_twice"].is_u64());

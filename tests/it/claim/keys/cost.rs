@@ -20,7 +20,7 @@ async fn batch(client: &Client, place: &str) -> i64 {
 }
 
 /// As a consumer tells where its last look ended.
-async fn place(client: &Client) -> String {
+pub(super) async fn place(client: &Client) -> String {
     let place = "select format(', ''{1,0,-2147483648}'', ''{2147483647,0,-1}'', array[null,%L,null]::timestamptz[], array[0,%s,0], \
         array[null,%L,null]::timestamptz[], array[0,0,0]', \
         max(created_at), max(id), clock_timestamp()) from integration.data_staging where status = 'completed'";

@@ -1,8 +1,12 @@
 //! Messages with ordering keys: one of a key at a time, in order, whatever happens, and nobody else waits for them.
 
+mod blockers;
 mod cost;
+mod killed;
+mod plans;
 mod races;
 mod stress;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,9 +63,9 @@ impl Runs {
 }
 
 /// Fails every fifth message the first time, gives every seventh back, panics at every eleventh.
-fn unreliable(broker: &Broker, config: ConsumerConfig, runs: &Runs) -> ConsumerBuilder {
+fn unreliable(broker: &Broker, target: &str, config: ConsumerConfig, runs: &Runs) -> ConsumerBuilder {
     let runs = runs.clone();
-    broker.consumer("billing").config(config).on("n", move |n: i64, delivery| {
+    broker.consumer(target).config(config).on("n", move |n: i64, delivery| {
         let (runs, key) = (runs.clone(), delivery.ordering_key.clone().unwrap());
         runs.begin(&key);
         async move {
@@ -86,8 +90,8 @@ async fn consumers_that_fail_now_and_then_do_each_key_in_order_one_message_at_a_
     client.batch_execute("update integration.settings set backoff_base_ms = 1").await.unwrap();
     let (one, other, runs) = (db.broker().await, db.broker().await, Runs::default());
     let config = ConsumerConfig { concurrency: 4, ..bells_only() };
-    let first = unreliable(&one, config.clone(), &runs).start().await.unwrap();
-    let second = unreliable(&other, config, &runs).start().await.unwrap();
+    let first = unreliable(&one, "billing", config.clone(), &runs).start().await.unwrap();
+    let second = unreliable(&other, "billing", config, &runs).start().await.unwrap();
     let producer = one.producer("shop");
     for n in 1..=40 {
         let batch: Vec<Message> = (0..6).map(|key| keyed(&format!("key {key}"), n)).collect();

@@ -184,6 +184,27 @@ async fn another_key_or_another_target_is_another_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_behind_others_and_is_put_back_all_the_same_stands_there_again_and_keeps_its_place() {
+    for again in [
+        "select integration.retry('{2, 3}')",
+        "update integration.data_staging set status = 'pending' where id in (2, 3)",
+        "update integration.data_staging set available_at = now() where id in (2, 3); select integration.promote('{billing}')",
+    ] {
+        let (_db, one, other, _) = databases().await;
+        publish(&one, 3).await;
+        assert_eq!(claim(&one, "one", 1).await, [1]);
+        assert_eq!((claim(&other, "other", 1).await, behind(&other).await), (vec![], 2));
+        other.batch_execute(again).await.unwrap();
+        let odd = "select count(*) from integration.data_staging where (status = 'scheduled') <> (available_at is not null) \
+            or behind_at is not null and status <> 'scheduled'";
+        assert_eq!((behind(&other).await, count(&other, odd).await), (0, 0), "{again}");
+        assert_eq!((claim(&other, "other", 1).await, behind(&other).await), (vec![], 2), "{again}");
+        complete(&one, &[1]).await;
+        assert_eq!(claim(&other, "other", 1).await, [2], "{again}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_forgotten_steps_forward_with_the_maintenance() {
     let (_db, one, other, _) = databases().await;
     publish(&one, 2).await;

@@ -79,7 +79,7 @@ async fn each_key_is_done_in_order_whatever_commits_late_or_fails() {
     for concurrency in [1, 3, 8] {
         let broker = db.broker_with(BrokerConfig { beat: Duration::from_millis(500), ..BrokerConfig::default() }).await;
         let config = ConsumerConfig { concurrency, sweep: HOUR, ..bells_only() };
-        consumers.push((unreliable(&broker, config, &runs).start().await.unwrap(), broker));
+        consumers.push((unreliable(&broker, "billing", config, &runs).start().await.unwrap(), broker));
     }
     let publishers = (0..PUBLISHERS).map(|publisher| numbered(&db, publisher, seed, transactions, &ended));
     let publishers = futures::future::join_all(publishers);
