@@ -7,6 +7,7 @@ mod follower;
 mod keys;
 mod overview;
 mod schedules;
+mod summed;
 mod topics;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -25,9 +26,10 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, Explanation, KeyRow,
-        KeyState, Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule,
-        ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, ErrorRate,
+        Explanation, KeyRow, KeyState, Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay,
+        RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic,
+        Verb, When,
     },
 };
 
@@ -92,15 +94,6 @@ impl Operator {
     /// The database's.
     pub async fn overview(&self, most: usize) -> Result<Overview> {
         Ok(Overview::of(self.targets().await?, most))
-    }
-
-    /// What happened to messages in the last `span`, of one target or of all together: by the minute up to three hours, else by
-    /// ten minutes; as far back as `traffic_retention`, 2 days by default.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn traffic(&self, target: Option<&str>, span: Duration) -> Result<Traffic> {
-        self.core.store().traffic(target, span).await
     }
 
     /// The messages that a filter names, without their payloads, at most `limit` of them. `order` `None`: as they are claimed
@@ -258,23 +251,6 @@ impl Operator {
     /// The database's.
     pub async fn evict(&self, owner: &str) -> Result<Option<usize>> {
         self.core.store().evict(owner).await
-    }
-
-    /// Why messages failed or wait for a retry, grouped by what is alike in their reasons, the greatest groups first. Looks at
-    /// 100,000 failed messages at most: see [`ErrorGroup::all_seen`]. Empty: none has.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn errors(&self, target: Option<&str>, limit: u32) -> Result<Vec<ErrorGroup>> {
-        self.core.store().errors(target, limit).await
-    }
-
-    /// What has not ended, by target, record type, source and status, the most first. Reads all of it. Empty: nothing.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn backlog(&self, target: Option<&str>, limit: u32) -> Result<Vec<BacklogRow>> {
-        self.core.store().backlog(target, limit).await
     }
 
     /// The settings of the installation, as a JSON object.

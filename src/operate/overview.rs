@@ -39,7 +39,8 @@ pub struct Trouble {
 }
 
 impl Overview {
-    pub(super) fn of(mut targets: Vec<TargetState>, most: usize) -> Self {
+    /// Of what [`Operator::targets`](super::Operator::targets) says of all targets, with the `most` that are troubled most.
+    pub fn of(mut targets: Vec<TargetState>, most: usize) -> Self {
         let mut messages = [0; 6];
         for target in &targets {
             let stats = &target.stats;

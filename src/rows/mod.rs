@@ -19,7 +19,7 @@ pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use rights::{AppRights, RightsRow, Verb};
 pub use schedule::{Missed, Schedule, ScheduleRow, When};
-pub use summed::{BacklogRow, ErrorGroup, Traffic};
+pub use summed::{BacklogRow, ErrorGroup, ErrorRate, Traffic};
 pub use target::{BreakerRow, TargetState, TargetStats};
 pub use topic::{Replay, Subscription, TopicRow};
 pub use upkeep::{Maintained, MaintenanceDue};

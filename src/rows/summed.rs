@@ -43,6 +43,20 @@ pub struct Traffic {
     /// completed, errored, …; and `found_bell`, `found_drain` and `found_sweep`, how claimed messages were found. Steps in which
     /// nothing happened are left out.
     pub actions: BTreeMap<SystemTime, BTreeMap<String, i64>>,
+    /// When it was read, by the clock of the database.
+    pub until: SystemTime,
+}
+
+/// How messages of one source fared at a target: of those that were published in the last 24 hours, and up to ten minutes more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorRate {
+    /// Who published them.
+    pub source: String,
+    /// How many there were; those that were archived or deleted since, too.
+    pub published: i64,
+    /// How many of them are failed now.
+    pub failed: i64,
 }
 
 /// Messages of a target that have not ended, of one kind and source.

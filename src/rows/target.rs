@@ -74,6 +74,11 @@ impl TargetStats {
         self.oldest_age_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
+    /// When the next scheduled message becomes pending; zero where it is overdue.
+    pub fn next_due_in(&self) -> Option<Duration> {
+        self.next_due_in_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
+    }
+
     /// When nothing will be pending any more.
     pub fn empty_in(&self) -> Option<Duration> {
         self.empty_in_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())

@@ -1,13 +1,16 @@
 //! Messages summed up.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use tokio_postgres::Row;
 
 use super::Store;
 use crate::{
     error::Result,
-    rows::{BacklogRow, ErrorGroup, Traffic},
+    rows::{BacklogRow, ErrorGroup, ErrorRate, Traffic},
 };
 
 const ERRORS: &str = "select e.*, extract(epoch from integration.clock() - e.since)::float8 as since_age, \
@@ -15,7 +18,17 @@ const ERRORS: &str = "select e.*, extract(epoch from integration.clock() - e.sin
 const BACKLOG: &str = "select b.*, extract(epoch from integration.clock() - b.oldest_at)::float8 as oldest_age \
     from integration.backlog($1, $2) b";
 
-const TRAFFIC: &str = "select t.at, t.action, t.messages from integration.traffic_of(make_interval(secs => $1), $2) t";
+// A row of the clock alone where nothing happened.
+const TRAFFIC: &str = "select c.now, t.at, t.action, t.messages from (select integration.clock() as now) c \
+    left join integration.traffic_of(make_interval(secs => $1), $2) t on true";
+// With the targets known its index is theirs, whatever the planner knows of the time.
+const TRAFFIC_OF_EACH: &str = "select t.target_app, c.now, t.minute, t.action, sum(t.messages)::bigint \
+    from (select integration.clock() as now) c \
+    join integration.current_traffic t on t.target_app = any ($2) and t.minute > c.now - make_interval(secs => $1) \
+        and t.action = any ($3) \
+    group by t.target_app, c.now, t.minute, t.action";
+const ERROR_RATES: &str = "select source_app, total, failed from integration.error_rates where target_app = $1 \
+    order by failed desc, total desc, source_app";
 
 /// Up to here traffic is told by the minute, as `integration.traffic_of` has it.
 const BY_THE_MINUTE: Duration = Duration::from_secs(3 * 3600);
@@ -25,12 +38,33 @@ impl Store {
         self.fold_ahead().await?;
         let rows = self.query("read the traffic", TRAFFIC, &[&span.as_secs_f64(), &target]).await?;
         let step = Duration::from_secs(if span <= BY_THE_MINUTE { 60 } else { 600 });
-        let mut traffic = Traffic { step, actions: BTreeMap::new() };
-        for row in rows {
-            let actions = traffic.actions.entry(row.try_get("at")?).or_default();
-            actions.insert(row.try_get("action")?, row.try_get("messages")?);
-        }
+        let until = rows.first().map_or(Ok(SystemTime::UNIX_EPOCH), |row| row.try_get(0))?;
+        let mut traffic = Traffic { step, actions: BTreeMap::new(), until };
+        rows.iter().try_for_each(|row| add(&mut traffic, row, 1))?;
         Ok(traffic)
+    }
+
+    pub(crate) async fn traffic_of_each(
+        &self,
+        targets: &[String],
+        actions: &[&str],
+        span: Duration,
+    ) -> Result<BTreeMap<String, Traffic>> {
+        self.fold_ahead().await?;
+        let mut all = BTreeMap::new();
+        for row in self.query("read the traffic", TRAFFIC_OF_EACH, &[&span.as_secs_f64(), &targets, &actions]).await? {
+            let until = row.try_get(1)?;
+            let empty = || Traffic { step: Duration::from_secs(60), actions: BTreeMap::new(), until };
+            add(all.entry(row.try_get(0)?).or_insert_with(empty), &row, 2)?;
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn error_rates(&self, target: &str) -> Result<Vec<ErrorRate>> {
+        let rows = self.query("read error rates", ERROR_RATES, &[&target]).await?;
+        let rate =
+            |row: &Row| Ok(ErrorRate { source: row.try_get(0)?, published: row.try_get(1)?, failed: row.try_get(2)? });
+        rows.iter().map(rate).collect()
     }
 
     pub(crate) async fn errors(&self, target: Option<&str>, limit: u32) -> Result<Vec<ErrorGroup>> {
@@ -76,4 +110,12 @@ impl Store {
 /// Nothing for what lies in the future.
 fn age(row: &Row, name: &str) -> Result<Duration> {
     Ok(Duration::try_from_secs_f64(row.try_get(name)?).unwrap_or_default())
+}
+
+/// Adds what a row says of one step, from this column on: when, what, how often.
+fn add(traffic: &mut Traffic, row: &Row, column: usize) -> Result<()> {
+    if let Some(at) = row.try_get::<_, Option<SystemTime>>(column)? {
+        traffic.actions.entry(at).or_default().insert(row.try_get(column + 1)?, row.try_get(column + 2)?);
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -36,6 +37,11 @@ impl Drop for Driver {
 impl Browser {
     /// `None`: this machine has none, which is said; where tests must not be left out, that is a failure.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With more arguments for Chromium.
+    pub async fn start_with(more: &[&str]) -> Option<Self> {
         let profile = tempfile::tempdir().expect("a directory");
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").env("HOME", profile.path()).process_group(0);
@@ -57,13 +63,9 @@ impl Browser {
         let driven = format!("http://127.0.0.1:{}/session", soon("chromedriver starts", port).await);
         // Nobody reads what else it says.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let arguments = json!([
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-            format!("--user-data-dir={}", profile.path().join("profile").display()),
-        ]);
+        let usual = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
+        let profile_argument = format!("--user-data-dir={}", profile.path().join("profile").display());
+        let arguments: Vec<&str> = usual.iter().chain(more).copied().chain([profile_argument.as_str()]).collect();
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL" },
@@ -75,6 +77,25 @@ impl Browser {
 
     pub async fn open(&self, url: &str) {
         self.command("url", json!({ "url": url })).await;
+    }
+
+    /// Opens a tab and turns to it; returns its name.
+    pub async fn new_tab(&self) -> String {
+        let tab =
+            self.command("window/new", json!({ "type": "tab" })).await["handle"].as_str().expect("a tab").to_owned();
+        self.turn_to(&tab).await;
+        tab
+    }
+
+    /// Turns to a tab, which is in sight then.
+    pub async fn turn_to(&self, tab: &str) {
+        self.command("window", json!({ "handle": tab })).await;
+        self.devtools("Page.bringToFront", json!({})).await;
+    }
+
+    /// Whether pages may run scripts.
+    pub async fn allow_scripts(&self, allowed: bool) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !allowed })).await;
     }
 
     /// What a script of one expression or more comes to.
@@ -127,6 +148,13 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
         let features = json!([{ "name": "prefers-color-scheme", "value": theme }]);
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// What is to be seen, down to this many pixels, as a PNG.
+    pub async fn picture(&self, width: u32, height: u32) -> Vec<u8> {
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let taken = self.devtools("Page.captureScreenshot", json!({ "format": "png", "clip": clip })).await;
+        BASE64_STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64")
     }
 
     pub async fn devtools(&self, name: &str, parameters: Value) -> Value {

@@ -14,6 +14,7 @@ use super::{
     concealed::Concealed,
     examined::Examined,
     live::Live,
+    looking::Looking,
     options::Options,
     page::{Frame, Refusal},
 };
@@ -30,6 +31,7 @@ pub(super) struct App {
     reader: Operator,
     options: Options,
     concealed: Concealed,
+    eyes: Arc<Looking>,
     live: Live,
     /// What the doctor found last; held while one examines.
     pub(super) examined: Mutex<Option<Examined>>,
@@ -37,8 +39,10 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(broker: &Broker, options: Options) -> Result<Self> {
+        let reader = broker.reading(READERS_MAX, LOOK_WITHIN)?;
         Ok(Self {
-            reader: broker.reading(READERS_MAX, LOOK_WITHIN)?,
+            eyes: Arc::new(Looking::new(reader.clone())),
+            reader,
             broker: broker.clone(),
             concealed: Concealed::read(&options.redact)?,
             options,
@@ -54,6 +58,11 @@ impl App {
     /// For looking.
     pub(super) fn reader(&self) -> &Operator {
         &self.reader
+    }
+
+    /// A look at everything.
+    pub(super) fn eyes(&self) -> &Arc<Looking> {
+        &self.eyes
     }
 
     /// What changes, for whoever watches.

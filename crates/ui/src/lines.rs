@@ -1,12 +1,17 @@
 //! Targets and messages as lines of tables.
 
+use std::collections::BTreeMap;
+
 use doorbell::{
     MessageId,
     operate::{MessageRow, TargetState},
     written::duration,
 };
 
-use super::words::{self, Time, time};
+use super::{
+    spark::Spark,
+    words::{self, Time, time},
+};
 
 /// A target.
 pub(super) struct TargetLine {
@@ -24,6 +29,15 @@ pub(super) struct TargetLine {
     pub(super) state: String,
     /// `stopped`, `uneasy` or `well`.
     pub(super) mood: &'static str,
+    /// Its last hour, where that is shown.
+    pub(super) spark: Option<Spark>,
+}
+
+impl TargetLine {
+    /// With its picture, or an empty one.
+    pub(super) fn with(self, pictures: &BTreeMap<String, Spark>) -> Self {
+        Self { spark: Some(pictures.get(&self.name).cloned().unwrap_or_default()), ..self }
+    }
 }
 
 impl From<&TargetState> for TargetLine {
@@ -52,6 +66,7 @@ impl From<&TargetState> for TargetLine {
             consumers: format!("{}{workers}", target.processes),
             state,
             mood,
+            spark: None,
         }
     }
 }

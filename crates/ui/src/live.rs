@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use doorbell::operate::Operator;
 use futures::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::{
@@ -15,13 +14,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::summary::Summary;
+use super::looking::{Looking, Seen};
 
 /// A look every so often, or ten times as long as one takes.
 const EVERY_MIN: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
-/// Targets that are shown; the other page has all.
-pub(super) const SHOWN_MAX: usize = 50;
 
 /// What was seen last.
 #[derive(Clone)]
@@ -29,7 +26,7 @@ enum Look {
     /// Nobody has looked yet.
     None,
     /// By its number.
-    Seen(u64, Arc<Summary>),
+    Seen(u64, Arc<Seen>),
     /// The database did not answer.
     Away,
 }
@@ -47,8 +44,8 @@ impl Live {
         Self { looks: watch::channel(Look::None).0, looking: Arc::default(), task: Mutex::default() }
     }
 
-    /// What changes, from everything on, until it is dropped.
-    pub(super) fn watch(&self, reader: &Operator) -> impl Stream<Item = Value> + use<> {
+    /// What changes, from everything on, until it is dropped: of one target, or of the overview.
+    pub(super) fn watch(&self, eyes: &Arc<Looking>, target: Option<String>) -> impl Stream<Item = Value> + use<> {
         let mut looks = self.looks.subscribe();
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         if !*looking {
@@ -57,11 +54,11 @@ impl Live {
             self.looks.send_replace(Look::None);
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             while task.try_join_next().is_some() {}
-            task.spawn(look(reader.clone(), self.looks.clone(), self.looking.clone()));
+            task.spawn(look(eyes.clone(), self.looks.clone(), self.looking.clone()));
         }
         drop(looking);
         looks.mark_changed();
-        stream::unfold((looks, Sent::default()), |(mut looks, mut sent)| async {
+        stream::unfold((looks, Sent { target, ..Sent::default() }), |(mut looks, mut sent)| async {
             loop {
                 looks.changed().await.ok()?;
                 let look = looks.borrow_and_update().clone();
@@ -74,14 +71,14 @@ impl Live {
 }
 
 /// Looks as long as somebody watches.
-async fn look(reader: Operator, looks: watch::Sender<Look>, looking: Arc<Mutex<bool>>) {
+async fn look(eyes: Arc<Looking>, looks: watch::Sender<Look>, looking: Arc<Mutex<bool>>) {
     let mut number = 0;
     loop {
         let begun = Instant::now();
-        let seen = match reader.overview(SHOWN_MAX).await {
-            Ok(overview) => {
+        let seen = match eyes.look().await {
+            Ok(seen) => {
                 number += 1;
-                Look::Seen(number, Arc::new(Summary::from(&overview)))
+                Look::Seen(number, Arc::new(seen))
             }
             Err(error) => {
                 tracing::debug!(?error, "there is nothing new to show");
@@ -105,6 +102,8 @@ async fn look(reader: Operator, looks: watch::Sender<Look>, looking: Arc<Mutex<b
 /// What a viewer has.
 #[derive(Default)]
 struct Sent {
+    /// What they look at; `None`: the overview.
+    target: Option<String>,
     parts: BTreeMap<String, String>,
     order: Vec<String>,
     away: bool,
@@ -113,25 +112,35 @@ struct Sent {
 impl Sent {
     /// What it has not, as the script takes it. `None`: nothing.
     fn change(&mut self, look: &Look) -> Option<Value> {
-        let (number, summary) = match look {
+        let (number, seen) = match look {
             Look::None => return None,
             Look::Away => return (!std::mem::replace(&mut self.away, true)).then(|| json!({ "away": true })),
-            Look::Seen(number, summary) => (number, summary),
+            Look::Seen(number, seen) => (number, seen),
         };
-        let parts: BTreeMap<&str, String> =
-            summary.parts().into_iter().filter(|(id, html)| self.is_new(id, html)).collect();
-        let rows: Vec<(&str, Option<String>)> = summary
-            .rows()
-            .map(|(name, html)| (name, self.is_new(&format!("row {name}"), &html).then_some(html)))
-            .collect();
-        let order: Vec<String> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let same_rows = order == self.order && rows.iter().all(|(_, html)| html.is_none());
-        self.order = order;
+        let parts: Vec<(&str, String)> = match &self.target {
+            None => seen.summary.parts().into(),
+            Some(target) => seen.standing(target).map(|standing| standing.parts().into()).unwrap_or_default(),
+        };
+        let parts: BTreeMap<&str, String> = parts.into_iter().filter(|(id, html)| self.is_new(id, html)).collect();
+        let rows = if self.target.is_none() { self.rows(seen) } else { None };
         let back = std::mem::take(&mut self.away);
-        if parts.is_empty() && same_rows && !back {
+        if parts.is_empty() && rows.is_none() && !back {
             return None;
         }
-        Some(json!({ "look": number, "parts": parts, "rows": (!same_rows).then_some(rows) }))
+        Some(json!({ "look": number, "parts": parts, "rows": rows }))
+    }
+
+    /// All lines by target in their order, with what is new of them. `None`: nothing is.
+    fn rows(&mut self, seen: &Seen) -> Option<Vec<(String, Option<String>)>> {
+        let rows: Vec<(String, Option<String>)> = seen
+            .summary
+            .rows()
+            .map(|(name, html)| (name.to_owned(), self.is_new(&format!("row {name}"), &html).then_some(html)))
+            .collect();
+        let order: Vec<String> = rows.iter().map(|(name, _)| name.clone()).collect();
+        let same = order == self.order && rows.iter().all(|(_, html)| html.is_none());
+        self.order = order;
+        (!same).then_some(rows)
     }
 
     fn is_new(&mut self, id: &str, html: &str) -> bool {

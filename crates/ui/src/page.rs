@@ -70,6 +70,11 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> Response {
 /// What to do where that was asked for which is not so any more.
 const CHANGED: &str = "look at it again: it has changed";
 
+/// A part of a page, which needs nothing but what it is given.
+pub(super) fn written(part: &impl Template) -> String {
+    part.render().unwrap_or_default()
+}
+
 /// On to another page, once something was done.
 pub(super) fn go_to(place: &str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()

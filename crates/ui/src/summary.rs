@@ -1,10 +1,14 @@
 //! What the overview shows, and in which parts it changes.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use doorbell::operate::{Overview, Status, Trouble};
 
 use super::{
     lines::{TargetLine, for_long},
+    page::written,
+    spark::Spark,
     words,
 };
 
@@ -23,11 +27,14 @@ pub(super) struct TroubleLine {
     pub(super) sentence: String,
     pub(super) messages: String,
     pub(super) fix: Option<String>,
+    /// Whether that is a command.
+    pub(super) is_typed: bool,
     pub(super) look: String,
 }
 
-impl From<&Overview> for Summary {
-    fn from(overview: &Overview) -> Self {
+impl Summary {
+    /// With pictures of targets, as far as there are any.
+    pub(super) fn of(overview: &Overview, pictures: &BTreeMap<String, Spark>) -> Self {
         let heading = match overview.troubles.len() {
             0 => "All is well".to_owned(),
             1 => "One thing needs you".to_owned(),
@@ -37,7 +44,7 @@ impl From<&Overview> for Summary {
             heading,
             troubles: overview.troubles.iter().map(|trouble| line(trouble, overview)).collect(),
             totals: Status::ALL.iter().map(|status| status.as_str()).zip(overview.messages.map(words::count)).collect(),
-            targets: overview.targets.iter().map(TargetLine::from).collect(),
+            targets: overview.targets.iter().map(|target| TargetLine::from(target).with(pictures)).collect(),
             known: overview.known,
         }
     }
@@ -62,6 +69,7 @@ fn line(trouble: &Trouble, overview: &Overview) -> TroubleLine {
         stops: trouble.stops,
         sentence: gate.unwrap_or_else(|| trouble.sentence()),
         messages: format!("{} {unit}{age}", words::count(trouble.messages)),
+        is_typed: trouble.fix().is_some_and(|fix| fix.starts_with("doorbell ")),
         fix: trouble.fix(),
         look: format!("{page}={}", words::in_address(worst)),
     }
@@ -100,9 +108,4 @@ impl Summary {
     pub(super) fn rows(&self) -> impl Iterator<Item = (&str, String)> {
         self.targets.iter().map(|target| (target.name.as_str(), written(&RowPart { target })))
     }
-}
-
-/// Of a template that needs nothing but what it is given.
-fn written(part: &impl Template) -> String {
-    part.render().unwrap_or_default()
 }

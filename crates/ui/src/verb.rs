@@ -5,8 +5,6 @@ use doorbell::{
     written::shell::quoted,
 };
 
-use super::filter::Pairs;
-
 /// A verb, named as the program's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -79,9 +77,8 @@ impl Verb {
         }
     }
 
-    /// The same on the command line.
-    pub(super) fn command(self, pairs: &Pairs, more: &str) -> String {
-        let command = pairs.command(self.name());
+    /// A command with what more was said.
+    pub(super) fn with_more(self, command: String, more: &str) -> String {
         match self.more() {
             Some((_, option)) if !more.is_empty() => format!("{command} --{option} {}", quoted(more)),
             _ => command,

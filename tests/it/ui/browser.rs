@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::{anna, for_anybody, pages::shop, routes::fail_next, texts};
 use crate::support::{Database, count};
 
-const PAGES: [&str; 17] = [
+pub(super) const PAGES: [&str; 17] = [
     "",
     "targets",
     "target?name=mail",
@@ -156,4 +156,24 @@ async fn the_address_with_the_token_lets_in_and_the_keyboard_leads_on() {
     assert_eq!(browser.run("return document.activeElement.className").await, "skip");
     browser.keys("\u{e007}").await;
     browser.until("the focus is in the content", "location.hash == '#main'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_ticked_and_cancelled_where_scripts_are_off() {
+    let Some(browser) = Browser::start().await else { return };
+    let db = shop().await;
+    let (_serving, url) = served(&db, for_anybody(Rights::ALL)).await;
+    browser.allow_scripts(false).await;
+    browser.open(&url).await;
+    // What scripts add is not there.
+    assert_eq!(browser.run("return document.getElementById('live').textContent").await, "");
+    browser.click("a[href='messages?status=pending']").await;
+    browser.click("input[type=checkbox][value='1']").await;
+    browser.click("input[type=checkbox][value='3']").await;
+    browser.click("button[value=cancel]").await;
+    browser.until("the preview is there", "document.title.startsWith('Cancel 2 messages?')").await;
+    browser.click("button.act").await;
+    browser.until("it was done", "document.querySelector('h1').innerText == '2 messages were cancelled'").await;
+    let cancelled = "select count(*) from integration.data_staging where status = 'cancelled' and id in (1, 3)";
+    assert_eq!(count(&db.client().await, cancelled).await, 2);
 }

@@ -6,7 +6,8 @@ use axum::{
     body::{Body, BodyDataStream},
     http::Request,
 };
-use doorbell::Broker;
+use doorbell::{Broker, Message};
+use doorbell_server::{EphemeralOptions, Server};
 use doorbell_testing::browser::Browser;
 use doorbell_ui::{Rights, router};
 use futures::StreamExt;
@@ -25,7 +26,11 @@ struct Viewer(BodyDataStream, String);
 
 impl Viewer {
     async fn of(pages: &Pages) -> Self {
-        let request = Request::get("/live").header("host", "localhost").body(Body::empty()).unwrap();
+        Self::at(pages, "/live").await
+    }
+
+    async fn at(pages: &Pages, path: &str) -> Self {
+        let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
         let response = pages.0.clone().oneshot(request).await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self(response.into_body().into_data_stream(), String::new())
@@ -81,6 +86,25 @@ async fn a_viewer_gets_everything_and_then_what_changed_and_no_more() {
     let second = viewer.next_with("rows").await;
     assert_eq!(names(&second), of(true, false), "{second}");
     assert!(second["parts"]["heading"].is_null(), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_of_a_target_is_told_of_it_alone() {
+    let db = shop().await;
+    let client = db.client().await;
+    let pages = Pages::of(&db, for_anybody(Rights::LOOK)).await;
+    let mut viewer = Viewer::at(&pages, "/live?target=billing").await;
+    let first = viewer.next().await;
+    assert!(first["rows"].is_null() && first["parts"]["trouble"].is_null(), "{first}");
+    assert!(first["parts"]["standing"].as_str().unwrap().contains("nobody consumes"), "{first}");
+    assert!(first["parts"]["counts"].as_str().unwrap().contains("<dd>3</dd>"), "{first}");
+    client.batch_execute("select integration.publish('shop', 'mail', 'welcome', '{}')").await.unwrap();
+    client.batch_execute(PUBLISH).await.unwrap();
+    let mut second = viewer.next().await;
+    while !second["parts"]["counts"].as_str().is_some_and(|counts| counts.contains("<dd>4</dd>")) {
+        second = viewer.next().await;
+    }
+    assert!(second["parts"]["standing"].is_null(), "{second}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,4 +207,33 @@ async fn keys_lead_through_the_pages_and_a_theme_is_kept() {
     browser
         .until("the field leads on", "document.title.startsWith('Targets') && location.search == '?named=mail'")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_outlives_the_server_and_says_of_when_its_numbers_are() {
+    let Some(browser) = Browser::start().await else { return };
+    let options = EphemeralOptions { durable: true, ..EphemeralOptions::default() };
+    let mut server = Server::ephemeral(options).await.unwrap();
+    let broker = Broker::connect(&server.connection_string("postgres")).await.unwrap();
+    broker.migrate().await.unwrap();
+    let order = Message::new("billing", "order.placed", &1).unwrap();
+    broker.producer("shop").publish(&order).await.unwrap();
+    let (pages, address) = serve(&broker, "127.0.0.1:0").await;
+    browser.open(&format!("http://{address}/target?name=billing")).await;
+    let pending = |count: u32| format!("document.querySelector('#counts dd').textContent == '{count}'");
+    let says = |text: &str| format!("document.getElementById('live').textContent.startsWith('{text}')");
+    browser.until("it is live", &says("live")).await;
+    server.kill().await.unwrap();
+    browser.until("it says so", &says("The database does not answer. These numbers are from ")).await;
+    let kept = format!("return /\\d:\\d\\d/.test(document.getElementById('live').textContent) && {}", pending(1));
+    assert_eq!(browser.run(&kept).await, true);
+    assert_eq!(browser.run("return document.documentElement.classList.contains('old')").await, true);
+    let asked = "const tell = arguments[arguments.length - 1]; fetch('targets').then(answer => tell(answer.status))";
+    assert_eq!(browser.run_until_told(asked).await, 503);
+    server.start_again().await.unwrap();
+    browser.until("it is live again", &says("live")).await;
+    soon("it takes messages again", async { while broker.producer("shop").publish(&order).await.is_err() {} }).await;
+    browser.until("the number changes", &format!("!({})", pending(1))).await;
+    pages.shutdown_background();
+    server.stop().await.unwrap();
 }

@@ -3,10 +3,13 @@
 mod acts;
 mod browser;
 mod guard;
+mod hostile_sites;
 mod live;
 mod pages;
 mod payload;
+mod picture;
 mod routes;
+mod tabs;
 mod texts;
 
 use axum::{

@@ -57,7 +57,7 @@ async fn a_database_without_messages_says_what_to_do_first() {
 async fn a_target_says_what_keeps_it_and_what_is_next() {
     let pages = Pages::of(&shop().await, for_anybody(Rights::ALL)).await;
     let mail = pages.page("/target?name=mail").await;
-    for text in ["was paused by", "spring cleaning", "max_retries", "No live process consumes it"] {
+    for text in ["was paused by", "spring cleaning", "max_retries", "No live process consumes it", "50.0 %"] {
         assert!(mail.contains(text), "{text}: {mail}");
     }
     let billing = pages.page("/target?name=billing&span=24h").await;

@@ -12,10 +12,12 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 27] = [
+const PARTS: [(&str, &str); 29] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
+    ("traffic_of_each", "stats"),
+    ("error_rates", "errors"),
     ("settings", "target"),
     ("audit_list", "audit"),
     ("change", "redrive"),
@@ -50,6 +52,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     operations.extend(public_functions("operate/schedules.rs"));
     operations.extend(public_functions("operate/keys.rs"));
     operations.extend(public_functions("operate/captures.rs"));
+    operations.extend(public_functions("operate/summed.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
         assert!(broker.contains(function), "Broker has no {function} for {command}");

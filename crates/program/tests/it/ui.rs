@@ -1,5 +1,7 @@
 //! `doorbell ui`: what it serves, and when it refuses to.
 
+use doorbell_testing::browser::Browser;
+
 use crate::program::*;
 
 /// The program, and where it serves.
@@ -78,4 +80,27 @@ async fn ui_does_not_open_to_others_unless_it_is_said_who_may_come_in() {
         assert!(err(&refused).contains(says), "{arguments:?}: {}", err(&refused));
         assert!(!err(&refused).contains("0123456789abcdef"), "{}", err(&refused));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_outlives_the_program_that_served_it() {
+    let Some(browser) = Browser::start().await else { return };
+    let db = Database::new().await;
+    let client = db.client().await;
+    let publish = "select integration.publish('shop', 'billing', 'order.placed', '{}')";
+    client.batch_execute(publish).await.unwrap();
+    let (program, url) = serving(&db, &[]).await;
+    browser.open(&format!("http://{url}")).await;
+    let says = |text: &str| format!("document.getElementById('live').textContent.startsWith('{text}')");
+    let pending = |count: u32| format!("document.querySelector('tr[data-target=billing] td').textContent == '{count}'");
+    browser.until("it is live", &says("live")).await;
+    program.signal(Signal::SIGKILL);
+    browser.until("it says so", &says("Doorbell does not answer. These numbers are from ")).await;
+    client.batch_execute(publish).await.unwrap();
+    assert_eq!(browser.run(&format!("return {}", pending(1))).await, true);
+    let address = url.trim_end_matches('/').to_owned();
+    let mut again = Running::start(doorbell(&db, &["ui", "--listen", &address]));
+    assert_eq!(again.line().await, format!("http://{url}"));
+    browser.until("it is live again by itself", &pending(2)).await;
+    browser.until("and says so", &says("live")).await;
 }

@@ -62,7 +62,7 @@
     const close = () => { source?.close(); source = null; };
     const open = () => {
       if (source || document.hidden) { return; }
-      source = new EventSource("live");
+      source = new EventSource(live.dataset.source);
       source.onmessage = (event) => {
         const change = JSON.parse(event.data);
         show(change, state);
@@ -94,7 +94,7 @@
     links[Math.max(0, Math.min(links.length - 1, at < 0 ? 0 : at + by))]?.focus();
   };
   document.addEventListener("keydown", (event) => {
-    const writing = event.target.closest("input, select, textarea");
+    const writing = event.target.closest("input:not([type=checkbox]), select, textarea");
     if (event.key === "Escape" && writing) { writing.blur(); return; }
     if (writing || event.ctrlKey || event.metaKey || event.altKey) { return; }
     if (going) {
@@ -107,6 +107,7 @@
       case "g": going = true; break;
       case "j": step(1); break;
       case "k": step(-1); break;
+      case "x": event.target.closest("tr")?.querySelector("input[type=checkbox]")?.click(); break;
       case "t": {
         const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
         const theme = dark ? "light" : "dark";

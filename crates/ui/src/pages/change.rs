@@ -1,9 +1,15 @@
-//! One verb on all messages that a filter names: first what will happen, then, once somebody said so, batch by batch.
+//! One verb on all messages that a filter names, or on those that were ticked: first what will happen, then, once somebody said so,
+//! batch by batch.
 
 use std::collections::BTreeSet;
 
 use askama::Template;
 use axum::{Form, extract::Query, http::StatusCode, response::Response};
+use doorbell::{
+    MessageId,
+    operate::{MessageRow, Preview},
+};
+use futures::future::try_join_all;
 
 use crate::{
     app::Visit,
@@ -20,6 +26,8 @@ const COUNTED_MAX: u32 = 10_000;
 const BATCHES_MAX: usize = 10;
 /// Of so many messages the number is to be typed.
 const TYPED_FROM: usize = 100;
+/// More than that no page has boxes for.
+const TICKED_MAX: usize = 1000;
 
 #[derive(Template)]
 #[template(path = "change.html")]
@@ -28,7 +36,11 @@ struct ChangePage {
     verb: Verb,
     more: String,
     pairs: Pairs,
+    /// Those that were ticked; none: what the pairs say.
+    ids: Vec<MessageId>,
     count: usize,
+    /// So many were ticked and cannot be changed.
+    unable: usize,
     /// As a sentence has it.
     counted: String,
     sample: Vec<MessageLine>,
@@ -57,6 +69,7 @@ struct Asked {
     verb: Verb,
     more: String,
     pairs: Pairs,
+    ids: Vec<MessageId>,
     count: String,
     typed: String,
 }
@@ -69,80 +82,126 @@ impl Asked {
         let name = value("verb");
         let verb = Verb::read(&name).ok_or_else(|| Refusal::wrong(format!("{name:?} is nothing that can be done")))?;
         let (more, count, typed) = (value("more"), value("count"), value("typed"));
-        let pairs = Pairs::of(query);
-        if pairs.is_empty() {
+        let ticked = query.iter().filter(|(name, _)| name == "id").map(|(_, id)| id.trim().parse());
+        let ids = ticked.collect::<Result<Vec<MessageId>, _>>().map_err(|_| Refusal::wrong("an id is a number"))?;
+        if ids.len() > TICKED_MAX {
+            return Err(Refusal::wrong(format!("{} messages were ticked; {TICKED_MAX} can be", ids.len())));
+        }
+        let pairs = if ids.is_empty() { Pairs::of(query) } else { Pairs::default() };
+        if ids.is_empty() && pairs.is_empty() {
             return Err(Refusal::wrong("which messages? All of them is not meant by saying nothing"));
         }
         if pairs.goes_by_contents() && !visit.may_search_payloads() {
             return Err(Refusal::wrong("messages are not chosen by payloads or headers here"));
         }
-        Ok(Self { verb, more, pairs, count, typed })
+        Ok(Self { verb, more, pairs, ids, count, typed })
     }
+
+    /// The same on the command line.
+    fn command(&self) -> String {
+        let command = match &self.ids[..] {
+            [] => self.pairs.command(self.verb.name()),
+            ids => ids.iter().fold(format!("doorbell {}", self.verb.name()), |command, id| format!("{command} {id}")),
+        };
+        self.verb.with_more(command, &self.more)
+    }
+}
+
+/// What a change would be about.
+struct Found {
+    count: usize,
+    more: bool,
+    unable: usize,
+    sample: Vec<MessageRow>,
+}
+
+/// Of those that were ticked, the ones that can be changed.
+async fn find_ticked(visit: &Visit, asked: &Asked) -> Result<Found, Refusal> {
+    let reader = visit.app.reader();
+    let found = try_join_all(asked.ids.iter().map(|id| reader.show(*id, false))).await?;
+    let possible = asked.verb.action("").possible_from();
+    let able =
+        found.into_iter().flatten().filter(|message| !message.archived && possible.contains(&message.row.status));
+    let sample: Vec<MessageRow> = able.map(|message| message.row).collect();
+    Ok(Found { count: sample.len(), more: false, unable: asked.ids.len() - sample.len(), sample })
 }
 
 /// What will happen.
 pub(crate) async fn preview(visit: Visit, Query(query): Query<Vec<(String, String)>>) -> Result<Response, Refusal> {
-    let Asked { verb, more, pairs, .. } = Asked::read(&visit, query)?;
-    let filter = pairs.filter().map_err(Refusal::wrong)?;
-    let reader = visit.app.reader();
-    let change = reader.change(&filter, verb.action(&more)).await?;
-    let found = change.preview(COUNTED_MAX).await?;
-    let names: BTreeSet<&str> = match verb {
-        Verb::Move => [more.as_str()].into(),
+    let mut asked = Asked::read(&visit, query)?;
+    let found = if asked.ids.is_empty() {
+        let filter = asked.pairs.filter().map_err(Refusal::wrong)?;
+        let change = visit.app.reader().change(&filter, asked.verb.action(&asked.more)).await?;
+        let Preview { count, more, sample, .. } = change.preview(COUNTED_MAX).await?;
+        // What is published from now on is not meant.
+        asked.pairs = asked.pairs.with("last-id", change.last_id().to_string());
+        Found { count, more, unable: 0, sample }
+    } else {
+        find_ticked(&visit, &asked).await?
+    };
+    let names: BTreeSet<&str> = match asked.verb {
+        Verb::Move => [asked.more.as_str()].into(),
         _ => found.sample.iter().map(|message| message.target.as_str()).collect(),
     };
-    let targets = reader.targets().await?;
+    let targets = visit.app.reader().targets().await?;
     let targets = targets.iter().filter(|target| names.contains(target.stats.target.as_str()));
-    // What is published from now on is not meant.
-    let pairs = pairs.with("last-id", change.last_id().to_string());
     let more_than = if found.more { "more than " } else { "" };
     let unit = if found.count == 1 { "message" } else { "messages" };
     let template = ChangePage {
-        frame: visit.frame(format!("{} {more_than}{} {unit}?", capital(verb), found.count), "Messages"),
+        frame: visit.frame(format!("{} {more_than}{} {unit}?", capital(asked.verb), found.count), "Messages"),
         counted: format!("{more_than}{} {unit}", words::count(found.count as i64)),
         count: found.count,
+        unable: found.unable,
         sample: found.sample.iter().map(MessageLine::from).collect(),
         targets: targets.map(TargetLine::from).collect(),
-        command: verb.command(&pairs, &more),
+        command: asked.command(),
         typed: found.count >= TYPED_FROM,
-        verb,
-        more,
-        pairs,
+        verb: asked.verb,
+        more: asked.more,
+        pairs: asked.pairs,
+        ids: asked.ids,
     };
     Ok(page(StatusCode::OK, &template))
 }
 
 /// Does it.
 pub(crate) async fn perform(visit: Visit, Form(form): Form<Vec<(String, String)>>) -> Result<Response, Refusal> {
-    let Asked { verb, more, pairs, count, typed } = Asked::read(&visit, form)?;
-    if count.parse().is_ok_and(|count: usize| count >= TYPED_FROM) && typed != count {
-        return Err(Refusal::wrong(format!("type {count} to go on: nothing was {}", verb.done())));
+    let asked = Asked::read(&visit, form)?;
+    let (verb, action) = (asked.verb, asked.verb.action(&asked.more));
+    if asked.count.parse().is_ok_and(|count: usize| count >= TYPED_FROM) && asked.typed != asked.count {
+        return Err(Refusal::wrong(format!("type {} to go on: nothing was {}", asked.count, verb.done())));
     }
-    if verb == Verb::Move && more.is_empty() {
+    if verb == Verb::Move && asked.more.is_empty() {
         return Err(Refusal::wrong("to which target? Nothing was moved"));
     }
-    let filter = pairs.filter().map_err(Refusal::wrong)?;
-    let mut change = visit.acting()?.change(&filter, verb.action(&more)).await?;
+    let operator = visit.acting()?;
     let (mut changed, mut unchanged, mut over) = (0, 0, false);
-    for _ in 0..BATCHES_MAX {
-        match change.next().await? {
-            Some(batch) => {
-                changed += batch.changed.len();
-                unchanged += batch.unchanged;
-            }
-            None => {
-                over = true;
-                break;
+    if asked.ids.is_empty() {
+        let filter = asked.pairs.filter().map_err(Refusal::wrong)?;
+        let mut change = operator.change(&filter, action).await?;
+        for _ in 0..BATCHES_MAX {
+            match change.next().await? {
+                Some(batch) => {
+                    changed += batch.changed.len();
+                    unchanged += batch.unchanged;
+                }
+                None => {
+                    over = true;
+                    break;
+                }
             }
         }
+    } else {
+        changed = operator.act(&action, &asked.ids).await?.len();
+        (unchanged, over) = (asked.ids.len().saturating_sub(changed), true);
     }
     tracing::info!(person = visit.person.name, verb = verb.name(), changed, "changed messages");
     let template = ChangedPage {
         frame: visit.frame(format!("{changed} {}", verb.done()), "Messages"),
-        command: verb.command(&pairs, &more),
+        command: asked.command(),
         verb,
-        more,
-        pairs,
+        more: asked.more,
+        pairs: asked.pairs,
         changed,
         unchanged,
         over,

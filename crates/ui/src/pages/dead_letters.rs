@@ -29,6 +29,7 @@ struct DeadLettersPage {
     target: String,
     groups: Vec<Group>,
     all_seen: bool,
+    act: bool,
 }
 
 struct Group {
@@ -52,6 +53,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
         all_seen: groups.iter().all(|group| group.all_seen),
         groups: groups.into_iter().map(Group::from).collect(),
         target: wanted.target,
+        act: visit.person.rights.act,
     };
     Ok(page(StatusCode::OK, &template))
 }

@@ -20,6 +20,7 @@ const LINES: u32 = 50;
 struct MessagesPage {
     frame: Frame,
     pairs: Pairs,
+    act: bool,
     messages: Vec<MessageLine>,
     command: String,
     may_search_payloads: bool,
@@ -62,6 +63,7 @@ pub(crate) async fn show(visit: Visit, Query(query): Query<Vec<(String, String)>
         messages: found.messages.iter().map(MessageLine::from).collect(),
         next: found.next,
         looked_until: found.looked_until.map(time),
+        act: visit.person.rights.act,
         pairs,
     };
     Ok(page(StatusCode::OK, &template))

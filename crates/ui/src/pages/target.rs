@@ -8,7 +8,7 @@ use std::{
 use askama::Template;
 use axum::{extract::Query, http::StatusCode, response::Response};
 use doorbell::{
-    operate::{Filter, Status, Traffic},
+    operate::{ErrorRate, Filter, Status, Traffic},
     written::duration,
 };
 use serde::Deserialize;
@@ -16,8 +16,9 @@ use serde_json::Value;
 
 use crate::{
     app::Visit,
-    lines::{MessageLine, TargetLine},
+    lines::MessageLine,
     page::{Frame, Refusal, page},
+    standing::Standing,
     words,
 };
 
@@ -44,20 +45,17 @@ pub(crate) struct Wanted {
 #[template(path = "target.html")]
 struct TargetPage {
     frame: Frame,
-    target: TargetLine,
-    gates: Vec<String>,
-    empty_in: Option<String>,
-    next_due: Option<String>,
+    standing: Standing,
     /// How many ordering keys are blocked.
     blocked: Option<String>,
     span: &'static str,
     chart: Chart,
     happened: Vec<(&'static str, String)>,
     found: Vec<(&'static str, String)>,
+    rates: Vec<Rate>,
     settings: Vec<Setting>,
     next: Vec<MessageLine>,
     processes: Vec<(String, String, String)>,
-    paused: bool,
     act: bool,
 }
 
@@ -65,6 +63,15 @@ impl TargetPage {
     fn spans(&self) -> impl Iterator<Item = (&'static str, bool)> {
         SPANS.iter().map(|(word, _)| (*word, *word == self.span))
     }
+}
+
+/// How messages of one source fared.
+struct Rate {
+    source: String,
+    failed: String,
+    published: String,
+    percent: String,
+    any: bool,
 }
 
 struct Setting {
@@ -92,13 +99,14 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let (span, length) = SPANS.iter().find(|(word, _)| *word == wanted.span).copied().unwrap_or(SPANS[0]);
     let reader = visit.app.reader();
     let pending = Filter { status: Some(Status::Pending), target: Some(name.to_owned()), ..Filter::default() };
-    let (targets, settings, traffic, next, processes, blocked) = tokio::try_join!(
+    let (targets, settings, traffic, next, processes, blocked, rates) = tokio::try_join!(
         reader.targets(),
         reader.target(name),
         reader.traffic(Some(name), length),
         reader.list(&pending, None, NEXT, None),
         reader.processes(),
         reader.blocked_keys(Some(name), BLOCKED_MAX),
+        reader.error_rates(name),
     )?;
     let state = targets.iter().find(|target| target.stats.target == name);
     let (Some(state), Some(settings)) = (state, settings) else {
@@ -109,13 +117,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let all: i64 = shares.iter().map(|(_, count)| count).sum();
     let percent = |count: i64| format!("{:.1} %", count as f64 * 100.0 / all as f64);
     let template = TargetPage {
-        target: TargetLine::from(state),
-        gates: state.closed_gates.iter().map(|(_, sentence)| sentence.clone()).collect(),
-        empty_in: state.stats.empty_in().map(duration::coarse),
-        next_due: state
-            .stats
-            .next_due_in_seconds
-            .map(|seconds| duration::coarse(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())),
+        standing: Standing::from(state),
         blocked: match blocked.len() {
             0 => None,
             1 => Some("1 ordering key is blocked".to_owned()),
@@ -125,6 +127,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
         chart: chart(&traffic),
         happened: ACTIONS.iter().map(|action| (*action, words::count(sum(action)))).collect(),
         found: if all > 0 { shares.map(|(how, count)| (how, percent(count))).into() } else { Vec::new() },
+        rates: rates.into_iter().map(Rate::from).collect(),
         settings: read(&settings),
         next: next.messages.iter().map(MessageLine::from).collect(),
         processes: processes
@@ -132,11 +135,22 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
             .filter(|process| process.alive && process.target_names().iter().any(|target| target == name))
             .map(|process| (process.owner.clone(), process.host.clone(), words::count(process.processing)))
             .collect(),
-        paused: state.closed_gates.iter().any(|(code, _)| code == "paused"),
         act: visit.person.rights.act,
         frame: visit.frame(name, "Targets"),
     };
     Ok(page(StatusCode::OK, &template))
+}
+
+impl From<ErrorRate> for Rate {
+    fn from(rate: ErrorRate) -> Self {
+        Self {
+            failed: words::count(rate.failed),
+            published: words::count(rate.published),
+            percent: format!("{:.1} %", rate.failed as f64 * 100.0 / rate.published.max(1) as f64),
+            any: rate.failed > 0,
+            source: rate.source,
+        }
+    }
 }
 
 /// From the first step in which something happened to the last; what is between and empty has a bar of no height.
