@@ -258,7 +258,9 @@ impl fmt::Debug for Error {
             // What the server said is in our message already, and its details quote rows: payloads.
             if let Some(db) = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error)
             {
-                return write!(f, " (SQLSTATE {})", db.code().code());
+                // Why a host refused says it already.
+                let code = db.code().code();
+                return if self.0.message.contains(code) { Ok(()) } else { write!(f, " (SQLSTATE {code})") };
             }
             write!(f, ": {error}")?;
             cause = error.source();

@@ -143,6 +143,10 @@ declare
     v_limit  integer;
     v_canary boolean;
     v_ids    bigint[];
+    v_behind bigint[];
+    v_count  integer := 0;
+    v_claims integer;
+    v_parked integer := 0;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target], p_owner);
@@ -156,18 +160,24 @@ begin
         return;
     end if;
     loop
-        v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-            p_again_at, p_again_ids, true);
+        v_behind := null;
+        v_ids := integration.pick(p_target, v_limit - v_count, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
+            p_after_ids, p_again_at, p_again_ids, true);
         if v_ids[1] = 0 then
             -- Of each key only the first: those behind it would be taken where it is refused.
-            select k.ids into v_ids
-              from integration.pick_keyed(p_target, v_limit, p_types, p_bytes_max, true, 1, p_after_at, p_after_ids,
-                       v_ids[2:]) k;
+            select k.ids, k.behind into v_ids, v_behind
+              from integration.pick_keyed(p_target, v_limit - v_count, p_types, p_bytes_max, true, 1, p_after_at,
+                       p_after_ids, v_ids[2:]) k;
         end if;
-        return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease, v_limit,
-            v_canary);
-        -- Where all of them were set aside, there may be others behind them.
-        exit when found or v_ids is null or v_canary;
+        return query select * from integration.claim_picked(p_target, p_owner, coalesce(v_ids, '{}'), p_lease,
+            v_limit - v_count, v_canary);
+        get diagnostics v_claims = row_count;
+        v_count := v_count + v_claims;
+        v_parked := v_parked + coalesce(cardinality(v_behind), 0);
+        -- Where all of them were set aside, or stand behind others now, there may be others behind them. What stands
+        -- there does so for good: however many wait for one key, a few calls have seen them all.
+        exit when v_canary or v_count >= v_limit or v_parked >= 1000
+            or v_behind is null and (v_count > 0 or v_ids is null);
     end loop;
 end $$;
 

@@ -88,6 +88,14 @@ impl Operator {
         self.core.store().targets(None).await
     }
 
+    /// How one target stands. `None`: no message, setting or process names it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn target_state(&self, target: &str) -> Result<Option<TargetState>> {
+        Ok(self.core.store().targets(Some(target)).await?.pop())
+    }
+
     /// How everything stands: what is wrong, folded by kind, and the `most` targets that are troubled most. One round trip.
     ///
     /// # Errors

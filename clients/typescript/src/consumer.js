@@ -357,7 +357,7 @@ const fences = (inHand) => JSON.stringify([...inHand].map(fence));
 function messageOf(taken, target, owner, schema, signal) {
   const { id, attempt, created_at: createdAt, data, priority, canary } = taken;
   /** @returns {[string, unknown[]]} */
-  const completion = () => [`select ${schema}.complete($1, $2, $3, $4::timestamptz)`, [id, attempt, owner, createdAt]];
+  const completion = () => [`select ${schema}.complete($1, $2, $3, $4::text::timestamptz)`, [id, attempt, owner, createdAt]];
   return {
     id, attempt, createdAt, data, priority, canary, owner, target, signal, completion, source: taken.source_app,
     recordType: taken.record_type, headers: taken.headers ?? {}, retryCount: taken.retry_count,

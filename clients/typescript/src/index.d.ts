@@ -107,7 +107,7 @@ export function publishing(message: NewMessage): [sql: string, params: [string]]
 /**
  * Publishes a message in whatever transaction the query function is in, and returns its id: it is there when that commits.
  * The function gets SQL with $1 and an array of parameters, and answers with rows or with an object that has them: a pg
- * Client or Pool (`client.query.bind(client)`), `prisma.$queryRawUnsafe` wrapped, `sql.unsafe` of postgres.js.
+ * Client or Pool (`client.query.bind(client)`), `tx.unsafe` of postgres.js; the README has those of Kysely, Drizzle and Prisma.
  */
 export function publish(
   query: (sql: string, params: any[]) => PromiseLike<any>,

@@ -14,7 +14,8 @@ export function publishing(message) {
     dedup_key: message.dedupKey,
     max_retries: message.maxRetries,
   });
-  return [`select ${schemaName(message.schema)}.publish($1::jsonb) as id`, [text]];
+  // Bound as text: some drivers would write it as JSON a second time.
+  return [`select ${schemaName(message.schema)}.publish($1::text::jsonb) as id`, [text]];
 }
 
 /**

@@ -1,17 +1,18 @@
 //! `doorbell publish`: one message, or a file of them.
 
 mod bulk;
+mod cloudevent;
 mod ids;
 mod lines;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-use doorbell::{Message, Producer};
+use doorbell::{Broker, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use self::ids::Ids;
+use self::{ids::Ids, lines::not_json};
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
@@ -32,6 +33,7 @@ Examples:
   doorbell publish billing --source shop --type order.placed --file orders.ndjson
   jq -c '.[]' orders.json | doorbell publish billing --source shop --type order.placed -
   doorbell publish billing --source shop --type order.placed --dedup-key order-7 --data '{}'
+  doorbell publish billing --cloudevents --file events.ndjson
 
 A bad line ends it with exit code 65 and its number, and nothing is published.
 JSON: {\"published\": 2, \"ids\": [41, 42]}.")]
@@ -40,12 +42,16 @@ pub(crate) struct Publish {
     target: String,
 
     /// The application it comes from
-    #[arg(long, value_name = "APP")]
-    source: String,
+    #[arg(long, value_name = "APP", required_unless_present = "cloudevents")]
+    source: Option<String>,
 
     /// What it is
-    #[arg(long = "type", value_name = "TYPE")]
-    record_type: String,
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "cloudevents")]
+    record_type: Option<String>,
+
+    /// Each is an event of CloudEvents 1.0 in JSON, which says its source and type; its id is the dedup key
+    #[arg(long, conflicts_with_all = ["source", "record_type", "headers", "ordering_key", "dedup_key"])]
+    cloudevents: bool,
 
     /// The payload of one message
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
@@ -88,15 +94,14 @@ impl Publish {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let broker = global.database.broker().await?;
         names::warn_if_misspelt(&broker, &self.target).await;
-        let producer = broker.producer(&self.source);
         let ids = match &self.data {
             Some(data) => {
-                let message = self.message(data).map_err(|failure| failure.context("--data"))?;
-                Ids::from(producer.publish(&message).await?)
+                let (source, message) = self.message(data).map_err(|failure| failure.context("--data"))?;
+                Ids::from(broker.producer(source).publish(&message).await?)
             }
             None => {
-                let checked = |payload: &str| self.checked(&producer, payload);
-                bulk::publish(self.file.as_deref(), &broker, &producer, &checked).await?
+                let checked = |line: &str| self.checked(&broker, line);
+                bulk::publish(self.file.as_deref(), &broker, &checked).await?
             }
         };
         broker.close().await;
@@ -108,24 +113,30 @@ impl Publish {
         Ok(Exit::Done)
     }
 
-    /// The message with this payload.
-    fn message(&self, payload: &str) -> Result<Message, Failure> {
-        let payload: Box<RawValue> = serde_json::from_str(payload.trim()).map_err(|error| not_json(&error))?;
-        let mut message = Message::from_raw(&self.target, &self.record_type, payload).priority(self.priority);
+    /// The message with this payload, or of this event, and the application that it comes from.
+    fn message(&self, text: &str) -> Result<(String, Message), Failure> {
+        let (source, mut message) = if self.cloudevents {
+            cloudevent::read(&self.target, text)?
+        } else {
+            let payload: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|error| not_json(&error))?;
+            let record_type = self.record_type.as_deref().unwrap_or_default();
+            (self.source.clone().unwrap_or_default(), Message::from_raw(&self.target, record_type, payload))
+        };
+        message = message.priority(self.priority);
         for (name, value) in &self.headers {
             message = message.header(name, value);
         }
         message = self.delay.into_iter().fold(message, Message::delay);
         message = self.expires_after.into_iter().fold(message, Message::expires_after);
         message = self.ordering_key.iter().fold(message, Message::ordering_key);
-        Ok(self.dedup_key.iter().fold(message, Message::dedup_key))
+        Ok((source, self.dedup_key.iter().fold(message, Message::dedup_key)))
     }
 
     /// As [`message`](Self::message), checked as far as that is possible without the server.
-    fn checked(&self, producer: &Producer, payload: &str) -> Result<Message, Failure> {
-        let message = self.message(payload)?;
-        producer.check(&message)?;
-        Ok(message)
+    fn checked(&self, broker: &Broker, text: &str) -> Result<(String, Message), Failure> {
+        let (source, message) = self.message(text)?;
+        broker.producer(&source).check(&message)?;
+        Ok((source, message))
     }
 }
 
@@ -134,13 +145,6 @@ impl Publish {
 struct Report {
     published: u64,
     ids: Ids,
-}
-
-/// A payload is one line: only the column is of interest.
-fn not_json(error: &serde_json::Error) -> Failure {
-    let said = error.to_string();
-    let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
-    Failure::new(Exit::BadData, format!("not JSON: {what} at column {}", error.column()))
 }
 
 /// A header, as an option has it.

@@ -160,6 +160,7 @@ async fn a_server_that_is_starting_up_is_passed_over() {
     let only = answering(refusal("57P03")).await;
     let error = connect(&[only], "").await.unwrap_err();
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Connect, Some("57P03"), true));
+    assert_eq!(format!("{error:?}").matches("57P03").count(), 1, "{error:?}");
 }
 
 #[tokio::test]

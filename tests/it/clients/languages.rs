@@ -30,6 +30,17 @@ pub(super) async fn node() -> Option<PathBuf> {
     there("node".into(), &["-e", needs], "Node, and `npm install` in clients/typescript").await
 }
 
+/// The same with what else the tests of the client need.
+pub(super) async fn node_and(packages: &[&str]) -> Option<PathBuf> {
+    let node = node().await?;
+    let beside = |package: &&str| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/typescript/node_modules").join(package).exists()
+    };
+    let needs = if packages.iter().all(beside) { "0" } else { "process.exit(1)" };
+    there(node, &["-e", needs], &format!("Node with {}; `npm install` in clients/typescript", packages.join(", ")))
+        .await
+}
+
 async fn there(program: PathBuf, arguments: &[&str], what: &str) -> Option<PathBuf> {
     let mut command = Command::new(&program);
     command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));

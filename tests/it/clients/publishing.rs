@@ -38,6 +38,23 @@ async fn the_python_client_publishes_through_every_connection_it_promises_to_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_typescript_client_publishes_and_completes_in_transactions_of_every_driver_it_names() {
+    let Some(node) = languages::node_and(&["pg", "postgres", "kysely", "drizzle-orm"]).await else { return };
+    let db = Database::new().await;
+    let published = run(node, &["clients/typescript/tests/publishing.mjs"], &db.url).await;
+    let client = db.client().await;
+    let stored = client.query("select record_type from integration.data_staging order by id", &[]).await.unwrap();
+    let stored: Vec<String> = stored.iter().map(|row| row.get(0)).collect();
+    assert_eq!(stored, published.lines().collect::<Vec<_>>());
+    assert_eq!(stored.len(), 5);
+    let whole = "select count(*) from integration.data_staging where status = 'completed' and attempt = 1 \
+        and data ->> '%s' = ':message $1 ?' and data ->> 'grüße' = 'it''s \"quoted\"' and headers = '{\"a\": \"b\"}'";
+    assert_eq!(crate::support::count(&client, whole).await, 5);
+    let effects = "select count(*) from (select record_type from effects group by 1 having count(*) = 2) e";
+    assert_eq!(crate::support::count(&client, effects).await, 4, "one with the publish and one with the completion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_types_of_the_python_client_are_right() {
     let Some(python) = languages::python_and("mypy").await else { return };
     let mypy = [

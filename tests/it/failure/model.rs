@@ -2,6 +2,7 @@
 //! row and its audit must agree. `DOORBELL_MODEL_SEED` repeats one seed; `DOORBELL_MODEL_SEEDS` and `DOORBELL_MODEL_STEPS`
 //! say how many there are and how long each is.
 
+mod claims;
 mod compare;
 mod rules;
 
@@ -17,6 +18,7 @@ use self::rules::{Answer, Claim, DEDUP_WINDOW, IN_FLIGHT_MAX, LEASE, LIMITED, MA
 use crate::support::{Database, count};
 
 const TARGETS: [&str; 2] = ["billing", LIMITED];
+const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 const OWNERS: [&str; 2] = ["one", "two"];
 /// Claims with a lease of its own, and is never registered.
 const LONER: &str = "loner";
@@ -25,7 +27,9 @@ const BEGIN: u64 = 1_893_456_000;
 const STATUSES: [&str; 6] = ["pending", "scheduled", "processing", "completed", "failed", "cancelled"];
 
 /// Without these the run proves little.
-const MUST_HAPPEN: [&str; 24] = [
+const MUST_HAPPEN: [&str; 26] = [
+    "taken with a key",
+    "behind",
     "forgotten",
     "outage",
     "dead",
@@ -128,6 +132,11 @@ impl Lab {
         assert_eq!(answer, expected.map_err(str::to_owned), "{}", self.done.join("\n"));
     }
 
+    /// Half of all messages have none.
+    fn some_key(&mut self) -> Option<&'static str> {
+        self.random.random_bool(0.5).then(|| KEYS[self.random.random_range(0..KEYS.len())])
+    }
+
     fn some_id(&mut self) -> i64 {
         let ids: Vec<i64> = self.model.rows.keys().copied().collect();
         ids.choose(&mut self.random).copied().unwrap_or(12345)
@@ -157,6 +166,7 @@ impl Lab {
     async fn step(&mut self) {
         self.model.now += 1;
         self.tick().await;
+        self.look_who_stands_behind_others().await;
         let target = TARGETS[self.random.random_range(0..2)];
         let owner = OWNERS[self.random.random_range(0..2)];
         match self.random.random_range(0..100) {
@@ -245,6 +255,18 @@ impl Lab {
         }
     }
 
+    /// That is the database's choice, and no rule says when.
+    async fn look_who_stands_behind_others(&mut self) {
+        let behind = "select coalesce(array_agg(id), '{}') from integration.data_staging where behind_at is not null";
+        let behind: Vec<i64> = self.client.query_one(behind, &[]).await.unwrap().get(0);
+        for (id, row) in &mut self.model.rows {
+            row.is_behind = behind.contains(id);
+        }
+        if !behind.is_empty() {
+            *self.model.seen.entry("behind".to_owned()).or_default() += 1;
+        }
+    }
+
     async fn rescue(&mut self) {
         let full = self.random.random_bool(0.7);
         let answer = self.ask("select integration.rescue(1000, $1)::bigint", &[&full]).await;
@@ -262,23 +284,26 @@ impl Lab {
         let delay = self.random.random_bool(0.3).then(|| self.random.random_range(0..3000i64));
         let key = self.random.random_bool(0.4).then(|| format!("key {}", self.random.random_range(0..6)));
         let max_retries = self.random.random_bool(0.2).then(|| self.random.random_range(0..3));
+        let ordering_key = self.some_key();
         let taken = self.model.taken(key.as_deref());
         if self.random.random_bool(0.3) {
-            let insert = "insert into integration.data_staging (source_app, target_app, record_type, data, priority, dedup_key, max_retries) \
-                          values ('shop', $1, 'n', '{}', $2, $3, $4) returning id";
-            let answer = self.ask(insert, &[&target, &priority, &key, &max_retries]).await;
+            let insert = "insert into integration.data_staging (source_app, target_app, record_type, data, priority, dedup_key, max_retries, ordering_key) \
+                          values ('shop', $1, 'n', '{}', $2, $3, $4, $5) returning id";
+            let answer = self.ask(insert, &[&target, &priority, &key, &max_retries, &ordering_key]).await;
             match (answer, taken) {
                 (Err(code), Some(_)) => assert_eq!(code, "23505"),
-                (Ok(ids), None) => self.model.published(ids[0], target, priority, None, key.as_deref(), max_retries),
+                (Ok(ids), None) => {
+                    self.model.published(ids[0], target, priority, None, (key.as_deref(), ordering_key), max_retries);
+                }
                 (answer, taken) => panic!("{answer:?} although the key's message is {taken:?}"),
             }
             return;
         }
-        let call = "select integration.publish('shop', $1, 'n', '{}', $2, $3::bigint * interval '1 ms', p_dedup_key => $4, p_max_retries => $5)";
-        let ids = self.ask(call, &[&target, &priority, &delay, &key, &max_retries]).await.unwrap();
+        let call = "select integration.publish('shop', $1, 'n', '{}', $2, $3::bigint * interval '1 ms', p_dedup_key => $4, p_max_retries => $5, p_ordering_key => $6)";
+        let ids = self.ask(call, &[&target, &priority, &delay, &key, &max_retries, &ordering_key]).await.unwrap();
         match taken {
             Some(id) => assert_eq!(ids, [id]),
-            None => self.model.published(ids[0], target, priority, delay, key.as_deref(), max_retries),
+            None => self.model.published(ids[0], target, priority, delay, (key.as_deref(), ordering_key), max_retries),
         }
     }
 
@@ -289,7 +314,7 @@ impl Lab {
         let alone = self.random.random_bool(0.25);
         let (owner, lease) = if alone { (LONER, Some(5000i64)) } else { (owner, None) };
         let limit = self.random.random_range(1..5);
-        let expected = match lease {
+        let takes = match lease {
             Some(lease) if !suspect => Ok(self.model.claim_by_lease(target, owner, limit as usize, lease)),
             _ => self.model.claim(target, owner, limit as usize, lease, suspect),
         };
@@ -300,7 +325,14 @@ impl Lab {
             let sql = "select id from integration.claim($1, $2, $3, null, $4::bigint * interval '1 ms')";
             self.ask(sql, &[&target, &owner, &limit, &lease]).await
         };
-        self.same(answer, expected);
+        match (answer, takes) {
+            (Ok(ids), Ok(takes)) => {
+                if let Some(fault) = self.model.take(&takes, owner, lease, &ids) {
+                    panic!("{fault}\n{}", self.done.join("\n"));
+                }
+            }
+            (answer, takes) => self.same(answer.map(drop), takes.map(drop)),
+        }
     }
 
     async fn settle(&mut self) {

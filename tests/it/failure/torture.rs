@@ -14,6 +14,7 @@ mod selftest;
 mod worker;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,7 +40,11 @@ const REST: Duration = Duration::from_secs(60);
 
 /// Short retries and no breaker. `max_crashes` is the default: who was not really killed pays nothing.
 const SETTINGS: &str = "update integration.settings set backoff_base_ms = 20, backoff_cap_ms = 500, max_retries = 20, \
-    breaker_samples_min = 1000000; select integration.set_audit_level('all')";
+    breaker_samples_min = 1000000; select integration.set_audit_level('all'); \
+    select integration.set_target('plain', '{\"key_failed\": \"skip\"}')";
+/// By somebody whom the failure is told to. No message of the target blocks its key that always fails.
+const UNBLOCK: &str = "set application_name = 'operator'; \
+    select integration.unblock(b.target_app, b.ordering_key, 'redrive') from integration.blocked_keys b";
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -117,6 +122,8 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
         "effects": one("select count(*) from chk.effect").await,
         "forgotten": one("select count(*) from chk.op o where forgettable and outcome = 'ack' \
             and not exists (select from chk.msg m where m.data->>'op' = o.op)").await,
+        "with_keys": one("select count(*) from chk.msg where ordering_key is not null").await,
+        "series": one("select count(*) from (select from chk.msg where series > 0 group by target_app, ordering_key, series having count(*) > 1) s").await,
         "rescued": one("select count(*) from integration.audit_log where action = 'rescued'").await,
         "redriven": one("select count(*) from integration.audit_log where action = 'redriven'").await,
         "found_by_sweep": one("select count(*) from chk.run where found = 'Sweep'").await,
@@ -165,6 +172,7 @@ async fn rest(client: &Client, workers: usize) -> bool {
     );
     let (mut least, mut moved) = (i64::MAX, std::time::Instant::now());
     while moved.elapsed() < REST {
+        client.batch_execute(UNBLOCK).await.unwrap();
         match number(client, &left).await {
             0 => return true,
             left if left < least => (least, moved) = (left, std::time::Instant::now()),
@@ -177,13 +185,16 @@ async fn rest(client: &Client, workers: usize) -> bool {
 
 async fn load_runs(client: &mut Client, lines: &str) {
     let tx = client.transaction().await.unwrap();
-    let insert = tx.prepare("insert into chk.run values ($1, $2, $3, $4, $5)").await.unwrap();
-    for line in lines.lines() {
+    let insert = tx.prepare("insert into chk.run values ($1, $2, $3, $4, $5, $6, $7)").await.unwrap();
+    // All processes append to one file, so its lines are in the order in which things happened.
+    let ends: HashMap<&str, i64> =
+        (1..).zip(lines.lines()).filter_map(|(at, line)| Some((line.strip_prefix("end|")?, at))).collect();
+    for (at, line) in (1i64..).zip(lines.lines()) {
         let Some(rest) = line.strip_prefix("run|") else { continue };
         let parts: Vec<&str> = rest.split('|').collect();
-        let [id, attempt, op, found, consumer] = parts[..] else { panic!("unreadable: {line}") };
+        let [id, attempt, op, found, consumer, run] = parts[..] else { panic!("unreadable: {line}") };
         let (id, attempt): (i64, i32) = (id.parse().unwrap(), attempt.parse().unwrap());
-        tx.execute(&insert, &[&id, &attempt, &op, &found, &consumer]).await.unwrap();
+        tx.execute(&insert, &[&id, &attempt, &op, &found, &consumer, &at, &ends.get(run)]).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

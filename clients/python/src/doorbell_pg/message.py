@@ -32,7 +32,7 @@ class Message:
         Its effects then count once: it fails with SQLSTATE MQ001, and so does the transaction, when the message belongs
         to somebody else by now. Commit, then return Settled().
         """
-        sql = f"select {self.schema}.complete(%s, %s, %s, %s::timestamptz)"
+        sql = f"select {self.schema}.complete(%s, %s, %s, %s::text::timestamptz)"
         return sql, (self.id, self.attempt, self.owner, self.created_at)
 
     @property

@@ -55,10 +55,10 @@ def schema_name(schema: str) -> str:
 
 
 def _statement(options: Mapping[str, Any]) -> str:
-    return f"select {schema_name(options.get('schema', 'integration'))}.publish(%s::jsonb)"
+    return f"select {schema_name(options.get('schema', 'integration'))}.publish(%s::text::jsonb)"
 
 
 def _sqlalchemy(sql: str, text: str) -> tuple[Any, dict[str, str]]:
     from sqlalchemy import text as statement
 
-    return statement(sql.replace("%s::jsonb", "cast(:message as jsonb)")), {"message": text}
+    return statement(sql.replace("%s::text::jsonb", "cast(cast(:message as text) as jsonb)")), {"message": text}

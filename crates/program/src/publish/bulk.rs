@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use doorbell::{Broker, Message, Producer};
+use doorbell::{Broker, Message};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     fs::File,
@@ -19,28 +19,26 @@ use crate::exit::{Exit, Failure};
 const CHUNK_MESSAGES: usize = 2000;
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Publishes every line of the file, else of stdin, in one transaction; `message` makes one of a line.
+/// Publishes every line of the file, else of stdin, in one transaction; `message` makes one of a line, and says whose it is.
 pub(super) async fn publish(
     file: Option<&Path>,
     broker: &Broker,
-    producer: &Producer,
-    message: &impl Fn(&str) -> Result<Message, Failure>,
+    message: &impl Fn(&str) -> Result<(String, Message), Failure>,
 ) -> Result<Ids, Failure> {
     let Some(path) = file.filter(|path| path.as_os_str() != "-") else {
         let progress = ProgressBar::no_length().with_style(style("{spinner} {msg} {elapsed} {binary_bytes_per_sec}"));
-        return all(message, broker, producer, BufReader::new(stdin()), progress).await;
+        return all(message, broker, BufReader::new(stdin()), progress).await;
     };
     let unreadable = |error| Failure::from(error).context(format_args!("cannot read {}", path.display()));
     let file = File::open(path).await.map_err(unreadable)?;
     let bytes = file.metadata().await.map_err(unreadable)?.len();
     let progress = ProgressBar::new(bytes).with_style(style("{bar:40} {percent:>3}% {msg} {eta} left"));
-    all(message, broker, producer, BufReader::new(file), progress).await
+    all(message, broker, BufReader::new(file), progress).await
 }
 
 async fn all<R>(
-    message: &impl Fn(&str) -> Result<Message, Failure>,
+    message: &impl Fn(&str) -> Result<(String, Message), Failure>,
     broker: &Broker,
-    producer: &Producer,
     input: R,
     bar: ProgressBar,
 ) -> Result<Ids, Failure>
@@ -61,11 +59,17 @@ where
     let isolation = "set transaction isolation level read committed";
     tx.batch_execute(isolation).await.map_err(doorbell::Error::from)?;
     while !chunk.messages.is_empty() {
-        let published = producer.publish_many_in(&tx, &chunk.messages).await;
-        let published = published.map_err(|error| {
-            Failure::from(error).context(format_args!("nothing is published; lines {} to {}", chunk.first, chunk.last))
-        })?;
-        published.into_iter().for_each(|id| ids.push(id));
+        let mut rest = &chunk.messages[..];
+        for sources in chunk.sources.chunk_by(|one, next| one == next) {
+            let (messages, after) = rest.split_at(sources.len());
+            rest = after;
+            let published = broker.producer(&sources[0]).publish_many_in(&tx, messages).await;
+            let published = published.map_err(|error| {
+                let lines = format_args!("nothing is published; lines {} to {}", chunk.first, chunk.last);
+                Failure::from(error).context(lines)
+            })?;
+            published.into_iter().for_each(|id| ids.push(id));
+        }
         bar.inc(chunk.bytes as u64);
         bar.set_message(format!("{} messages", ids.len()));
         chunk = Chunk::read(message, &mut lines).await?;
@@ -76,6 +80,8 @@ where
 
 /// Messages that travel together.
 struct Chunk {
+    /// Whose each message is.
+    sources: Vec<String>,
     messages: Vec<Message>,
     bytes: usize,
     first: u64,
@@ -84,7 +90,10 @@ struct Chunk {
 
 impl Chunk {
     /// Reads until it is full or the input ends; empty at the end.
-    async fn read<R>(message: &impl Fn(&str) -> Result<Message, Failure>, lines: &mut Lines<R>) -> Result<Self, Failure>
+    async fn read<R>(
+        message: &impl Fn(&str) -> Result<(String, Message), Failure>,
+        lines: &mut Lines<R>,
+    ) -> Result<Self, Failure>
     where
         R: AsyncBufRead + Unpin,
     {
@@ -92,15 +101,17 @@ impl Chunk {
             Exit::BadData => failure.context("nothing is published"),
             _ => failure,
         };
-        let mut chunk = Self { messages: Vec::new(), bytes: 0, first: 0, last: 0 };
+        let mut chunk = Self { sources: Vec::new(), messages: Vec::new(), bytes: 0, first: 0, last: 0 };
         while chunk.messages.len() < CHUNK_MESSAGES && chunk.bytes < CHUNK_BYTES {
             let Some(Line { number, text, bytes }) = lines.next().await.map_err(nothing)? else { break };
-            let message = message(text).map_err(|failure| nothing(failure.context(format_args!("line {number}"))))?;
+            let (source, message) =
+                message(text).map_err(|failure| nothing(failure.context(format_args!("line {number}"))))?;
             if chunk.messages.is_empty() {
                 chunk.first = number;
             }
             chunk.last = number;
             chunk.bytes += bytes;
+            chunk.sources.push(source);
             chunk.messages.push(message);
         }
         Ok(chunk)

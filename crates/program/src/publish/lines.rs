@@ -55,6 +55,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 }
 
+/// A payload is one line: only the column is of interest.
+pub(super) fn not_json(error: &serde_json::Error) -> Failure {
+    let said = error.to_string();
+    let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+    Failure::new(Exit::BadData, format!("not JSON: {what} at column {}", error.column()))
+}
+
 fn bad(number: u64, what: &str) -> Failure {
     Failure::new(Exit::BadData, format!("line {number}: {what}"))
 }

@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 29] = [
+const PARTS: [(&str, &str); 30] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -32,6 +32,7 @@ const PARTS: [(&str, &str); 29] = [
     ("maintenance", "maintain"),
     ("move_to", "move"),
     ("set_target", "target"),
+    ("target_state", "targets"),
     ("forget_target", "target"),
     ("nearest_target", "target"),
     ("maintenance_due", "maintain"),

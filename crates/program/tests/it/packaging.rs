@@ -124,6 +124,30 @@ fn the_rules_for_alerts_are_rules_and_their_expressions_promql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn alerts_fire_where_they_are_to_and_nowhere_else() {
+    let named = std::env::var("DOORBELL_TEST_PROMTOOL").ok().filter(|named| !named.is_empty());
+    let promtool = named.unwrap_or_else(|| "promtool".to_owned());
+    if !is_here(&promtool).await {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("alerts.yml"), repository("packaging/alerts.yml")).unwrap();
+    let tests = directory.path().join("alerts.test.yml");
+    std::fs::write(&tests, repository("crates/program/tests/it/alerts.test.yml")).unwrap();
+    let mut test = Command::new(promtool);
+    test.args(["test", "rules"]).arg(&tests).stdin(Stdio::null());
+    let output = soon("the rules are tested", test.output()).await.unwrap();
+    assert!(output.status.success(), "{}{}", out(&output), err(&output));
+    for rule in repository("packaging/alerts.yml").lines().filter_map(|line| line.split_once("- alert: ")) {
+        assert!(
+            repository("crates/program/tests/it/alerts.test.yml").contains(&format!("alertname: {}\n", rule.1)),
+            "{}",
+            rule.1
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_command_that_help_shows_has_a_manual_page_that_can_be_set() {
     let directory = tempfile::tempdir().unwrap();
     ends_with(&ended(bare(&["man", directory.path().to_str().unwrap()])).await, 0);

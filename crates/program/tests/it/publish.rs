@@ -88,3 +88,57 @@ async fn payloads_are_never_logged_whatever_the_level() {
     ends_with(&output, 0);
     assert!(!err(&output).contains("secret"), "{}", err(&output));
 }
+
+/// The function of the page, and the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_become_the_messages_that_the_page_says_and_one_that_comes_again_keeps_its_id() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let page = doorbell_testing::repository("docs/cloudevents.md");
+    let functions = page.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    client.batch_execute(functions).await.unwrap();
+    let events = [
+        json!({
+            "specversion": "1.0", "id": "A-17", "source": "/orders", "type": "com.example.placed", "subject": "7",
+            "time": "2026-03-01T12:00:00Z", "partitionkey": "k", "datacontenttype": "application/json; charset=utf-8",
+            "data": [1, null], "sequence": 5, "sampled": true,
+        }),
+        json!({ "specversion": "1.0", "id": "A-17", "source": "/returns", "type": "t", "datacontenttype": "application/geo+json" }),
+        json!({ "specversion": "1.0", "id": "A-18", "source": "/orders", "type": "t", "data": "grüße" }),
+    ];
+    for event in &events {
+        client.query_one("select publish_cloudevent('mapped', $1)", &[event]).await.unwrap();
+    }
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    client.batch_execute("delete from integration.dedup_keys").await.unwrap();
+    for _ in 0..2 {
+        let output = fed(doorbell(&db, &["publish", "billing", "--cloudevents", "-"]), &lines).await;
+        ends_with(&output, 0);
+        assert_eq!(out(&output), "4\n5\n6\n");
+    }
+    let unlike = "select count(*) from (select source_app, record_type, data, headers, ordering_key, dedup_key, priority \
+        from integration.data_staging where target_app = 'mapped' except select source_app, record_type, data, headers, \
+        ordering_key, dedup_key, priority from integration.data_staging where target_app = 'billing') u";
+    assert_eq!(count(&client, unlike).await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.data_staging").await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_event_is_named_and_an_event_says_its_source_itself() {
+    let db = Database::new().await;
+    let events = |more: &str| doorbell(&db, &["publish", "billing", "--cloudevents", "--data", more]);
+    for (event, expected) in [
+        ("[]", "no object"),
+        ("{\"id\": 1", "not JSON"),
+        (r#"{"specversion": "0.3", "id": "1", "source": "s", "type": "t"}"#, "specversion is \"0.3\""),
+        (r#"{"specversion": "1.0", "id": "1", "source": "", "type": "t"}"#, "source is missing"),
+        (r#"{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "data_base64": "AA=="}"#, "data_base64"),
+        (r#"{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "datacontenttype": "text/xml"}"#, "text/xml"),
+    ] {
+        let output = ended(events(event)).await;
+        ends_with(&output, 65);
+        assert!(err(&output).contains(expected), "{event}: {}", err(&output));
+    }
+    ends_with(&ended(doorbell(&db, &[&PUBLISH[..], &["--cloudevents", "--data", "{}"]].concat())).await, 2);
+    assert_eq!(count(&db.client().await, "select count(*) from integration.data_staging").await, 0);
+}

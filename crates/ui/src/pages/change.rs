@@ -143,8 +143,8 @@ pub(crate) async fn preview(visit: Visit, Query(query): Query<Vec<(String, Strin
         Verb::Move => [asked.more.as_str()].into(),
         _ => found.sample.iter().map(|message| message.target.as_str()).collect(),
     };
-    let targets = visit.app.reader().targets().await?;
-    let targets = targets.iter().filter(|target| names.contains(target.stats.target.as_str()));
+    let reader = visit.app.reader();
+    let targets = try_join_all(names.into_iter().map(|name| reader.target_state(name))).await?;
     let more_than = if found.more { "more than " } else { "" };
     let unit = if found.count == 1 { "message" } else { "messages" };
     let template = ChangePage {
@@ -153,7 +153,7 @@ pub(crate) async fn preview(visit: Visit, Query(query): Query<Vec<(String, Strin
         count: found.count,
         unable: found.unable,
         sample: found.sample.iter().map(MessageLine::from).collect(),
-        targets: targets.map(TargetLine::from).collect(),
+        targets: targets.iter().flatten().map(TargetLine::from).collect(),
         command: asked.command(),
         typed: found.count >= TYPED_FROM,
         verb: asked.verb,

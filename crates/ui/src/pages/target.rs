@@ -99,8 +99,8 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let (span, length) = SPANS.iter().find(|(word, _)| *word == wanted.span).copied().unwrap_or(SPANS[0]);
     let reader = visit.app.reader();
     let pending = Filter { status: Some(Status::Pending), target: Some(name.to_owned()), ..Filter::default() };
-    let (targets, settings, traffic, next, processes, blocked, rates) = tokio::try_join!(
-        reader.targets(),
+    let (state, settings, traffic, next, processes, blocked, rates) = tokio::try_join!(
+        reader.target_state(name),
         reader.target(name),
         reader.traffic(Some(name), length),
         reader.list(&pending, None, NEXT, None),
@@ -108,7 +108,6 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
         reader.blocked_keys(Some(name), BLOCKED_MAX),
         reader.error_rates(name),
     )?;
-    let state = targets.iter().find(|target| target.stats.target == name);
     let (Some(state), Some(settings)) = (state, settings) else {
         return Err(Refusal::absent(format!("no message, setting or process names the target {name:?}")));
     };
@@ -117,7 +116,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
     let all: i64 = shares.iter().map(|(_, count)| count).sum();
     let percent = |count: i64| format!("{:.1} %", count as f64 * 100.0 / all as f64);
     let template = TargetPage {
-        standing: Standing::from(state),
+        standing: Standing::from(&state),
         blocked: match blocked.len() {
             0 => None,
             1 => Some("1 ordering key is blocked".to_owned()),

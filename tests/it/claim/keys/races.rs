@@ -205,6 +205,16 @@ async fn what_stands_behind_others_and_is_put_back_all_the_same_stands_there_aga
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_with_a_lease_that_meets_nothing_but_messages_of_a_busy_key_goes_on_to_what_is_behind_them() {
+    let (_db, one, other, _) = databases().await;
+    publish(&one, 20).await;
+    assert_eq!(claim(&one, "one", 1).await, [1]);
+    other.batch_execute("select integration.publish('shop', 'billing', 'n', '0')").await.unwrap();
+    let with_lease = "select id from integration.claim('billing', 'psql', 1, p_lease => '1 min')";
+    assert_eq!((count(&other, with_lease).await, behind(&other).await), (21, 19));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_forgotten_steps_forward_with_the_maintenance() {
     let (_db, one, other, _) = databases().await;
     publish(&one, 2).await;

@@ -1,4 +1,4 @@
-//! The rows and their audit in the database, beside those of the model.
+//! The rows and their audit in the database, beside those of the model. What stands behind others of its key is pending.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ impl Lab {
     /// Where the database and the model disagree, one line each.
     pub(super) async fn differences(&self) -> String {
         const ROWS: &str = "
-            select d.id, d.target_app, d.status, d.priority, d.attempt, d.owner, d.retry_count, d.crash_count, d.redrive_count,
-                   d.max_retries, extract(epoch from d.created_at - z.t)::float8 * 1000, extract(epoch from d.available_at - z.t)::float8 * 1000,
+            select d.id, d.target_app, case when d.behind_at is null then d.status else 'pending' end, d.priority, d.attempt, d.owner, d.retry_count, d.crash_count, d.redrive_count,
+                   d.max_retries, extract(epoch from d.created_at - z.t)::float8 * 1000, extract(epoch from case when d.behind_at is null then d.available_at end - z.t)::float8 * 1000,
                    extract(epoch from d.lease_until - z.t)::float8 * 1000, d.processed_at is not null, a.n, a.last
               from integration.data_staging d
              cross join (select '2030-01-01 00:00:00 UTC'::timestamptz as t) z

@@ -27,6 +27,11 @@ pub(super) struct Row {
     pub(super) available_at: Option<i64>,
     pub(super) lease_until: Option<i64>,
     pub(super) is_processed: bool,
+    pub(super) key: Option<&'static str>,
+    /// Which claim of its key took it last; 0: put back since; -1: ended, and never taken; nothing: not taken yet.
+    pub(super) series: Option<i64>,
+    /// It stands behind others of its key, which the database does as it likes; seen there.
+    pub(super) is_behind: bool,
     /// How many audit rows there must be, and what the last one says.
     pub(super) events: i64,
     pub(super) last_event: &'static str,
@@ -42,10 +47,11 @@ impl Row {
     }
 
     /// Applies a transition and notes the audit row that it must leave.
-    fn become_(&mut self, seen: &mut BTreeMap<String, usize>, change: impl FnOnce(&mut Self)) {
+    pub(super) fn become_(&mut self, seen: &mut BTreeMap<String, usize>, change: impl FnOnce(&mut Self)) {
         let old = self.clone();
         change(self);
-        if self.status != old.status {
+        // What stands behind others is pending, and scheduled in the table.
+        if self.status != old.status && !(old.is_behind && self.status == "scheduled") {
             self.events += 1;
             self.last_event = action(&old, self);
             let suspect = if old.crash_count > 0 { "suspect " } else { "" };
@@ -54,11 +60,19 @@ impl Row {
     }
 
     /// Whoever had it is dead.
-    fn lose(&mut self, seen: &mut BTreeMap<String, usize>) {
+    pub(super) fn lose(&mut self, seen: &mut BTreeMap<String, usize>) {
         self.become_(seen, |row| {
             row.crash_count += 1;
             row.let_go(if row.crash_count >= MAX_CRASHES { "failed" } else { "pending" });
+            row.put_back();
         });
+    }
+
+    /// It is to be found by its key again, if it has one.
+    fn put_back(&mut self) {
+        if self.status == "pending" {
+            self.series = self.key.map(|_| 0);
+        }
     }
 
     fn let_go(&mut self, status: &str) {
@@ -109,6 +123,8 @@ pub(super) struct Model {
     dedup: HashMap<String, (i64, i64)>,
     /// Claims of messages that the server has forgotten since; their handlers may still be running.
     pub(super) ghosts: Vec<Claim>,
+    /// How often messages with keys were taken.
+    pub(super) series: i64,
     /// What happened, how often.
     pub(super) seen: BTreeMap<String, usize>,
 }
@@ -125,10 +141,10 @@ impl Model {
         target: &'static str,
         priority: i32,
         delay: Option<i64>,
-        key: Option<&str>,
+        (dedup_key, key): (Option<&str>, Option<&'static str>),
         max_retries: Option<i32>,
     ) {
-        if let Some(key) = key {
+        if let Some(key) = dedup_key {
             self.dedup.insert(key.to_owned(), (id, self.now + DEDUP_WINDOW));
         }
         let available_at = delay.filter(|&delay| delay > 0).map(|delay| self.now + delay);
@@ -146,88 +162,13 @@ impl Model {
             available_at,
             lease_until: None,
             is_processed: false,
+            key,
+            series: None,
+            is_behind: false,
             events: 1,
             last_event: "published",
         };
         assert!(self.rows.insert(id, row).is_none(), "id {id} was given twice");
-    }
-
-    pub(super) fn claim(
-        &mut self,
-        target: &'static str,
-        owner: &'static str,
-        limit: usize,
-        lease: Option<i64>,
-        suspect: bool,
-    ) -> Answer<Vec<i64>> {
-        if lease.is_none() && !self.owners.contains_key(owner) {
-            return Err("MQ001");
-        }
-        let mut limit = if suspect { 1 } else { limit };
-        if self.paused.contains(&target) {
-            limit = 0;
-        }
-        if target == LIMITED {
-            let busy = self.rows.values().filter(|row| row.target == target && row.status == "processing").count();
-            limit = limit.min(IN_FLIGHT_MAX.saturating_sub(busy));
-        }
-        let wanted = |row: &Row| row.target == target && row.status == "pending" && (row.crash_count > 0) == suspect;
-        let mut found: Vec<_> = self.rows.iter().filter(|(_, row)| wanted(row)).collect();
-        found.sort_by_key(|(id, row)| match suspect {
-            true => (row.crash_count, row.created_at, **id),
-            false => (-row.priority, row.created_at, **id),
-        });
-        let ids: Vec<i64> = found.into_iter().take(limit).map(|(id, _)| *id).collect();
-        let now = self.now;
-        for id in &ids {
-            self.rows.get_mut(id).expect("found").become_(&mut self.seen, |row| {
-                row.status = "processing".to_owned();
-                row.attempt += 1;
-                row.owner = Some(owner.to_owned());
-                row.lease_until = lease.map(|lease| now + lease);
-            });
-        }
-        Ok(ids)
-    }
-
-    /// With a lease of its own nobody but the caller need be there.
-    pub(super) fn claim_by_lease(
-        &mut self,
-        target: &'static str,
-        owner: &'static str,
-        limit: usize,
-        lease: i64,
-    ) -> Vec<i64> {
-        self.promote(&[target]);
-        loop {
-            let suspects =
-                |row: &Row, status: &str| row.target == target && row.status == status && row.crash_count > 0;
-            let holds =
-                self.rows.values().any(|row| suspects(row, "processing") && row.owner.as_deref() == Some(owner));
-            if !holds && self.rows.values().any(|row| suspects(row, "pending")) {
-                let ids = self.claim(target, owner, 1, Some(lease), true).expect("it has a lease");
-                if !ids.is_empty() {
-                    return ids;
-                }
-            }
-            let ids = self.claim(target, owner, limit, Some(lease), false).expect("it has a lease");
-            if ids.len() >= limit || self.return_expired(target) == 0 || !ids.is_empty() {
-                return ids;
-            }
-        }
-    }
-
-    fn return_expired(&mut self, target: &str) -> i64 {
-        let now = self.now;
-        let expired = |row: &&mut Row| {
-            row.target == target && row.status == "processing" && row.lease_until.is_some_and(|until| until < now)
-        };
-        let mut count = 0;
-        for row in self.rows.values_mut().filter(expired) {
-            count += 1;
-            row.lose(&mut self.seen);
-        }
-        count
     }
 
     pub(super) fn owns(&self, claim: Claim) -> bool {
@@ -266,6 +207,7 @@ impl Model {
                 "retry" if again => "scheduled",
                 _ => "failed",
             });
+            row.put_back();
             row.retry_count += i32::from(matches!(outcome, "retry" | "reject"));
             if outcome != "release" {
                 row.crash_count = 0;
@@ -339,7 +281,10 @@ impl Model {
             let is_known =
                 |claim: &Claim| (claim.id, claim.attempt, claim.created_at) == (*id, row.attempt, row.created_at);
             if held && !known.iter().any(is_known) {
-                row.become_(&mut self.seen, |row| row.let_go("pending"));
+                row.become_(&mut self.seen, |row| {
+                    row.let_go("pending");
+                    row.put_back();
+                });
                 count += 1;
             }
         }
@@ -357,6 +302,7 @@ impl Model {
             row.become_(&mut self.seen, |row| {
                 row.status = "pending".to_owned();
                 row.available_at = None;
+                row.put_back();
             });
         }
         count
@@ -369,7 +315,7 @@ impl Model {
         let mut new = row.clone();
         new.status = status.to_owned();
         new.available_at = due.or(new.available_at);
-        if status == row.status {
+        if status == row.status && !(row.is_behind && status == "pending") {
             *row = new;
             return Ok(());
         }
@@ -383,6 +329,12 @@ impl Model {
             return Err("MQ003");
         }
         let revived = row.ended() && new.waits();
+        let series = self.series + 1;
+        self.series = series;
+        if row.is_behind && status == "pending" {
+            // It is audited as what it is in the table.
+            row.status = "scheduled".to_owned();
+        }
         row.become_(&mut self.seen, |row| {
             let owned = row.owner.is_some() && !disown && status != "processing";
             *row = new;
@@ -397,6 +349,13 @@ impl Model {
             if status != "scheduled" {
                 row.available_at = None;
             }
+            row.series = match status {
+                _ if row.key.is_none() => None,
+                "processing" => Some(series),
+                "pending" => Some(0),
+                "scheduled" => row.series,
+                _ => Some(row.series.filter(|&series| series > 0).unwrap_or(-1)),
+            };
         });
         Ok(())
     }

@@ -11,7 +11,7 @@ pub(super) const LIVING: &str = "S15 rescued from the living";
 /// For long runs: without them each rule would compare everything with everything.
 pub(super) const INDEXES: &str = "create index on integration.data_staging ((data->>'op')); \
     create index on integration.data_staging_archive ((data->>'op')); create index on integration.audit_log (staging_id, id); \
-    create index on chk.effect (op); create index on chk.run (staging_id); \
+    create index on chk.effect (op); create index on chk.run (staging_id); create index on chk.run (op); \
     analyze integration.data_staging, integration.audit_log, chk.op, chk.effect, chk.run";
 
 /// Which rules are broken: (rule, subject, detail).

@@ -6,10 +6,14 @@ create table chk.op (
     op text primary key, target_app text not null, intent text not null, body_md5 text not null,
     outcome text not null check (outcome in ('ack', 'unknown', 'refused')), message_id bigint,
     -- Published while the standby lagged, and not there when that was promoted.
-    forgettable boolean not null default false);
+    forgettable boolean not null default false,
+    -- place: of those of a key in the order in which they were published; null where it may be due or committed late.
+    ordering_key text, place integer);
 create table chk.effect (
     n bigint generated always as identity, op text not null, staging_id bigint not null, attempt integer not null, consumer text not null);
-create table chk.run (staging_id bigint not null, attempt integer not null, op text not null, found text not null, consumer text not null);
+create table chk.run (staging_id bigint not null, attempt integer not null, op text not null, found text not null, consumer text not null,
+    -- When it began and when it ended; null: its process was killed.
+    at bigint not null, ended bigint);
 
 -- How often the server crashed: claims do not wait for the WAL, so each crash may undo the last ones, and their attempts are
 -- handed out once more.
@@ -40,6 +44,23 @@ create view chk.story as
            lead(a.id) over w is null as is_last
       from integration.audit_log a where a.staging_id is not null
     window w as (partition by a.staging_id order by a.id);
+
+-- Runs of messages with keys, and whether who ran one said what became of it: then it was his until then.
+create view chk.keyed as
+    select r.*, o.target_app, o.ordering_key, o.place,
+           exists (select from integration.audit_log a
+                    where a.staging_id = r.staging_id and a.attempt = r.attempt and a.owner like '%-' || r.consumer || '-%'
+                      and a.action in ('completed', 'errored', 'snoozed', 'failed')) as is_settled,
+           row_number() over (partition by r.op order by r.at) = 1 as is_first,
+           count(*) over (partition by r.op, r.attempt) = 1 as is_only
+      from chk.run r join chk.op o on o.op = r.op where o.ordering_key is not null;
+
+-- Those whose order nothing has changed: acknowledged one after the other, and neither put back nor lost.
+create view chk.placed as
+    select o.* from chk.op o
+     where o.place is not null and o.outcome = 'ack' and not o.forgettable
+       and not exists (select from integration.audit_log a join chk.msg m on m.id = a.staging_id
+                        where m.data->>'op' = o.op and a.action in ('cancelled', 'redriven'));
 
 create view chk.violation as
 -- S1 no acknowledged publish is lost that the server has kept.
@@ -111,8 +132,11 @@ union all
 select 'S12 audit incomplete', m.id::text, 'not published' from chk.msg m
  where not exists (select from integration.audit_log a where a.staging_id = m.id and a.action = 'published')
 union all
-select 'S12 gap', staging_id::text, format('%s from %s, but it was %s', action, old_status, status_before) from chk.story
+select 'S12 gap', staging_id::text, format('%s from %s, but it was %s', action, old_status, status_before) from chk.story s
  where old_status is distinct from status_before
+   -- That it stands behind others of its key meanwhile is not worth a line.
+   and not (old_status = 'scheduled' and status_before = 'pending'
+            and exists (select from chk.msg m where m.id = s.staging_id and m.ordering_key is not null))
 union all
 select 'S12 audit disagrees', m.id::text, format('message %s attempt %s, last event %s (%s) attempt %s', m.status, m.attempt, s.action, s.new_status, s.attempt)
   from chk.msg m left join chk.story s on s.staging_id = m.id and s.is_last
@@ -135,6 +159,28 @@ select 'S14 state rule', id::text, status from chk.msg
 union all
 -- S15 only from the dead is anything rescued, and from the silent.
 select 'S15 rescued from the living', d.staging_id::text, d.owner from chk.death d where not d.is_lawful
+union all
+-- K1 of one key, what was published first is begun first.
+select 'K1 out of order', k.op, format('begun after %s', k.before)
+  from (select k.op, k.place, k.target_app, k.ordering_key,
+               max(k.place) over w as before
+          from chk.keyed k join chk.placed p on p.op = k.op where k.is_first
+        window w as (partition by k.target_app, k.ordering_key order by k.at
+               rows between unbounded preceding and 1 preceding)) k
+ where k.before > k.place
+union all
+-- K2 one of a key at a time: of two that ran side by side, one at least was not its process's any more.
+select 'K2 side by side', k.op, format('with %s, by %s and %s', j.op, k.consumer, j.consumer)
+  from chk.keyed k join chk.keyed j on j.target_app = k.target_app and j.ordering_key = k.ordering_key
+   and j.at > k.at and j.at < k.ended
+ where k.is_settled and j.is_settled and k.is_only and j.is_only
+union all
+-- K3 what transactions leave is in that order, too.
+select 'K3 effects out of order', e.op, format('after that of %s', e.before)
+  from (select e.op, p.place, max(p.place) over (partition by p.target_app, p.ordering_key order by e.n
+               rows between unbounded preceding and 1 preceding) as before
+          from chk.effect e join chk.placed p on p.op = e.op) e
+ where e.before > e.place
 union all
 -- L1 nothing is stuck once the faults are over.
 select 'L1 stuck', id::text, format('%s, claimed by %s, crashes %s', status, owner, crash_count) from chk.msg

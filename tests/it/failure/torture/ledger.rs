@@ -41,6 +41,9 @@ pub(super) struct Op {
     pub(super) body: String,
     pub(super) outcome: Outcome,
     pub(super) id: Option<i64>,
+    pub(super) key: Option<String>,
+    /// Which one of its key it is; nothing where it may come late.
+    place: Option<i32>,
     /// The lag of the standby when it was begun; see [`Ledger::lag`].
     lag: usize,
     /// It was under way while the standby lagged, and the server that was promoted did not have it.
@@ -87,20 +90,34 @@ impl Ledger {
         let ops = std::mem::take(&mut *self.0.ops.lock().expect("no panic holds it"));
         let kept = std::mem::take(&mut *self.0.kept.lock().expect("no panic holds it"));
         let tx = client.transaction().await.unwrap();
-        let insert = tx.prepare("insert into chk.op values ($1, $2, $3, md5($4), $5, $6, $7)").await.unwrap();
+        let insert = tx.prepare("insert into chk.op values ($1, $2, $3, md5($4), $5, $6, $7, $8, $9)").await.unwrap();
         for op in &ops {
             let (outcome, forgettable) = (op.outcome.name(), op.forgettable && !kept.contains(&op.op));
-            tx.execute(&insert, &[&op.op, &op.target, &op.intent, &op.body, &outcome, &op.id, &forgettable])
-                .await
-                .unwrap();
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+                [&op.op, &op.target, &op.intent, &op.body, &outcome, &op.id, &forgettable, &op.key, &op.place];
+            tx.execute(&insert, &params).await.unwrap();
         }
         tx.commit().await.unwrap();
     }
 }
 
-/// A message to be: half for the transactional target, most of them easy.
+/// Ordering keys that nobody else publishes to, for each publisher.
+const KEYS_EACH: usize = 8;
+/// Keys that everybody publishes to.
+const KEYS_SHARED: usize = 2;
+
+/// A message to be: half for the transactional target, most of them easy. Some have a key: then no slow handler keeps the
+/// others waiting, and none blocks it that always fails, where what failed blocks.
 fn invent(random: &mut StdRng, name: &str, n: usize, ledger: &Ledger) -> Op {
+    let target = if random.random_bool(0.5) { "tx" } else { "plain" };
+    let key = match random.random_range(0..100) {
+        0..30 => Some(format!("{name}-{}", random.random_range(0..KEYS_EACH))),
+        30..34 => Some(format!("shared-{}", random.random_range(0..KEYS_SHARED))),
+        _ => None,
+    };
     let intent = match random.random_range(0..100) {
+        0..7 if key.is_some() && target == "tx" => "done",
+        20..26 if key.is_some() => "done",
         0..4 => "fail",
         4..7 => "reject",
         7..17 => "retry",
@@ -110,8 +127,10 @@ fn invent(random: &mut StdRng, name: &str, n: usize, ledger: &Ledger) -> Op {
     };
     Op {
         op: format!("{name}-{n}"),
-        target: if random.random_bool(0.5) { "tx" } else { "plain" },
+        target,
         intent,
+        place: key.as_ref().filter(|key| !key.starts_with("shared")).map(|_| n as i32),
+        key,
         body: format!("{:032x}", random.random::<u128>()),
         outcome: Outcome::Unknown,
         id: None,
@@ -140,7 +159,11 @@ pub(super) async fn library(url: String, name: String, seed: u64, ledger: Ledger
         if op.intent == "fail" {
             message = message.max_retries(2);
         }
+        if let Some(key) = &op.key {
+            message = message.ordering_key(key);
+        }
         if random.random_bool(0.1) {
+            op.place = None;
             message = message.delay(Duration::from_millis(random.random_range(1..800)));
         }
         let deduplicated = random.random_bool(0.6);
@@ -160,8 +183,8 @@ pub(super) async fn library(url: String, name: String, seed: u64, ledger: Ledger
 
 /// Inserts as any program would, without a bell, until told to stop.
 pub(super) async fn plain_sql(url: String, name: String, seed: u64, ledger: Ledger, stop: Arc<AtomicBool>) {
-    const INSERT: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, max_retries) \
-                          values ('psql', $1, 'op', $2::text::jsonb, $3) returning id";
+    const INSERT: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, max_retries, ordering_key) \
+                          values ('psql', $1, 'op', $2::text::jsonb, $3, $4) returning id";
     let mut random = StdRng::seed_from_u64(seed);
     let mut session: Option<Client> = None;
     for n in 0.. {
@@ -182,7 +205,7 @@ pub(super) async fn plain_sql(url: String, name: String, seed: u64, ledger: Ledg
         let mut op = invent(&mut random, &name, n, &ledger);
         let payload = json!({ "op": op.op, "intent": op.intent, "body": op.body }).to_string();
         let max_retries: Option<i32> = (op.intent == "fail").then_some(2);
-        match client.query_one(INSERT, &[&op.target, &payload, &max_retries]).await {
+        match client.query_one(INSERT, &[&op.target, &payload, &max_retries, &op.key]).await {
             Ok(row) => (op.outcome, op.id) = (Outcome::Ack, Some(row.get(0))),
             Err(error) if error.as_db_error().is_some() => op.outcome = Outcome::Refused,
             Err(_) => {}

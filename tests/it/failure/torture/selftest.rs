@@ -8,15 +8,18 @@ use crate::support::Database;
 /// One message of each fate, by the functions that consumers use. The owners are processes 11 and 22.
 const LAWFUL: &str = r#"
     select integration.set_audit_level('all');
-    create function pg_temp.publish(p_target text, p_op text, p_intent text) returns void language sql as $$
+    create sequence pg_temp.at;
+    create function pg_temp.publish(p_target text, p_op text, p_intent text, p_key text default null, p_place integer default null)
+        returns void language sql as $$
         insert into chk.op select p_op, p_target, p_intent, md5('body'), 'ack', integration.publish('shop', p_target, 'op',
-            jsonb_build_object('op', p_op, 'intent', p_intent, 'body', 'body'), p_max_retries => 2) $$;
+            jsonb_build_object('op', p_op, 'intent', p_intent, 'body', 'body'), p_max_retries => 2, p_ordering_key => p_key),
+            false, p_key, p_place $$;
     -- Claims and runs one message; with an effect where that is completed in a transaction.
     create function pg_temp.run(p_target text, p_process text, p_outcome text) returns void language plpgsql as $$
     declare c record; v_owner text := 'host-' || p_process || '-f00';
     begin
         for c in select * from integration.claim(p_target, v_owner, 1, p_lease => '1 h') loop
-            insert into chk.run values (c.id, c.attempt, c.data->>'op', 'Bell', p_process);
+            insert into chk.run values (c.id, c.attempt, c.data->>'op', 'Bell', p_process, nextval('pg_temp.at'), nextval('pg_temp.at'));
             if p_outcome = 'complete' then
                 insert into chk.effect (op, staging_id, attempt, consumer)
                 select c.data->>'op', c.id, c.attempt, p_process where p_target = 'tx';
@@ -37,6 +40,8 @@ const LAWFUL: &str = r#"
         perform pg_temp.publish('tx', 'retried', 'retry'), pg_temp.run('tx', '11', 'retry'), pg_temp.run('tx', '22', 'complete');
         perform pg_temp.publish('tx', 'lost', 'done'), pg_temp.run('tx', '11', 'lose'), pg_temp.run('tx', '22', 'complete');
         perform pg_temp.publish('tx', 'rejected', 'reject'), pg_temp.run('tx', '11', 'reject');
+        perform pg_temp.publish('tx', 'first', 'done', 'key', 1), pg_temp.publish('tx', 'second', 'done', 'key', 2);
+        perform pg_temp.run('tx', '11', 'complete'), pg_temp.run('tx', '22', 'complete');
         perform pg_temp.publish('tx', 'again', 'done'), pg_temp.run('tx', '11', 'complete');
     end $$;
     select integration.redrive_many(array(select id from integration.data_staging where data->>'op' = 'again'));
@@ -50,7 +55,7 @@ const LAWFUL: &str = r#"
 "#;
 
 /// What is done to that history, and the rule that must say so.
-const UNLAWFUL: [(&str, &str); 34] = [
+const UNLAWFUL: [(&str, &str); 37] = [
     ("S1 lost", "delete from integration.data_staging where data->>'op' = 'done'"),
     ("S1 lost", "update chk.op set outcome = 'ack' where op = 'never'"),
     ("S1 lost", "update chk.op set forgettable = false where op = 'forgotten'"),
@@ -88,7 +93,7 @@ const UNLAWFUL: [(&str, &str); 34] = [
     ),
     (
         "S7 attempt reused",
-        "insert into chk.run select staging_id, attempt, op, found, '33' from chk.run where op = 'plain'",
+        "insert into chk.run select staging_id, attempt, op, found, '33', 1000, 1001 from chk.run where op = 'plain'",
     ),
     ("S7 attempt went down", "update integration.audit_log set attempt = 9 where action = 'published'"),
     (
@@ -115,6 +120,12 @@ const UNLAWFUL: [(&str, &str); 34] = [
     ("S13 conservation", "insert into chk.op values ('more', 'tx', 'done', '', 'ack', null)"),
     ("S15 rescued from the living", "delete from chk.killed"),
     ("S14 state rule", "update integration.data_staging set processed_at = null where data->>'op' = 'done'"),
+    ("K1 out of order", "update chk.run set at = at + 10, ended = ended + 10 where op = 'first'"),
+    (
+        "K2 side by side",
+        "update chk.run set ended = 1 + (select at from chk.run where op = 'second') where op = 'first'",
+    ),
+    ("K3 effects out of order", "update chk.op set place = 3 where op = 'first'"),
     (
         "L1 stuck",
         "update integration.data_staging set status = 'processing', owner = 'dead' where data->>'op' = 'done'",

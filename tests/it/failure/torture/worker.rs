@@ -5,7 +5,10 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -89,9 +92,24 @@ impl Log {
         let _ = (&self.0).write_all(format!("{line}\n").as_bytes());
     }
 
-    fn run(&self, body: &Body, delivery: &Delivery) {
+    /// A handler runs, until what is returned is dropped, also because it was cancelled.
+    fn run(self: &Arc<Self>, body: &Body, delivery: &Delivery) -> Running {
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
         let (id, attempt, found) = (delivery.id, delivery.attempt, delivery.found);
-        self.line(&format!("run|{id}|{attempt}|{}|{found:?}|{}", body.op, std::process::id()));
+        let run = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+        self.line(&format!("run|{id}|{attempt}|{}|{found:?}|{}|{run}", body.op, std::process::id()));
+        Running { log: self.clone(), run }
+    }
+}
+
+struct Running {
+    log: Arc<Log>,
+    run: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.log.line(&format!("end|{}", self.run));
     }
 }
 
@@ -158,7 +176,7 @@ async fn plain(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Consumer> {
     let consumer = consumer.on("op", move |body: Body, delivery| {
         let log = log.clone();
         async move {
-            log.run(&body, &delivery);
+            let _running = log.run(&body, &delivery);
             intended(&body, &delivery).await
         }
     });
@@ -174,7 +192,7 @@ async fn transactional(broker: &Broker, log: &Arc<Log>) -> doorbell::Result<Cons
     let consumer = consumer.on_tx("op", move |body: Body, delivery, tx| {
         let log = log.clone();
         async move {
-            log.run(&body, &delivery);
+            let _running = log.run(&body, &delivery);
             let insert = "insert into chk.effect (op, staging_id, attempt, consumer) values ($1, $2, $3, $4)";
             let consumer = std::process::id().to_string();
             tx.execute(insert, &[&body.op, &delivery.id, &delivery.attempt, &consumer]).await?;
