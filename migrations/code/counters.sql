@@ -41,25 +41,24 @@ create or replace function integration.minute_of(p_at timestamptz) returns times
     select pg_catalog.date_bin('1 min', p_at, '2000-01-01 00:00:00 UTC')
 $$;
 
--- Writes down by how many messages of each status targets changed, and what is called so (null: what the statuses say);
--- with the sources and the ten minutes of their creation where messages were published. For statements whose rows
--- differ: the triggers count rows that are alike in the cheapest way there is, by themselves.
+-- Writes down by how many messages of each status targets changed, and what is called so (null: what the statuses say).
+-- For statements whose rows differ: the triggers count rows that are alike in the cheapest way there is, by themselves,
+-- and what is published with its sources.
 create or replace function integration.note_changes(
-    p_targets text[], p_statuses text[], p_changes bigint[], p_action text default null,
-    p_sources text[] default null, p_created timestamptz[] default null
+    p_targets text[], p_statuses text[], p_changes bigint[], p_action text default null
 ) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
-    insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
-                                    messages, target_app, action, source_app)
-    select integration.clock(), c.created_at,
-           sum(c.change) filter (where c.status = 'pending'), sum(c.change) filter (where c.status = 'scheduled'),
-           sum(c.change) filter (where c.status = 'processing'), sum(c.change) filter (where c.status = 'completed'),
-           sum(c.change) filter (where c.status = 'failed'), sum(c.change) filter (where c.status = 'cancelled'),
-           case when p_action is not null then sum(abs(c.change)) end, c.target_app, p_action, c.source_app
-      from unnest(p_targets, p_statuses, p_changes, p_sources, p_created) c
-           (target_app, status, change, source_app, created_at)
-     group by c.target_app, c.source_app, c.created_at
-$$;
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    insert into integration.deltas (at, pending, scheduled, processing, completed, failed, cancelled, messages,
+        target_app, action)
+    select integration.clock(), sum(c.change) filter (where c.status = 'pending'),
+           sum(c.change) filter (where c.status = 'scheduled'), sum(c.change) filter (where c.status = 'processing'),
+           sum(c.change) filter (where c.status = 'completed'), sum(c.change) filter (where c.status = 'failed'),
+           sum(c.change) filter (where c.status = 'cancelled'),
+           case when p_action is not null then sum(abs(c.change)) end, c.target_app, p_action
+      from unnest(p_targets, p_statuses, p_changes) c (target_app, status, change)
+     group by c.target_app;
+end $$;
 
 -- How many messages of a target have a status, now: what was folded and what was not. Exact in every snapshot; targets
 -- whose messages are gone stay, with 0. Deltas are added up before anything else is done with them, in all of these

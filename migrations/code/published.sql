@@ -23,6 +23,7 @@ declare
     v_asked   boolean;
     v_strict  boolean;
     v_routed  boolean := false;
+    v_topics  text[];
     v_copy    boolean;
     v_stack   text;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
@@ -48,12 +49,15 @@ begin
     end if;
     -- Each condition costs a lone message as much as a small function, so what is rare has one for all of it.
     if v_asked or v_copy then
-        select bool_or(s.known_targets_only), coalesce(bool_or(s.has_topics), true) into v_strict, v_routed
-          from integration.settings s;
+        select s.known_targets_only, s.has_topics and (
+                   exists (select from integration.subscriptions t where t.topic = v_target)
+                   or exists (select from integration.targets t where t.target_app = v_target and t.kind = 'topic'))
+          into v_strict, v_routed from integration.settings s;
         if v_copy then
             get diagnostics v_stack = pg_context;
             v_copy := integration.is_copying(v_stack);
-            v_alike := v_alike and v_copy;
+            -- Several copies have several targets.
+            v_alike := v_alike and v_copy and v_messages = 1;
         end if;
         if v_strict and not v_copy then
             perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
@@ -112,18 +116,21 @@ begin
             perform integration.ring_due(v_target, (select min(p.available_at) from published p));
         end if;
         if v_routed then
-            if integration.is_routed(v_target) then
-                perform integration.fan_out(v_target, array(select p.id from published p), true);
-            end if;
+            perform integration.fan_out(v_target, array(select p.id from published p), true);
         end if;
         return null;
     end if;
-    perform integration.note_changes(
-                array_agg(g.target_app), array_agg(g.status), array_agg(g.messages), 'published',
-                array_agg(g.source_app), array_agg(g.created_at))
-       from (select p.target_app, p.source_app, p.status, integration.ten_minutes(p.created_at) as created_at,
-                    count(*) as messages
-               from published p group by 1, 2, 3, 4) g;
+    insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+    select integration.clock(), integration.ten_minutes(p.created_at),
+           nullif(count(*) filter (where p.status = 'pending'), 0),
+           nullif(count(*) filter (where p.status = 'scheduled'), 0), count(*), p.target_app, 'published', p.source_app
+      from published p group by p.target_app, p.source_app, integration.ten_minutes(p.created_at);
+    if v_asked then
+        v_topics := array(
+            select t.target_app from (select distinct p.target_app from published p) t
+             where exists (select from integration.subscriptions s where s.topic = t.target_app)
+                or exists (select from integration.targets q where q.target_app = t.target_app and q.kind = 'topic'));
+    end if;
     for v_target, v_pending, v_due in
         select p.target_app, bool_or(p.status = 'pending'), min(p.available_at) filter (where p.status = 'scheduled')
           from published p group by p.target_app order by p.target_app
@@ -134,7 +141,7 @@ begin
         if v_due is not null then
             perform integration.ring_due(v_target, v_due);
         end if;
-        if v_routed and integration.is_routed(v_target) then
+        if v_target = any (v_topics) then
             perform integration.fan_out(v_target,
                 array(select p.id from published p where p.target_app = v_target), true);
         end if;
