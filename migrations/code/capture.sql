@@ -10,7 +10,8 @@
 -- For who owns the table; its owner may have to grant TRIGGER on it to the owner of this schema. Writes to a partition
 -- by its own name are seen where the partition is captured.
 -- Locks: the table, SHARE ROW EXCLUSIVE, for a moment. SQLSTATEs: MQ002 for what is no ordinary table, has no primary
--- key, or is ours; 42501 for who does not own it; 55P03 when writers are in the way for two seconds.
+-- key, or is ours; 23514 for names that are too long; 42501 for who does not own it; 55P03 when writers are in the way
+-- for two seconds.
 create or replace function integration.capture(
     p_table regclass, p_target text, p_source text default 'capture', p_type text default null,
     p_columns text[] default null, p_when jsonpath default null
@@ -151,7 +152,11 @@ declare
 begin
     select * into x from integration.captures c where c.table_id = tg_relid;
     if x.table_id is null then
-        return null;
+        -- One of ours that uncapture could not drop is no reason to stop who writes there.
+        if tg_name = 'doorbell_' || v_op then
+            return null;
+        end if;
+        raise insufficient_privilege using message = format('%s is not captured', v_name);
     elsif v_op = 'truncate' then
         insert into integration.data_staging (source_app, target_app, record_type, data)
         values (x.source_app, x.target_app, x.record_type || '.truncate',

@@ -6,7 +6,7 @@ create table integration.captures (
     source_app  text collate "C" not null check (char_length(source_app) between 1 and 50),
     target_app  text collate "C" not null check (char_length(target_app) between 1 and 50),
     -- What the record types begin with; behind it comes .insert, .update, .delete or .truncate.
-    record_type text collate "C" not null check (char_length(record_type) between 1 and 41),
+    record_type text collate "C" not null check (char_length(record_type || '.truncate') between 10 and 50),
     -- The columns that tell rows apart: those of the primary key when it was captured.
     keys        text[]      not null,
     -- Only these columns, and the keys; null: all.
