@@ -32,7 +32,7 @@ declare
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, explain_routed, routes, takes, next_tick, tick_after, cron_field,
+        explain_set_aside, is_captured, keys_of_table, explain_routed, routes, takes, next_tick, tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
@@ -48,7 +48,7 @@ begin
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
             step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
-            schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire}'::text[] end;
+            schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire, capture, uncapture}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

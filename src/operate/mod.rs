@@ -1,6 +1,7 @@
 //! What operators do: look for messages, ask why they wait, put them back, stop and go on. The program's commands are these,
 //! under the same names.
 
+mod captures;
 mod change;
 mod follower;
 mod keys;
@@ -25,9 +26,10 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, ErrorGroup, ErrorRate, Explanation, KeyRow, KeyState,
-        Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow,
-        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, ErrorRate,
+        Explanation, KeyRow, KeyState, Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay,
+        RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic,
+        Verb, When,
     },
 };
 

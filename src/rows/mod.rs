@@ -1,6 +1,7 @@
 //! What the database says, row by row: the nouns of [`operate`](crate::operate).
 
 mod audit;
+mod capture;
 mod keys;
 mod message;
 mod process;
@@ -12,6 +13,7 @@ mod topic;
 mod upkeep;
 
 pub use audit::{AuditEvent, AuditPage};
+pub use capture::{Capture, CaptureRow};
 pub use keys::{KeyRow, KeyState};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bell;
+mod captures;
 mod claim;
 mod fence;
 mod follow;

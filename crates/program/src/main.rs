@@ -34,6 +34,8 @@ mod ui;
 mod audit;
 mod breaker;
 mod cancel;
+mod capture;
+mod captures;
 mod doctor;
 mod evict;
 mod maintain;
@@ -50,6 +52,7 @@ mod rights;
 mod schedule;
 mod schedules;
 mod subscribe;
+mod uncapture;
 mod unsubscribe;
 
 mod completions;
@@ -165,6 +168,9 @@ enum Command {
     Schedule(schedule::Schedule),
     Schedules(schedules::Schedules),
     Unsubscribe(unsubscribe::Unsubscribe),
+    Capture(capture::Capture),
+    Captures(captures::Captures),
+    Uncapture(uncapture::Uncapture),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
     Peek(peek::Peek),
@@ -270,6 +276,9 @@ impl Command {
             Self::Schedule(schedule) => schedule.run(global).await,
             Self::Schedules(schedules) => schedules.run(global).await,
             Self::Unsubscribe(unsubscribe) => unsubscribe.run(global).await,
+            Self::Capture(capture) => capture.run(global).await,
+            Self::Captures(captures) => captures.run(global).await,
+            Self::Uncapture(uncapture) => uncapture.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,

@@ -1,6 +1,7 @@
 //! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again; what is answered, and what is
 //! not wanted any more.
 
+mod capture;
 mod expiry;
 mod late;
 mod patterns;

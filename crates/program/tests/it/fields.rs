@@ -10,7 +10,7 @@ const OTHERS: [&str; 10] = ["request", "demo", "up", "down", "bench", "latency",
 
 /// Each of the others, in an order in which all find something. A command that has more to say in another form is run in
 /// both.
-const RUNS: [&str; 53] = [
+const RUNS: [&str; 56] = [
     "publish the-target --source the-source --type the-type --data 1 --header the=header --key the-key",
     "consume the-target --complete --count 1",
     "peek the-target",
@@ -28,6 +28,9 @@ const RUNS: [&str; 53] = [
     "schedule pause the-schedule",
     "schedules",
     "schedule remove the-schedule",
+    "capture the_table the-target --source the-source --type the-type",
+    "captures",
+    "uncapture the_table",
     "stats",
     "stats --traffic 1h",
     "top --every 100ms",
@@ -106,6 +109,7 @@ async fn prepared() -> Database {
     let db = Database::new().await;
     let client = db.client().await;
     let prepare = r#"
+        create table the_table (id bigint primary key);
         select setval('integration.data_staging_id_seq', 42424242, false), integration.set_audit_level('all'),
                integration.register('the-owner', 'the-host', 77, 'the-service', '1.0',
                    '{"the-target": {"types": ["the-type"], "capacity": 8}}', 600000);

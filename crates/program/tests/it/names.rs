@@ -52,6 +52,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     operations.extend(public_functions("operate/topics.rs"));
     operations.extend(public_functions("operate/schedules.rs"));
     operations.extend(public_functions("operate/keys.rs"));
+    operations.extend(public_functions("operate/captures.rs"));
     operations.extend(public_functions("operate/summed.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
