@@ -203,6 +203,18 @@ async fn a_queue_in_use_becomes_no_topic_and_what_waits_for_a_topic_is_handed_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_that_somebody_has_emptied_come_back_knowing_that_there_are_topics() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    subscribed(&db, &["billing"]).await;
+    // Whoever does the maintenance brings them back.
+    client.batch_execute("delete from integration.settings; select integration.lead('somebody', 1000)").await.unwrap();
+    plain_insert(&client, "orders", "1").await;
+    let copies = "select count(*) from integration.data_staging where target_app = 'billing'";
+    assert_eq!(count(&client, copies).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_needs_no_right_on_subscribers_and_may_neither_subscribe_nor_call_a_message_a_copy() {
     let db = Database::new().await;
     subscribed(&db, &["billing"]).await;
