@@ -1,8 +1,8 @@
 -- Auditing what people set: the installation's settings, those of targets, and policies of retries.
 
 -- AFTER INSERT, UPDATE and DELETE of a row of settings, targets or retry_policies, at any level but off: which columns,
--- with what stood there and stands there now. Pausing says so by itself, leases_until is the upkeep's, and has_topics
--- comes with subscriptions.
+-- with what stood there and stands there now. Pausing says so by itself, leases_until is the upkeep's, has_topics
+-- comes with subscriptions, and has_bells with a bell.
 create or replace function integration.on_settings() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set intervalstyle = postgres
         set timezone = 'UTC' as $$
@@ -27,7 +27,7 @@ begin
     end if;
     v_changed := integration.changed_columns(jsonb_strip_nulls(v_before), jsonb_strip_nulls(v_after),
         '{target_app, record_type, only_row, paused_at, paused_by, pause_reason, paused_until, leases_until,
-        has_topics}');
+        has_topics, has_bells}');
     if v_changed is not null or tg_op = 'DELETE' then
         insert into integration.audit_log (app_name, action, target_app, record_type, details)
         values (integration.actor(), case tg_op when 'DELETE' then 'unset' else 'set' end,

@@ -74,20 +74,40 @@ begin
     perform integration.send(integration.channel(p_target));
 end $$;
 
+-- AFTER INSERT of a target with a bell that is not on demand, or of such a bell, whoever sets it: from now on publishing
+-- asks for them.
+create or replace function integration.on_bell_set() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if tg_relid <> 'integration.targets'::regclass then
+        raise insufficient_privilege using message = 'this trigger belongs to integration.targets';
+    end if;
+    update integration.settings s set has_bells = true where not s.has_bells;
+    return null;
+end $$;
+
+create or replace trigger targets_bell_set after insert or update of bell on integration.targets
+    for each row when (new.bell <> 'on_demand') execute function integration.on_bell_set();
+
 -- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
 -- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many. An earlier
 -- message only counts when it is due in more than 10 s: the look that promotes it must also see ours, so ours must be
 -- committed by then. Of a transaction that takes longer, the sweep finds it.
 create or replace function integration.ring_due(p_target text, p_due timestamptz) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
-    select integration.send(integration.due_channel(p_target))
-     where integration.bell_is_on(p_target)
-       -- Looking would have serializable publishers fail because of each other: they ring in any case.
-       and (current_setting('transaction_isolation') = 'serializable' or not exists (
-        select from integration.data_staging d
-         where d.target_app = p_target and d.status = 'scheduled' and d.available_at < p_due
-           and d.available_at > integration.clock() + interval '10 s'))
-$$;
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if not integration.bell_is_on(p_target) then
+        return;
+    end if;
+    -- Looking would have serializable publishers fail because of each other: they ring in any case.
+    if current_setting('transaction_isolation') <> 'serializable' and exists (
+            select from integration.data_staging d
+             where d.target_app = p_target and d.status = 'scheduled' and d.available_at < p_due
+               and d.available_at > integration.clock() + interval '10 s') then
+        return;
+    end if;
+    perform integration.send(integration.due_channel(p_target));
+end $$;
 
 -- Parks the session on a target: LISTENs, takes the idle latch, and returns the barrier. From then on every publish
 -- rings; but one that looked before the latch was taken may still commit silently. So look into the table until a look

@@ -139,7 +139,7 @@ end $$;
 -- How many bytes a payload of so many bytes of jsonb may have as text.
 create or replace function integration.text_bytes_max(p_bytes integer) returns integer
     language sql immutable parallel safe as $$
-    select least(67108864, 65536 + 8 * p_bytes::bigint)::integer
+    select 65536 + 8 * least(p_bytes, 8380416)
 $$;
 
 -- A payload told from another without being told.

@@ -10,7 +10,8 @@
 create or replace function integration.on_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_messages bigint;
+    v_messages bigint := 1;
+    v_many    boolean;
     v_target  text;
     v_source  text;
     v_status  text;
@@ -35,17 +36,19 @@ begin
     -- A statement more costs a lone message more than all that it asks.
     select p.target_app, p.source_app, p.status, p.dedup_key is not null, p.available_at,
            integration.ten_minutes(p.created_at), p.origin_id is not null,
-           integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
-           and integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt, p.retry_count,
+           integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
+               p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
                p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-               p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data)
-           and p.id between 1 and v_last,
-           (select count(*) from published),
-           coalesce((select s.known_targets_only or s.has_topics from integration.settings s), true)
-      into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_messages, v_asked
+               p.behind_at, p.series, p.headers, p.data),
+           exists (select from published offset 1),
+           coalesce((select s.known_targets_only or s.has_topics or s.has_bells from integration.settings s), true)
+      into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_many, v_asked
       from published p limit 1;
-    if v_messages is null then
+    if not found then
         return null;
+    end if;
+    if v_many then
+        select count(*) into v_messages from published;
     end if;
     -- Each condition costs a lone message as much as a small function, so what is rare has one for all of it.
     if v_asked or v_copy then
@@ -57,13 +60,13 @@ begin
             get diagnostics v_stack = pg_context;
             v_copy := integration.is_copying(v_stack);
             -- Several copies have several targets.
-            v_alike := v_alike and v_copy and v_messages = 1;
+            v_alike := v_alike and v_copy and not v_many;
         end if;
         if v_strict and not v_copy then
             perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
         end if;
     end if;
-    if v_alike and v_messages > 1 then
+    if v_alike and v_many then
         -- Each condition depends on the row, because PostgreSQL would plan anew for every statement what is nothing
         -- once the variables are known.
         v_alike := not exists (
@@ -72,21 +75,20 @@ begin
                 or (p.dedup_key is not null) <> v_keys or (p.available_at is null) <> (v_due is null)
                 or p.origin_id is not null and not v_copy
                 or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
-                or p.id not between 1 and v_last
-                or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
-                   p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
-                   p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers, p.data));
+                or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
+                   p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
+                   p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
+                   p.behind_at, p.series, p.headers, p.data));
     end if;
     if not v_alike then
-        if v_messages > 1 then
+        if v_many then
             v_plain := not exists (
                 select from published p
-                 where p.id not between 1 and v_last or p.origin_id is not null and not v_copy
-                    or not integration.is_named(p.target_app, p.source_app, p.status, p.available_at, p.created_at)
-                    or not integration.is_plain(p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.attempt,
-                       p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at,
-                       p.requeued_at, p.error_message, p.updated_at, p.available_at, p.behind_at, p.series, p.headers,
-                       p.data));
+                 where p.origin_id is not null and not v_copy
+                    or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
+                       p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
+                       p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
+                       p.behind_at, p.series, p.headers, p.data));
         end if;
         if not v_plain then
             perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
@@ -110,10 +112,11 @@ begin
         insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
         values (integration.clock(), v_since, case v_status when 'pending' then v_messages end,
                 case v_status when 'scheduled' then v_messages end, v_messages, v_target, 'published', v_source);
-        if v_status = 'pending' then
-            perform integration.ring(v_target);
-        else
+        if v_status <> 'pending' then
             perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+        -- Asked here what ring asks first of nearly all targets: calling it costs as much as all the checks.
+        elsif v_asked or integration.somebody_is_parked(v_target) then
+            perform integration.ring(v_target);
         end if;
         if v_routed then
             perform integration.fan_out(v_target, array(select p.id from published p), true);
@@ -173,38 +176,30 @@ begin
     end if;
 end $$;
 
--- Whether a message has names, and a status and times that it can be published with: what check_edited and
--- check_published ask of these.
-create or replace function integration.is_named(
-    p_target text, p_source text, p_status text, p_available_at timestamptz, p_created_at timestamptz
-) returns boolean
-    language sql stable parallel safe as $$
-    select char_length(p_target) between 1 and integration.name_chars_max()
-       and char_length(p_source) between 1 and integration.name_chars_max()
-       and (p_status = 'pending' or p_status = 'scheduled' and p_available_at is not null)
-       and p_created_at between '0001-01-01 UTC' and '9999-12-31 UTC'
-$$;
-
--- Whether a message is as nearly all are: what check_contents, check_edited and check_published ask of its other
--- columns, in one expression.
+-- Whether a message is as nearly all are: what check_contents, check_edited and check_published ask, in one expression
+-- of as few calls as can be, because each costs a lone message, for which all is prepared anew, more than its answer.
 create or replace function integration.is_plain(
-    p_record_type text, p_ordering_key text, p_dedup_key text, p_max_retries integer, p_attempt integer,
-    p_retry_count integer, p_crash_count integer, p_redrive_count integer, p_owner text, p_lease_until timestamptz,
-    p_processed_at timestamptz, p_requeued_at timestamptz, p_error_message text, p_updated_at timestamptz,
-    p_available_at timestamptz, p_behind_at timestamptz, p_series bigint, p_headers jsonb, p_data jsonb
+    p_id bigint, p_last_id bigint, p_target text, p_source text, p_record_type text, p_ordering_key text,
+    p_dedup_key text, p_status text, p_created_at timestamptz, p_updated_at timestamptz, p_available_at timestamptz,
+    p_max_retries integer, p_attempt integer, p_retry_count integer, p_crash_count integer, p_redrive_count integer,
+    p_owner text, p_lease_until timestamptz, p_processed_at timestamptz, p_requeued_at timestamptz,
+    p_error_message text, p_behind_at timestamptz, p_series bigint, p_headers jsonb, p_data jsonb
 ) returns boolean
     language sql stable parallel safe as $$
-    select char_length(p_record_type) between 1 and integration.name_chars_max()
-       and (p_ordering_key is null or char_length(p_ordering_key) between 1 and integration.key_chars_max())
-       and (p_dedup_key is null or char_length(p_dedup_key) between 1 and integration.key_chars_max())
-       and (p_max_retries is null or p_max_retries >= 0)
+    select p_id between 1 and p_last_id
+       and least(p_target collate "C", p_source, p_record_type, p_ordering_key, p_dedup_key) > ''
+       and greatest(char_length(p_target), char_length(p_source), char_length(p_record_type))
+           <= integration.name_chars_max()
+       and (greatest(char_length(p_ordering_key), char_length(p_dedup_key)) <= integration.key_chars_max()) is not false
+       and (p_status = 'pending' or p_status = 'scheduled' and p_available_at is not null)
+       and least(p_created_at, p_updated_at, p_available_at) >= '0001-01-01 UTC'
+       and greatest(p_created_at, p_updated_at, p_available_at) <= '9999-12-31 UTC'
+       and (p_max_retries >= 0) is not false
        and p_attempt = 0 and p_retry_count = 0 and p_crash_count = 0 and p_redrive_count = 0
        and p_owner is null and p_lease_until is null and p_processed_at is null and p_requeued_at is null
        and p_error_message is null and p_behind_at is null and p_series is null
-       and p_updated_at between '0001-01-01 UTC' and '9999-12-31 UTC'
-       and (p_available_at is null or p_available_at between '0001-01-01 UTC' and '9999-12-31 UTC')
        and (p_headers is null or jsonb_typeof(p_headers) = 'object' and pg_column_size(p_headers) <= 65536)
-       and octet_length(p_data::text) <= integration.text_bytes_max(integration.bytes_of(p_data))
+       and octet_length(p_data::text) <= integration.text_bytes_max(pg_column_size(p_data))
 $$;
 
 -- What every message must satisfy when it is published, beside check_contents and check_edited (for why no constraint
