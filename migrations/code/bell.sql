@@ -74,8 +74,8 @@ begin
     perform integration.send(integration.channel(p_target));
 end $$;
 
--- AFTER INSERT of a target with a bell that is not on demand, or of such a bell, whoever sets it: from now on publishing
--- asks for them.
+-- AFTER INSERT of a target whose bell is not on demand, and UPDATE to one, whoever does it: from now on publishing asks
+-- what bells targets have.
 create or replace function integration.on_bell_set() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -137,12 +137,10 @@ $$;
 -- The id that the next transaction will get, without using one up. Not pg_snapshot_xmax: that is the latest completed
 -- transaction plus one, which one still running may have. Call it outside a writing transaction.
 create or replace function integration.next_xid() returns bigint
-    language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-    v_oldest xid8 := pg_snapshot_xmin(pg_current_snapshot());
-begin
-    return v_oldest::text::bigint + age(v_oldest::xid);
-end $$;
+    language sql volatile as $$
+    select pg_catalog.int84pl(integration.oldest_xid(),
+        pg_catalog.age(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.xid))
+$$;
 
 -- The oldest transaction that may still be running.
 create or replace function integration.oldest_xid() returns bigint

@@ -30,8 +30,10 @@ declare
     v_least   integer;
     v_owned   boolean;
     v_ended   boolean;
-    v_by_verb boolean := false;
-    v_keyed   boolean := false;
+    v_by_verb boolean;
+    v_keyed   boolean;
+    v_many    boolean;
+    v_messages bigint := 1;
     v_stack   text;
     v_hand    boolean := false;
     v_level   text := tg_argv[0];
@@ -39,31 +41,39 @@ begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
-    select n.target_app, n.status into v_target, v_new from after n limit 1;
-    if v_target is null then
+    -- All that is asked of a lone message, at once: each further statement costs it as much.
+    select n.target_app, n.status, o.status, o.attempt, o.owner, exists (select from after offset 1),
+           n.ordering_key is not null and n.status <> 'processing',
+           (o.owner is not null) = (o.status = 'processing') and integration.is_of_verb(n.status = 'completed',
+               o.attempt + (n.status = 'completed' and o.status = 'pending')::integer, n.attempt, n.retry_count,
+               n.owner, n.available_at, n.lease_until, n.processed_at)
+      into v_target, v_new, v_old, v_attempt, v_owner, v_many, v_keyed, v_by_verb
+      from after n cross join before o limit 1;
+    if not found then
         return null;
     end if;
-    select o.status, o.attempt, o.owner into v_old, v_attempt, v_owner from before o limit 1;
     if v_new in ('processing', 'completed') and v_old in ('pending', 'processing') and v_new <> v_old then
         v_owned := v_old = 'processing';
         v_ended := v_new = 'completed';
-        -- What ends after it was only held ends under a new attempt.
-        v_least := v_attempt + (v_ended and not v_owned)::integer;
-        v_by_verb := not exists (
-            select from after n
-             where n.status <> v_new or n.target_app <> v_target or n.attempt < v_least or n.retry_count < 0
-                or (n.owner is null) <> v_ended or n.available_at is not null
-                or v_ended and (n.lease_until is not null or n.processed_at is null));
-        if v_by_verb then
+        if v_many then
+            -- What ends after it was only held ends under a new attempt.
+            v_least := v_attempt + (v_ended and not v_owned)::integer;
             v_by_verb := not exists (
-                select from before o
-                 where o.status <> v_old or o.target_app <> v_target or o.attempt <> v_attempt
-                    or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
+                select from after n
+                 where n.status <> v_new or n.target_app <> v_target or not integration.is_of_verb(v_ended, v_least,
+                       n.attempt, n.retry_count, n.owner, n.available_at, n.lease_until, n.processed_at));
+            if v_by_verb then
+                v_by_verb := not exists (
+                    select from before o
+                     where o.status <> v_old or o.target_app <> v_target or o.attempt <> v_attempt
+                        or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
+            end if;
+            if v_ended then
+                v_keyed := exists (select from after n where n.ordering_key is not null);
+            end if;
+            select count(*) into v_messages from after;
         end if;
         v_alike := v_by_verb;
-        if v_ended then
-            v_keyed := exists (select from after n where n.ordering_key is not null);
-        end if;
     elsif v_new in ('pending', 'scheduled') and v_old in ('pending', 'scheduled') then
         get diagnostics v_stack = pg_context;
         if integration.is_of_keys(v_stack) and not exists (
@@ -77,6 +87,9 @@ begin
                       group by u.target_app, u.status having sum(u.messages) <> 0) c;
             return null;
         end if;
+        v_by_verb := false;
+    else
+        v_by_verb := false;
     end if;
     if not v_by_verb then
         v_keyed := exists (select from after n where n.ordering_key is not null and n.status <> 'processing');
@@ -149,10 +162,9 @@ begin
     end if;
     if v_alike then
         insert into integration.deltas (at, pending, processing, completed, target_app)
-        select integration.clock(), case v_old when 'pending' then -c.messages end,
-               case 'processing' when v_new then c.messages when v_old then -c.messages end,
-               case v_new when 'completed' then c.messages end, v_target
-          from (select count(*) as messages from after) c;
+        values (integration.clock(), case v_old when 'pending' then -v_messages end,
+                case 'processing' when v_new then v_messages when v_old then -v_messages end,
+                case v_new when 'completed' then v_messages end, v_target);
         return null;
     end if;
     -- How many rows had and have each status: that needs no join of before and after, which costs twice as much.
@@ -208,6 +220,17 @@ begin
     end if;
     return null;
 end $$;
+
+-- Whether a claim or a completion has left a row like this: p_ended tells which; p_least: the attempt it has at least.
+-- One expression, to be inlined.
+create or replace function integration.is_of_verb(
+    p_ended boolean, p_least integer, p_attempt integer, p_retry_count integer, p_owner text,
+    p_available_at timestamptz, p_lease_until timestamptz, p_processed_at timestamptz
+) returns boolean
+    language sql immutable parallel safe as $$
+    select p_attempt >= p_least and p_retry_count >= 0 and (p_owner is null) = p_ended and p_available_at is null
+       and (not p_ended or p_lease_until is null and p_processed_at is not null)
+$$;
 
 -- Whether history of this change cannot be written: said by in_parts and settle_in_parts, for one message after it was
 -- refused for that alone. Anybody can set what it is said with; these two nobody can call but our verbs.

@@ -77,14 +77,11 @@ end $$;
 create or replace function integration.is_gated(p_target text) returns boolean
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return integration.has_gates(p_target) and exists (select from integration.gates(p_target, false));
-end $$;
-
--- Whether messages of the target may be held in a transaction: where there is no gate at all.
-create or replace function integration.may_hold(p_target text) returns boolean
-    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    return not integration.is_gated(p_target);
+    -- Two statements: one would prepare all arms of the gates to answer the first half.
+    if not integration.has_gates(p_target) then
+        return false;
+    end if;
+    return exists (select from integration.gates(p_target, false));
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are

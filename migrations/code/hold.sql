@@ -4,9 +4,9 @@
 -- is written: the messages stay pending and locked, so nobody else takes them, and if the transaction ends before
 -- complete_many(..., p_held => true) they were never taken. The attempt is the one that it will give them. The other
 -- parameters and the result are claim's.
--- Messages with a key are not held, because nobody else would see that their key is busy: where one is met, the result
--- is one row that names no message, and is ahead. Then end the transaction, and use claim.
--- Empty result: nothing pending there, or may_hold says no: use claim, which knows what to do then.
+-- Messages with a key are not held, because nobody else would see that their key is busy; nor any while the target has
+-- a gate. The result is then one row that names no message, and is ahead: end the transaction, and use claim.
+-- Empty result: nothing pending there.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED, until the transaction ends.
 create or replace function integration.hold(
     p_target text, p_limit integer, p_types text[] default null, p_bytes_max bigint default 16777216,
@@ -31,19 +31,19 @@ begin
     end if;
     select integration.has_gates(p_target), exists (select from integration.set_aside s where s.target_app = p_target)
       into v_gated, v_aside;
-    if v_gated and not integration.may_hold(p_target) then
-        return;
-    end if;
+    v_gated := v_gated and integration.is_gated(p_target);
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
     -- snapshot of one statement for both would show what it was before.
-    v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
-        p_again_at, p_again_ids, v_aside);
-    if v_ids is null then
-        return;
-    elsif v_ids[1] = 0 then
+    if not v_gated then
+        v_ids := integration.pick(p_target, p_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at, p_after_ids,
+            p_again_at, p_again_ids, v_aside);
+    end if;
+    if v_gated or v_ids[1] = 0 then
         return query
             select null::bigint, null::integer, null::text, null::text, null::jsonb, null::jsonb, null::integer,
                    null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true;
+        return;
+    elsif v_ids is null then
         return;
     end if;
     return query

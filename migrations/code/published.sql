@@ -36,10 +36,10 @@ begin
     -- A statement more costs a lone message more than all that it asks.
     select p.target_app, p.source_app, p.status, p.dedup_key is not null, p.available_at,
            integration.ten_minutes(p.created_at), p.origin_id is not null,
-           integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
-               p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
-               p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-               p.behind_at, p.series, p.headers, p.data),
+           integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key,
+               p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt,
+               p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
+               p.error_message, p.behind_at, p.series, p.headers, p.data),
            exists (select from published offset 1),
            coalesce((select s.known_targets_only or s.has_topics or s.has_bells from integration.settings s), true)
       into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_many, v_asked
@@ -75,20 +75,21 @@ begin
                 or (p.dedup_key is not null) <> v_keys or (p.available_at is null) <> (v_due is null)
                 or p.origin_id is not null and not v_copy
                 or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
-                or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
-                   p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
-                   p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-                   p.behind_at, p.series, p.headers, p.data));
+                or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key,
+                   p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt,
+                   p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at,
+                   p.requeued_at, p.error_message, p.behind_at, p.series, p.headers, p.data));
     end if;
     if not v_alike then
         if v_many then
             v_plain := not exists (
                 select from published p
                  where p.origin_id is not null and not v_copy
-                    or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key,
-                       p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count,
-                       p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message,
-                       p.behind_at, p.series, p.headers, p.data));
+                    or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type,
+                       p.ordering_key, p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at,
+                       p.max_retries, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner,
+                       p.lease_until, p.processed_at, p.requeued_at, p.error_message, p.behind_at, p.series,
+                       p.headers, p.data));
         end if;
         if not v_plain then
             perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),

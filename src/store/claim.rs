@@ -28,10 +28,9 @@ const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, x.gated
         integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
         case when $12 then integration.oldest_writer() else integration.oldest_xid() end as oldest) x \
     left join integration.claim_in_parts($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11) c on true";
-// Once they are locked, the server ends a session whose process is frozen. Whether the target allows it is asked where
-// nothing was held.
+// Once they are locked, the server ends a session whose process is frozen.
 pub(super) const HOLD: &str = "select x.oldest, x.next, x.now, false as limited, false as gated, \
-    case when c.id is null then c.ahead is null and integration.may_hold($1) end as may, c.* from \
+    case when c.id is null then c.ahead is null end as may, c.* from \
     (select case when $11 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
         integration.next_xid() as next, integration.clock() as now, \
         set_config('idle_in_transaction_session_timeout', $12, true)) x \
@@ -279,7 +278,7 @@ impl Store {
     }
 }
 
-/// Whether the target allows to hold: asked only where nothing was.
+/// Whether the target allows to hold; where it does not, the only row says so, and names no message.
 pub(super) fn may(rows: &[Row]) -> bool {
     rows.first().is_none_or(|row| row.try_get::<_, Option<bool>>("may").ok().flatten().unwrap_or(true))
 }
