@@ -46,7 +46,6 @@ $$;
 -- Milliseconds until promote has something to do for each target (0 when it is overdue): its next scheduled message or
 -- schedule, or the time at which its open breaker lets canaries through. Targets without any are left out.
 -- Relative, so that no client compares its clock with the server's.
--- PL/pgSQL, because it keeps its plan: as one SQL statement it was planned for every look, which cost a claim's time.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
         set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
@@ -55,6 +54,7 @@ begin
     if integration.is_limited() then
         perform integration.must_consume(p_targets);
     end if;
+    -- Of which the plan is kept: planning it for every look cost as much as a claim.
     return query
         select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
           from unnest(p_targets) t (target_app)
