@@ -5,7 +5,7 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 13] = [
+const FROM_OUTSIDE: [&str; 14] = [
     "actions_of",
     "changes_of",
     "channel",
@@ -15,6 +15,7 @@ const FROM_OUTSIDE: [&str; 13] = [
     "latch_class",
     "lock_class",
     "minute_of",
+    "next_xid",
     "oldest_xid",
     "outcomes_of",
     "somebody_is_parked",
@@ -36,8 +37,8 @@ const FROM_INSIDE: [&str; 30] = [
     "is_copying",
     "is_hand_edit",
     "is_limited",
-    "is_named",
     "is_of_keys",
+    "is_of_verb",
     "is_ours",
     "is_passing",
     "is_plain",

@@ -63,7 +63,7 @@ async fn a_statement_rings_once_per_target_whatever_the_number_of_rows() {
     let client = db.client().await;
     let mut ear = Ear::on(&db, &["a", "b", "c"]).await;
     let insert = "insert into integration.data_staging (source_app, target_app, record_type, data) \
-        select 'psql', (array['a', 'b'])[1 + n % 2], 'n', '1' from generate_series(1, 20000) n";
+        select 'psql', (array['a', 'b'])[1 + n % 2], 'n', '1' from generate_series(1, 2000) n";
     client.execute(insert, &[]).await.unwrap();
     let mut heard = ear.heard().await;
     heard.sort();
