@@ -30,6 +30,7 @@ impl Operator {
     }
 
     /// For each target with schedules that are not paused, for how many seconds the one that is latest should have fired.
+    #[cfg(feature = "metrics")]
     pub(crate) async fn lateness_of_schedules(&self) -> Result<Vec<(String, f64)>> {
         self.core.store().lateness_of_schedules().await
     }

@@ -17,6 +17,7 @@ const FIRE: &str = "select integration.fire_schedule($1)";
 const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epoch from every)::float8 as every, time_zone, \
         nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
 
+#[cfg(feature = "metrics")]
 const LATENESS: &str = "select target_app, greatest(0, extract(epoch from integration.clock() - min(next_at)))::float8 \
     from integration.schedules where paused_at is null and next_at < 'infinity' group by target_app";
 
@@ -80,6 +81,7 @@ impl Store {
         Ok(self.query_one("fire the schedule", FIRE, &[&name]).await?.try_get(0)?)
     }
 
+    #[cfg(feature = "metrics")]
     pub(crate) async fn lateness_of_schedules(&self) -> Result<Vec<(String, f64)>> {
         let rows = self.query("see how late schedules are", LATENESS, &[]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
