@@ -43,18 +43,21 @@ declare
     v_there integer[];
 begin
     if v_asked then
+        -- In the order of its index, which "exists" would leave to the planner.
         v_there := array(
             select i.i from generate_subscripts(p_lows, 1) i (i)
-             where case when p_after_at[i.i] > '-infinity' then exists (
-                        select from integration.data_staging q
+             where case when p_after_at[i.i] > '-infinity' then (
+                        select true from integration.data_staging q
                          where q.target_app = p_target and q.status = 'pending' and q.requeued_at is not null
                            and q.crash_count = 0 and q.priority = p_lows[i.i]
                            and (q.requeued_at, q.id)
-                               > (coalesce(p_again_at[i.i], '-infinity'), coalesce(p_again_ids[i.i], 0)))
-                   else exists (
-                        select from integration.data_staging q
+                               > (coalesce(p_again_at[i.i], '-infinity'), coalesce(p_again_ids[i.i], 0))
+                         order by q.priority desc, q.requeued_at, q.id limit 1)
+                   else (
+                        select true from integration.data_staging q
                          where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
-                           and q.priority between p_lows[i.i] and p_highs[i.i]) end);
+                           and q.priority between p_lows[i.i] and p_highs[i.i]
+                         order by q.priority desc, q.created_at, q.id limit 1) end);
     end if;
     for i in 1 .. coalesce(cardinality(p_lows), 1) loop
         v_found := null;

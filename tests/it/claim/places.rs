@@ -190,6 +190,10 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
     client.batch_execute("vacuum analyze integration.data_staging").await.unwrap();
     buffers(&client, "").await;
     let fresh = buffers(&client, "").await;
+    let ranges =
+        ", '{1,0,-2147483648}', '{2147483647,0,-1}', array[null,'2000-01-01',null]::timestamptz[], array[0,0,0]";
+    let in_ranges = buffers(&client, ranges).await;
+    assert!(in_ranges <= 2 * fresh, "{in_ranges} buffers to learn that other ranges are empty, {fresh} without");
     let pin = db.client().await;
     pin.batch_execute("begin isolation level repeatable read; select count(*) from integration.data_staging")
         .await
