@@ -107,7 +107,7 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_kee
                     let breaks = breaker.starts_with(guarded) && !breaker.contains("closed");
                     let free = paused == "null" && in_flight == "null" && !breaks;
                     run(&client, "begin").await;
-                    let held = count(&client, "select count(*) from integration.hold('billing', 1)").await;
+                    let held = count(&client, "select count(h.id) from integration.hold('billing', 1) h").await;
                     run(&client, "rollback").await;
                     assert_eq!(held, i64::from(free), "{state}");
                 }
@@ -120,7 +120,7 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_kee
     let leases = "insert into integration.targets (target_app, leases_until) \
         values ('billing', integration.clock() + interval '1 s')";
     run(&client, leases).await;
-    assert_eq!(count(&client, "select count(*) from integration.hold('billing', 1)").await, 0);
+    assert_eq!(count(&client, "select count(h.id) from integration.hold('billing', 1) h").await, 0);
     assert_eq!(count(&client, "select count(*) from integration.closed_gates('billing')").await, 0);
     assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'you', p_lease => '1 h')").await, 1);
 }
