@@ -5,13 +5,14 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 13] = [
+const FROM_OUTSIDE: [&str; 14] = [
     "actions_of",
     "changes_of",
     "channel",
     "check_counters",
     "clock",
     "due_channel",
+    "empty_in",
     "latch_class",
     "lock_class",
     "minute_of",
