@@ -63,9 +63,8 @@ create or replace view integration.wakeups with (security_invoker = true) as
 create or replace function integration.empty_in(p_messages bigint, p_handled numeric, p_published numeric)
     returns interval
     language sql immutable parallel safe as $$
-    select case when p_messages operator(pg_catalog.>) 0 and p_handled operator(pg_catalog.>) p_published
-        then pg_catalog.make_interval(secs => (p_messages operator(pg_catalog./)
-            (p_handled operator(pg_catalog.-) p_published))::double precision) end
+    select case when p_messages > 0 and p_handled > p_published
+        then make_interval(secs => (p_messages / (p_handled - p_published))::double precision) end
 $$;
 
 -- One row per target that has, or ever had, messages, settings or processes; p_target null: of all. oldest_age: of the

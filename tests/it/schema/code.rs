@@ -5,14 +5,13 @@ use doorbell::migrate::{CODE, STEPS};
 use crate::support::Database;
 
 /// Functions that are to be inlined pin no search_path. These are called from outside, so they name everything in full.
-const FROM_OUTSIDE: [&str; 14] = [
+const FROM_OUTSIDE: [&str; 13] = [
     "actions_of",
     "changes_of",
     "channel",
     "check_counters",
     "clock",
     "due_channel",
-    "empty_in",
     "latch_class",
     "lock_class",
     "minute_of",
@@ -22,7 +21,7 @@ const FROM_OUTSIDE: [&str; 14] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 30] = [
+const FROM_INSIDE: [&str; 31] = [
     "accepts",
     "action_of",
     "actor",
@@ -32,6 +31,7 @@ const FROM_INSIDE: [&str; 30] = [
     "bounded",
     "bytes_of",
     "clean_text",
+    "empty_in",
     "gates",
     "in_words",
     "is_copying",

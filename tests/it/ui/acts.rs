@@ -208,6 +208,8 @@ async fn a_breaker_is_opened_and_closed_and_the_audit_page_says_by_whom() {
     assert!(page.contains("open</span>") && page.contains("value=\"closed\""), "{page}");
     assert_eq!(pages.post("/breaker", "key=mail&state=closed").await.status, StatusCode::SEE_OTHER);
     assert!(!pages.page("/breakers").await.contains("value=\"closed\""));
+    let target = pages.page("/target?name=mail").await;
+    assert!(target.contains("name=\"key\" value=\"mail\""), "{target}");
     let audit = pages.page("/audit?by=doorbell+ui+%28anna%29").await;
     assert!(
         audit.contains("maintenance") && audit.contains("doorbell audit --by &#39;doorbell ui (anna)&#39;"),
