@@ -5,7 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::Operator;
 use crate::{
     error::{Error, Result},
     filter::{Filter, Status},
@@ -18,33 +17,6 @@ use crate::{
 const BATCH: u32 = 1000;
 /// How many messages a preview shows.
 const SAMPLE: usize = 5;
-
-impl Operator {
-    /// Does something to all messages that a filter names, of those that are there now: see how many they are, then change them
-    /// batch by batch. A filter without a status means those that [`Action::meant_by`] says.
-    ///
-    /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for a status from which it is not possible; else the database's.
-    pub async fn change(&self, filter: &Filter, action: Action) -> Result<Change> {
-        self.change_each(std::slice::from_ref(filter), action).await
-    }
-
-    /// The same to all that one or another of several filters names.
-    ///
-    /// # Errors
-    /// As [`change`](Self::change).
-    pub async fn change_each(&self, filters: &[Filter], action: Action) -> Result<Change> {
-        Change::begin(self.core.store().clone(), filters, action).await
-    }
-
-    /// Does something to these messages; returns the ids that were changed.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn act(&self, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        act(self.core.store(), action, ids).await
-    }
-}
 
 /// What is done to each message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +99,7 @@ pub struct Changed {
 }
 
 impl Change {
-    async fn begin(store: Store, filters: &[Filter], action: Action) -> Result<Self> {
+    pub(super) async fn begin(store: Store, filters: &[Filter], action: Action) -> Result<Self> {
         let last = store.last_id().await?;
         let mut each = VecDeque::new();
         for filter in filters {
@@ -253,7 +225,7 @@ fn statuses<'a>(filter: &'a Filter, action: &Action) -> Result<&'a [Status]> {
 }
 
 /// Does this to messages, in one transaction that holds their locks; returns the ids that were changed.
-async fn act(store: &Store, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+pub(super) async fn act(store: &Store, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
     match action {
         Action::Redrive(spread) => store.redrive(ids, *spread).await,
         Action::Retry => store.retry(ids).await,

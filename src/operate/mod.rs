@@ -190,6 +190,31 @@ impl Operator {
         self.core.store().audit_list(filter, limit, after).await
     }
 
+    /// Does something to all messages that a filter names, of those that are there now: see how many they are, then change them
+    /// batch by batch. A filter without a status means those that [`Action::meant_by`] says.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a status from which it is not possible; else the database's.
+    pub async fn change(&self, filter: &Filter, action: Action) -> Result<Change> {
+        self.change_each(std::slice::from_ref(filter), action).await
+    }
+
+    /// The same to all that one or another of several filters names.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub async fn change_each(&self, filters: &[Filter], action: Action) -> Result<Change> {
+        Change::begin(self.core.store().clone(), filters, action).await
+    }
+
+    /// Does something to these messages; returns the ids that were changed.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn act(&self, action: &Action, ids: &[MessageId]) -> Result<Vec<MessageId>> {
+        change::act(self.core.store(), action, ids).await
+    }
+
     /// Tries messages again now: scheduled ones are pending at once and keep the retries they have used, failed ones are
     /// redriven. Returns the ids that were. Each call is one transaction that holds the messages' locks: a thousand or so at
     /// a time, as the next two.
@@ -208,8 +233,7 @@ impl Operator {
         self.core.store().redrive(ids, None).await
     }
 
-    /// The same, but due one after another within a time, of 30 days at most, so that what has just recovered is not flooded;
-    /// those of one ordering key together and in their order.
+    /// The same, but due one after another within a time, of 30 days at most; those of one ordering key together, in order.
     ///
     /// # Errors
     /// The database's.
