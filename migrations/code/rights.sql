@@ -16,7 +16,7 @@ declare
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, oldest_writer,
         next_xid, somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
     v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, is_gated,
-        may_hold, hold, lease_held, promote, next_due, report_runs, note_found, complete, complete_many, reply,
+        may_hold, hold, lease_held, promote, next_due, report_runs, opens_in, step_output, save_step, effect_key, note_found, complete, complete_many, reply,
         claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
