@@ -61,8 +61,8 @@ create or replace function integration.gates(p_target text, p_explained boolean)
         union all
         select 'rate_limited', greatest(r.rate_max - r.claimed, 0), null,
                case when p_explained then
-                   format('%s messages of %s were claimed within %s, and rate_max is %s; others may be in %s', r.claimed,
-                          p.target, integration.in_words(r.rate_per), r.rate_max,
+                   format('%s messages of %s were claimed within %s, and rate_max is %s; others may be in %s',
+                          r.claimed, p.target, integration.in_words(r.rate_per), r.rate_max,
                           integration.in_words(greatest(r.opens_at - integration.clock(), interval '0'))) end,
                case when p_explained then 'wait, or raise rate_max of ' || p.target end,
                case when p_explained then
@@ -75,8 +75,9 @@ create or replace function integration.gates(p_target text, p_explained boolean)
          where t.leases_until > integration.clock()) g
 $$;
 
--- Of a target with rate_max: how many claims have begun within the last rate_per, and when so many of them are over that others
--- may begin. No row: it has none. What a clock that was set says of the future counts for no longer than rate_per.
+-- Of a target with rate_max: how many claims have begun within the last rate_per, and when so many of them are over
+-- that others may begin. No row: it has none. What a clock that was set says of the future counts for no longer than
+-- rate_per.
 create or replace function integration.rate_of(p_target text)
     returns table (rate_max integer, rate_per interval, claimed bigint, opens_at timestamptz)
     language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -100,9 +101,9 @@ begin
               from integration.rate_of(p_target) r where r.claimed >= r.rate_max);
 end $$;
 
--- For claim, after it: so many messages of the target were claimed. The time is read here, so that no change that the claim made is
--- later: whoever counts in the history finds no more than rate_max within any rate_per.
--- Locks: its row of turns, which admit has taken.
+-- For claim, after it: so many messages of the target were claimed. The time is read here, so that no change that the
+-- claim made is later: whoever counts in the history finds no more than rate_max within any rate_per. Locks: its row
+-- of turns, which admit has taken.
 create or replace function integration.note_claimed(p_target text, p_count integer) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -152,9 +153,8 @@ begin
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are
--- canaries of the target's breaker, and taken.
--- Locks: only for a target with max_in_flight or rate_max (its row of turns, so that the limit is exact) or a breaker that
--- is not closed (its row).
+-- canaries of the target's breaker, and taken. Locks: only for a target with max_in_flight or rate_max (its row of
+-- turns, so that the limit is exact) or a breaker that is not closed (its row).
 create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

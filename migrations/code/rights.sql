@@ -16,7 +16,8 @@ declare
     v_common constant text[] := '{clock, channel, due_channel, lock_class, latch_class, oldest_xid, oldest_writer,
         next_xid, somebody_is_parked, park, unpark, rights_of, lacks, own_rights, row_security}';
     v_consume constant text[] := '{claim, claim_suspect, has_suspects, waiting, take_turn, keep_places, is_gated,
-        may_hold, hold, lease_held, promote, next_due, report_runs, opens_in, step_output, save_step, effect_key, note_found, complete, complete_many, reply,
+        may_hold, hold, lease_held, promote, next_due, report_runs, opens_in, step_output,
+        save_step, effect_key, note_found, complete, complete_many, reply,
         claim_in_parts, settle, settle_or_owe, fail, reject, snooze, release, extend, was_settled, still_mine,
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
@@ -30,7 +31,8 @@ declare
         waiting_keys,
         accepts, closed_gates, breaker_of, target_states, policy, audit,
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
-        audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
+        audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, rate_of, canaries_left,
+        dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
         explain_set_aside, is_captured, keys_of_table, explain_routed, routes, takes, next_tick, tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';

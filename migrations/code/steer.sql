@@ -54,7 +54,8 @@ $$;
 -- What a target has that says nothing: the defaults of the columns of targets.
 create or replace function integration.usual_settings() returns jsonb
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep", "rate_per": "00:00:01"}'::jsonb
+    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep",
+        "rate_per": "00:00:01"}'::jsonb
 $$;
 
 -- Changes settings of a target, by name; null: as the installation has it. Returns them as they are now. Audited, with
