@@ -22,6 +22,7 @@ mod policies;
 mod privileges;
 mod publication;
 mod rights;
+mod schedules;
 mod sequence;
 mod server;
 mod session;
@@ -78,6 +79,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
         report.add("topics", checked(within, topics::check(&mut session)).await);
+        report.add("schedules", checked(within, schedules::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);
         report.add("limits", checked(within, limits::check(&mut session)).await);
