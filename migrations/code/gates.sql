@@ -90,15 +90,16 @@ create or replace function integration.rate_of(p_target text)
      group by t.target_app
 $$;
 
--- Milliseconds until the target's rate_max lets others through; null: it does now, or there is none.
+-- Milliseconds until the target's rate_max lets others through; 0: it does now; null: there is none.
 create or replace function integration.opens_in(p_target text) returns bigint
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
     end if;
-    return (select greatest(ceil(extract(epoch from r.opens_at - integration.clock()) * 1000), 0)
-              from integration.rate_of(p_target) r where r.claimed >= r.rate_max);
+    return (select case when r.claimed >= r.rate_max
+                   then greatest(ceil(extract(epoch from r.opens_at - integration.clock()) * 1000), 1) else 0 end
+              from integration.rate_of(p_target) r);
 end $$;
 
 -- For claim, after it: so many messages of the target were claimed. The time is read here, so that no change that the

@@ -272,7 +272,7 @@ impl Store {
         }
     }
 
-    /// How long until the target's rate lets messages through; `None`: it does now, or there is none.
+    /// How long until the target's rate lets messages through, zero: it does now; `None`: there is none.
     pub(crate) async fn opens_in(&self, target: &str) -> Result<Option<Duration>> {
         let row = self.query_one("ask when a target may be claimed from", OPENS_IN, &[&target]).await?;
         Ok(row.try_get::<_, Option<i64>>(0)?.map(|ms| Duration::from_millis(ms.max(0) as u64)))

@@ -45,8 +45,11 @@ impl Loop {
                 self.begin_suspects();
             }
             Ended::Suspects => self.looking.room_again(),
-            Ended::Opened(true) => self.looking.look(Found::Drain),
-            Ended::Opened(false) | Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
+            Ended::Opened(Some(tries)) => {
+                self.opened = tries;
+                self.looking.look(Found::Drain);
+            }
+            Ended::Opened(None) | Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
         }
     }
 
@@ -130,7 +133,11 @@ impl Loop {
             return;
         }
         if observed.gated {
-            self.under_way.begin(Kind::Opening, opening::opens(self.context.clone()).map(Ended::Opened));
+            if count > 0 || look.why() != Found::Drain {
+                self.opened = 0;
+            }
+            let opening = opening::opens(self.context.clone(), self.opened);
+            self.under_way.begin(Kind::Opening, opening.map(Ended::Opened));
         }
         self.exhausted(Exhausted::new(&look, &observed));
     }

@@ -45,7 +45,7 @@ async fn no_more_than_so_many_are_claimed_within_the_time_and_the_next_when_the_
     assert_eq!(
         claimed,
         [
-            (0, 3, None),
+            (0, 3, Some(0)),
             (4, 2, Some(6000)),
             (9, 0, Some(1000)),
             (10, 3, Some(4000)),
@@ -65,7 +65,7 @@ async fn no_more_than_so_many_are_claimed_within_the_time_and_the_next_when_the_
     client.batch_execute("begin").await.unwrap();
     assert_eq!(count(&client, claim).await, 3);
     client.batch_execute("rollback").await.unwrap();
-    assert_eq!(opens().await, None);
+    assert_eq!(opens().await, Some(0));
     assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'me', 9, p_lease => '1 h')").await, 5);
 }
 

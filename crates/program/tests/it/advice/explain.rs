@@ -9,7 +9,7 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 21] = [
+const ADVICE: [(&str, Changes); 22] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
@@ -50,7 +50,7 @@ const NO_ADVICE: [&str; 11] = [
 ];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 18] = [
+const SITUATIONS: [(&str, &str); 19] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
