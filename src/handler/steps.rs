@@ -56,7 +56,7 @@ impl Steps {
             Error::invalid(format!("the output of step {name:?} does not serialize to JSON")).with_source(error)
         })?;
         check_payload(text.get(), self.payload_bytes_max)
-            .map_err(|error| error.context(&format!("the output of step {name:?}")))?;
+            .map_err(|error| error.context(format!("the output of step {name:?}")))?;
         Ok(text)
     }
 }
