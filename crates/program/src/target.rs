@@ -19,7 +19,7 @@ Examples:
   doorbell target show billing
   doorbell target show                                    the settings of the installation
   doorbell target set billing max_in_flight=20 failed_retention='90 days'
-  doorbell target set billing rate_max=100 rate_per=1min  claims of at most 100 in any minute, by all consumers together
+  doorbell target set billing rate_max=100 rate_per=1min    at most 100 in any minute
   doorbell target set billing max_in_flight=              as the installation has it
   doorbell target forget biling                           a name that was typed wrong
 

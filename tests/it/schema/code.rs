@@ -21,7 +21,7 @@ const FROM_OUTSIDE: [&str; 13] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 31] = [
+const FROM_INSIDE: [&str; 32] = [
     "accepts",
     "action_of",
     "actor",
@@ -31,6 +31,7 @@ const FROM_INSIDE: [&str; 31] = [
     "bounded",
     "bytes_of",
     "clean_text",
+    "empty_in",
     "expiry_reason",
     "gates",
     "in_words",
