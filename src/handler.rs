@@ -1,5 +1,8 @@
 //! Handlers: async closures or types with a `handle`, found by record type; and running one of them to a verdict.
 
+mod batch;
+mod steps;
+
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -15,6 +18,11 @@ use crate::{
     statement::Statement,
     store::Store,
 };
+
+pub use batch::{Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler};
+pub(crate) use batch::{Batches, TypedBatchHandler};
+pub use steps::Steps;
+pub(crate) use steps::StepsHandler;
 
 /// What a handler may fail with: any error. It becomes the message's `error_message`, causes included.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -64,9 +72,19 @@ pub(crate) struct Registry {
     by_type: HashMap<String, Arc<dyn Handler>>,
     tx_by_type: HashMap<String, Arc<dyn TxHandler>>,
     fallback: Option<Arc<dyn Handler>>,
+    batches: Batches,
+    /// As many as there are sizes of batches.
+    several: Vec<Several>,
     pub(crate) unknown: UnknownType,
-    /// Some handlers complete their messages in transactions of their own.
-    pub(crate) settles_itself: bool,
+    /// Some handlers need leases: they complete their messages in transactions of their own, or take several.
+    pub(crate) leases: bool,
+}
+
+/// Who handles several messages at a time.
+#[derive(Clone)]
+pub(crate) enum Several {
+    Plain(Arc<dyn BatchHandler>),
+    Tx(Arc<dyn BatchTxHandler>),
 }
 
 impl std::fmt::Debug for Registry {
@@ -80,11 +98,34 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     pub(crate) fn insert(&mut self, record_type: String, handler: Arc<dyn Handler>) {
+        self.batches.one_by_one.insert(record_type.clone());
         self.by_type.insert(record_type, handler);
     }
 
     pub(crate) fn insert_tx(&mut self, record_type: String, handler: Arc<dyn TxHandler>) {
+        self.batches.one_by_one.insert(record_type.clone());
         self.tx_by_type.insert(record_type, handler);
+    }
+
+    /// `record_type` is `None`: all that have no handler of their own.
+    pub(crate) fn insert_batch(&mut self, record_type: Option<String>, batch: Batch, handler: Several) {
+        let number = self.several.len();
+        self.several.push(handler);
+        self.batches.sizes.push(batch);
+        match record_type {
+            Some(record_type) => drop(self.batches.by_type.insert(record_type, number)),
+            None => self.batches.others = Some(number),
+        }
+        self.leases = true;
+    }
+
+    pub(crate) fn batches(&self) -> &Batches {
+        &self.batches
+    }
+
+    /// Who handles messages of a record type in batches, which goes before a handler of single ones.
+    pub(crate) fn several(&self, record_type: &str) -> Option<&Several> {
+        self.several.get(self.batches.of(record_type)?)
     }
 
     /// The transactional handler of a record type, which goes before a plain one.
@@ -97,6 +138,7 @@ impl Registry {
         let plain = self.by_type.get_key_value(record_type).map(|(name, _)| name);
         plain
             .or_else(|| self.tx_by_type.get_key_value(record_type).map(|(name, _)| name))
+            .or_else(|| self.batches.by_type.get_key_value(record_type).map(|(name, _)| name))
             .map_or("other", String::as_str)
     }
 
@@ -110,7 +152,7 @@ impl Registry {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_type.is_empty() && self.tx_by_type.is_empty() && self.fallback.is_none()
+        self.by_type.is_empty() && self.tx_by_type.is_empty() && self.fallback.is_none() && self.several.is_empty()
     }
 
     /// Runs the handler of a delivery to its outcome; never fails, never panics.
@@ -131,18 +173,22 @@ impl Registry {
 
 /// Runs a handler to an outcome: an error, a panic and a timeout are failures.
 pub(crate) async fn caught(handling: impl Future<Output = HandlerResult>, limit: Option<Duration>) -> Outcome {
+    reasoned(handling, limit).await.unwrap_or_else(Outcome::retry)
+}
+
+/// Runs a handler to what it says; an error, a panic and a timeout are reasons.
+pub(crate) async fn reasoned<T>(
+    handling: impl Future<Output = Result<T, HandlerError>>,
+    limit: Option<Duration>,
+) -> Result<T, String> {
     let handling = AssertUnwindSafe(handling).catch_unwind();
     let result = match limit {
-        Some(limit) => match tokio::time::timeout(limit, handling).await {
-            Ok(result) => result,
-            Err(_) => return Outcome::retry(timeout_reason(limit)),
-        },
+        Some(limit) => tokio::time::timeout(limit, handling).await.map_err(|_| timeout_reason(limit))?,
         None => handling.await,
     };
     match result {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => Outcome::retry(chain(&*error)),
-        Err(panic) => Outcome::retry(format!("panicked: {}", panic_message(&*panic))),
+        Ok(said) => said.map_err(|error| chain(&*error)),
+        Err(panic) => Err(format!("panicked: {}", panic_message(&*panic))),
     }
 }
 

@@ -192,7 +192,10 @@ pub use connection::Settings;
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerConfig};
 pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
-pub use handler::{Handler, HandlerError, HandlerResult, Replier, TxHandler, UnknownType};
+pub use handler::{
+    Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler, Handler, HandlerError, HandlerResult, Replier,
+    Steps, TxHandler, UnknownType,
+};
 pub use message::{Answer, Delivery, Headers, Message, MessageId, Request};
 pub use outcome::Outcome;
 pub use producer::Producer;

@@ -1,6 +1,6 @@
 //! What users run in transactions of any driver's: a text with one parameter, and its value.
 
-use std::{borrow::Cow, time::UNIX_EPOCH};
+use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -129,11 +129,7 @@ impl Delivery {
     }
 
     fn named<'a>(&'a self, reply: Option<&'a RawValue>) -> Complete<'a> {
-        // Times of messages are PostgreSQL's, of whole microseconds, and after the year 1.
-        let created_us = match self.created_at.duration_since(UNIX_EPOCH) {
-            Ok(after) => after.as_micros() as i64,
-            Err(before) => -(before.duration().as_micros() as i64),
-        };
+        let created_us = self.created_us();
         Complete { id: self.id, attempt: self.attempt, owner: &self.owner, created_us, reply }
     }
 }

@@ -64,6 +64,8 @@ begin
     end if;
     if v_gated then
         select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+        -- Others may have been waited for.
+        v_now := integration.clock();
     end if;
     if v_limit <= 0 then
         return;
@@ -116,6 +118,9 @@ begin
     end loop;
     if v_canary then
         perform integration.return_canaries(p_target, v_limit - v_count);
+    end if;
+    if v_gated then
+        perform integration.note_claimed(p_target, v_count);
     end if;
     -- A trigger of somebody's left all of them as they were.
     if v_ids is not null and v_count = 0 then
@@ -179,6 +184,7 @@ begin
         exit when v_canary or v_count >= v_limit or v_parked >= 1000
             or v_behind is null and (v_count > 0 or v_ids is null);
     end loop;
+    perform integration.note_claimed(p_target, v_count);
 end $$;
 
 -- For claim_in_parts and claim_suspect: claims those of the messages that the database does not refuse to change. The
@@ -332,6 +338,8 @@ begin
         v_ids := '{}';
     end if;
     return query select * from integration.claim_picked(p_target, p_owner, v_ids, p_lease, 1, v_canary);
+    get diagnostics v_limit = row_count;
+    perform integration.note_claimed(p_target, v_limit);
 end $$;
 
 -- Whether claim_suspect would find something.

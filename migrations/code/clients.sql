@@ -148,6 +148,7 @@ begin
         then
             due_in_ms := least(due_in_ms, 100);
         end if;
+        due_in_ms := least(due_in_ms, nullif(integration.opens_in(p_target), 0));
     end if;
 end $$;
 

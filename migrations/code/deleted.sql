@@ -44,6 +44,9 @@ begin
            from (select d.target_app, d.ordering_key, min(d.id) as id from deleted d
                   where d.ordering_key is not null group by d.target_app, d.ordering_key) k;
     end if;
+    if exists (select from integration.steps) then
+        delete from integration.steps s using deleted d where s.id = d.id and s.created_at = d.created_at;
+    end if;
     if integration.is_unwritable() then
         perform integration.note_unaudited(array_agg(d.target_app)) from deleted d;
         v_level := 'off';
@@ -80,6 +83,7 @@ begin
         select integration.actor(), 'truncated', c.target_app, jsonb_object_agg(c.status, c.messages)
           from integration.current_counters c where c.messages <> 0 group by c.target_app;
     end if;
+    delete from integration.steps;
     perform integration.note_changes(
                 array_agg(c.target_app), array_agg(c.status), array_agg(-c.messages), 'truncated')
        from integration.current_counters c where c.messages <> 0;

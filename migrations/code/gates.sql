@@ -59,10 +59,76 @@ create or replace function integration.gates(p_target text, p_explained boolean)
                  where d.target_app = p.target and d.status = 'processing') f
          where t.max_in_flight is not null
         union all
+        select 'rate_limited', greatest(r.rate_max - r.claimed, 0), null,
+               case when p_explained then
+                   format('%s messages of %s were claimed within %s, and rate_max is %s; others may be in %s',
+                          r.claimed, p.target, integration.in_words(r.rate_per), r.rate_max,
+                          integration.in_words(greatest(r.opens_at - integration.clock(), interval '0'))) end,
+               case when p_explained then 'wait, or raise rate_max of ' || p.target end,
+               case when p_explained then
+                   jsonb_build_object('claimed', r.claimed, 'rate_max', r.rate_max, 'opens_at', r.opens_at) end
+          from integration.rate_of(p.target) r
+         where t.rate_max is not null
+        union all
         -- A consumer that held messages has died: the one that kills its consumers is found only with leases.
         select 'leases_only', null, null, null, null, null
          where t.leases_until > integration.clock()) g
 $$;
+
+-- Of a target with rate_max: how many claims have begun within the last rate_per, and when so many of them are over
+-- that others may begin. No row: it has none. What a clock that was set says of the future counts for no longer than
+-- rate_per.
+create or replace function integration.rate_of(p_target text)
+    returns table (rate_max integer, rate_per interval, claimed bigint, opens_at timestamptz)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select t.rate_max, t.rate_per, coalesce(sum(c.claimed), 0)::bigint, min(c.at) + t.rate_per
+      from integration.targets t
+      left join integration.turns u on u.target_app = t.target_app
+      left join lateral unnest(u.claimed_at, u.claimed) c (at, claimed)
+        on c.at > integration.clock() - t.rate_per and c.at <= integration.clock() + t.rate_per
+     where t.target_app = p_target and t.rate_max is not null
+     group by t.target_app
+$$;
+
+-- Milliseconds until the target's rate_max lets others through; 0: it does now; null: there is none.
+create or replace function integration.opens_in(p_target text) returns bigint
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
+    return (select case when r.claimed >= r.rate_max
+                   then greatest(ceil(extract(epoch from r.opens_at - integration.clock()) * 1000), 1) else 0 end
+              from integration.rate_of(p_target) r);
+end $$;
+
+-- For claim, after it: so many messages of the target were claimed. The time is read here, so that no change that the
+-- claim made is later: whoever counts in the history finds no more than rate_max within any rate_per. Locks: its row
+-- of turns, which admit has taken.
+create or replace function integration.note_claimed(p_target text, p_count integer) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_now timestamptz := integration.clock();
+    v_per interval;
+begin
+    if p_count = 0 then
+        return;
+    end if;
+    select t.rate_per into v_per from integration.targets t
+     where t.target_app = p_target and t.rate_max is not null;
+    if not found then
+        return;
+    end if;
+    update integration.turns t
+       set (claimed_at, claimed) = (
+            select array_agg(s.at order by s.at), array_agg(s.claimed order by s.at)
+              from (select max(c.at) as at, sum(c.claimed)::integer as claimed
+                      from (select u.at, u.claimed from unnest(t.claimed_at, t.claimed) u (at, claimed)
+                             where u.at > v_now - v_per and u.at <= v_now
+                            union all select v_now, p_count) c
+                     group by floor(extract(epoch from c.at) * 20 / extract(epoch from v_per))) s)
+     where t.target_app = p_target;
+end $$;
 
 -- Whether a target may have gates. Most have neither settings nor a breaker that is open, and to be told so by the
 -- gates themselves costs as much as to claim a message.
@@ -85,15 +151,15 @@ begin
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are
--- canaries of the target's breaker, and taken.
--- Locks: only for a target with max_in_flight (its row of turns, so that the limit is exact) or a breaker that is not
--- closed (its row).
+-- canaries of the target's breaker, and taken. Locks: only for a target with max_in_flight or rate_max (its row of
+-- turns, so that the limit is exact) or a breaker that is not closed (its row).
 create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_breaker text;
 begin
-    if exists (select from integration.targets t where t.target_app = p_target and t.max_in_flight is not null) then
+    if exists (select from integration.targets t where t.target_app = p_target
+                  and (t.max_in_flight is not null or t.rate_max is not null)) then
         perform from integration.turns t where t.target_app = p_target for update;
         if not found then
             insert into integration.turns (target_app) values (p_target) on conflict do nothing;

@@ -224,7 +224,7 @@ create or replace view integration.stats with (security_invoker = true) as
 
 -- What target_stats says of a target, of all where p_target is null, with how many of its messages are set aside and
 -- the gates that are closed. Gates are looked at once per target, and only where something could be closed: a pause, a
--- breaker that is not closed, or as many messages being handled as are allowed.
+-- breaker that is not closed, as many messages being handled as are allowed, or a rate_max.
 create or replace function integration.target_states(p_target text default null)
     returns table (
         target_app text, pending bigint, scheduled bigint, processing bigint, completed bigint, failed bigint,
@@ -235,7 +235,8 @@ create or replace function integration.target_states(p_target text default null)
     )
     language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
     with limited as materialized (
-        select t.target_app, t.max_in_flight from integration.targets t where t.max_in_flight is not null),
+        select t.target_app, t.max_in_flight, t.rate_max from integration.targets t
+         where t.max_in_flight is not null or t.rate_max is not null),
     aside as materialized (
         select n.target_app, count(*) as messages from integration.set_aside_now n group by n.target_app)
     select s.target_app, s.pending, s.scheduled, s.processing, s.completed, s.failed, s.cancelled, s.oldest_age,
@@ -250,6 +251,7 @@ create or replace function integration.target_states(p_target text default null)
           from integration.gates(s.target_app, true) c
          where c.admits <= 0
            -- Here, and not in the join, where it would be asked when the gates have answered.
-           and (s.paused_at is not null or s.breaker <> 'closed' or s.processing >= t.max_in_flight)) g on true
+           and (s.paused_at is not null or s.breaker <> 'closed' or s.processing >= t.max_in_flight
+                or t.rate_max is not null)) g on true
      order by s.target_app
 $$;

@@ -47,13 +47,15 @@ end $$;
 create or replace function integration.target_settings() returns text[]
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select '{bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight, key_failed,
-        foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted}'::text[]
+        foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted,
+        rate_max, rate_per}'::text[]
 $$;
 
 -- What a target has that says nothing: the defaults of the columns of targets.
 create or replace function integration.usual_settings() returns jsonb
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep"}'::jsonb
+    select '{"bell": "on_demand", "on_complete": "keep", "kind": "queue", "unrouted": "keep",
+        "rate_per": "00:00:01"}'::jsonb
 $$;
 
 -- Changes settings of a target, by name; null: as the installation has it. Returns them as they are now. Audited, with
@@ -83,7 +85,8 @@ begin
            foreign_lease = v_new.foreign_lease, on_complete = coalesce(v_new.on_complete, 'keep'),
            completed_retention = v_new.completed_retention, failed_retention = v_new.failed_retention,
            breaker_key = v_new.breaker_key, kind = coalesce(v_new.kind, 'queue'),
-           unrouted = coalesce(v_new.unrouted, 'keep')
+           unrouted = coalesce(v_new.unrouted, 'keep'), rate_max = v_new.rate_max,
+           rate_per = coalesce(v_new.rate_per, '1 s')
      where t.target_app = p_target;
     perform integration.ring(p_target);
     return integration.target(p_target);

@@ -11,7 +11,7 @@ use crate::{
     message::{Delivery, Found},
     process::Process,
     store::{ClaimRequest, Store},
-    telemetry::Processing,
+    telemetry::{Processing, ProcessingTogether},
 };
 
 pub(super) struct Context {
@@ -50,6 +50,12 @@ impl Context {
     pub(super) fn processing(&self, delivery: &Delivery) -> Processing<'_> {
         let record_type = self.registry.label(&delivery.record_type);
         self.store.telemetry().processing(&self.target, record_type, delivery)
+    }
+
+    /// The same, for one that is given all of these.
+    pub(super) fn processing_together(&self, deliveries: &[Delivery]) -> ProcessingTogether<'_> {
+        let label = |delivery: &Delivery| self.registry.label(&delivery.record_type);
+        self.store.telemetry().processing_together(&self.target, deliveries, label)
     }
 
     /// Runs the commit that settles messages of transactional handlers, for telemetry.

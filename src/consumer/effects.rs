@@ -89,6 +89,6 @@ async fn handled(handling: impl Future<Output = HandlerResult>) -> HandlerResult
 }
 
 /// A transaction that was undone because of others is run again soon, at no cost for the message.
-fn after_a_conflict() -> Outcome {
+pub(super) fn after_a_conflict() -> Outcome {
     Outcome::snooze(backoff::delay(CONFLICT_PAUSE, CONFLICT_PAUSE, 0, rand::random()))
 }

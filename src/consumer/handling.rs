@@ -18,6 +18,7 @@ use super::{
     context::Context,
     effects,
     running::{Begun, Handled, Ran},
+    together,
 };
 use crate::{message::Delivery, outcome::Outcome, store::Claim};
 
@@ -31,11 +32,16 @@ pub(super) async fn handle(
     let (started, claim, canary) = (begun.now(), Claim::of(&delivery), delivery.canary);
     let (ran, handler) = run(&context, delivery).await;
     // The loop is gone only when the process is being torn down.
-    let _ = handled.send(Handled { claim, ran, canary, took: started.elapsed(), handler });
+    let _ = handled.send(Handled::One { claim, ran, canary, took: started.elapsed(), handler });
 }
 
 /// Runs the handler of a leased message to its end. Returns how long the handler itself took, too.
 pub(super) async fn run(context: &Context, delivery: Delivery) -> (Ran, Duration) {
+    if context.registry.several(&delivery.record_type).is_some() {
+        let began = Instant::now();
+        let ran = together::run_one(context, delivery).await;
+        return (ran, began.elapsed());
+    }
     if context.registry.tx(&delivery.record_type).is_some() {
         return effects::run(context, &delivery).await;
     }
@@ -81,7 +87,7 @@ impl Handling {
     pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Handled>) {
         let (claim, took, outcome) = self.await;
         // The loop is gone only when the process is being torn down.
-        let _ = handled.send(Handled { claim, ran: Ran::Outcome(outcome), canary: false, took, handler: took });
+        let _ = handled.send(Handled::One { claim, ran: Ran::Outcome(outcome), canary: false, took, handler: took });
     }
 }
 

@@ -22,13 +22,16 @@ mod workers;
 mod claiming;
 mod context;
 mod effects;
+mod gathering;
 mod handling;
 mod held_batch;
 mod in_order;
 mod lanes;
+mod opening;
 mod settle;
 mod suspects;
 mod sweeping;
+mod together;
 
 pub use config::ConsumerConfig;
 pub use pulse::Pulse;
@@ -44,7 +47,8 @@ use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
     handler::{
-        Handler, HandlerResult, OwnTxHandler, RawHandler, Registry, Replier, RequestHandler, TxHandler, TypedHandler,
+        Batch, BatchHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler, RawHandler, Registry,
+        Replier, RequestHandler, Several, Steps, StepsHandler, TxHandler, TypedBatchHandler, TypedHandler,
         TypedTxHandler,
     },
     message::{Delivery, check_name},
@@ -113,7 +117,7 @@ impl ConsumerBuilder {
     {
         let schema = self.core.settings().schema().clone();
         self.registry.insert(record_type.into(), Arc::new(OwnTxHandler::new(f, schema)));
-        self.registry.settles_itself = true;
+        self.registry.leases = true;
         self
     }
 
@@ -131,7 +135,83 @@ impl ConsumerBuilder {
         let schema = self.core.settings().schema().clone();
         let (store, payload_bytes_max) = (self.core.store().clone(), self.core.config().payload_bytes_max);
         self.registry.insert(record_type.into(), Arc::new(RequestHandler::new(f, store, schema, payload_bytes_max)));
-        self.registry.settles_itself = true;
+        self.registry.leases = true;
+        self
+    }
+
+    /// Handles messages of one record type several at a time, with a closure over their decoded payloads:
+    /// `|orders: Vec<(Order, Delivery)>| async move { … Ok(BatchOutcome::done()) }`, which says of each message what becomes of it. A
+    /// payload that does not decode as `T` fails its message alone.
+    ///
+    /// An error, a panic or a time-out of a batch of several costs no retry: its messages are handled one by one at once, so that the bad
+    /// one pays alone. [`handler_timeout`](ConsumerConfig::handler_timeout) is that of the batch, and `concurrency` counts batches: up to
+    /// `concurrency` times [`Batch::of`] messages are this consumer's at a time, so other record types are better off with a consumer of their
+    /// own. Messages of one ordering key are in their order; where one does not end done, those after it are given back and
+    /// handled again after it, whatever was said of them. Suspects come alone. Such a consumer leases, as with
+    /// [`on_own_tx`](Self::on_own_tx). Goes before all other handlers of the record type.
+    pub fn on_batch<T, F, Fut>(mut self, record_type: impl Into<String>, batch: Batch, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = BatchResult> + Send + 'static,
+    {
+        let handler = Several::Plain(Arc::new(TypedBatchHandler::new(f)));
+        self.registry.insert_batch(Some(record_type.into()), batch, handler);
+        self
+    }
+
+    /// As [`on_batch`](Self::on_batch), in the transaction that completes the messages: its effects, and the completion of all of
+    /// them, commit together or not at all. The closure returns a boxed future:
+    /// `|orders: Vec<(Order, Delivery)>, tx| Box::pin(async move { … })`.
+    ///
+    /// Where it says something else than done of one message, all its effects are rolled back, that message is settled as it says, and the
+    /// others are handled again without it; with an ordering key, one by one.
+    pub fn on_batch_tx<T, F>(mut self, record_type: impl Into<String>, batch: Batch, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: for<'a> Fn(Vec<(T, Delivery)>, &'a Transaction<'a>) -> BoxFuture<'a, BatchResult> + Send + Sync + 'static,
+    {
+        let handler = Several::Tx(Arc::new(TypedBatchHandler::new(f)));
+        self.registry.insert_batch(Some(record_type.into()), batch, handler);
+        self
+    }
+
+    /// Handles one record type with a [`BatchHandler`].
+    pub fn batch_handler(mut self, record_type: impl Into<String>, batch: Batch, handler: impl BatchHandler) -> Self {
+        self.registry.insert_batch(Some(record_type.into()), batch, Several::Plain(Arc::new(handler)));
+        self
+    }
+
+    /// Handles one record type with a [`BatchTxHandler`].
+    pub fn batch_tx_handler(
+        mut self,
+        record_type: impl Into<String>,
+        batch: Batch,
+        handler: impl BatchTxHandler,
+    ) -> Self {
+        self.registry.insert_batch(Some(record_type.into()), batch, Several::Tx(Arc::new(handler)));
+        self
+    }
+
+    /// Handles every record type that has no handler of its own with a [`BatchHandler`]; a batch may be of several types.
+    pub fn fallback_batch_handler(mut self, batch: Batch, handler: impl BatchHandler) -> Self {
+        self.registry.insert_batch(None, batch, Several::Plain(Arc::new(handler)));
+        self
+    }
+
+    /// Handles one record type with a closure of several steps, whose results are saved: `|order: Order, delivery, steps| async move
+    /// { … }`. `steps.run("charge", async || …)` does a step once: a later attempt, here or in another process, is given what it
+    /// returned. Its effect is to be named by [`Delivery::effect_key`]; see [`Steps::run`]. Such a consumer leases, as with
+    /// [`on_own_tx`](Self::on_own_tx).
+    pub fn on_steps<T, F, Fut>(mut self, record_type: impl Into<String>, f: F) -> Self
+    where
+        T: DeserializeOwned + Send + 'static,
+        F: Fn(T, Delivery, Steps) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        let (store, payload_bytes_max) = (self.core.store().clone(), self.core.config().payload_bytes_max);
+        self.registry.insert(record_type.into(), Arc::new(StepsHandler::new(f, store, payload_bytes_max)));
+        self.registry.leases = true;
         self
     }
 
@@ -178,8 +258,9 @@ impl ConsumerBuilder {
                 self.target
             )));
         }
+        self.registry.batches().sizes.iter().try_for_each(Batch::check)?;
         self.registry.unknown = self.config.unknown_type;
-        if self.registry.settles_itself {
+        if self.registry.leases {
             self.config.hold = None;
         }
         let process = self.core.process().await?;

@@ -4,6 +4,7 @@
 //! and becomes a task. Tasks are futures that the loop polls beside everything else, so a claim, a settle and handlers
 //! go on at the same time.
 
+mod batches;
 mod drain;
 mod events;
 
@@ -25,6 +26,7 @@ use super::{
     handling::handle,
     held_batch::{self, HeldBatch},
     holding::Holding,
+    lanes::Task,
     looking::{Looking, NextLook},
     outbox::Outbox,
     parking::{self, Action, Parking},
@@ -33,7 +35,7 @@ use super::{
     running::Begun,
     settle::settle_until_done,
     signals::{Signal, Signals},
-    suspects,
+    suspects, together,
     under_way::{Ended, Kind, UnderWay},
     workers::Workers,
 };
@@ -57,6 +59,8 @@ pub(super) struct Loop {
     outbox: Outbox,
     report: BreakerReport,
     under_way: UnderWay,
+    /// How often a gate that had opened was looked through in vain.
+    opened: u32,
     /// The role may not consume any more: it ends with this.
     forbidden: Option<Error>,
 }
@@ -88,7 +92,8 @@ impl Loop {
         };
         let looking = Looking::new(&target, places);
         let allowance = Allowance::new(config.messages_max);
-        let (workers, holding) = (Workers::new(&config), Holding::new(&config, registry.is_plain()));
+        let (workers, holding) =
+            (Workers::new(&config, registry.batches()), Holding::new(&config, registry.is_plain()));
         let (pulse, slots) = (Pulse::new(), Arc::new(Semaphore::new(config.concurrency)));
         let context = Context { store, target, config, registry, process, allowance, pulse, slots };
         Ok(Self {
@@ -102,6 +107,7 @@ impl Loop {
             outbox: Outbox::default(),
             report: BreakerReport::default(),
             under_way: UnderWay::new(),
+            opened: 0,
             forbidden: None,
         })
     }
@@ -147,7 +153,7 @@ impl Loop {
         tokio::select! {
             biased;
             ended = self.under_way.next() => Event::Ended(ended),
-            signal = self.signals.next(look_at, everywhere_at) => Event::Signal(signal),
+            signal = self.signals.next(look_at, everywhere_at, self.workers.next_task_at()) => Event::Signal(signal),
         }
     }
 
@@ -158,10 +164,22 @@ impl Loop {
             if slot.is_none() && !is_blocked {
                 return;
             }
-            let Some(delivery) = self.workers.next_task() else { return };
-            let (claim, begun, context) = (Claim::of(&delivery), Begun::default(), self.context.clone());
-            let abort = self.under_way.begin_handler(|tell| handle(context, delivery, begun.clone(), tell));
-            self.workers.started(claim, &begun, &abort, slot);
+            let Some(task) = self.workers.next_task() else { return };
+            let (begun, context) = (Begun::default(), self.context.clone());
+            match task {
+                Task::One(delivery) => {
+                    let claim = Claim::of(&delivery);
+                    let abort = self.under_way.begin_handler(|tell| handle(context, delivery, begun.clone(), tell));
+                    self.workers.started(claim, &begun, &abort, slot);
+                }
+                Task::Several(batch) => {
+                    let Some(claim) = batch.first().map(Claim::of) else { continue };
+                    let given = batch.clone();
+                    let task = |tell| together::handle(context, given, claim, begun.clone(), tell);
+                    let abort = self.under_way.begin_handler(task);
+                    self.workers.started_with(claim, batch, &begun, &abort, slot);
+                }
+            }
         }
     }
 

@@ -37,15 +37,29 @@ pub(super) enum Ran {
     LeaseLost,
 }
 
-/// The end of a task that ran the handler of a leased message.
+/// The end of a task that ran the handler of leased messages.
 #[derive(Debug)]
-pub(super) struct Handled {
-    pub(super) claim: Claim,
-    pub(super) ran: Ran,
-    pub(super) canary: bool,
-    pub(super) took: Duration,
-    /// How long of that its handler took.
-    pub(super) handler: Duration,
+pub(super) enum Handled {
+    One {
+        claim: Claim,
+        ran: Ran,
+        canary: bool,
+        took: Duration,
+        /// How long of that its handler took.
+        handler: Duration,
+    },
+    /// A batch, by its first message.
+    Several { claim: Claim, became: Vec<Became>, took: Duration },
+}
+
+/// What becomes of a message whose batch has ended.
+#[derive(Clone, Debug)]
+pub(super) enum Became {
+    Ran(Ran),
+    /// It is handled once more: what was done is undone because of others.
+    Again,
+    /// It is handled by itself: the batch has failed, which says nothing about it.
+    Alone,
 }
 
 /// What becomes of a message whose handler its timeout did not stop.

@@ -22,6 +22,8 @@ pub(super) enum Signal {
     Rung,
     LookAgain,
     LookEverywhere,
+    /// Messages that wait for others to be handled with have waited long enough.
+    Lingered,
     Sweep,
     Watchdog,
 }
@@ -49,8 +51,14 @@ impl Signals {
         Self { bell, stopping, owners, gone, taken, next_sweep: None, watchdog }
     }
 
-    /// The next one, the most urgent first; the loop looks again at the times given. Cancelling it loses nothing.
-    pub(super) async fn next(&mut self, look_at: Option<Instant>, everywhere_at: Option<Instant>) -> Signal {
+    /// The next one, the most urgent first; the loop looks again, and begins a batch, at the times given. Cancelling it loses
+    /// nothing.
+    pub(super) async fn next(
+        &mut self,
+        look_at: Option<Instant>,
+        everywhere_at: Option<Instant>,
+        batch_at: Option<Instant>,
+    ) -> Signal {
         tokio::select! {
             biased;
             _ = self.owners.changed() => Signal::LeaseLost,
@@ -60,6 +68,7 @@ impl Signals {
             () = self.bell.rung() => Signal::Rung,
             () = at(look_at) => Signal::LookAgain,
             () = at(everywhere_at) => Signal::LookEverywhere,
+            () = at(batch_at) => Signal::Lingered,
             () = at(self.next_sweep) => Signal::Sweep,
             _ = self.watchdog.tick() => Signal::Watchdog,
         }
@@ -122,19 +131,20 @@ mod tests {
         owner.send_replace("second".into());
         lost.send_replace(());
         take.send_replace(());
-        assert_eq!(signals.next(past, past).await, Signal::LeaseLost);
+        assert_eq!(signals.next(past, past, None).await, Signal::LeaseLost);
         assert_eq!(&*signals.owner(), "second");
-        assert_eq!(signals.next(past, past).await, Signal::Gone);
-        assert_eq!(signals.next(past, past).await, Signal::Taken);
-        assert_eq!(signals.next(past, past).await, Signal::Rung);
-        assert_eq!(signals.next(past, past).await, Signal::LookAgain);
-        assert_eq!(signals.next(None, past).await, Signal::LookEverywhere);
-        assert_eq!(signals.next(None, None).await, Signal::Sweep);
+        assert_eq!(signals.next(past, past, None).await, Signal::Gone);
+        assert_eq!(signals.next(past, past, None).await, Signal::Taken);
+        assert_eq!(signals.next(past, past, None).await, Signal::Rung);
+        assert_eq!(signals.next(past, past, None).await, Signal::LookAgain);
+        assert_eq!(signals.next(None, past, past).await, Signal::LookEverywhere);
+        assert_eq!(signals.next(None, None, past).await, Signal::Lingered);
+        assert_eq!(signals.next(None, None, None).await, Signal::Sweep);
         signals.sweep_at(None);
-        assert_eq!(signals.next(None, None).await, Signal::Watchdog);
-        assert!(signals.next(None, None).now_or_never().is_none());
+        assert_eq!(signals.next(None, None, None).await, Signal::Watchdog);
+        assert!(signals.next(None, None, None).now_or_never().is_none());
         stop.send_replace(Some(Duration::ZERO));
         bell.ring();
-        assert_eq!(signals.next(None, None).await, Signal::Stop);
+        assert_eq!(signals.next(None, None, None).await, Signal::Stop);
     }
 }

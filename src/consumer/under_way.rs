@@ -35,9 +35,10 @@ pub(super) enum Kind {
     Report,
     Keep,
     Sweep,
+    Opening,
 }
 
-const KINDS: usize = Kind::Sweep as usize + 1;
+const KINDS: usize = Kind::Opening as usize + 1;
 
 /// What has come to its end.
 pub(super) enum Ended {
@@ -55,6 +56,8 @@ pub(super) enum Ended {
     Kept,
     /// Whether there is something to look for.
     Swept(bool),
+    /// A gate lets messages through that did not: how often it did in vain; `None`: there is none.
+    Opened(Option<u32>),
 }
 
 pub(super) struct UnderWay {

@@ -1,15 +1,18 @@
 //! The messages that this consumer has leased and not ended: those that wait for a free handler, and those that run.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle, time::Instant};
 
 use super::{
     config::ConsumerConfig,
-    lanes::Lanes,
+    lanes::{Lanes, Task},
     running::{Begun, GRACE},
 };
-use crate::{message::Delivery, store::Claim};
+use crate::{handler::Batches, message::Delivery, store::Claim};
 
 /// Handlers faster than this on average are worth claiming ahead for: as many as they handle in so long, within limits.
 const PREFETCH_BELOW: Duration = Duration::from_millis(50);
@@ -21,8 +24,13 @@ pub(super) struct Workers {
     concurrency: usize,
     /// `None`: by the average.
     prefetch: Option<usize>,
+    /// Most messages of a batch; 0: there are none.
+    batch_max: usize,
     queue: Lanes,
+    /// Tasks, by their first messages.
     running: HashMap<Claim, Running>,
+    /// The messages that run beside the first of each task.
+    others: usize,
     /// How long a task takes, the last ones counting most.
     average: Duration,
 }
@@ -31,17 +39,31 @@ pub(super) struct Workers {
 struct Running {
     begun: Begun,
     abort: AbortHandle,
+    /// All its messages, where it may have several.
+    batch: Vec<Delivery>,
+    /// Those of them that are nobody's any more.
+    gone: HashSet<Claim>,
     /// Its place among the handlers that run at a time: free when it has ended, or is given up.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
+/// A message of a batch that has ended.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) delivery: Delivery,
+    /// It is nobody's any more.
+    pub(super) gone: bool,
+}
+
 impl Workers {
-    pub(super) fn new(config: &ConsumerConfig) -> Self {
+    pub(super) fn new(config: &ConsumerConfig, batches: &Batches) -> Self {
         Self {
             concurrency: config.concurrency,
             prefetch: config.prefetch,
-            queue: Lanes::default(),
+            batch_max: batches.largest(),
+            queue: Lanes::new(batches.clone()),
             running: HashMap::new(),
+            others: 0,
             average: PREFETCH_BELOW,
         }
     }
@@ -49,13 +71,18 @@ impl Workers {
     /// How many messages to claim, beside so many that are not settled yet. `None`: no batch is worthwhile, for lack of
     /// free handlers or of half the capacity.
     pub(super) fn room(&self, unsettled: usize) -> Option<usize> {
-        let mine = self.queue.len() + self.running.len() + unsettled;
+        let mine = self.queue.len() + self.running.len() + self.others + unsettled;
         let capacity = self.capacity();
-        (mine < capacity && (self.have_room() || mine <= capacity / 2)).then(|| capacity - mine)
+        let room = (mine < capacity && (self.have_room() || mine <= capacity / 2)).then(|| capacity - mine);
+        // Beginning one batch goes before claiming for the others.
+        if self.batch_max > 0 { room.map(|room| room.min(self.batch_max.max(PREFETCH_MAX))) } else { room }
     }
 
     /// Most messages this consumer may have: running, waiting to run, waiting to be settled.
     fn capacity(&self) -> usize {
+        if self.batch_max > 0 {
+            return self.concurrency.saturating_mul(self.batch_max).saturating_add(self.prefetch.unwrap_or(0));
+        }
         let prefetch = self.prefetch.unwrap_or_else(|| match self.average {
             average if average >= PREFETCH_BELOW => 0,
             average => {
@@ -72,6 +99,9 @@ impl Workers {
 
     /// Most messages of one key to claim: what one handler does in 20 ms, one after the other.
     pub(super) fn series(&self) -> usize {
+        if self.batch_max > 0 {
+            return self.batch_max;
+        }
         if self.average >= PREFETCH_BELOW {
             return 1;
         }
@@ -88,9 +118,19 @@ impl Workers {
         self.queue.rest_of_key(claim)
     }
 
-    /// The message of the next task, while there is a free handler.
-    pub(super) fn next_task(&mut self) -> Option<Delivery> {
-        if self.running.len() < self.concurrency { self.queue.pop() } else { None }
+    /// Messages of a batch that has ended are to run once more.
+    pub(super) fn again(&mut self, deliveries: Vec<Delivery>) {
+        self.queue.again(deliveries);
+    }
+
+    /// The next task, while there is a free handler.
+    pub(super) fn next_task(&mut self) -> Option<Task> {
+        if self.running.len() < self.concurrency { self.queue.pop(Instant::now()) } else { None }
+    }
+
+    /// When there is a next task, where there is none now.
+    pub(super) fn next_task_at(&self) -> Option<Instant> {
+        if self.running.len() < self.concurrency { self.queue.next_at() } else { None }
     }
 
     /// Its task runs.
@@ -101,31 +141,54 @@ impl Workers {
         abort: &AbortHandle,
         slot: Option<OwnedSemaphorePermit>,
     ) {
-        self.running.insert(claim, Running { begun: begun.clone(), abort: abort.clone(), _slot: slot });
+        self.started_with(claim, Vec::new(), begun, abort, slot);
+    }
+
+    /// The same, of several messages; `claim` is that of the first.
+    pub(super) fn started_with(
+        &mut self,
+        claim: Claim,
+        batch: Vec<Delivery>,
+        begun: &Begun,
+        abort: &AbortHandle,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        self.others += batch.len().saturating_sub(1);
+        let (begun, abort) = (begun.clone(), abort.clone());
+        self.running.insert(claim, Running { begun, abort, batch, gone: HashSet::new(), _slot: slot });
     }
 
     /// Whether a handler is free, and no message waits for it.
     pub(super) fn have_room(&self) -> bool {
-        !self.queue.has_next() && self.running.len() < self.concurrency
+        !self.are_waited_for() && self.running.len() < self.concurrency
     }
 
     /// Whether messages wait for a free handler.
     pub(super) fn are_waited_for(&self) -> bool {
-        self.queue.has_next()
+        self.queue.has_next(Instant::now())
     }
 
     /// A task has ended. False: its message does not run any more, it was given up, or its lease was lost.
     pub(super) fn ended(&mut self, claim: &Claim, took: Duration) -> bool {
-        let was_running = self.running.remove(claim).is_some();
-        if was_running {
-            self.average = (self.average * 7 + took) / 8;
-        }
-        was_running
+        self.ended_with(claim, took).is_some()
+    }
+
+    /// The same, of several messages; returns them.
+    pub(super) fn ended_with(&mut self, claim: &Claim, took: Duration) -> Option<Vec<Item>> {
+        let running = self.running.remove(claim)?;
+        self.average = (self.average * 7 + took) / 8;
+        Some(self.items(running))
+    }
+
+    fn items(&mut self, Running { batch, gone, .. }: Running) -> Vec<Item> {
+        self.others -= batch.len().saturating_sub(1);
+        let item = |delivery: Delivery| Item { gone: gone.contains(&Claim::of(&delivery)), delivery };
+        batch.into_iter().map(item).collect()
     }
 
     /// What was claimed ahead and should not have been: handlers turned out to be slower than they were.
     pub(super) fn surplus(&mut self) -> Vec<Claim> {
-        let keep = self.capacity().saturating_sub(self.running.len());
+        let keep = self.capacity().saturating_sub(self.running.len() + self.others);
         // Not for small changes: each costs a statement, an attempt, and its place in the queue.
         if self.average < PREFETCH_BELOW || self.queue.len() <= keep {
             return Vec::new();
@@ -149,39 +212,51 @@ impl Workers {
         }
     }
 
-    /// Gives up those that the limit of a handler did not stop because they never yield.
-    pub(super) fn overdue(&mut self, limit: Duration, now: Instant) -> Vec<Claim> {
+    /// Gives up those that the limit of a handler did not stop because they never yield. With a batch come its messages.
+    pub(super) fn overdue(&mut self, limit: Duration, now: Instant) -> Vec<(Claim, Vec<Item>)> {
         let is_overdue = |running: &Running| running.begun.at().is_some_and(|begun| now - begun > limit + GRACE);
         let overdue = self.running.iter().filter(|(_, running)| is_overdue(running));
         let overdue: Vec<Claim> = overdue.map(|(claim, _)| *claim).collect();
-        for claim in &overdue {
-            self.give_up(claim);
-        }
-        overdue
+        overdue.into_iter().filter_map(|claim| Some((claim, self.give_up(&claim)?))).collect()
     }
 
     /// Drops what is gone; returns how many messages had not started, how many ran, and what is to be given back because
-    /// it comes after them.
+    /// it comes after them. A batch goes on for the sake of the others.
     pub(super) fn drop_gone(&mut self, is_gone: impl Fn(Claim) -> bool) -> (usize, usize, Vec<Claim>) {
         let (unstarted, mut behind) = self.queue.drop_gone(&is_gone);
-        let stopped: Vec<Claim> = self.running.keys().copied().filter(|claim| is_gone(*claim)).collect();
-        for claim in &stopped {
-            self.give_up(claim);
-            behind.extend(self.rest_of_key(claim));
+        let (mut stopped, mut given_up) = (0, Vec::new());
+        for (claim, running) in &mut self.running {
+            let Running { batch, gone, .. } = running;
+            let before = gone.len();
+            gone.extend(batch.iter().map(Claim::of).filter(|claim| is_gone(*claim)));
+            stopped += gone.len() - before;
+            if batch.is_empty() && is_gone(*claim) {
+                stopped += 1;
+                given_up.push(*claim);
+            } else if !batch.is_empty() && gone.len() == batch.len() {
+                given_up.push(*claim);
+            }
         }
-        (unstarted, stopped.len(), behind)
+        for claim in given_up {
+            let batch = self.give_up(&claim).unwrap_or_default();
+            behind.extend(self.rest_of_key(&claim));
+            for item in &batch {
+                behind.extend(self.rest_of_key(&Claim::of(&item.delivery)));
+            }
+        }
+        (unstarted, stopped, behind)
     }
 
-    /// Stops its task.
-    fn give_up(&mut self, claim: &Claim) {
-        if let Some(running) = self.running.remove(claim) {
-            running.abort.abort();
-        }
+    /// Stops its task. Returns the messages of a batch.
+    fn give_up(&mut self, claim: &Claim) -> Option<Vec<Item>> {
+        let running = self.running.remove(claim)?;
+        running.abort.abort();
+        Some(self.items(running))
     }
 
     /// How many messages run.
     pub(super) fn running(&self) -> usize {
-        self.running.len()
+        self.running.len() + self.others
     }
 
     /// Takes what has not started.
@@ -191,160 +266,21 @@ impl Workers {
 
     /// Stops what runs.
     pub(super) fn stop(&mut self) -> Vec<Claim> {
-        let stopped = self.running.drain().map(|(claim, running)| {
-            running.abort.abort();
-            self.queue.next_of_key(&claim);
-            claim
-        });
-        stopped.collect()
+        let tasks: Vec<Claim> = self.running.keys().copied().collect();
+        let mut stopped = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let batch = self.give_up(&task).unwrap_or_default();
+            if batch.is_empty() {
+                stopped.push(task);
+            }
+            stopped.extend(batch.iter().filter(|item| !item.gone).map(|item| Claim::of(&item.delivery)));
+            self.queue.next_of_key(&task);
+            batch.iter().for_each(|item| self.queue.next_of_key(&Claim::of(&item.delivery)));
+        }
+        stopped
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::message::Found;
-
-    pub(in crate::consumer) fn delivery(id: i64) -> Delivery {
-        Delivery {
-            id,
-            attempt: 1,
-            source: "shop".to_owned(),
-            target: "billing".to_owned(),
-            record_type: "order".to_owned(),
-            priority: 0,
-            retry_count: 0,
-            redrive_count: 0,
-            headers: Default::default(),
-            ordering_key: None,
-            created_at: std::time::SystemTime::UNIX_EPOCH,
-            age: Duration::ZERO,
-            found: Found::Bell,
-            requeued_at: None,
-            canary: false,
-            ahead: false,
-            received: Instant::now(),
-            owner: "me".into(),
-            payload: "{}".into(),
-            unreadable: None,
-        }
-    }
-
-    pub(in crate::consumer) fn claim(id: i64) -> Claim {
-        Claim::of(&delivery(id))
-    }
-
-    fn workers(concurrency: usize) -> Workers {
-        Workers::new(&ConsumerConfig { concurrency, ..ConsumerConfig::default() })
-    }
-
-    /// Starts tasks as long as there are free handlers.
-    fn start(workers: &mut Workers) -> Vec<tokio::task::JoinHandle<()>> {
-        let mut tasks = Vec::new();
-        while let Some(delivery) = workers.next_task() {
-            let task = tokio::spawn(std::future::pending());
-            let begun = Begun::default();
-            begun.now();
-            workers.started(Claim::of(&delivery), &begun, &task.abort_handle(), None);
-            tasks.push(task);
-        }
-        tasks
-    }
-
-    fn end(workers: &mut Workers, id: i64, took: Duration) -> bool {
-        workers.ended(&claim(id), took)
-    }
-
-    #[tokio::test]
-    async fn a_task_has_one_message_and_there_are_as_many_as_free_handlers() {
-        let mut workers = workers(2);
-        workers.queue((0..8).map(delivery).collect());
-        assert_eq!(start(&mut workers).len(), 2);
-        assert!(workers.next_task().is_none(), "no free handler");
-        assert!(end(&mut workers, 0, Duration::ZERO) && !end(&mut workers, 0, Duration::ZERO));
-        assert_eq!(start(&mut workers).len(), 1);
-    }
-
-    #[tokio::test]
-    async fn room_is_for_free_handlers_or_for_half_the_capacity() {
-        let mut workers = workers(4);
-        assert_eq!(workers.room(0), Some(4), "no claiming ahead before a handler was seen to be fast");
-        assert_eq!(workers.room(3), Some(1));
-        assert_eq!(workers.room(4), None);
-        workers.queue((0..4).map(delivery).collect());
-        start(&mut workers);
-        assert_eq!(workers.room(0), None);
-        for id in 0..4 {
-            (0..30).for_each(|_| workers.average = (workers.average * 7) / 8);
-            end(&mut workers, id, Duration::from_millis(1));
-        }
-        let capacity = workers.room(0).unwrap();
-        assert!((4 + 4..=4 + PREFETCH_MAX).contains(&capacity), "{capacity}");
-        workers.queue((0..capacity as i64 / 2 + 2).map(delivery).collect());
-        start(&mut workers);
-        assert_eq!(workers.room(0), None, "more than half of it is there, and every handler is busy");
-    }
-
-    #[tokio::test]
-    async fn what_was_claimed_ahead_of_handlers_that_became_slow_is_surplus() {
-        let mut workers = workers(2);
-        workers.queue((0..6).map(delivery).collect());
-        start(&mut workers);
-        workers.average = Duration::from_millis(1);
-        assert_eq!(workers.surplus(), []);
-        workers.notice_slow(Instant::now() + Duration::from_secs(1));
-        assert_eq!(workers.surplus(), [5, 4, 3, 2].map(claim));
-        assert_eq!(workers.surplus(), []);
-    }
-
-    #[tokio::test]
-    async fn the_overdue_are_given_up_and_free_their_places() {
-        let mut workers = workers(2);
-        workers.queue((0..4).map(delivery).collect());
-        let tasks = start(&mut workers);
-        let limit = Duration::from_secs(1);
-        let now = Instant::now();
-        assert_eq!(workers.overdue(limit, now + limit), [], "they may stop late");
-        let mut overdue = workers.overdue(limit, now + limit + GRACE + limit);
-        overdue.sort_by_key(|claim| claim.id());
-        assert_eq!(overdue, [claim(0), claim(1)]);
-        for task in tasks {
-            assert!(task.await.unwrap_err().is_cancelled());
-        }
-        assert!(!end(&mut workers, 0, Duration::ZERO), "what it says in the end comes too late");
-        assert_eq!(start(&mut workers).len(), 2);
-    }
-
-    #[tokio::test]
-    async fn what_is_gone_is_dropped_and_others_go_on() {
-        let mut workers = workers(4);
-        workers.queue((0..6).map(delivery).collect());
-        let mut tasks = start(&mut workers).into_iter();
-        assert_eq!(workers.drop_gone(|claim| [0, 2, 4].contains(&claim.id())), (1, 2, vec![]));
-        let (first, second) = (tasks.next().unwrap(), tasks.next().unwrap());
-        assert!(first.await.unwrap_err().is_cancelled());
-        assert!(!second.is_finished());
-        assert!(!end(&mut workers, 0, Duration::ZERO) && end(&mut workers, 1, Duration::ZERO));
-        assert_eq!((workers.running(), start(&mut workers).len()), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_task_that_waits_for_its_turn_is_not_overdue() {
-        let mut workers = workers(1);
-        let task = tokio::spawn(std::future::pending::<()>());
-        workers.started(claim(1), &Begun::default(), &task.abort_handle(), None);
-        assert_eq!(workers.overdue(Duration::ZERO, Instant::now() + Duration::from_secs(3600)), []);
-    }
-
-    #[tokio::test]
-    async fn stopping_takes_what_runs_and_leaves_what_waits() {
-        let mut workers = workers(1);
-        workers.queue(vec![delivery(1), delivery(2)]);
-        let tasks = start(&mut workers);
-        assert_eq!((workers.stop(), workers.take_unstarted()), (vec![claim(1)], vec![claim(2)]));
-        for task in tasks {
-            assert!(task.await.unwrap_err().is_cancelled());
-        }
-        assert_eq!((workers.running(), end(&mut workers, 1, Duration::ZERO)), (0, false));
-    }
-}
+#[path = "tests/workers.rs"]
+pub(super) mod tests;

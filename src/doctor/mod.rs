@@ -14,6 +14,7 @@ mod drift;
 mod fleet;
 mod horizon;
 mod keys;
+mod limits;
 mod locks;
 mod misspelt;
 mod partitions;
@@ -81,6 +82,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("schedules", checked(within, schedules::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);
+        report.add("limits", checked(within, limits::check(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);
         report.add("audit", checked(within, audit::check(&mut session)).await);
         report.add("maintenance", checked(within, upkeep::maintenance(&mut session)).await);

@@ -66,6 +66,8 @@ pub struct Delivery {
     pub(crate) canary: bool,
     /// It was taken with others of its key, from beyond where the look ended.
     pub(crate) ahead: bool,
+    /// A batch that it was in has failed: it is handled by itself.
+    pub(crate) alone: bool,
     /// When it arrived in this process.
     pub(crate) received: tokio::time::Instant,
     /// Who owns it.
@@ -117,6 +119,7 @@ impl Delivery {
             requeued_at: None,
             canary: false,
             ahead: false,
+            alone: false,
             received: tokio::time::Instant::now(),
             owner: "test".into(),
             payload: payload.into(),
@@ -132,6 +135,23 @@ impl Delivery {
     /// The payload as JSON text.
     pub fn payload(&self) -> &str {
         &self.payload
+    }
+
+    /// What names an effect of its handling to another system: the same in each attempt, another one once it was redriven. Hand it over
+    /// before the effect (an idempotency key of an HTTP call, a unique column), so that the other system recognises what is done again:
+    /// that closes the window between an effect and its record, which nothing here can. `name`: one for each effect of the
+    /// handler. In SQL: `integration.effect_key`.
+    pub fn effect_key(&self, name: &str) -> String {
+        format!("{}:{}:{}:{name}", self.id, self.created_us(), self.redrive_count)
+    }
+
+    /// When it was published, in microseconds since the epoch.
+    pub(crate) fn created_us(&self) -> i64 {
+        // Times of messages are PostgreSQL's, of whole microseconds, and after the year 1.
+        match self.created_at.duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => after.as_micros() as i64,
+            Err(before) => -(before.duration().as_micros() as i64),
+        }
     }
 
     /// Whether its publisher waits for a reply, see [`on_request`](crate::ConsumerBuilder::on_request).

@@ -97,7 +97,7 @@ fn troubles_of(target: &TargetState) -> Vec<(&str, bool, i64, bool)> {
     let waiting = stats.pending + stats.scheduled;
     for (code, _) in target.closed_gates.iter().filter(|_| waiting > 0) {
         // What is as busy as it may be gets on.
-        troubles.push((code.as_str(), code != "in_flight_limit", waiting, true));
+        troubles.push((code.as_str(), code != "in_flight_limit" && code != "rate_limited", waiting, true));
     }
     if target.is_abandoned() {
         troubles.push(("no_consumer", true, stats.pending, true));

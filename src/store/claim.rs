@@ -43,6 +43,7 @@ const REPORT_RUNS: &str = "select integration.report_runs($1, $2, $3, $4, $5)";
 const WAITING: &str = "select * from integration.waiting($1)";
 const PLACES: &str = "select priority, created_at, id, again_at, again_id from integration.places where target_app = $1 order by kept_at desc";
 const KEEP_PLACES: &str = "select integration.keep_places($1, $2, $3, $4, $5, $6)";
+const OPENS_IN: &str = "select integration.opens_in($1)";
 const NEXT_DUE: &str = "select min(due_in_ms) from integration.next_due($1)";
 
 /// How many due messages one promote takes; it is repeated until fewer are found.
@@ -270,6 +271,12 @@ impl Store {
         }
     }
 
+    /// How long until the target's rate lets messages through, zero: it does now; `None`: there is none.
+    pub(crate) async fn opens_in(&self, target: &str) -> Result<Option<Duration>> {
+        let row = self.query_one("ask when a target may be claimed from", OPENS_IN, &[&target]).await?;
+        Ok(row.try_get::<_, Option<i64>>(0)?.map(|ms| Duration::from_millis(ms.max(0) as u64)))
+    }
+
     /// How long until the next scheduled message of any of the targets is due.
     pub(crate) async fn next_due(&self, targets: &[String]) -> Result<Option<Duration>> {
         let row = self.query_one("look for scheduled messages", NEXT_DUE, &[&targets]).await?;
@@ -339,6 +346,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         found,
         canary: row.try_get("canary")?,
         ahead: row.try_get("ahead")?,
+        alone: false,
         owner: request.owner.clone(),
         payload: payload.0,
         unreadable,

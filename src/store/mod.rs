@@ -23,6 +23,7 @@ mod rights;
 mod savepoint;
 mod schedules;
 mod settle;
+mod steps;
 mod summed;
 mod topics;
 mod unnamed;

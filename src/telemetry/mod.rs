@@ -79,9 +79,31 @@ impl Telemetry {
         if let Some(propagator) = &self.propagator {
             propagator.link(&span, &delivery.headers);
         }
-        let measured = self.observer.is_some() && delivery.attempt == 1;
-        let first_after = measured.then(|| delivery.age + delivery.received.elapsed());
-        Processing { telemetry: self, target, record_type, first_after, span }
+        Processing { telemetry: self, target, record_type, first_after: self.first_after(delivery), span }
+    }
+
+    /// How old a message is that is handled for the first time, where somebody wants to know.
+    fn first_after(&self, delivery: &Delivery) -> Option<Duration> {
+        let measured = self.observer.is_some() && delivery.attempt == 1 && !delivery.alone;
+        measured.then(|| delivery.age + delivery.received.elapsed())
+    }
+
+    /// Begins to run the handler of several deliveries. `label`: their record types as they may be used for labels.
+    pub(crate) fn processing_together<'a>(
+        &'a self,
+        target: &'a str,
+        deliveries: &[Delivery],
+        label: impl Fn(&Delivery) -> &'a str,
+    ) -> ProcessingTogether<'a> {
+        let span = spans::process_together(target, deliveries);
+        if let Some(propagator) = &self.propagator {
+            deliveries.iter().for_each(|delivery| propagator.link(&span, &delivery.headers));
+        }
+        let messages = match self.observer.is_some() {
+            true => deliveries.iter().map(|delivery| (label(delivery), self.first_after(delivery))).collect(),
+            false => Vec::new(),
+        };
+        ProcessingTogether { telemetry: self, target, messages, span }
     }
 
     /// Runs one settle of `messages`, which says how many of them had lost their lease.
@@ -193,5 +215,39 @@ impl Processing<'_> {
             telemetry.tell(Event::Processed { target, record_type, outcome: &outcome, took: started.elapsed() });
         }
         outcome
+    }
+}
+
+/// A handler of several messages about to run.
+pub(crate) struct ProcessingTogether<'a> {
+    telemetry: &'a Telemetry,
+    target: &'a str,
+    /// Where somebody is told: the record type of each, and how old it is, on its first attempt.
+    messages: Vec<(&'a str, Option<Duration>)>,
+    span: Span,
+}
+
+impl ProcessingTogether<'_> {
+    /// Runs it to the outcome of each message. One that fails as a whole ends no run: each of its messages has one of its own.
+    pub(crate) async fn run<E>(
+        self,
+        handling: impl Future<Output = std::result::Result<Vec<Outcome>, E>>,
+    ) -> std::result::Result<Vec<Outcome>, E> {
+        let Self { telemetry, target, messages, span } = self;
+        let started = telemetry.now();
+        for (record_type, age) in &messages {
+            if let Some(age) = *age {
+                telemetry.tell(Event::Started { target, record_type, age });
+            }
+        }
+        let outcomes = handling.instrument(span.clone()).await;
+        spans::handled_together(&span, outcomes.as_deref().ok());
+        if let (Some(started), Ok(outcomes)) = (started, &outcomes) {
+            let took = started.elapsed() / u32::try_from(outcomes.len().max(1)).unwrap_or(u32::MAX);
+            for ((record_type, _), outcome) in messages.iter().zip(outcomes) {
+                telemetry.tell(Event::Processed { target, record_type, outcome, took });
+            }
+        }
+        outcomes
     }
 }

@@ -68,6 +68,21 @@ pub(super) fn process(delivery: &Delivery) -> Span {
     )
 }
 
+/// The same, of several messages; a single one has what it has in any case.
+pub(super) fn process_together(target: &str, deliveries: &[Delivery]) -> Span {
+    if let [delivery] = deliveries {
+        return process(delivery);
+    }
+    span!(
+        "process",
+        "process",
+        "consumer",
+        target,
+        messaging.batch.message_count = deliveries.len(),
+        messaging.doorbell.outcome = Empty,
+    )
+}
+
 /// `settle billing`: what became of a batch.
 pub(super) fn settle(target: &str) -> Span {
     span!("settle", "settle", "client", target, messaging.batch.message_count = Empty,)
@@ -94,5 +109,20 @@ pub(super) fn handled(span: &Span, outcome: &Outcome) {
     if matches!(outcome, Outcome::Retry { .. } | Outcome::Reject { .. } | Outcome::Unavailable { .. }) {
         span.record("error.type", outcome.name());
         span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// How a run of several messages ended: as the first that was not done, or as a whole.
+pub(super) fn handled_together(span: &Span, outcomes: Option<&[Outcome]>) {
+    match outcomes {
+        Some(outcomes) => {
+            let first = outcomes.iter().find(|outcome| **outcome != Outcome::Done).or(outcomes.first());
+            first.into_iter().for_each(|outcome| handled(span, outcome));
+        }
+        None if !span.is_disabled() => {
+            span.record("error.type", "batch");
+            span.record("otel.status_code", "ERROR");
+        }
+        None => {}
     }
 }

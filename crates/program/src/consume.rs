@@ -1,5 +1,6 @@
 //! `doorbell consume`: handle messages with a pipe or a program.
 
+mod batch;
 pub(crate) mod concealed;
 mod exec;
 pub(crate) mod guard;
@@ -9,10 +10,11 @@ mod tally;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use doorbell::{Broker, ConsumerConfig};
+use doorbell::{Batch, Broker, ConsumerConfig};
 use tracing::warn;
 
 use self::{
+    batch::ExecBatch,
     exec::{Environment, Exec, Program},
     guard::Guard,
     print::Print,
@@ -42,8 +44,8 @@ const LINES_AHEAD: usize = 500;
 /// leave them where they are: `doorbell peek`.
 ///
 /// With --exec the program runs once per message: the payload on its stdin, and DOORBELL_ID, DOORBELL_ATTEMPT,
-/// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON) and,
-/// if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
+/// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON),
+/// DOORBELL_EFFECT_KEY (to name its effect to other systems: the same in each attempt, until it is redriven) and, if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
 /// this process can be read by root alone. Other secrets of the environment are handed on unless --env-clear says otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -55,12 +57,19 @@ How a program settles its message, by its exit code:
 A program that runs out of time is killed with all its children, and its message is retried. So is one whose message \
 was cancelled or put back meanwhile, within a heartbeat or two, and one that runs when this process is killed.
 
+How a program with --batch settles its messages: with 0 all are completed, except those of which it writes a line to its stdout:
+  {\"id\": 7, \"outcome\": \"reject\", \"reason\": \"no such order\"}
+outcome is done, retry, snooze, unavailable or reject; retry and snooze may say \"after\": \"30s\". With any other exit code, or a line \
+that is none of these, its messages are handled one by one at once, and pay alone for how that ends.
+
 SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), \
 exit code 0. A second one stops it at once, with exit code 130.
 
 Examples:
   doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
   doorbell consume billing --exec ./charge --metrics 9187     curl localhost:9187/readyz
+  doorbell consume billing --batch 500 --linger 1s --exec ./load
+                                                              up to 500 lines on stdin
   doorbell consume billing --complete --count 1 | jq .data    this message is done then
   doorbell consume billing --complete --exit-when-empty > backlog.ndjson
                                                               exit code 3 when there was nothing
@@ -92,11 +101,21 @@ pub(crate) struct Consume {
     #[arg(long, value_name = "NAME", requires = "exec", value_parser = variable)]
     env: Vec<String>,
 
+    /// Run it for up to N waiting messages at a time: a line of JSON for each on its stdin, as --complete prints them, and their
+    /// number in DOORBELL_BATCH
+    #[arg(long, value_name = "N", requires = "exec")]
+    batch: Option<NonZeroUsize>,
+
+    /// How long a message may wait until a batch is full, at most 60s
+    #[arg(long, value_name = "DURATION", requires = "batch", default_value = "0s", allow_hyphen_values = true,
+        value_parser = duration::parse)]
+    linger: Duration,
+
     /// Only these record types; may be repeated. Others wait for another consumer
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
 
-    /// Messages handled at the same time [default: 8 with --exec, else 1: lines in the order of their messages]
+    /// Messages, or batches, handled at the same time [default: 8 with --exec, 1 with --batch, else 1: lines in the order of their messages]
     #[arg(long, value_name = "N")]
     concurrency: Option<NonZeroUsize>,
 
@@ -147,6 +166,7 @@ impl Consume {
     pub(crate) async fn run(self, global: &Global, mut signals: Signals) -> Result<Exit, Failure> {
         let program = match self.program()? {
             Some(program) => {
+                program.must_be_there()?;
                 concealed::environment();
                 Some((program, Guard::start().map_err(|error| Failure::from(error).context("cannot start programs"))?))
             }
@@ -159,7 +179,11 @@ impl Consume {
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match program {
                 Some((program, guard)) => {
-                    builder.fallback_handler(Tallied::new(Exec::new(program, guard, tally.clone()), &tally))
+                    let exec = Exec::new(program, guard, tally.clone());
+                    match self.batch() {
+                        Some(batch) => builder.fallback_batch_handler(batch, ExecBatch(exec)),
+                        None => builder.fallback_handler(Tallied::new(exec, &tally)),
+                    }
                 }
                 None => builder.fallback_handler(Tallied::new(Print::new(tally.clone()), &tally)),
             };
@@ -241,6 +265,7 @@ impl Consume {
 
     fn config(&self) -> ConsumerConfig {
         let (concurrency, prefetch) = match &self.exec {
+            Some(_) if self.batch.is_some() => (1, 0),
             // A program takes long: what it does not run yet, another consumer can.
             Some(_) => (8, 0),
             None => (1, LINES_AHEAD),
@@ -256,6 +281,10 @@ impl Consume {
             messages_max: self.count.map(NonZeroUsize::get),
             ..ConsumerConfig::default()
         }
+    }
+
+    fn batch(&self) -> Option<Batch> {
+        self.batch.map(|max| Batch::of(max.get()).linger(self.linger))
     }
 
     fn record_types(&self) -> Option<&[String]> {

@@ -72,7 +72,11 @@ impl Loop {
     /// What an end means for a consumer that claims and starts nothing any more.
     fn ended_at_last(&mut self, ended: Ended) {
         match ended {
-            Ended::Handled(handled) => self.handled(handled),
+            Ended::Handled(handled) => {
+                self.handled(handled);
+                // Of batches, what would run again.
+                self.outbox.release(self.workers.take_unstarted());
+            }
             Ended::Claimed(claimed) => {
                 let claimed = claimed.looked.map(|looked| self.mine(looked)).unwrap_or_default();
                 self.outbox.release(claimed.iter().map(Claim::of));
@@ -84,7 +88,12 @@ impl Loop {
             Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
             Ended::Settled(_) => self.outbox.settled(),
             // There is nothing to look for any more.
-            Ended::HeldLook(_) | Ended::Suspects | Ended::Reported | Ended::Kept | Ended::Swept(_) => {}
+            Ended::HeldLook(_)
+            | Ended::Suspects
+            | Ended::Reported
+            | Ended::Kept
+            | Ended::Swept(_)
+            | Ended::Opened(_) => {}
         }
     }
 }

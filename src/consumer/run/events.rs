@@ -1,5 +1,6 @@
 //! What the loop does about each event.
 
+use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -11,8 +12,8 @@ use crate::{
         holding::Then,
         looking::Exhausted,
         observed::Observed,
-        parking,
-        running::{Handled, Ran, did_not_stop},
+        opening, parking,
+        running::{Became, Handled, Ran, did_not_stop},
         signals::Signal,
         sweeping,
         under_way::{Ended, Kind},
@@ -44,7 +45,11 @@ impl Loop {
                 self.begin_suspects();
             }
             Ended::Suspects => self.looking.room_again(),
-            Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
+            Ended::Opened(Some(tries)) => {
+                self.opened = tries;
+                self.looking.look(Found::Drain);
+            }
+            Ended::Opened(None) | Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
         }
     }
 
@@ -59,14 +64,21 @@ impl Loop {
             Signal::LookEverywhere => self.looking.look_everywhere(Found::Drain),
             Signal::Sweep => self.sweep(),
             Signal::Watchdog => self.watch(),
-            // Ends the loop; see `run`.
-            Signal::Stop => {}
+            // Ends the loop; see `run`. What was waited for begins with the next turn.
+            Signal::Stop | Signal::Lingered => {}
         }
     }
 
     /// Takes the ends of handlers.
     pub(super) fn handled(&mut self, handled: Vec<Handled>) {
-        for Handled { claim, ran, canary, took, handler } in handled {
+        for handled in handled {
+            let (claim, ran, canary, took, handler) = match handled {
+                Handled::One { claim, ran, canary, took, handler } => (claim, ran, canary, took, handler),
+                Handled::Several { claim, became, took } => {
+                    self.handled_together(claim, became, took);
+                    continue;
+                }
+            };
             // Given up, or its lease was lost.
             if !self.workers.ended(&claim, took) {
                 continue;
@@ -119,6 +131,13 @@ impl Loop {
             // There may be more, and more will come.
             self.park(parking::Event::Busy);
             return;
+        }
+        if observed.gated {
+            if count > 0 || look.why() != Found::Drain {
+                self.opened = 0;
+            }
+            let opening = opening::opens(self.context.clone(), self.opened);
+            self.under_way.begin(Kind::Opening, opening.map(Ended::Opened));
         }
         self.exhausted(Exhausted::new(&look, &observed));
     }
@@ -226,7 +245,14 @@ impl Loop {
     /// them.
     fn give_up_overdue(&mut self) {
         let Some(limit) = self.context.config.handler_timeout else { return };
-        for claim in self.workers.overdue(limit, Instant::now()) {
+        for (claim, batch) in self.workers.overdue(limit, Instant::now()) {
+            if !batch.is_empty() {
+                warn!(target_app = %self.context.target, messages = batch.len(),
+                    "a batch did not stop at its timeout; is its handler blocking its thread? Its messages are handled one by one");
+                let alone = vec![Became::Alone; batch.len()];
+                self.became(batch, alone);
+                continue;
+            }
             self.report.gave_up();
             self.outbox.release(self.workers.rest_of_key(&claim));
             let (target_app, id, attempt) = (&self.context.target, claim.id(), claim.attempt());

@@ -1,12 +1,18 @@
 use super::*;
-use crate::consumer::workers::tests::{claim, delivery};
+use crate::{
+    consumer::workers::tests::{claim, delivery},
+    message::MessageId,
+};
 
 fn keyed(id: MessageId, key: &str) -> Delivery {
     Delivery { ordering_key: Some(key.to_owned()), ..delivery(id) }
 }
 
 fn pop(lanes: &mut Lanes) -> Option<MessageId> {
-    lanes.pop().map(|delivery| delivery.id)
+    match lanes.pop(Instant::now())? {
+        Task::One(delivery) => Some(delivery.id),
+        Task::Several(_) => None,
+    }
 }
 
 /// Two of the key a, in another order than that of their ids, one of b, one without.
@@ -20,7 +26,7 @@ fn lanes() -> Lanes {
 fn one_of_a_key_runs_at_a_time_in_the_order_of_the_ids_and_others_beside_it() {
     let mut lanes = lanes();
     assert_eq!([(); 4].map(|()| pop(&mut lanes)), [Some(2), Some(9), Some(3), None]);
-    assert_eq!((lanes.has_next(), lanes.len()), (false, 1));
+    assert_eq!((lanes.has_next(Instant::now()), lanes.len()), (false, 1));
     lanes.push(vec![keyed(5, "a"), keyed(6, "b")]);
     assert_eq!(pop(&mut lanes), None);
     lanes.next_of_key(&claim(2));
@@ -37,7 +43,7 @@ fn one_of_a_key_runs_at_a_time_in_the_order_of_the_ids_and_others_beside_it() {
 #[test]
 fn what_comes_after_one_that_was_not_done_is_given_back() {
     let mut lanes = lanes();
-    while lanes.pop().is_some() {}
+    while lanes.pop(Instant::now()).is_some() {}
     assert_eq!(lanes.rest_of_key(&claim(2)), [claim(4)]);
     assert_eq!((lanes.len(), lanes.rest_of_key(&claim(9)), lanes.rest_of_key(&claim(3))), (0, vec![], vec![]));
     lanes.push(vec![keyed(4, "a")]);

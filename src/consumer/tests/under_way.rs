@@ -5,7 +5,7 @@ use crate::consumer::{running::Ran, workers::tests::claim};
 
 fn handled() -> Handled {
     let (took, handler) = Default::default();
-    Handled { claim: claim(1), ran: Ran::Completed, canary: false, took, handler }
+    Handled::One { claim: claim(1), ran: Ran::Completed, canary: false, took, handler }
 }
 
 #[tokio::test]

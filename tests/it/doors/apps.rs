@@ -91,6 +91,7 @@ const BILLING: &[(&str, &str)] = &[
     ("select integration.has_suspects('mailer')", "42501"),
     ("select integration.is_drained('mailer')", "42501"),
     ("select integration.next_due('{mailer}')", "42501"),
+    ("select integration.opens_in('mailer')", "42501"),
     ("select integration.keep_places('mailer', '{0}', '{2100-01-01}', '{1}', '{null}', '{null}')", "42501"),
     ("select integration.report_runs('mailer', 0, 1000, true)", "42501"),
     ("select integration.note_found('{mailer}', '{2000000000}', '{0}', '{0}')", "42501"),

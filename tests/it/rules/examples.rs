@@ -105,6 +105,17 @@ async fn the_outbox_publishes_what_was_committed_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn batches_copy_each_order_into_the_warehouse_once() {
+    let db = Database::new().await;
+    let said = run(&db, "batches", &[]).await;
+    assert_eq!(said.first().map(String::as_str), Some("a batch of 500"));
+    assert_eq!(said.last().map(String::as_str), Some("999 orders of 99900 cents are in the warehouse"));
+    let failed = "select count(*) from integration.data_staging where status = 'failed' \
+                   and error_message = 'order 7 is one of nothing'";
+    assert_eq!(count(&db.client().await, failed).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bulk_consumer_sums_up_what_the_bulk_producer_published() {
     let db = Database::new().await;
     let said = run(&db, "bulk_producer", &["5500"]).await.join("\n");

@@ -35,6 +35,10 @@ impl Tally {
         }
     }
 
+    pub(super) fn counted(&self, messages: usize) -> Counted<'_> {
+        Counted(self, messages)
+    }
+
     /// Waits until a handler has given up.
     pub(super) async fn given_up(&self) -> Failure {
         self.failed.notified().await;
@@ -67,15 +71,16 @@ impl<H> Tallied<H> {
 impl<H: Handler> Handler for Tallied<H> {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
         // Counted when dropped: a handler that ran out of time has handled its message as well.
-        let _counted = Counted(&self.tally);
+        let _counted = self.tally.counted(1);
         self.handler.handle(delivery).await
     }
 }
 
-struct Counted<'a>(&'a Tally);
+/// Counts so many messages when it is dropped.
+pub(super) struct Counted<'a>(&'a Tally, usize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.handled.send_modify(|handled| *handled += 1);
+        self.0.handled.send_modify(|handled| *handled += self.1);
     }
 }

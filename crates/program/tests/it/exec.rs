@@ -89,6 +89,12 @@ async fn a_program_that_is_not_there_costs_no_retry() {
     let output = ended(doorbell(&db, &["consume", "billing", "--exec", "/no/such/program"])).await;
     ends_with(&output, 2);
     assert!(err(&output).contains("/no/such/program"));
+    // Before any message is there.
+    for program in ["./missing", "no-such-program-anywhere", "/"] {
+        let output = ended(doorbell(&db, &["consume", "nobody", "--exec", program])).await;
+        ends_with(&output, 2);
+        assert!(err(&output).contains(&format!("cannot run {program}: ")), "{}", err(&output));
+    }
     let untouched = "select status = 'pending' and retry_count = 0 from integration.data_staging";
     assert!(db.client().await.query_one(untouched, &[]).await.unwrap().get::<_, bool>(0));
 }
@@ -262,4 +268,41 @@ async fn the_bridge_in_the_guide_passes_messages_on_and_each_is_one_there() {
     let passed = "select string_agg(concat_ws(' ', source_app, record_type, data), ', ' order by data) from integration.data_staging";
     let passed: String = there.client().await.query_one(passed, &[]).await.unwrap().get(0);
     assert_eq!(passed, "shop n 1, shop n 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_takes_batches_reads_a_line_for_each_message_and_says_of_which_it_is_not_done() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    publish(&db, "1\n2\n3\n4\n").await;
+    let program = r#"test "$DOORBELL_BATCH" = 4 || exit 1
+        sed -nE -e 's/^.*"id":([0-9]+),.*"data":2.$/{"id": \1, "outcome": "reject", "reason": "two"}/p' \
+            -e 's/^.*"id":([0-9]+),.*"data":3.$/{"id": \1, "outcome": "snooze", "after": "1h"}/p'"#;
+    let output =
+        ended(doorbell(&db, &["consume", "billing", "--shell", "--batch", "10", "--exec", program, "--count", "4"]))
+            .await;
+    ends_with(&output, 0);
+    let became = "select string_agg(format('%s %s %s', status, retry_count, error_message), ', ' order by id) from integration.data_staging";
+    let became: String = client.query_one(became, &[]).await.unwrap().get(0);
+    assert_eq!(became, "completed 0 , failed 1 two, scheduled 0 , completed 0 ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_fails_a_batch_is_run_for_each_message_which_pays_alone() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    publish(&db, "1\n2\n3\n").await;
+    let program = r#"lines=$(cat); test "$DOORBELL_BATCH" = 1 || exit 1
+        case "$lines" in *'"data":1'*) exit 0;; *'"data":2'*) exit 65;; *) echo '{"id": 99, "outcome": "done"}';; esac"#;
+    let output =
+        ended(doorbell(&db, &["consume", "billing", "--shell", "--batch", "10", "--exec", program, "--count", "3"]))
+            .await;
+    ends_with(&output, 0);
+    let became = "select string_agg(format('%s %s %s', status, attempt, error_message), ', ' order by id) from integration.data_staging";
+    let became: String = client.query_one(became, &[]).await.unwrap().get(0);
+    assert_eq!(
+        became,
+        "completed 1 , failed 1 rejected with exit code 65, \
+         scheduled 1 line 1 of the program: there is no message 99 in its batch"
+    );
 }

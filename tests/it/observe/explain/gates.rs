@@ -45,6 +45,25 @@ async fn a_closed_gate_says_who_closed_it_why_and_how_to_open_it() {
     let sentence = "3 messages of billing are being handled, and max_in_flight is 3";
     let fix = "wait until one of them has ended, or raise max_in_flight of billing";
     is(&explain(&client, 4).await, "in_flight_limit", sentence, Some(fix));
+    run(&client, "update integration.targets set max_in_flight = null, rate_max = 3, rate_per = '1 min'").await;
+    // Of the three claims above none was counted: there was no limit then.
+    assert_eq!(codes(&client, 4).await, ["ready"]);
+    run(&client, "begin; savepoint s").await;
+    assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'one', 100)").await, 1);
+    run(
+        &client,
+        "rollback to s; update integration.targets set rate_max = 1; select integration.claim('billing', 'one', 100)",
+    )
+    .await;
+    at(&client, 33).await;
+    let limited = "select sentence || ' // ' || fix from integration.closed_gates('billing')";
+    assert_eq!(
+        client.query_one(limited, &[]).await.unwrap().get::<_, String>(0),
+        "1 messages of billing were claimed within 60 s, and rate_max is 1; others may be in 40 s // \
+         wait, or raise rate_max of billing"
+    );
+    run(&client, "rollback; update integration.targets set rate_max = null, max_in_flight = 3").await;
+    at(&client, 13).await;
     // Several at once: each is told, in the order in which claiming meets them.
     run(&client, "select integration.pause('billing'); select integration.open_breaker('billing'); delete from integration.processes")
         .await;
@@ -60,6 +79,9 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_kee
     plain_insert(&client, "billing", "1").await;
     plain_insert(&client, "billing", "2").await;
     run(&client, "select integration.claim('billing', 'me', p_lease => '1 h')").await;
+    let claimed = "insert into integration.turns (target_app, claimed_at, claimed) \
+        values ('billing', array[integration.clock() - interval '1 s', integration.clock()], '{5, 1}')";
+    run(&client, claimed).await;
     let breakers = [
         "",
         "('billing', 'closed', null, 0, '0 s')",
@@ -76,13 +98,13 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_kee
     ];
     let mut admitted = 0;
     for paused in ["null", "integration.clock()"] {
-        for in_flight in ["null", "1", "2"] {
+        for (in_flight, rate) in [("null", "null"), ("1", "null"), ("2", "null"), ("null", "1"), ("null", "2")] {
             for key in ["null", "'shared'"] {
                 for breaker in breakers {
                     run(&client, "truncate integration.targets, integration.breakers").await;
                     let target = format!(
-                        "insert into integration.targets (target_app, paused_at, max_in_flight, breaker_key) \
-                         values ('billing', {paused}, {in_flight}, {key})"
+                        "insert into integration.targets (target_app, paused_at, max_in_flight, breaker_key, rate_max) \
+                         values ('billing', {paused}, {in_flight}, {key}, {rate})"
                     );
                     run(&client, &target).await;
                     if !breaker.is_empty() {
@@ -100,12 +122,14 @@ async fn gates_are_closed_exactly_when_claiming_is_not_admitted_and_any_gate_kee
                         count(&client, "select count(*) from integration.claim('billing', 'you', p_lease => '1 h')")
                             .await;
                     run(&client, "rollback").await;
-                    let state = format!("paused {paused}, max_in_flight {in_flight}, breaker {key}: {breaker}");
+                    let state = format!(
+                        "paused {paused}, max_in_flight {in_flight}, rate_max {rate}, breaker {key}: {breaker}"
+                    );
                     assert_eq!(closed, claimed == 0, "{state}");
                     admitted += claimed;
                     let guarded = if key == "null" { "('billing'" } else { "('shared'" };
                     let breaks = breaker.starts_with(guarded) && !breaker.contains("closed");
-                    let free = paused == "null" && in_flight == "null" && !breaks;
+                    let free = paused == "null" && in_flight == "null" && rate == "null" && !breaks;
                     run(&client, "begin").await;
                     let held = count(&client, "select count(h.id) from integration.hold('billing', 1) h").await;
                     run(&client, "rollback").await;

@@ -9,7 +9,7 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 21] = [
+const ADVICE: [(&str, Changes); 22] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
@@ -23,6 +23,7 @@ const ADVICE: [(&str, Changes); 21] = [
     ("breaker_open", Changes::Gates),
     ("breaker_half_open", Changes::Gates),
     ("in_flight_limit", Changes::Nothing),
+    ("rate_limited", Changes::Nothing),
     ("no_consumer", Changes::Nothing),
     ("type_not_accepted", Changes::Nothing),
     ("set_aside", Changes::Message),
@@ -49,7 +50,7 @@ const NO_ADVICE: [&str; 11] = [
 ];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 18] = [
+const SITUATIONS: [(&str, &str); 19] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
@@ -74,6 +75,11 @@ const SITUATIONS: [(&str, &str); 18] = [
          insert into integration.data_staging (source_app, target_app, record_type, data, status) \
              values ('shop', '$target', 'n', '2', 'processing')",
         "in_flight_limit",
+    ),
+    (
+        "insert into integration.targets (target_app, rate_max, rate_per) values ('$target', 1, '1 day'); \
+         insert into integration.turns (target_app, claimed_at, claimed) values ('$target', array[integration.clock()], '{1}')",
+        "rate_limited",
     ),
     ("", "no_consumer"),
     ("update integration.data_staging set target_app = 'picky' where id = $id", "type_not_accepted"),

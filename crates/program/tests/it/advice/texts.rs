@@ -119,7 +119,9 @@ async fn every_example_can_be_typed_and_those_that_look_change_nothing() {
         }
         program.env("DATABASE_URL", format!("host={} connect_timeout=1", directory.join("none")));
         let output = ended(program).await;
-        assert_ne!(output.status.code(), Some(2), "{words:?}: {}", err(&output));
+        // The programs of examples are the reader's.
+        let is_his = err(&output).contains("cannot run ./");
+        assert!(output.status.code() != Some(2) || is_his, "{words:?}: {}", err(&output));
         typed += 1;
         if LOOKS.contains(verb) && !words.contains(&"--watch") {
             let output = ended(doorbell(&db, &words)).await;

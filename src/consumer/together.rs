@@ -1,0 +1,200 @@
+//! Several messages handled together: by a plain handler, or by one whose effects and their completion commit together.
+//!
+//! What is wrong with a batch of several is nobody's fault yet: each of its messages is handled by itself then, and pays for
+//! what becomes of it alone.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::{
+    context::Context,
+    effects::after_a_conflict,
+    running::{Became, Begun, Handled, Ran},
+    settle::were_settled,
+};
+use crate::{
+    error::{Result, is_conflict},
+    handler::{BatchHandler, BatchOutcome, BatchResult, BatchTxHandler, Several, chain, reasoned},
+    message::Delivery,
+    outcome::Outcome,
+    store::Claim,
+};
+
+/// Runs the handler of leased messages, as a task that tells of its end.
+pub(super) async fn handle(
+    context: Arc<Context>,
+    deliveries: Vec<Delivery>,
+    claim: Claim,
+    begun: Begun,
+    handled: mpsc::UnboundedSender<Handled>,
+) {
+    let started = begun.now();
+    let became = run(&context, deliveries).await;
+    // The loop is gone only when the process is being torn down.
+    let _ = handled.send(Handled::Several { claim, became, took: started.elapsed() });
+}
+
+/// Runs it for one message.
+pub(super) async fn run_one(context: &Context, delivery: Delivery) -> Ran {
+    match run(context, vec![delivery]).await.pop() {
+        Some(Became::Ran(ran)) => ran,
+        _ => Ran::Outcome(Outcome::retry("it was not handled")),
+    }
+}
+
+/// What becomes of each; of one alone, how its handler ran.
+async fn run(context: &Context, deliveries: Vec<Delivery>) -> Vec<Became> {
+    let count = deliveries.len();
+    let handler = deliveries.first().and_then(|first| context.registry.several(&first.record_type));
+    let became = match handler {
+        Some(Several::Plain(handler)) => plain(context, &**handler, deliveries).await,
+        Some(Several::Tx(handler)) => transactional(context, &**handler, deliveries).await,
+        None => Err("its handler takes no batches".to_owned()),
+    };
+    became.unwrap_or_else(|reason| {
+        if count == 1 {
+            return vec![Became::Ran(Ran::Outcome(Outcome::retry(reason)))];
+        }
+        warn!(target_app = %context.target, messages = count, "a batch failed as a whole: its messages are handled one by one");
+        vec![Became::Alone; count]
+    })
+}
+
+/// # Errors
+/// Why the batch has failed as a whole.
+async fn plain(
+    context: &Context,
+    handler: &dyn BatchHandler,
+    deliveries: Vec<Delivery>,
+) -> std::result::Result<Vec<Became>, String> {
+    let outcomes = outcomes(context, deliveries, |readable| handler.handle(readable)).await?;
+    Ok(outcomes.into_iter().map(|outcome| Became::Ran(Ran::Outcome(outcome))).collect())
+}
+
+/// # Errors
+/// Why the batch has failed as a whole; nothing of it was done.
+async fn transactional(
+    context: &Context,
+    handler: &dyn BatchTxHandler,
+    deliveries: Vec<Delivery>,
+) -> std::result::Result<Vec<Became>, String> {
+    let count = deliveries.len();
+    match run_and_commit(context, handler, deliveries).await {
+        Ok(became) => became,
+        Err(error) if is_conflict(&error) => {
+            let snoozed = || Became::Ran(Ran::Outcome(after_a_conflict()));
+            Ok(std::iter::repeat_with(snoozed).take(count).collect())
+        }
+        Err(error) => Err(format!("the transaction failed: {}", chain(&error))),
+    }
+}
+
+/// # Errors
+/// Nothing was done, as far as the database can say.
+async fn run_and_commit(
+    context: &Context,
+    handler: &dyn BatchTxHandler,
+    deliveries: Vec<Delivery>,
+) -> Result<std::result::Result<Vec<Became>, String>> {
+    let claims: Vec<Claim> = deliveries.iter().map(Claim::of).collect();
+    let keys: Vec<Option<String>> = deliveries.iter().map(|delivery| delivery.ordering_key.clone()).collect();
+    let owner = deliveries.first().map(|first| first.owner.clone()).unwrap_or_default();
+    // Whatever ends this early closes the connection, and with it the transaction.
+    let mut client = context.store.busy().await?;
+    let tx = context.store.within_deadline("begin", client.build_handlers_transaction().start()).await?;
+    let handle = |readable| async { without_conflict(handler.handle(readable, &tx).await) };
+    let became = match outcomes(context, deliveries, handle).await {
+        Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == Outcome::Done) => {
+            let completing = context.store.complete_in(&tx, &owner, &claims);
+            let completed = context.store.within_deadline("complete messages", completing).await?;
+            match () {
+                () if completed == claims.len() => None,
+                () if claims.len() == 1 => Some(Ok(vec![Became::Ran(Ran::LeaseLost)])),
+                // Not all of them are this owner's any more.
+                () => Some(Ok(vec![Became::Alone; claims.len()])),
+            }
+        }
+        Ok(outcomes) => Some(Ok(undone(outcomes, &keys))),
+        Err(reason) => Some(Err(reason)),
+    };
+    if let Some(became) = became {
+        if context.store.within_deadline("roll back", tx.rollback()).await.is_ok() {
+            client.answered();
+        }
+        return Ok(became);
+    }
+    match context.committing(claims.len(), context.store.within_deadline("commit", tx.commit())).await {
+        Ok(()) => client.answered(),
+        Err(error) => {
+            // The commit may have happened. Nothing is cancelled and nothing is run again before the database has said.
+            drop(client);
+            if !were_settled(context, &claims).await? {
+                return Err(error);
+            }
+        }
+    }
+    Ok(Ok(vec![Became::Ran(Ran::Completed); claims.len()]))
+}
+
+/// What becomes of messages whose effects were rolled back because some were not done: these are settled, the others run again
+/// without them. Where one of a key is not done, those before it have to be first: one by one.
+fn undone(outcomes: Vec<Outcome>, keys: &[Option<String>]) -> Vec<Became> {
+    let alone = outcomes.len() > 1;
+    let not_done = outcomes.iter().zip(keys).filter(|(outcome, _)| **outcome != Outcome::Done);
+    let waiting: HashSet<&String> = not_done.filter_map(|(_, key)| key.as_ref()).collect();
+    let became = outcomes.into_iter().zip(keys).map(|(outcome, key)| match (outcome, key) {
+        (_, Some(key)) if alone && waiting.contains(key) => Became::Alone,
+        (Outcome::Done, _) => Became::Again,
+        (outcome, _) => Became::Ran(Ran::Outcome(outcome)),
+    });
+    became.collect()
+}
+
+/// A conflict of its transaction with others says nothing about the messages.
+fn without_conflict(result: BatchResult) -> BatchResult {
+    match result {
+        Err(error) if is_conflict(&*error) => Ok(BatchOutcome::all(after_a_conflict())),
+        result => result,
+    }
+}
+
+/// Runs the handler, for telemetry, too; of each message what it says. What cannot be read is refused without it, and what comes
+/// after that of its key is left out.
+///
+/// # Errors
+/// Why the batch has failed.
+async fn outcomes<Handling: Future<Output = BatchResult>>(
+    context: &Context,
+    deliveries: Vec<Delivery>,
+    handle: impl FnOnce(Vec<Delivery>) -> Handling,
+) -> std::result::Result<Vec<Outcome>, String> {
+    let processing = context.processing_together(&deliveries);
+    let ids: Vec<_> = deliveries.iter().map(|delivery| delivery.id).collect();
+    let refusals: Vec<_> = deliveries.iter().map(Delivery::refusal).collect();
+    let mut keys = HashSet::new();
+    let mut readable = deliveries;
+    let mut refused = refusals.iter();
+    readable.retain(|delivery| {
+        let is_readable = refused.next().is_none_or(Option::is_none);
+        let key = delivery.ordering_key.clone();
+        let is_after = key.as_ref().is_some_and(|key| keys.contains(key));
+        if !is_readable {
+            keys.extend(key);
+        }
+        is_readable && !is_after
+    });
+    let handling = async {
+        let outcome = match readable.is_empty() {
+            true => BatchOutcome::done(),
+            false => reasoned(handle(readable), context.config.handler_timeout).await?,
+        };
+        if let Some(id) = outcome.stranger(&ids) {
+            return Err(format!("its handler says what becomes of message {id}, which it was not given"));
+        }
+        let outcomes = ids.iter().zip(refusals).map(|(id, refusal)| refusal.unwrap_or_else(|| outcome.of(*id).clone()));
+        Ok(outcomes.collect())
+    };
+    processing.run(handling).await
+}
