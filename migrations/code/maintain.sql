@@ -135,7 +135,8 @@ $$;
 -- Locks: as the functions it calls; none is waited for longer than a second.
 create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
-    out expired integer, out partitions_created integer, out partitions_dropped integer, out copied integer
+    out expired integer, out partitions_created integer, out partitions_dropped integer, out copied integer,
+    out extracted integer
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1 s' as $$
 declare
@@ -152,6 +153,11 @@ begin
         copied := integration.keep_topics();
     exception when others then
         raise warning 'topics: %', sqlerrm;
+    end;
+    begin
+        extracted := integration.extract_due();
+    exception when others then
+        raise warning 'extracts: %', sqlerrm;
     end;
     begin
         perform integration.step_forward_forgotten();
@@ -223,6 +229,9 @@ create or replace function integration.maintenance_due() returns table (task tex
               from integration.expiring e
               join integration.data_staging m on m.id = e.id and m.created_at = e.created_at
              where e.look_at <= integration.clock() and m.status in ('pending', 'scheduled') group by m.target_app
+            union all
+            select 2, 'extract' as task, e.name, 1 from integration.extracts e
+             where e.next_at <= integration.clock() and e.paused_at is null
             union all
             select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
             union all

@@ -25,6 +25,7 @@ mod sequence;
 mod server;
 mod session;
 mod set_aside;
+mod sources;
 mod tables;
 mod topics;
 mod trial;
@@ -77,6 +78,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
         report.add("topics", checked(within, topics::check(&mut session)).await);
+        report.add("sources", checked(within, sources::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);

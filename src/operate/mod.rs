@@ -3,6 +3,7 @@
 
 mod captures;
 mod change;
+mod extracts;
 mod follower;
 mod keys;
 mod overview;
@@ -27,9 +28,9 @@ pub use crate::{
     maintenance::Maintenance,
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, ErrorRate,
-        Explanation, KeyRow, KeyState, Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay,
-        RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic,
-        Verb, When,
+        Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained, MaintenanceDue,
+        MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription,
+        TargetState, TargetStats, TopicRow, Traffic, Verb, Watermark, When,
     },
 };
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod capture;
+mod extract;
 mod keys;
 mod message;
 mod process;
@@ -14,6 +15,7 @@ mod upkeep;
 
 pub use audit::{AuditEvent, AuditPage};
 pub use capture::{Capture, CaptureRow};
+pub use extract::{Extract, ExtractFrom, ExtractRow, Extracted, Watermark};
 pub use keys::{KeyRow, KeyState};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;

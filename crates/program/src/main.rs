@@ -38,6 +38,8 @@ mod capture;
 mod captures;
 mod doctor;
 mod evict;
+mod extract;
+mod extracts;
 mod maintain;
 mod r#move;
 mod pause;
@@ -171,6 +173,8 @@ enum Command {
     Capture(capture::Capture),
     Captures(captures::Captures),
     Uncapture(uncapture::Uncapture),
+    Extract(extract::Extract),
+    Extracts(extracts::Extracts),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
     Peek(peek::Peek),
@@ -279,6 +283,8 @@ impl Command {
             Self::Capture(capture) => capture.run(global).await,
             Self::Captures(captures) => captures.run(global).await,
             Self::Uncapture(uncapture) => uncapture.run(global).await,
+            Self::Extract(extract) => extract.run(global).await,
+            Self::Extracts(extracts) => extracts.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,

@@ -3,6 +3,7 @@
 
 mod capture;
 mod expiry;
+mod extract;
 mod late;
 mod patterns;
 mod replay;
