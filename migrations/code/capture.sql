@@ -201,7 +201,7 @@ begin
     end if;
     if exists (select from pg_attribute a
                 where a.attrelid = tg_relid and a.attnum > 0 and a.atttypid >= 16384 and not a.attisdropped) then
-        v_rows := format('select %s as key, w.row from (select to_jsonb(r) as row from (select %s from %%s a) r) w',
+        v_rows := format('select %s as key, w.row from (select to_jsonb(r.*) as row from (select %s from %%s a) r) w',
             replace(integration.captured_key(x.keys), '%', '%%'),
             replace(integration.captured_columns(tg_relid, v_only), '%', '%%'));
         execute 'insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) '
@@ -227,7 +227,7 @@ begin
                        case when v_only is null then w.row else integration.captured_part(w.row, v_only) end) as data
                   from (select w.row, case when cardinality(x.keys) = 1 then w.row ->> x.keys[1]
                                            else integration.captured_keys(w.row, x.keys) end as key
-                          from (select to_jsonb(a) as row from after a offset 0) w) w) m
+                          from (select to_jsonb(a.*) as row from after a offset 0) w) w) m
          where x.condition is null or coalesce(m.data @@ x.condition, false);
     elsif v_op = 'delete' then
         insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key)
@@ -236,7 +236,7 @@ begin
                        case when v_only is null then w.row else integration.captured_part(w.row, v_only) end) as data
                   from (select w.row, case when cardinality(x.keys) = 1 then w.row ->> x.keys[1]
                                            else integration.captured_keys(w.row, x.keys) end as key
-                          from (select to_jsonb(a) as row from before a offset 0) w) w) m
+                          from (select to_jsonb(a.*) as row from before a offset 0) w) w) m
          where x.condition is null or coalesce(m.data @@ x.condition, false);
     else
         insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key)
@@ -250,13 +250,13 @@ begin
                                             else integration.captured_part(w.row, v_only) end as row,
                                        case when cardinality(x.keys) = 1 then w.row ->> x.keys[1]
                                             else integration.captured_keys(w.row, x.keys) end as key
-                                  from (select to_jsonb(a) as row from before a offset 0) w) o
+                                  from (select to_jsonb(a.*) as row from before a offset 0) w) o
                           full join (
                                select case when v_only is null then w.row
                                            else integration.captured_part(w.row, v_only) end as row,
                                       case when cardinality(x.keys) = 1 then w.row ->> x.keys[1]
                                            else integration.captured_keys(w.row, x.keys) end as key
-                                 from (select to_jsonb(a) as row from after a offset 0) w) n on n.key = o.key
+                                 from (select to_jsonb(a.*) as row from after a offset 0) w) n on n.key = o.key
                          where n.row is distinct from o.row) c) m
          where x.condition is null or coalesce(m.data @@ x.condition, false);
     end if;

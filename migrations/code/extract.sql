@@ -14,7 +14,7 @@
 -- names. Returns false where it was there already; its place stays.
 -- SQLSTATEs: MQ002 for a table, query or column that cannot be read so; MQ003 where the one of that name reads
 -- something else; 42501 for who does not own the schema.
-create or replace function integration.extract(
+create or replace function integration.set_extract(
     p_name text, p_target text, p_table regclass default null, p_query text default null, p_watermark text default null,
     p_key text[] default null, p_type text default null, p_source text default 'extract',
     p_every interval default '5 s', p_grace interval default '10 s', p_after text default null
@@ -31,8 +31,8 @@ declare
 begin
     if not pg_has_role(integration.asking_role(), (select c.relowner from pg_class c
             where c.oid = 'integration.data_staging'::regclass), 'usage') then
-        raise insufficient_privilege using message = format('role %s does not own the schema %s, in whose owner''s name '
-            'extracts read', integration.asking_role(), 'integration');
+        raise insufficient_privilege using message = format('role %s does not own the schema %s, in the name of whose '
+            'owner extracts read', integration.asking_role(), 'integration');
     elsif (p_table is null) = (p_query is null) then
         raise exception 'an extract reads either a table or a query' using errcode = 'MQ002';
     end if;
@@ -54,7 +54,7 @@ begin
         foreach v_type in array x.keys || x.watermark loop
             continue when v_type is null;
             execute format('select pg_typeof(a.%I)::text from (values (1)) v left join (select * from %s q limit 0) a '
-                'on true', v_type, integration.extract_query(x)) into x.mark_type;
+                'on true', v_type, integration.extract_query(p_table, p_query)) into x.mark_type;
         end loop;
     exception when syntax_error_or_access_rule_violation then
         raise exception 'it cannot be read: %', sqlerrm using errcode = 'MQ002',
@@ -71,7 +71,7 @@ begin
         end if;
         execute format('select %L::%s', p_after, x.mark_type);
     end if;
-    execute 'explain (format json) ' || integration.extract_query(x) into v_plan;
+    execute 'explain (format json) ' || integration.extract_query(p_table, p_query) into v_plan;
     select * into v_is from integration.extracts e where e.name = p_name;
     if (v_is.table_id, v_is.query, v_is.keys, v_is.watermark, v_is.mark_type) is distinct from
         (x.table_id, x.query, x.keys, x.watermark, x.mark_type) and v_is.name is not null then
@@ -96,7 +96,7 @@ begin
 end $$;
 
 -- Ends an extract; what it published stays. False: there was none. Locks: the row.
-create or replace function integration.unextract(p_name text) returns boolean
+create or replace function integration.forget_extract(p_name text) returns boolean
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     v_target text;
@@ -221,22 +221,20 @@ begin
             end if;
         end if;
     end if;
-    execute integration.extract_rows(x, p_limit) into v_rows, v_keys, v_marks, v_last, v_count;
-    select p.published, p.skipped into published, skipped from integration.publish_extract(x, v_rows, v_keys) p;
+    execute integration.extract_rows(p_name, p_limit) into v_rows, v_keys, v_marks, v_last, v_count;
+    select p.published, p.skipped into published, skipped from integration.publish_extract(p_name, v_rows, v_keys) p;
     is_done := v_count < p_limit;
-    if x.watermark is null then
-        x.place := coalesce(v_last, x.place);
-    else
+    if x.watermark is not null then
         insert into integration.extract_seen (name, key, watermark)
         select p_name, s.key, s.mark from unnest(v_keys, v_marks) s (key, mark) on conflict do nothing;
-        x := integration.extract_moved(x, v_passed, case when not is_done then v_marks[v_count] end);
-        if x.reached is not null and x.running is null then
-            -- Now that it is chosen: who begins later writes what is greater.
-            x.running := integration.running_transactions();
-        end if;
+        perform integration.move_extract(p_name, v_passed, case when not is_done then v_marks[v_count] end);
     end if;
     update integration.extracts e
-       set place = x.place, reached = x.reached, running = x.running, barrier = x.barrier,
+       set place = case when e.watermark is null then coalesce(v_last, e.place) else e.place end,
+           -- Of what was reached before this look only.
+           barrier = case when e.reached = x.reached then x.barrier end,
+           -- Now that it is chosen: who begins later writes what is greater.
+           running = case when e.reached is not null then coalesce(e.running, integration.running_transactions()) end,
            published = e.published + extract_more.published, skipped = e.skipped + extract_more.skipped,
            ended_at = case when is_done and e.watermark is null then integration.clock() end,
            next_at = integration.clock() + case when is_done then e.every when e.every is not null then '0' end,
@@ -245,23 +243,26 @@ begin
 end $$;
 
 -- What an extract reads, without an order and a limit.
-create or replace function integration.extract_query(x integration.extracts) returns text
+create or replace function integration.extract_query(p_table regclass, p_query text) returns text
     language sql stable set search_path = pg_catalog, pg_temp as $$
     -- A line of its own, so that a comment at a query's end is none of ours.
-    select '(' || case when x.table_id is null then x.query else 'table ' || x.table_id end || E'\n)'
+    select format('(%s%s)', coalesce(p_query, 'table ' || p_table), chr(10))
 $$;
 
 -- The statement that reads the next rows of an extract: the rows, their keys and watermarks, the keys of the last one,
 -- and how many there are. What was seen in front of the place is left out.
-create or replace function integration.extract_rows(x integration.extracts, p_limit integer) returns text
+create or replace function integration.extract_rows(p_name text, p_limit integer) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
+    x          integration.extracts;
     v_columns  text[];
     v_captured boolean;
-    v_keys     text := (
-        select string_agg(format('a.%I', u.k), ', ' order by u.n) from unnest(x.keys) with ordinality u (k, n));
+    v_keys     text;
     v_after    text := 'true';
 begin
+    select * into x from integration.extracts e where e.name = p_name;
+    select string_agg(format('a.%I', u.k), ', ' order by u.n) into v_keys
+      from unnest(x.keys) with ordinality u (k, n);
     select c.columns || c.keys, true into v_columns, v_captured from integration.captures c
      where c.table_id = x.table_id and c.target_app = x.target_app;
     if x.watermark is not null then
@@ -279,10 +280,10 @@ begin
         'offset 0) w where %s order by %s limit %s %s) r',
         case when x.watermark is null then 'null::text' else format('a.%I::text', x.watermark) end,
         (select string_agg(format('a.%I::text', u.k), ', ' order by u.n) from unnest(x.keys) with ordinality u (k, n)),
-        case when x.table_id is null then integration.extract_query(x) else x.table_id::text end,
+        case when x.table_id is null then integration.extract_query(null, x.query) else x.table_id::text end,
         integration.captured_key(x.keys),
-        case when x.table_id is null then 'to_jsonb(a)'
-             else format('(select to_jsonb(r) from (select %s) r)',
+        case when x.table_id is null then 'to_jsonb(a.*)'
+             else format('(select to_jsonb(r.*) from (select %s) r)',
                          integration.captured_columns(x.table_id, v_columns)) end,
         v_after, concat_ws(', ', case when x.watermark is not null then format('a.%I', x.watermark) end, v_keys),
         p_limit, case when v_captured then 'for share of a' end);
@@ -290,7 +291,7 @@ end $$;
 
 -- Publishes rows of an extract, in their order; or, where one of them is refused, those that are not.
 create or replace function integration.publish_extract(
-    x integration.extracts, p_rows jsonb[], p_keys text[], out published integer, out skipped integer
+    p_name text, p_rows jsonb[], p_keys text[], out published integer, out skipped integer
 )
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -298,7 +299,7 @@ declare
 begin
     skipped := 0;
     begin
-        published := integration.publish_rows(x, p_rows, p_keys);
+        published := integration.publish_rows(p_name, p_rows, p_keys);
         return;
     exception when others then
         if integration.is_passing(sqlstate) or cardinality(p_rows) = 1 then
@@ -309,15 +310,16 @@ begin
     published := 0;
     for i in 1 .. cardinality(p_rows) loop
         begin
-            published := published + integration.publish_rows(x, p_rows[i : i], p_keys[i : i]);
+            published := published + integration.publish_rows(p_name, p_rows[i : i], p_keys[i : i]);
         exception when others then
             if integration.is_passing(sqlstate) then
                 raise;
             end if;
             skipped := skipped + 1;
             insert into integration.audit_log (app_name, action, target_app, record_type, details)
-            values (integration.actor(), 'extract_skipped', x.target_app, x.record_type || '.read', jsonb_build_object(
-                'extract', x.name, 'key', p_keys[i], 'error', integration.clean_text(sqlerrm)));
+            select integration.actor(), 'extract_skipped', e.target_app, e.record_type || '.read', jsonb_build_object(
+                       'extract', e.name, 'key', p_keys[i], 'error', integration.clean_text(sqlerrm))
+              from integration.extracts e where e.name = p_name;
         end;
     end loop;
     -- Then it is not the rows that are wrong.
@@ -327,14 +329,17 @@ begin
 end $$;
 
 -- Publishes rows of an extract; returns how many, which are those that a capture of the table would publish.
-create or replace function integration.publish_rows(x integration.extracts, p_rows jsonb[], p_keys text[])
-    returns integer
+create or replace function integration.publish_rows(p_name text, p_rows jsonb[], p_keys text[]) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    v_label text := coalesce((select n.nspname || '.' || c.relname from pg_class c
-        join pg_namespace n on n.oid = c.relnamespace where c.oid = x.table_id), x.name);
+    x       integration.extracts;
+    v_label text;
     v_count integer;
 begin
+    select * into x from integration.extracts e where e.name = p_name;
+    select n.nspname || '.' || c.relname into v_label
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = x.table_id;
+    v_label := coalesce(v_label, p_name);
     insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key)
     select x.source_app, x.target_app, x.record_type || '.read', m.data,
            case when char_length(m.key) > 200 then md5(m.key) else m.key end
@@ -351,27 +356,25 @@ end $$;
 -- Moves the place of an extract with a watermark after a look. p_passed: nobody can write anything before what was
 -- reached any more; the look saw all of that where it came to its end, or to a greater watermark, p_last. Then the
 -- greatest of what was seen is reached, but for what our clock does not know yet: a time of tomorrow moves no place.
-create or replace function integration.extract_moved(x integration.extracts, p_passed boolean, p_last text)
-    returns integration.extracts
+create or replace function integration.move_extract(p_name text, p_passed boolean, p_last text) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    x       integration.extracts;
     v_short boolean;
-    v_most  timestamptz := integration.clock() - x.grace;
 begin
+    select * into x from integration.extracts e where e.name = p_name;
     execute format('select $1::%1$s <= $2::%1$s', x.mark_type) into v_short using p_last, x.reached;
     if p_passed and v_short is not true then
         execute format('delete from integration.extract_seen s where s.name = $1 and s.watermark::%1$s <= $2::%1$s',
-            x.mark_type) using x.name, x.reached;
-        x.place := x.reached;
+            x.mark_type) using p_name, x.reached;
+        update integration.extracts e set place = x.reached, reached = null, running = null where e.name = p_name;
         x.reached := null;
-        x.running := null;
-        x.barrier := null;
     end if;
     if x.reached is null then
         execute format('select max(s.watermark::%1$s)::text from integration.extract_seen s where s.name = $1 and %2$s',
             x.mark_type, case x.mark_type when 'timestamptz' then 's.watermark::timestamptz <= $2'
                 when 'timestamp' then 's.watermark::timestamp <= $2 at time zone $3' else 'true' end)
-           into x.reached using x.name, v_most, 'UTC';
+           into x.reached using p_name, integration.clock() - x.grace, 'UTC';
+        update integration.extracts e set reached = x.reached where e.name = p_name and x.reached is not null;
     end if;
-    return x;
 end $$;

@@ -45,9 +45,10 @@ create or replace function integration.restore_single_rows() returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select from integration.settings) then
-        insert into integration.settings (has_topics)
+        insert into integration.settings (has_topics, has_contracts)
         select exists (select from integration.subscriptions)
-            or exists (select from integration.targets t where t.kind = 'topic') on conflict do nothing;
+            or exists (select from integration.targets t where t.kind = 'topic'),
+            exists (select from integration.contracts) on conflict do nothing;
         raise warning 'the settings of % were gone; they are the defaults now', 'integration';
     end if;
     if not exists (select from integration.contact) then

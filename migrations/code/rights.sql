@@ -49,7 +49,8 @@ begin
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
             step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
             schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire, capture, uncapture,
-            unextract, pause_extract, next_extract, extract_look, extract_more, extract_due}'::text[] end;
+            forget_extract, pause_extract, next_extract, extract_look, extract_more, extract_due,
+            set_contract, forget_contract}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

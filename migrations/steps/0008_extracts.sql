@@ -1,6 +1,6 @@
 -- Extracts: what is read out of tables and queries of applications, and how far.
 
--- One row per extract. Written by extract, unextract, pause_extract, next_extract and extract_more.
+-- One row per extract. Written by set_extract, forget_extract, pause_extract, next_extract and extract_more.
 create table integration.extracts (
     name         text collate "C" primary key check (char_length(name) between 1 and 100),
     -- What is read: a table, or what a query says.

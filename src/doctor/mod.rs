@@ -9,6 +9,7 @@ mod options;
 mod audit;
 mod bell;
 mod clock;
+mod contracts;
 mod counters;
 mod drift;
 mod fleet;
@@ -78,6 +79,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("targets", checked(within, fleet::targets(&mut session, options)).await);
         report.add("targets", checked(within, misspelt::check(&mut session)).await);
         report.add("topics", checked(within, topics::check(&mut session)).await);
+        report.add("contracts", checked(within, contracts::check(&mut session)).await);
         report.add("sources", checked(within, sources::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);

@@ -16,8 +16,8 @@ impl Operator {
     /// [`Invalid`](crate::ErrorKind::Invalid) for a table, query or column that cannot be read so;
     /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) where the one of that name reads something else;
     /// [`Forbidden`](crate::ErrorKind::Forbidden) for who does not own the schema; else the database's.
-    pub async fn extract(&self, extract: &Extract) -> Result<bool> {
-        self.core.store().extract(extract).await
+    pub async fn set_extract(&self, extract: &Extract) -> Result<bool> {
+        self.core.store().set_extract(extract).await
     }
 
     /// Publishes the next rows of an extract, at most so many, in one transaction with its place; for who reads all rows calls it
@@ -37,8 +37,8 @@ impl Operator {
     ///
     /// # Errors
     /// The database's.
-    pub async fn unextract(&self, name: &str) -> Result<bool> {
-        self.core.store().unextract(name).await
+    pub async fn forget_extract(&self, name: &str) -> Result<bool> {
+        self.core.store().forget_extract(name).await
     }
 
     /// Pauses an extract, or lets it go on from where it was. False: it was so, or there is none.

@@ -3,6 +3,7 @@
 
 mod captures;
 mod change;
+mod contracts;
 mod extracts;
 mod follower;
 mod keys;
@@ -27,10 +28,10 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, ErrorRate,
-        Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained, MaintenanceDue,
-        MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription,
-        TargetState, TargetStats, TopicRow, Traffic, Verb, Watermark, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Contract, ContractRow,
+        ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained,
+        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage,
+        Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, Watermark, When,
     },
 };
 

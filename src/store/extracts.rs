@@ -6,9 +6,9 @@ use crate::{
     rows::{Extract, ExtractFrom, ExtractRow, Extracted},
 };
 
-const EXTRACT: &str = "select integration.extract($1, $2, $3::text::regclass, $4, $5, nullif($6::text[], '{}'), $7, \
+const EXTRACT: &str = "select integration.set_extract($1, $2, $3::text::regclass, $4, $5, nullif($6::text[], '{}'), $7, \
         coalesce($8, 'extract'), coalesce(make_interval(secs => $9), '5 s'), coalesce(make_interval(secs => $10), '10 s'), $11)";
-const UNEXTRACT: &str = "select integration.unextract($1)";
+const UNEXTRACT: &str = "select integration.forget_extract($1)";
 const PAUSE: &str = "select integration.pause_extract($1, $2)";
 const MORE: &str = "select published, skipped, is_done from integration.extract_more($1, $2)";
 const NEXT: &str = "select integration.next_extract()";
@@ -18,7 +18,7 @@ const EXTRACTS: &str = "select name, table_id::text as \"table\", query, target_
         paused_by from integration.extracts order by name";
 
 impl Store {
-    pub(crate) async fn extract(&self, wanted: &Extract) -> Result<bool> {
+    pub(crate) async fn set_extract(&self, wanted: &Extract) -> Result<bool> {
         let Extract { name, target, from, key, watermark, source, record_type } = wanted;
         let (table, query) = match from {
             ExtractFrom::Table(table) => (Some(table), None),
@@ -33,7 +33,7 @@ impl Store {
         Ok(self.query_one("make the extract", EXTRACT, &params).await?.try_get(0)?)
     }
 
-    pub(crate) async fn unextract(&self, name: &str) -> Result<bool> {
+    pub(crate) async fn forget_extract(&self, name: &str) -> Result<bool> {
         Ok(self.query_one("end the extract", UNEXTRACT, &[&name]).await?.try_get(0)?)
     }
 

@@ -1,13 +1,15 @@
 //! `doorbell extract`: rows of a table or a query as messages.
 
 mod run;
+mod what;
 
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Subcommand};
-use doorbell::operate::{Extract as Wanted, ExtractFrom, Watermark};
+use clap::{Args, Subcommand};
+use doorbell::operate::Watermark;
 use serde_json::json;
 
+use self::what::What;
 use crate::{
     Global, duration,
     exit::{Exit, Failure},
@@ -58,48 +60,6 @@ enum Verb {
     },
 }
 
-/// What both read.
-#[derive(Args, Debug)]
-#[command(group(ArgGroup::new("from").required(true).args(["table", "query"])))]
-struct What {
-    /// Its name
-    name: String,
-
-    /// The application that the messages are for
-    target: String,
-
-    /// A table or view, as SQL names it
-    #[arg(long, value_name = "TABLE")]
-    table: Option<String>,
-
-    /// A SELECT, in which tables have their schemas' names
-    #[arg(long, value_name = "SELECT", allow_hyphen_values = true)]
-    query: Option<String>,
-
-    /// A column that tells rows apart; may be repeated [default: the table's primary key]
-    #[arg(long = "key", value_name = "COLUMN")]
-    key: Vec<String>,
-
-    /// What the record type begins with, before .read [default: schema and table, or the name]
-    #[arg(long = "type", value_name = "TYPE")]
-    record_type: Option<String>,
-
-    /// The application that the messages come from
-    #[arg(long, value_name = "APP", default_value = "extract")]
-    source: String,
-}
-
-impl What {
-    fn wanted(self, watermark: Option<Watermark>) -> Wanted {
-        let Self { name, target, table, query, key, record_type, source } = self;
-        let from = match (table, query) {
-            (Some(table), _) => ExtractFrom::Table(table),
-            (None, query) => ExtractFrom::Query(query.unwrap_or_default()),
-        };
-        Wanted { key, watermark, record_type, source: Some(source), ..Wanted::new(name, target, from) }
-    }
-}
-
 #[derive(Args, Debug)]
 struct Add {
     #[command(flatten)]
@@ -129,7 +89,7 @@ impl Extract {
             Verb::Run(run) => return run.run(&operator, global.json).await,
             Verb::Add(Add { what, watermark: column, every, grace, after }) => {
                 let wanted = what.wanted(Some(Watermark { column, every, grace, after }));
-                let new = operator.extract(&wanted).await?;
+                let new = operator.set_extract(&wanted).await?;
                 if global.json {
                     output::json(&json!({ "extract": wanted.name, "new": new }))?;
                     return Ok(Exit::Done);
@@ -143,7 +103,7 @@ impl Extract {
             }
             Verb::Pause { name } => (name.clone(), operator.pause_extract(&name, true).await?, "paused"),
             Verb::Resume { name } => (name.clone(), operator.pause_extract(&name, false).await?, "going on"),
-            Verb::Remove { name } => (name.clone(), operator.unextract(&name).await?, "gone"),
+            Verb::Remove { name } => (name.clone(), operator.forget_extract(&name).await?, "gone"),
         };
         if global.json {
             output::json(&json!({ "extract": name, "changed": changed }))?;

@@ -36,6 +36,8 @@ mod breaker;
 mod cancel;
 mod capture;
 mod captures;
+mod contract;
+mod contracts;
 mod doctor;
 mod evict;
 mod extract;
@@ -173,6 +175,8 @@ enum Command {
     Capture(capture::Capture),
     Captures(captures::Captures),
     Uncapture(uncapture::Uncapture),
+    Contract(contract::Contract),
+    Contracts(contracts::Contracts),
     Extract(extract::Extract),
     Extracts(extracts::Extracts),
     Backlog(backlog::Backlog),
@@ -283,6 +287,8 @@ impl Command {
             Self::Capture(capture) => capture.run(global).await,
             Self::Captures(captures) => captures.run(global).await,
             Self::Uncapture(uncapture) => uncapture.run(global).await,
+            Self::Contract(contract) => contract.run(global).await,
+            Self::Contracts(contracts) => contracts.run(global).await,
             Self::Extract(extract) => extract.run(global).await,
             Self::Extracts(extracts) => extracts.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,

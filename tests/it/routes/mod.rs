@@ -2,6 +2,7 @@
 //! not wanted any more.
 
 mod capture;
+mod contracts;
 mod expiry;
 mod extract;
 mod late;

@@ -30,6 +30,7 @@ const FROM_INSIDE: [&str; 30] = [
     "bell_is_on",
     "bounded",
     "bytes_of",
+    "captured_as",
     "clean_text",
     "gates",
     "in_words",

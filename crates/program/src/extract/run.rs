@@ -7,7 +7,7 @@ use doorbell::operate::{Extracted, Operator};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::What;
+use super::what::What;
 use crate::{
     exit::{Exit, Failure},
     output,
@@ -37,7 +37,7 @@ impl Run {
         let before = operator.extracts().await?.into_iter().find(|row| row.name == wanted.name);
         match before {
             Some(row) if row.ended_at.is_some() && row.watermark.is_none() => {
-                operator.unextract(&wanted.name).await?;
+                operator.forget_extract(&wanted.name).await?;
             }
             Some(row) if !self.resume => {
                 let what = format!(
@@ -48,7 +48,7 @@ impl Run {
             }
             _ => {}
         }
-        operator.extract(&wanted).await?;
+        operator.set_extract(&wanted).await?;
         let expected = operator.extracts().await?.into_iter().find(|row| row.name == wanted.name);
         let expected = expected.and_then(|row| Some(row.estimate? - row.published)).unwrap_or_default();
         let bar = ProgressBar::new(expected.max(1) as u64);
