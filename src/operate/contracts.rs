@@ -12,7 +12,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for names that are none; the database's 42601 for a rule that is no jsonpath.
-    pub async fn set_contract(&self, contract: &Contract) -> Result<bool> {
+    pub async fn contract(&self, contract: &Contract) -> Result<bool> {
         self.core.store().set_contract(contract).await
     }
 

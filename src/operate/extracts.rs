@@ -16,7 +16,7 @@ impl Operator {
     /// [`Invalid`](crate::ErrorKind::Invalid) for a table, query or column that cannot be read so;
     /// [`IllegalTransition`](crate::ErrorKind::IllegalTransition) where the one of that name reads something else;
     /// [`Forbidden`](crate::ErrorKind::Forbidden) for who does not own the schema; else the database's.
-    pub async fn set_extract(&self, extract: &Extract) -> Result<bool> {
+    pub async fn extract(&self, extract: &Extract) -> Result<bool> {
         self.core.store().set_extract(extract).await
     }
 

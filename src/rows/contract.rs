@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-/// What [`Operator::set_contract`](crate::operate::Operator::set_contract) asks of messages.
+/// What [`Operator::contract`](crate::operate::Operator::contract) asks of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contract {
     /// To whom they are published.

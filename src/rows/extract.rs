@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// What [`Operator::set_extract`](crate::operate::Operator::set_extract) is to read, and for whom.
+/// What [`Operator::extract`](crate::operate::Operator::extract) is to read, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extract {
     /// Its name, by which it goes on, is paused and ended.

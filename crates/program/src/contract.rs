@@ -70,7 +70,7 @@ impl Contract {
                     _ => Breach::Reject,
                 };
                 let wanted = Wanted { target, record_type, rule, policy, version };
-                let new = operator.set_contract(&wanted).await?;
+                let new = operator.contract(&wanted).await?;
                 if global.json {
                     output::json(&json!({ "target": wanted.target, "type": wanted.record_type, "new": new }))?;
                     return Ok(Exit::Done);

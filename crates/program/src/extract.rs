@@ -89,7 +89,7 @@ impl Extract {
             Verb::Run(run) => return run.run(&operator, global.json).await,
             Verb::Add(Add { what, watermark: column, every, grace, after }) => {
                 let wanted = what.wanted(Some(Watermark { column, every, grace, after }));
-                let new = operator.set_extract(&wanted).await?;
+                let new = operator.extract(&wanted).await?;
                 if global.json {
                     output::json(&json!({ "extract": wanted.name, "new": new }))?;
                     return Ok(Exit::Done);

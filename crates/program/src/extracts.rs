@@ -50,9 +50,10 @@ fn extract_json(row: &ExtractRow) -> Value {
 }
 
 fn cells(row: &ExtractRow) -> Vec<String> {
-    let every = row
-        .every_seconds
-        .map(|seconds| format!("every {}", duration::coarse(std::time::Duration::from_secs_f64(seconds))));
+    let every = row.every_seconds.map(|seconds| match seconds {
+        ..120.0 => format!("every {seconds}s"),
+        _ => format!("every {}", duration::coarse(std::time::Duration::from_secs_f64(seconds))),
+    });
     let state = match row {
         ExtractRow { paused_by: Some(by), .. } => format!("paused by {by}"),
         ExtractRow { last_error: Some(error), .. } => format!("fails: {}", output::cut(error, 60)),

@@ -17,7 +17,7 @@ fn about(target: &str, rule: &str, policy: Breach) -> Contract {
 
 async fn bound(db: &Database, policy: Breach) -> Operator {
     let operator = db.broker().await.operator();
-    assert!(operator.set_contract(&about("billing", "strict $ > 0", policy)).await.unwrap());
+    assert!(operator.contract(&about("billing", "strict $ > 0", policy)).await.unwrap());
     operator
 }
 
@@ -36,10 +36,10 @@ async fn what_breaks_its_contract_is_rejected_stored_as_failed_or_counted_and_ot
         assert_eq!(producer.publish_many(&many).await.is_ok(), one == 1);
     }
     producer.publish(&message("other", -1)).await.unwrap();
-    assert!(!operator.set_contract(&about("billing", "strict $ > 0", Breach::Fail)).await.unwrap());
+    assert!(!operator.contract(&about("billing", "strict $ > 0", Breach::Fail)).await.unwrap());
     plain_insert(&client, "billing", "-2").await;
     plain_insert(&client, "billing", "\"text\"").await;
-    operator.set_contract(&about("billing", "strict $ > 0", Breach::Warn)).await.unwrap();
+    operator.contract(&about("billing", "strict $ > 0", Breach::Warn)).await.unwrap();
     plain_insert(&client, "billing", "-3").await;
     assert_eq!(
         said(&client, FAILED).await,
@@ -62,7 +62,7 @@ async fn one_of_several_versions_is_enough() {
     let client = db.client().await;
     let operator = bound(&db, Breach::Reject).await;
     let second = Contract { version: 2, ..about("billing", "strict $ == \"two\"", Breach::Fail) };
-    operator.set_contract(&second).await.unwrap();
+    operator.contract(&second).await.unwrap();
     for data in ["1", "\"two\"", "0"] {
         plain_insert(&client, "billing", data).await;
     }
@@ -81,7 +81,7 @@ async fn of_a_topic_what_fails_reaches_nobody_and_no_subscriber_stops_who_publis
         let to = Subscription { topic: "events".into(), target: target.into(), ..Subscription::default() };
         operator.subscribe(&to).await.unwrap();
     }
-    operator.set_contract(&about("events", "strict $ < 10", Breach::Fail)).await.unwrap();
+    operator.contract(&about("events", "strict $ < 10", Breach::Fail)).await.unwrap();
     let both = "insert into integration.data_staging (source_app, target_app, record_type, data) \
         values ('shop', 'events', 'n', '-1'), ('shop', 'events', 'n', '11'), ('shop', 'other', 'n', '11')";
     client.batch_execute(both).await.unwrap();

@@ -33,7 +33,7 @@ fn of_orders() -> Extract {
 
 async fn extracted(db: &Database) -> Operator {
     let operator = db.broker().await.operator();
-    assert!(operator.set_extract(&of_orders()).await.unwrap());
+    assert!(operator.extract(&of_orders()).await.unwrap());
     operator
 }
 
@@ -200,11 +200,11 @@ async fn a_query_is_read_once_page_by_page_and_goes_on_where_it_was_broken_off()
     let operator = db.broker().await.operator();
     let query = ExtractFrom::Query("select id, -id as turned, null as nothing from public.orders -- all".into());
     let once = Extract { key: vec!["turned".into()], ..Extract::new("q", "mirror", query) };
-    assert!(operator.set_extract(&once).await.unwrap());
+    assert!(operator.extract(&once).await.unwrap());
     let more = async || operator.extract_more("q", 10).await.unwrap().unwrap();
     assert_eq!(more().await.published, 10);
     client.batch_execute("begin; select integration.extract_more('q', 10); rollback").await.unwrap();
-    assert!(!operator.set_extract(&once).await.unwrap(), "said again, it goes on");
+    assert!(!operator.extract(&once).await.unwrap(), "said again, it goes on");
     assert_eq!((more().await.published, more().await.is_done, more().await.published), (10, true, 0));
     let all = "select count(distinct data -> 'new' ->> 'id') * 100 + count(*) from integration.data_staging";
     assert_eq!(count(&client, all).await, 2525);
@@ -230,7 +230,7 @@ async fn who_reads_all_of_a_captured_table_meanwhile_ends_with_its_newest_rows()
     let operator = db.broker().await.operator();
     let all =
         Extract { record_type: Some("s".into()), ..Extract::new("b", "mirror", ExtractFrom::Table("stock".into())) };
-    assert!(operator.set_extract(&all).await.unwrap());
+    assert!(operator.extract(&all).await.unwrap());
     let writer = tokio::spawn({
         let client = db.client().await;
         async move {

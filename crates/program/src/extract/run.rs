@@ -1,10 +1,10 @@
 //! All rows, once, page by page.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use doorbell::operate::{Extracted, Operator};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::what::What;
@@ -48,15 +48,11 @@ impl Run {
             }
             _ => {}
         }
-        operator.set_extract(&wanted).await?;
+        operator.extract(&wanted).await?;
         let expected = operator.extracts().await?.into_iter().find(|row| row.name == wanted.name);
         let expected = expected.and_then(|row| Some(row.estimate? - row.published)).unwrap_or_default();
-        let bar = ProgressBar::new(expected.max(1) as u64);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:40} {pos} of about {len} rows, {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        bar.enable_steady_tick(Duration::from_millis(100));
+        let bar = ProgressBar::hidden();
+        bar.set_length(expected.max(1) as u64);
         let done = pages(operator, &wanted.name, self.chunk, &bar).await;
         bar.finish_and_clear();
         let (published, skipped) = done?;
@@ -86,6 +82,7 @@ async fn pages(operator: &Operator, name: &str, chunk: u32, bar: &ProgressBar) -
                 if is_done {
                     return Ok((published, skipped));
                 }
+                show(bar);
             }
             Ok(None) => {
                 let what = format!("somebody else runs {}, or it is paused", output::printable(name));
@@ -97,5 +94,15 @@ async fn pages(operator: &Operator, name: &str, chunk: u32, bar: &ProgressBar) -
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// From the first page on that is not the last.
+fn show(bar: &ProgressBar) {
+    if bar.is_hidden() && std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{bar:40} {pos} of about {len} rows, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(Duration::from_millis(100));
     }
 }

@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 36] = [
+const PARTS: [(&str, &str); 34] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -44,8 +44,6 @@ const PARTS: [(&str, &str); 36] = [
     ("extract_more", "extract"),
     ("pause_extract", "extract"),
     ("forget_extract", "extract"),
-    ("set_extract", "extract"),
-    ("set_contract", "contract"),
     ("forget_contract", "contract"),
     ("blocked_keys", "keys"),
     ("count_blocked_keys", "keys"),
