@@ -228,6 +228,21 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// What is known of a connection that could not be made is known of ours.
+impl From<doorbell_connection::Error> for Error {
+    fn from(error: doorbell_connection::Error) -> Self {
+        use doorbell_connection::ErrorKind as Kind;
+        let (kind, message, source) = error.into_parts();
+        let kind = match kind {
+            Kind::Config => ErrorKind::Config,
+            Kind::Database => ErrorKind::Database,
+            Kind::Io => ErrorKind::Io,
+            _ => ErrorKind::Connect,
+        };
+        Self(Box::new(Inner { kind, message, source }))
+    }
+}
+
 /// What the server cannot know about its own error.
 fn advice(db: &tokio_postgres::error::DbError) -> Option<String> {
     let schema = || db.schema().unwrap_or("integration").to_owned();

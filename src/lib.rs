@@ -117,8 +117,8 @@
 //! | `tls` (default) | TLS by rustls, with libpq's meaning of `sslmode`; without it, connections that need TLS are refused |
 //! | `metrics` | `observe::Metrics`, for Prometheus |
 //!
-//! Other packages: `doorbell-cli` has the program `doorbell`, `doorbell-ui` its pages as a router for axum, and
-//! `doorbell-server` a private PostgreSQL for your tests.
+//! Other packages: `doorbell-cli` has the program `doorbell`, `doorbell-ui` its pages as a router for axum,
+//! `doorbell-server` a private PostgreSQL for your tests, and `doorbell-connection` how a server is reached.
 //!
 //! # Words
 //!

@@ -336,14 +336,17 @@ end $$;
 
 -- Whether claim_suspect would find something.
 create or replace function integration.has_suspects(p_target text, p_types text[] default null) returns boolean
-    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select integration.must_consume(array[p_target])
-     where integration.is_limited();
-    select exists (
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    if integration.is_limited() then
+        perform integration.must_consume(array[p_target]);
+    end if;
+    return exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
-           and (p_types is null or d.record_type = any (p_types)) and not integration.is_set_aside(d.id, d.created_at))
-$$;
+           and (p_types is null or d.record_type = any (p_types)) and not integration.is_set_aside(d.id, d.created_at));
+end $$;
 
 -- Those of the targets for which something is pending, suspects too: one look for many idle consumers.
 create or replace function integration.waiting(p_targets text[]) returns setof text

@@ -47,25 +47,31 @@ $$;
 -- schedule, or the time at which its open breaker lets canaries through. Targets without any are left out.
 -- Relative, so that no client compares its clock with the server's.
 create or replace function integration.next_due(p_targets text[]) returns table (target_app text, due_in_ms bigint)
-    language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select integration.must_consume(p_targets)
-     where integration.is_limited();
-    select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
-      from unnest(p_targets) t (target_app)
-     cross join lateral (
-        (select d.available_at as due from integration.data_staging d
-          where d.target_app = t.target_app and d.status = 'scheduled' and d.available_at < 'infinity'
-            and not integration.is_set_aside(d.id, d.created_at)
-          order by d.available_at limit 1)
-        union all
-        select b.retry_at from integration.breakers b
-         where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null
-        union all
-        (select x.next_at from integration.schedules x
-          where x.target_app = t.target_app and x.paused_at is null and x.next_at < 'infinity'
-          order by x.next_at limit 1)) s
-     group by t.target_app
-$$;
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off
+        set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    if integration.is_limited() then
+        perform integration.must_consume(p_targets);
+    end if;
+    -- Of which the plan is kept: planning it for every look cost as much as a claim.
+    return query
+        select t.target_app, greatest(0, ceil(extract(epoch from -integration.since(min(s.due))) * 1000))::bigint
+          from unnest(p_targets) t (target_app)
+         cross join lateral (
+            (select d.available_at as due from integration.data_staging d
+              where d.target_app = t.target_app and d.status = 'scheduled' and d.available_at < 'infinity'
+                and not integration.is_set_aside(d.id, d.created_at)
+              order by d.available_at limit 1)
+            union all
+            select b.retry_at from integration.breakers b
+             where b.breaker_key = integration.breaker_of(t.target_app) and b.state = 'open' and b.retry_at is not null
+            union all
+            (select x.next_at from integration.schedules x
+              where x.target_app = t.target_app and x.paused_at is null and x.next_at < 'infinity'
+              order by x.next_at limit 1)) s
+         group by t.target_app;
+end $$;
 
 -- Whether nothing of a target can be handled now and nothing is being handled: no pending, due or processing message,
 -- of these record types where some are given. The statuses are literals, so that the partial indexes serve it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::environment::Environment;
+use doorbell_connection::Environment;
 
 /// Any of these chooses a server or database; others (PGSSLMODE, PGAPPNAME, …) only say how to talk to it.
 const CHOOSING: [&str; 8] =

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use doorbell_connection::announced;
 use tokio_postgres::{Client, Error, IsolationLevel, SimpleQueryMessage};
 use tracing::debug;
 
@@ -69,7 +70,7 @@ impl Limits {
             }
         }
         let backend = fact(0).and_then(|pid| i32::try_from(pid).ok());
-        if backend != super::pooler::announced(client).await {
+        if backend != announced(client).await {
             // A statement that is not over when we have given it up has lost its client.
             settings.push(format!("statement_timeout = {}", (locks * 2).as_millis()));
             let locals: String = settings.iter().map(|setting| format!("; set local {setting}")).collect();

@@ -41,6 +41,8 @@ export class Consumer extends EventEmitter {
   #ok = 0;
   #stopping = false;
   #rung = false;
+  /** Whether who takes waits for the end of a run. */
+  #awaitsEnds = false;
   /** Emits "wake" for who takes, "settle" for who settles, "empty" when nothing is in hand. */
   #inner = new EventEmitter();
 
@@ -157,7 +159,8 @@ export class Consumer extends EventEmitter {
       this.#rung = false;
       // What only waits to be settled needs no handler.
       const room = concurrency + prefetch - this.#running - this.#waiting.length;
-      if (room <= 0 || this.#verdicts.length > SETTLE_MAX) {
+      this.#awaitsEnds = room <= 0 || this.#verdicts.length > SETTLE_MAX;
+      if (this.#awaitsEnds) {
         await this.#rings(2 ** 30);
         continue;
       }
@@ -165,7 +168,10 @@ export class Consumer extends EventEmitter {
       barrier = took.barrier;
       if (took.may_wait) {
         const swept = sweepMs * (0.9 + Math.random() / 5);
-        await this.#rings(Math.ceil(Math.min(Number(took.due_in_ms ?? swept), swept)));
+        const dueMs = Number(took.due_in_ms ?? swept);
+        // So soon only where something waits for somebody's settle: see take.
+        this.#awaitsEnds = dueMs <= 100;
+        await this.#rings(Math.ceil(Math.min(dueMs, swept)));
       }
       idleLooks = took.may_wait || took.messages.length > 0 ? 0 : idleLooks + 1;
       // Somebody may be committing silently: see take.
@@ -224,14 +230,19 @@ export class Consumer extends EventEmitter {
     one.verdict = settled;
     this.#verdicts.push(one);
     this.#inner.emit("settle");
-    this.#wake();
+    this.#ended();
+  }
+
+  /** There is room again; or what waited for a settle is free. A look for nothing costs the next message time. */
+  #ended() {
+    if (this.#awaitsEnds) this.#wake();
   }
 
   /** @param {InHand} one */
   #forget(one) {
     this.#inHand.delete(one);
     if (this.#inHand.size === 0) this.#inner.emit("empty");
-    this.#wake();
+    this.#ended();
   }
 
   /** Of what belongs to others, or did not begin. @param {InHand} one */
@@ -273,6 +284,8 @@ export class Consumer extends EventEmitter {
       const done = new Set(batch);
       this.#verdicts = this.#verdicts.filter((one) => !done.has(one));
       for (const one of batch) this.#forget(one);
+      // It comes again, and where the target's bell is off nobody says when.
+      if (batch.some((one) => one.verdict.outcome !== "complete")) this.#wake();
     }
   }
 

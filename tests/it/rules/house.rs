@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 /// Where our programs and libraries are.
-pub(crate) const SOURCES: [&str; 5] =
-    ["src", "crates/bench/src", "crates/program/src", "crates/server/src", "crates/ui/src"];
+pub(crate) const SOURCES: [&str; 6] =
+    ["src", "crates/bench/src", "crates/connection/src", "crates/program/src", "crates/server/src", "crates/ui/src"];
 
 pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
     files(directory, "rs")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::repository;
 
-const PACKAGES: [&str; 4] = ["", "crates/bench/", "crates/program/", "crates/server/"];
+const PACKAGES: [&str; 5] = ["", "crates/bench/", "crates/connection/", "crates/program/", "crates/server/"];
 
 /// What stands in a part of a manifest, line by line.
 fn part<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {

@@ -69,8 +69,8 @@ class Consumer:
         # What was taken and not settled yet, with its handler; what is to be settled.
         self._in_hand: dict[tuple[int, int], tuple[Message, asyncio.Task[None]]] = {}
         self._verdicts: deque[tuple[Message, dict[str, Any]]] = deque()
-        # Runs that ended well since the breaker was told how runs went.
-        self._ok, self._stopping = 0, False
+        # Runs that ended well since the breaker was told how runs went; whether who takes waits for the end of a run.
+        self._ok, self._stopping, self._awaits_ends = 0, False, False
 
     def on(self, *record_types: str) -> Callable[[Handler], Handler]:
         """Decorates the handler of these record types; without any, of all others. It gets a Message and returns an
@@ -164,13 +164,16 @@ class Consumer:
             self._wake.clear()
             # What only waits to be settled needs no handler.
             room = min(self._capacity, self._capacity - len(self._in_hand) + len(self._verdicts))
-            if room <= 0 or len(self._verdicts) > SETTLE_MAX:
+            self._awaits_ends = room <= 0 or len(self._verdicts) > SETTLE_MAX
+            if self._awaits_ends:
                 await self._wake.wait()
                 continue
             took = await self._take(bell, room, barrier)
             barrier = took["barrier"]
             if took["may_wait"]:
                 due_s = self._sweep_s if took["due_in_ms"] is None else took["due_in_ms"] / 1000
+                # So soon only where something waits for somebody's settle: see take.
+                self._awaits_ends = due_s <= 0.1
                 await self._wait(bell, min(due_s, self._sweep_s * random.uniform(0.9, 1.1)))
             idle_looks = 0 if took["may_wait"] or took["messages"] else idle_looks + 1
             if idle_looks > 1:
@@ -193,13 +196,15 @@ class Consumer:
         # One that came with the last answer is in the driver's buffer already, and the socket says nothing of it.
         if any(list(iter(bell.pgconn.notifies, None))):
             return
-        asyncio.get_running_loop().add_reader(bell.fileno(), self._wake.set)
+        loop, socket = asyncio.get_running_loop(), bell.fileno()
+        loop.add_reader(socket, self._wake.set)
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         except TimeoutError:
             return
         finally:
-            asyncio.get_running_loop().remove_reader(bell.fileno())
+            loop.remove_reader(socket)
         bell.pgconn.consume_input()
         list(iter(bell.pgconn.notifies, None))
 
@@ -224,11 +229,16 @@ class Consumer:
         if (message.id, message.attempt) in self._in_hand:
             self._verdicts.append((message, settled))
             self._settle.set()
+            self._ended()
+
+    def _ended(self) -> None:
+        """There is room again; or what waited for a settle is free. A look for nothing costs the next message time."""
+        if self._awaits_ends:
             self._wake.set()
 
     def _forget(self, message: Message) -> None:
         self._in_hand.pop((message.id, message.attempt), None)
-        self._wake.set()
+        self._ended()
 
     def _drop(self, in_hand: list[tuple[Message, asyncio.Task[None]]], lost: list[int]) -> None:
         """Of what was in hand when it was asked for: others have it, or it is not there any more."""
@@ -261,9 +271,12 @@ class Consumer:
                     failures += 1
                     await asyncio.sleep(pause_s(failures))
                     continue
-                for message, _ in batch:
+                for message, settled in batch:
                     self._verdicts.popleft()
                     self._forget(message)
+                    # It comes again, and where the target's bell is off nobody says when.
+                    if settled["outcome"] != "complete":
+                        self._wake.set()
 
     async def _settle_many(self, batch: list[tuple[Message, dict[str, Any]]]) -> None:
         for owner in {message.owner for message, _ in batch}:
@@ -294,6 +307,7 @@ class Consumer:
 
     async def _drain(self) -> None:
         """Until all that was taken is settled, or given back."""
+        self._awaits_ends = True
         pending = [task for _, task in self._in_hand.values()]
         if pending:
             _, late = await asyncio.wait(pending, timeout=self._drain_s)

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{PASSWORD, everything, parse};
 use crate::{
-    connection::{Messages, Pool, PoolConfig},
+    Messages,
     error::{ErrorKind, Result},
 };
 
@@ -124,7 +124,6 @@ async fn when_all_hosts_fail_each_has_its_line() {
     drop(listener);
     let error = connect(&[first, second], "connect_timeout=1 sslmode=disable").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
-    assert!(error.is_transient());
     let text = error.to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
@@ -134,11 +133,11 @@ async fn when_all_hosts_fail_each_has_its_line() {
 }
 
 #[tokio::test]
-async fn a_refused_user_ends_the_search_and_is_not_transient() {
+async fn a_refused_user_ends_the_search() {
     let first = answering(refusal("28P01")).await;
     let second = answering(WELCOME).await;
     let error = connect(&[first, second], "").await.unwrap_err();
-    assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Database, Some("28P01"), false));
+    assert_eq!((error.kind(), error.sqlstate()), (ErrorKind::Database, Some("28P01")));
     assert!(!everything(&error).contains(PASSWORD));
 }
 
@@ -159,7 +158,7 @@ async fn a_server_that_is_starting_up_is_passed_over() {
 
     let only = answering(refusal("57P03")).await;
     let error = connect(&[only], "").await.unwrap_err();
-    assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Connect, Some("57P03"), true));
+    assert_eq!((error.kind(), error.sqlstate()), (ErrorKind::Connect, Some("57P03")));
     assert_eq!(format!("{error:?}").matches("57P03").count(), 1, "{error:?}");
 }
 
@@ -204,46 +203,4 @@ async fn a_root_certificate_that_cannot_be_read_is_a_config_error() {
     let error = connect(&[address], "sslmode=verify-ca sslrootcert=/nowhere/root.crt").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("`sslrootcert`"), "{error}");
-}
-
-#[tokio::test]
-async fn a_pool_hands_out_no_more_than_it_may_and_replaces_what_was_discarded() {
-    let (listener, address) = frozen().await;
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            skip_startup(&mut stream).await;
-            stream.write_all(WELCOME).await.unwrap();
-            // It is asked what limits its sessions, and has no idea.
-            let mut question = [0; 1024];
-            assert!(stream.read(&mut question).await.unwrap() > 0);
-            stream.write_all(b"E\0\0\0\x17SERROR\0CXX000\0Mno\0\0Z\0\0\0\x05I").await.unwrap();
-            open.push(stream);
-        }
-    });
-    let settings = parse(&format!("host=127.0.0.1 port={} sslmode=disable", address.port())).unwrap();
-    let config = PoolConfig {
-        connections_max: 1,
-        wait_max: Some(Duration::from_millis(50)),
-        locks_max: Duration::from_secs(20),
-        read_only: false,
-    };
-    let pool = Pool::new(settings, &config).unwrap();
-
-    let first = pool.get().await.unwrap();
-    assert_eq!(pool.get().await.unwrap_err().kind(), ErrorKind::Timeout);
-    first.discard();
-    let second = pool.get().await.unwrap();
-    assert!(!second.is_closed());
-    drop(second);
-    pool.close();
-    assert_eq!(pool.get().await.unwrap_err().kind(), ErrorKind::Closed);
-}
-
-#[test]
-fn a_pool_without_connections_is_refused() {
-    let locks_max = Duration::from_secs(20);
-    let config = PoolConfig { connections_max: 0, wait_max: None, locks_max, read_only: false };
-    assert_eq!(Pool::new(parse("").unwrap(), &config).unwrap_err().kind(), ErrorKind::Invalid);
 }

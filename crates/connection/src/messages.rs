@@ -18,7 +18,7 @@ use tokio_postgres::{AsyncMessage, Connection, Error};
 /// It is also the engine of the connection: statements advance only while somebody polls it. It ends when the client
 /// was dropped and all is sent, or when the server closes the connection; after an error it must not be polled again.
 /// Dropping it closes the socket.
-pub(crate) struct Messages(BoxStream<'static, Result<AsyncMessage, Error>>);
+pub struct Messages(BoxStream<'static, Result<AsyncMessage, Error>>);
 
 impl Messages {
     pub(super) fn new<S, T>(mut connection: Connection<S, T>) -> Self
@@ -30,7 +30,7 @@ impl Messages {
     }
 
     /// Runs a connection on which nobody listens, until it ends: notices are logged, notifications dropped.
-    pub(crate) async fn drain(mut self) {
+    pub async fn drain(mut self) {
         while let Some(message) = self.next().await {
             match message {
                 Ok(message) => log(&message),
@@ -59,7 +59,7 @@ impl fmt::Debug for Messages {
 }
 
 /// Logs a notice of the server at debug level; does nothing with a notification.
-pub(crate) fn log(message: &AsyncMessage) {
+pub fn log(message: &AsyncMessage) {
     if let AsyncMessage::Notice(notice) = message {
         tracing::debug!(severity = notice.severity(), code = notice.code().code(), "server: {}", notice.message());
     }

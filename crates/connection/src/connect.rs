@@ -53,7 +53,7 @@ impl Settings {
     /// `Config` where certificate files cannot be used or a server asks for something that the settings do not have
     /// (a password); `Database` where a server refused the user, or all of them the session (the SQLSTATE says why);
     /// else `Connect`. The message has one line for each host that was tried.
-    pub(crate) async fn connect(&self) -> Result<(Client, Messages)> {
+    pub async fn connect(&self) -> Result<(Client, Messages)> {
         let encryption = match self.needs_tls() {
             true => tls::prepare(&self.ssl).await?,
             false => None,

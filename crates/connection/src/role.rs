@@ -11,6 +11,7 @@ use super::{
     keys::Values,
     messages::{self, Messages},
 };
+use crate::error::Result;
 
 /// Answers both questions of `target_session_attrs` in one round trip, on every version and through every pooler.
 const ROLE_QUERY: &str =
@@ -28,7 +29,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    pub(super) fn read(values: &Values) -> crate::error::Result<Self> {
+    pub(super) fn read(values: &Values) -> Result<Self> {
         let choices = [
             ("any", Self::Any),
             ("read-write", Self::ReadWrite),

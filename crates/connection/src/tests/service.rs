@@ -1,4 +1,4 @@
-use super::{super::environment::fake::Fake, *};
+use super::{super::environment::Given, *};
 
 const FILE: &str =
     "# all of ours\n[other]\nhost=elsewhere\n\n[mine]\nhost=here\n# why\n  port=6000  \n\n[mine]\nhost=twice\n";
@@ -32,9 +32,9 @@ fn files_are_looked_for_in_libpqs_order() {
     write(".pg_service.conf", "[a]\nhost=home\n");
     write("pg_service.conf", "[a]\nhost=system\n[b]\nhost=system\n");
     let named = write("named", "[a]\nhost=named\n");
-    let at_home = || Fake::default().home(directory.path()).with("PGSYSCONFDIR", directory.path());
+    let at_home = || Given::default().home(directory.path()).with("PGSYSCONFDIR", directory.path());
 
-    let host = |name: Option<&str>, environment: Fake| {
+    let host = |name: Option<&str>, environment: Given| {
         read(name, None, &environment).unwrap().map(|(_, pairs)| pairs[0].1.clone())
     };
     assert_eq!(host(Some("a"), at_home()).as_deref(), Some("home"));

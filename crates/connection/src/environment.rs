@@ -3,12 +3,12 @@
 //! Everything that completes a connection string asks here, so that tests can bring their own surroundings instead
 //! of changing the process's.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 
 use crate::error::{Error, Result};
 
 /// Where missing connection settings are looked up.
-pub(super) trait Environment {
+pub trait Environment {
     /// The raw value of an environment variable.
     fn raw(&self, name: &str) -> Option<OsString>;
 
@@ -20,6 +20,10 @@ pub(super) trait Environment {
 
     /// An environment variable as text. One that is not text is refused rather than skipped: it may be the one that
     /// asks for encryption.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::ErrorKind::Config) for one that is not UTF-8.
     fn variable(&self, name: &str) -> Result<Option<String>> {
         match self.raw(name).map(OsString::into_string) {
             None => Ok(None),
@@ -30,7 +34,8 @@ pub(super) trait Environment {
 }
 
 /// The surroundings of this process.
-pub(super) struct Process;
+#[derive(Clone, Copy, Debug)]
+pub struct Process;
 
 impl Environment for Process {
     fn raw(&self, name: &str) -> Option<OsString> {
@@ -46,42 +51,37 @@ impl Environment for Process {
     }
 }
 
-#[cfg(test)]
-pub(super) mod fake {
-    use std::collections::HashMap;
+/// Surroundings that are given instead, for tests: by default nothing is set, the user is `me`, and there is no home.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    variables: HashMap<String, OsString>,
+    home: Option<PathBuf>,
+}
 
-    use super::*;
-
-    /// Surroundings made for one test: nothing set, user `me`, no home.
-    #[derive(Default)]
-    pub(in crate::connection) struct Fake {
-        variables: HashMap<String, OsString>,
-        home: Option<PathBuf>,
+impl Given {
+    /// Sets a variable.
+    pub fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
     }
 
-    impl Fake {
-        pub(in crate::connection) fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
-            self.variables.insert(name.into(), value.into());
-            self
-        }
+    /// Says where the home directory is.
+    pub fn home(mut self, home: impl Into<PathBuf>) -> Self {
+        self.home = Some(home.into());
+        self
+    }
+}
 
-        pub(in crate::connection) fn home(mut self, home: impl Into<PathBuf>) -> Self {
-            self.home = Some(home.into());
-            self
-        }
+impl Environment for Given {
+    fn raw(&self, name: &str) -> Option<OsString> {
+        self.variables.get(name).cloned()
     }
 
-    impl Environment for Fake {
-        fn raw(&self, name: &str) -> Option<OsString> {
-            self.variables.get(name).cloned()
-        }
+    fn home(&self) -> Option<PathBuf> {
+        self.home.clone()
+    }
 
-        fn home(&self) -> Option<PathBuf> {
-            self.home.clone()
-        }
-
-        fn login(&self) -> Option<String> {
-            Some("me".into())
-        }
+    fn login(&self) -> Option<String> {
+        Some("me".into())
     }
 }

@@ -6,13 +6,11 @@ use proptest::prelude::*;
 
 use super::{PASSWORD, everything, parse};
 use crate::{
-    connection::{
-        Settings,
-        environment::fake::Fake,
-        role::Session,
-        ssl::{Roots, SslMode},
-    },
+    Settings,
+    environment::Given,
     error::ErrorKind,
+    role::Session,
+    ssl::{Roots, SslMode},
 };
 
 fn config_error(text: &str) -> String {
@@ -100,14 +98,14 @@ fn the_string_wins_over_the_service_over_the_environment_over_defaults() {
     let file = directory.path().join("services");
     std::fs::write(&file, "[s]\nuser=service\ndbname=service\n").unwrap();
     let environment = || {
-        Fake::default()
+        Given::default()
             .with("PGSERVICEFILE", &file)
             .with("PGUSER", "environment")
             .with("PGDATABASE", "environment")
             .with("PGHOST", "environment")
             .with("PGPORT", "6000")
     };
-    let show = |text: &str, environment: Fake| Settings::parse_in(text, &environment).unwrap().to_string();
+    let show = |text: &str, environment: Given| Settings::parse_in(text, &environment).unwrap().to_string();
     assert_eq!(show("", environment()), "postgres://environment@environment:6000/environment");
     assert_eq!(show("service=s", environment()), "postgres://service@environment:6000/service");
     assert_eq!(show("service=s user=string", environment()), "postgres://string@environment:6000/service");
@@ -116,63 +114,25 @@ fn the_string_wins_over_the_service_over_the_environment_over_defaults() {
 
 #[test]
 fn errors_say_where_the_value_came_from() {
-    let error = Settings::parse_in("", &Fake::default().with("PGPORT", "MARK")).unwrap_err().to_string();
+    let error = Settings::parse_in("", &Given::default().with("PGPORT", "MARK")).unwrap_err().to_string();
     assert_eq!(error, "environment variable PGPORT (`port`) must be a number from 1 to 65535");
 
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("services");
     std::fs::write(&file, "[s]\nsslmode=MARK\n[t]\nnonsense=MARK\n").unwrap();
     let error = |service: &str| {
-        let environment = Fake::default().with("PGSERVICEFILE", &file).with("PGSERVICE", service);
+        let environment = Given::default().with("PGSERVICEFILE", &file).with("PGSERVICE", service);
         Settings::parse_in("", &environment).unwrap_err().to_string()
     };
     assert!(error("s").starts_with("`sslmode` of service `s` must be one of"));
     assert_eq!(error("t"), "unknown key `nonsense` in service `t`");
 }
 
-#[test]
-fn the_environment_may_hold_a_whole_string() {
-    let show = |environment: Fake| Settings::from_env_in(&environment).unwrap().to_string();
-    let both = Fake::default().with("DATABASE_URL", "postgres://second/d").with("PGUSER", "u");
-    assert_eq!(show(both), "postgres://u@second:5432/d");
-    let both = Fake::default().with("DATABASE_URL", "host=second").with("DOORBELL_DATABASE_URL", "host=first");
-    assert_eq!(show(both), "postgres://me@first:5432/me");
-    let empty = Fake::default().with("DATABASE_URL", "").with("PGHOST", "h");
-    assert_eq!(show(empty), "postgres://me@h:5432/me");
-
-    let broken = Fake::default().with("DATABASE_URL", "postgres://u:hunter2/x@h");
-    let error = Settings::from_env_in(&broken).unwrap_err().to_string();
-    assert!(error.starts_with("DATABASE_URL: ") && !error.contains("hunter2"), "{error}");
-}
-
-#[test]
-fn without_any_choice_the_server_of_doorbell_up_is_meant_where_it_is_up() {
-    let home = tempfile::tempdir().unwrap();
-    let show = |environment: Fake| Settings::from_env_in(&environment.home(home.path())).unwrap().to_string();
-    let usual = show(Fake::default().with("DOORBELL_STATE_DIRECTORY", home.path().join("elsewhere")));
-    let place = home.path().join(".local/state/doorbell");
-    std::fs::create_dir_all(&place).unwrap();
-    std::fs::write(place.join("application"), "postgresql:///d?host=/tmp/kept&port=5432&user=doorbell_app\n").unwrap();
-    let kept = show(Fake::default());
-    assert!(kept.contains("doorbell_app") && kept.contains("kept"), "{kept}");
-    assert_ne!(kept, usual);
-    // How to talk to it may be said.
-    assert_eq!(show(Fake::default().with("PGAPPNAME", "shop")), kept);
-    for (name, value) in [("PGHOST", "h"), ("DATABASE_URL", "host=h"), ("PGUSER", "u"), ("PGSERVICE", "")] {
-        assert_eq!(show(Fake::default().with(name, value)) == kept, value.is_empty(), "{name}");
-    }
-    // One's own place goes before.
-    let other = home.path().join("other");
-    std::fs::create_dir_all(&other).unwrap();
-    std::fs::write(other.join("application"), "host=/tmp/other").unwrap();
-    assert!(show(Fake::default().with("DOORBELL_STATE_DIRECTORY", &other)).contains("other"));
-}
-
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_text_is_refused() {
     use std::os::unix::ffi::OsStringExt;
-    let environment = Fake::default().with("PGSSLMODE", std::ffi::OsString::from_vec(vec![0xff]));
+    let environment = Given::default().with("PGSSLMODE", std::ffi::OsString::from_vec(vec![0xff]));
     assert!(Settings::parse_in("", &environment).is_err());
 }
 
@@ -200,7 +160,7 @@ fn limits_have_libpqs_units_and_our_defaults() {
 fn encryption_has_libpqs_defaults() {
     let home = tempfile::tempdir().unwrap();
     let own = home.path().join(".postgresql");
-    let read = |text: &str| Settings::parse_in(text, &Fake::default().home(home.path())).map(|settings| settings.ssl);
+    let read = |text: &str| Settings::parse_in(text, &Given::default().home(home.path())).map(|settings| settings.ssl);
     assert_eq!(read("").unwrap().mode, SslMode::Prefer);
     assert_eq!(read("").unwrap().roots, Roots::None);
     assert!(read("sslmode=verify-ca").is_err(), "there is nothing to verify with");
@@ -227,8 +187,8 @@ async fn the_password_comes_from_the_string_then_the_environment_then_the_file()
     std::fs::write(&file, "h:5432:other:*:for-other\nlocalhost:*:*:*:for-local\nh:*:*:*:from-file\n").unwrap();
     #[cfg(unix)]
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let environment = || Fake::default().home(home.path());
-    let at = |text: &str, environment: Fake| Settings::parse_in(text, &environment).unwrap();
+    let environment = || Given::default().home(home.path());
+    let at = |text: &str, environment: Given| Settings::parse_in(text, &environment).unwrap();
 
     let settings = at("host=h", environment());
     assert_eq!(password_for(&settings).await.as_deref(), Some("from-file"));
