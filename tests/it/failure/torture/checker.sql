@@ -44,7 +44,7 @@ create view chk.story as
     select a.*, lag(a.action) over w as action_before, lag(a.new_status) over w as status_before,
            max(a.attempt) over (partition by a.staging_id order by a.id rows between unbounded preceding and 1 preceding) as attempt_before,
            lead(a.id) over w is null as is_last
-      from integration.audit_log a where a.staging_id is not null and a.target_app in ('plain', 'tx')
+      from integration.audit_log a where a.staging_id is not null and coalesce(a.target_app, 'tx') in ('plain', 'tx')
     window w as (partition by a.staging_id order by a.id);
 
 -- Runs of messages with keys, and whether who ran one said what became of it: then it was his until then.
