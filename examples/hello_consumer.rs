@@ -1,35 +1,23 @@
-//! The smallest consumer: greets until Ctrl-C, or until it has greeted as many visitors as its argument says.
+//! The smallest consumer, as the README shows it; ends with Ctrl-C.
 //!
 //! ```text
-//! DATABASE_URL=postgres://localhost/app cargo run --example hello_consumer -- 2
+//! DATABASE_URL=postgres://localhost/app cargo run --example hello_consumer
 //! ```
 
-use std::sync::Arc;
+use doorbell::{Broker, Outcome};
 
-use doorbell::{Broker, Delivery, Error, Outcome};
-use serde::Deserialize;
-use tokio::sync::Semaphore;
-
-#[derive(Deserialize)]
-struct Visitor {
-    name: String,
+#[derive(serde::Deserialize)]
+struct Order {
+    id: u64,
+    cents: u64,
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), doorbell::Error> {
     let broker = Broker::from_env().await?;
-    broker.migrate().await?;
-    let greeted = Arc::new(Semaphore::new(0));
-    let counter = greeted.clone();
-    let consumer = broker.consumer("reception").on("visitor.arrived", move |visitor: Visitor, delivery: Delivery| {
-        println!("hello {}, says message {} from the {}", visitor.name, delivery.id, delivery.source);
-        counter.add_permits(1);
-        async { Ok(Outcome::Done) }
+    let billing = broker.consumer("billing").on("order.placed", |order: Order, _| async move {
+        println!("charging {} cents for order {}", order.cents, order.id);
+        Ok(Outcome::Done) // an Err is tried again later, Outcome::reject is not
     });
-    match std::env::args().nth(1).map(|count| count.parse().expect("the argument is a number")) {
-        None => consumer.run_until(doorbell::shutdown_signal()).await?,
-        Some(count) => consumer.run_until(async move { drop(greeted.acquire_many(count).await) }).await?,
-    }
-    broker.close().await;
-    Ok(())
+    billing.run_until(doorbell::shutdown_signal()).await
 }

@@ -1,27 +1,17 @@
-//! The smallest producer: publishes one message per name.
+//! The smallest producer, as the README shows it.
 //!
 //! ```text
-//! DATABASE_URL=postgres://localhost/app cargo run --example hello_producer -- Ada Grace
+//! DATABASE_URL=postgres://localhost/app cargo run --example hello_producer
 //! ```
 
-use doorbell::{Broker, Error, Message};
-use serde::Serialize;
-
-#[derive(Serialize)]
-struct Visitor {
-    name: String,
-}
+use doorbell::{Broker, Message};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
-    let broker = Broker::from_env().await?;
-    broker.migrate().await?;
-    let producer = broker.producer("gate");
-    for name in std::env::args().skip(1) {
-        let message = Message::new("reception", "visitor.arrived", &Visitor { name })?;
-        let id = producer.publish(&message).await?;
-        println!("published message {id}");
-    }
-    broker.close().await;
+async fn main() -> Result<(), doorbell::Error> {
+    let broker = Broker::from_env().await?; // DATABASE_URL
+    broker.migrate().await?; // makes the schema, or changes nothing
+    let order = serde_json::json!({ "id": 7, "cents": 1250 });
+    let id = broker.producer("shop").publish(&Message::new("billing", "order.placed", &order)?).await?;
+    println!("published message {id}");
     Ok(())
 }

@@ -139,8 +139,9 @@ begin
                c.held_by, c.source_app, c.target_app, c.record_type, c.attempt, c.old_status, c.status
           from (select n.*, o.status as old_status, o.available_at as was_due, o.owner as was_owner,
                        coalesce(n.owner, o.owner, nullif(current_setting('integration.owner', true), '')) as held_by,
-                       integration.action_of(o.status, n.status, n.crash_count - o.crash_count,
-                           n.retry_count - o.retry_count) as action
+                       case when n.status = 'cancelled' and n.error_message = integration.expiry_reason() then 'expired'
+                            else integration.action_of(o.status, n.status, n.crash_count - o.crash_count,
+                                n.retry_count - o.retry_count) end as action
                   from before o join after n on n.id = o.id
                  where n.status <> o.status and (v_level = 'all' or n.status <> 'processing')) c
          where v_level = 'all' or v_hand or c.action not in ('promoted', 'scheduled', 'released')

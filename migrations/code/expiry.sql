@@ -1,5 +1,11 @@
 -- Messages that are not wanted any more after a time.
 
+-- The reason of those that nobody took in time.
+create or replace function integration.expiry_reason() returns text
+    language sql immutable parallel safe as $$
+    select 'expired: nobody took it in time'::pg_catalog.text
+$$;
+
 -- Says of messages that the calling transaction has published after how long nobody wants them any more (null: always):
 -- those that still wait then are cancelled, with "expired" as the reason, within two seconds; what is being handled is
 -- not touched, unless it is put back. Says it once; messages of other transactions are passed over. publish,
@@ -68,7 +74,7 @@ declare
          order by d.id for no key update of d skip locked);
 begin
     v_ids := array(select integration.in_parts('cancel',
-        'select integration.cancel_rows($1, ''expired: nobody took it in time'')', v_ids));
+        'select integration.cancel_rows($1, integration.expiry_reason())', v_ids));
     insert into integration.deltas (at, messages, target_app, action)
     select integration.clock(), count(*), d.target_app, 'expired'
       from integration.data_staging d where d.id = any (v_ids) group by d.target_app;

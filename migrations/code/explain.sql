@@ -6,7 +6,7 @@
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, no_consumer, type_not_accepted, suspect, busy, queued,
 -- ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's messages routed,
--- unrouted. Never empty.
+-- unrouted; expired, and, behind the cause, expires: until when it may wait. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -16,7 +16,7 @@ declare
     v_held boolean;
 begin
     select d.id, d.status, d.target_app, d.record_type, d.attempt, d.crash_count, d.error_message, d.updated_at,
-           d.processed_at, d.xmax::text as locker, d.behind_at
+           d.processed_at, d.xmax::text as locker, d.behind_at, d.headers ? 'reply_to' as is_request
       into m from integration.data_staging d where d.id = p_id;
     if m.id is null then
         return query select * from integration.explain_absent(p_id);
@@ -34,14 +34,21 @@ begin
         if found then
             return;
         end if;
-        return query select 'completed', format('it was completed at %s by attempt %s',
-            integration.time_in_words(m.processed_at), m.attempt),
+        return query select 'completed', format('it was completed at %s by attempt %s%s',
+            integration.time_in_words(m.processed_at), m.attempt, case when exists (
+                select from integration.replies r where r.id = p_id) then ', which replied' end),
             null::text, details;
     when 'failed' then
         return query select 'failed', format('it failed for good at %s, by attempt %s: %s',
             integration.time_in_words(m.updated_at), m.attempt, coalesce(m.error_message, 'no reason was given')),
             'doorbell redrive ' || p_id, details;
     when 'cancelled' then
+        if m.error_message = integration.expiry_reason() then
+            return query select 'expired', format('it expired, and was cancelled at %s: nobody took it in time%s',
+                integration.time_in_words(m.updated_at), case when m.is_request then ', and who asked for a reply was '
+                    'told so' end), 'doorbell redrive ' || p_id, details;
+            return;
+        end if;
         select * into v_last from integration.last_event(p_id, m.updated_at);
         return query select 'cancelled', format('it was cancelled at %s%s%s', integration.time_in_words(m.updated_at),
             ' by ' || v_last.app_name, ': ' || m.error_message),
@@ -70,6 +77,12 @@ begin
             return query select * from integration.explain_queue(p_id);
         end if;
     end case;
+    return query select 'expires', format('unless somebody has taken it by then, it expires at %s%s',
+            integration.time_in_words(e.expires_at),
+            case when m.is_request then ': whoever asked wants no reply then' end),
+            null::text, jsonb_build_object('at', e.expires_at, 'request', coalesce(m.is_request, false))
+      from integration.expiring e join integration.data_staging d on d.id = e.id and d.created_at = e.created_at
+     where e.id = p_id and m.status in ('pending', 'scheduled');
 end $$;
 
 -- For explain: a message that is not in data_staging.

@@ -89,7 +89,8 @@ create or replace function integration.answers(p_ids bigint[], p_reply_tos text[
         as $$
     select u.id,
            case when r.id is not null then 'replied' when m.status is null then 'gone'
-                when m.status = 'cancelled' and m.error_message like 'expired%' then 'expired' else m.status end,
+                when m.status = 'cancelled' and m.error_message = integration.expiry_reason() then 'expired'
+                else m.status end,
            r.reply, case when r.id is null and m.status <> 'completed' then m.error_message end
       from unnest(p_ids, p_reply_tos) u (id, reply_to)
       left join integration.replies r on r.id = u.id and r.reply_to = u.reply_to
@@ -125,4 +126,39 @@ begin
                               where x.id = d.id and x.created_at = d.created_at) as waits) e
          where d.id = p_id;
     end if;
+end $$;
+
+-- Waits until a request has ended, for who asks by hand: it looks after 10 ms, then twice as long each time, half a
+-- second at most. When p_within is over it gives up as give_up does. The results are those of answers and give_up;
+-- state is null where id and reply_to do not fit.
+--
+-- A procedure, because it commits between two looks: a function would hold the snapshot of the statement that called
+-- it, and with it keep vacuum from its work in the whole cluster, for as long as it waits; this has one for half a
+-- second at most. So it is to be called by itself: inside of a transaction, or of a function, the server refuses to
+-- wait.
+-- SQLSTATEs: 2D000 inside of a transaction.
+create or replace procedure integration.await_reply(p_id bigint, p_reply_to text, p_within interval default '30 s',
+    inout state text default null, inout reply jsonb default null, inout reason text default null)
+    language plpgsql as $$
+declare
+    v_until timestamptz;
+    v_pause double precision := 0.01;
+begin
+    loop
+        -- A procedure that commits cannot have it set for itself; this is gone with each commit.
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        v_until := coalesce(v_until, clock_timestamp() + p_within);
+        select a.state, a.reply, a.reason into state, reply, reason
+          from integration.answers(array[p_id], array[p_reply_to]) a;
+        exit when state is not null;
+        if clock_timestamp() >= v_until then
+            select g.state, g.reply, g.reason into state, reply, reason from integration.give_up(p_id, p_reply_to) g;
+            exit;
+        end if;
+        commit;
+        perform pg_catalog.pg_sleep(v_pause);
+        commit;
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        v_pause := least(v_pause * 2, 0.5, extract(epoch from v_until - clock_timestamp())::double precision);
+    end loop;
 end $$;

@@ -32,15 +32,16 @@ declare
         last_event, since, in_words, time_in_words, shell_word, recent_traffic, minute_of, traffic_of, target_stats,
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, canaries_left, dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, is_captured, keys_of_table, explain_routed, routes, takes, next_tick, tick_after, cron_field,
+        explain_set_aside, expiry_reason, is_captured, keys_of_table, explain_routed, routes, takes, next_tick,
+        tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb
         when 'publish' then '{publish, publish_many, published_under, must_be_message, expire_after,
-            request, reply_to_of, reply_channel, answers, give_up}'::text[]
+            request, reply_to_of, reply_channel, answers, give_up, await_reply}'::text[]
         when 'publish_app' then '{publish, publish_many, published_under, must_be_message, expire_after,
-            request, reply_to_of, reply_channel, answers, give_up, must_publish}'::text[]
+            request, reply_to_of, reply_channel, answers, give_up, await_reply, must_publish}'::text[]
         when 'consume' then v_consume
         when 'consume_app' then v_consume
         when 'look' then v_look
@@ -148,7 +149,8 @@ begin
     lock table integration.grants in share row exclusive mode;
     for v_statement in
         select format(p_statement, r.want || coalesce(' (' || r.columns || ')', ''),
-                      r.kind || ' ' || string_agg(r.object, ', '), p_role)
+                      case r.kind when 'function' then 'routine' else r.kind end || ' ' || string_agg(r.object, ', '),
+                      p_role)
           from integration.rights_of(p_verb) r group by r.kind, r.want, r.columns
     loop
         execute v_statement;
@@ -192,7 +194,7 @@ begin
       from pg_proc p where p.pronamespace = 'integration'::regnamespace and pg_has_role(p.proowner, 'usage')
        and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0));
     if v_functions is not null then
-        execute format('revoke execute on function %s from public', v_functions);
+        execute format('revoke execute on routine %s from public', v_functions);
     end if;
     perform integration.grant_to(g.role_name, g.verb) from integration.granted() g;
     perform integration.settle_policies(g.role_name)
@@ -234,7 +236,7 @@ begin
                     select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid
                        and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')))
         union all
-        select format('alter function %s owner to %I', p.oid::regprocedure, p_role)
+        select format('alter routine %s owner to %I', p.oid::regprocedure, p_role)
           from pg_proc p where p.pronamespace = 'integration'::regnamespace
     loop
         execute v_statement;

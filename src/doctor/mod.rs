@@ -22,6 +22,7 @@ mod policies;
 mod privileges;
 mod publication;
 mod rights;
+mod schedules;
 mod sequence;
 mod server;
 mod session;
@@ -81,6 +82,7 @@ pub(crate) async fn examine(settings: &Settings, options: &Options) -> Result<Re
         report.add("topics", checked(within, topics::check(&mut session)).await);
         report.add("contracts", checked(within, contracts::check(&mut session)).await);
         report.add("sources", checked(within, sources::check(&mut session)).await);
+        report.add("schedules", checked(within, schedules::check(&mut session)).await);
         report.add("stuck", checked(within, fleet::stuck(&mut session)).await);
         report.add("keys", checked(within, keys::check(&mut session)).await);
         report.add("set_aside", checked(within, set_aside::check(&mut session)).await);

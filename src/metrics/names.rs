@@ -25,6 +25,7 @@ pub(crate) const BUILD: &str = "doorbell_build";
 pub(crate) const MESSAGES: &str = "doorbell_messages";
 pub(crate) const SET_ASIDE: &str = "doorbell_set_aside";
 pub(crate) const BLOCKED_KEYS: &str = "doorbell_blocked_keys";
+pub(crate) const SCHEDULE_LATENESS: &str = "doorbell_schedule_lateness_seconds";
 pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age_seconds";
 pub(crate) const PROCESSES: &str = "doorbell_processes";
 pub(crate) const BREAKER_STATE: &str = "doorbell_breaker_state";

@@ -29,7 +29,15 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 4] = [Self::Function, Self::View, Self::Trigger, Self::Call];
 
-    /// As the records and `drop` name it.
+    /// As SQL names it: procedures are kept among the functions.
+    pub(crate) fn keyword(self) -> &'static str {
+        match self {
+            Self::Function => "routine",
+            other => other.name(),
+        }
+    }
+
+    /// As the records name it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Function => "function",
@@ -80,7 +88,7 @@ fn part(about: String, text: &'static str, file: &'static str) -> Part {
 fn named(text: &str) -> Option<(Kind, String)> {
     let rest = text.strip_prefix("create or replace ")?;
     let (kind, rest) = rest.split_once(' ')?;
-    let kind = Kind::of(kind)?;
+    let kind = Kind::of(if kind == "procedure" { "function" } else { kind })?;
     let name = match kind {
         Kind::Function => signature(rest.strip_prefix("integration.")?)?,
         Kind::View => rest.strip_prefix("integration.")?.split_whitespace().next()?.to_owned(),
@@ -99,6 +107,7 @@ fn signature(text: &str) -> Option<String> {
     let mut types = Vec::new();
     for parameter in split(rest) {
         let declared = parameter.split(" default ").next()?.trim();
+        let declared = declared.strip_prefix("inout ").unwrap_or(declared);
         let (name, kind) = declared.split_once(char::is_whitespace).unwrap_or(("", declared));
         match name {
             "" | "out" => {}

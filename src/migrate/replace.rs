@@ -13,7 +13,7 @@ use crate::{
 const IN_FORCE: &str = "select kind, name, checksum from integration.code";
 /// Rights that were granted on functions and views, as statements: they do not survive a `drop`.
 const RIGHTS: &str = "select o.kind, o.name, pg_catalog.format('grant %s on %s %s to %s%s', a.privilege_type, \
-        case o.kind when 'view' then 'table' else 'function' end, o.identity, \
+        case o.kind when 'view' then 'table' else 'routine' end, o.identity, \
         case a.grantee when 0 then 'public' else pg_catalog.pg_get_userbyid(a.grantee)::regrole::text end, \
         case when a.is_grantable then ' with grant option' else '' end) \
     from (select 'view', c.relname::text, c.oid::regclass::text, c.relowner, c.relacl from pg_class c \

@@ -56,7 +56,7 @@ pub(super) fn comments(parts: &[Part]) -> String {
     let commented = parts.iter().filter(|part| part.kind <= Kind::View && !part.about.is_empty());
     let comments = commented.map(|Part { kind, name, about, .. }| {
         // Quoted so that it does not matter how the session reads backslashes.
-        format!("comment on {} integration.{name} is $about${about}$about$;\n", kind.name())
+        format!("comment on {} integration.{name} is $about${about}$about$;\n", kind.keyword())
     });
     comments.collect()
 }
@@ -79,6 +79,6 @@ pub(super) fn record_fingerprints(condition: &str) -> String {
 pub(super) fn drop(kind: Kind, name: &str) -> String {
     match (kind, name.split_once('.')) {
         (Kind::Trigger, Some((table, trigger))) => format!("drop trigger if exists {trigger} on integration.{table}"),
-        _ => format!("drop {} if exists integration.{name}", kind.name()),
+        _ => format!("drop {} if exists integration.{name}", kind.keyword()),
     }
 }

@@ -29,6 +29,12 @@ impl Operator {
         self.core.store().schedules().await
     }
 
+    /// For each target with schedules that are not paused, for how many seconds the one that is latest should have fired.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn lateness_of_schedules(&self) -> Result<Vec<(String, f64)>> {
+        self.core.store().lateness_of_schedules().await
+    }
+
     /// The next ticks of each schedule that is not paused, at most so many, by its name. Those without any are left out.
     ///
     /// # Errors

@@ -4,7 +4,19 @@ use std::time::{Duration, SystemTime};
 
 use crate::message::Message;
 
-/// What [`Operator::schedule`](crate::operate::Operator::schedule) is to publish, and when.
+/// What [`Operator::schedule`](crate::operate::Operator::schedule) is to publish, and when. A service may say it each time it
+/// starts: saying the same again moves no tick.
+///
+/// ```no_run
+/// use doorbell::{Message, operate::{Schedule, When}};
+///
+/// # async fn example(broker: doorbell::Broker) -> doorbell::Result<()> {
+/// let report = Message::new("billing", "report.run", &"of yesterday")?;
+/// let nightly = When::Cron { expression: "30 2 * * *".into(), zone: "Europe/Berlin".into() };
+/// broker.operator().schedule(&Schedule::new("nightly", nightly, report)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// Its name, by which it is changed and ended.

@@ -17,6 +17,10 @@ const FIRE: &str = "select integration.fire_schedule($1)";
 const SCHEDULES: &str = "select name, target_app, record_type, cron, extract(epoch from every)::float8 as every, time_zone, \
         nullif(next_at, 'infinity') as next_at, last_at, last_id, fired, paused_by from integration.schedules order by name";
 
+#[cfg(feature = "metrics")]
+const LATENESS: &str = "select target_app, greatest(0, extract(epoch from integration.clock() - min(next_at)))::float8 \
+    from integration.schedules where paused_at is null and next_at < 'infinity' group by target_app";
+
 // From the next one on each is found from the one before.
 const NEXT_TICKS: &str = "with recursive ticks (name, cron, time_zone, every, starts_at, tick, number) as (\
         select name, cron, time_zone, every, starts_at, next_at, 1 from integration.schedules \
@@ -75,6 +79,12 @@ impl Store {
 
     pub(crate) async fn fire_schedule(&self, name: &str) -> Result<MessageId> {
         Ok(self.query_one("fire the schedule", FIRE, &[&name]).await?.try_get(0)?)
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn lateness_of_schedules(&self) -> Result<Vec<(String, f64)>> {
+        let rows = self.query("see how late schedules are", LATENESS, &[]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     pub(crate) async fn schedules(&self) -> Result<Vec<ScheduleRow>> {

@@ -369,8 +369,12 @@ const fences = (inHand) => JSON.stringify([...inHand].map(fence));
 /** @param {any} taken @param {string} target @param {string} owner @param {string} schema @param {AbortSignal} signal */
 function messageOf(taken, target, owner, schema, signal) {
   const { id, attempt, created_at: createdAt, data, priority, canary } = taken;
-  /** @returns {[string, unknown[]]} */
-  const completion = () => [`select ${schema}.complete($1, $2, $3, $4::text::timestamptz)`, [id, attempt, owner, createdAt]];
+  const fence = [id, attempt, owner, createdAt];
+  /** @param {unknown} [reply] @returns {[string, unknown[]]} */
+  const completion = (reply) =>
+    reply === undefined
+      ? [`select ${schema}.complete($1, $2, $3, $4::text::timestamptz)`, fence]
+      : [`select ${schema}.reply($1, $2, $3, $5::text::jsonb, $4::text::timestamptz)`, [...fence, JSON.stringify(reply)]];
   return {
     id, attempt, createdAt, data, priority, canary, owner, target, signal, completion, source: taken.source_app,
     recordType: taken.record_type, headers: taken.headers ?? {}, retryCount: taken.retry_count,

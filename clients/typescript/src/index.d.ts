@@ -22,10 +22,10 @@ export interface Message<Data = any> {
   readonly signal: AbortSignal;
   /**
    * A statement and its parameters that complete the message, for a transaction of the handler's own, so that its effects
-   * count once. It fails with SQLSTATE MQ001 when the message belongs to somebody else by now. Commit, then return
+   * count once; with a reply for who asked, where the message is a request. It fails with SQLSTATE MQ001 when the message belongs to somebody else by now. Commit, then return
    * `settled()`.
    */
-  completion(): [sql: string, params: unknown[]];
+  completion(reply?: unknown): [sql: string, params: unknown[]];
 }
 
 /** What a handler says about a message; made by the functions below. Nothing: it is done. */

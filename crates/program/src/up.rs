@@ -19,7 +19,7 @@ use crate::{
 
 /// Who the commands of this program are on that server: may migrate and grant, and is no superuser.
 pub(crate) const COMMANDS: &str = "doorbell";
-/// Who applications are: everything but the owner.
+/// Who applications are: everything but the owner. They may have tables of their own, as the tutorial does.
 const APPLICATION: &str = "doorbell_app";
 
 /// The roles, and the schema for the one that cannot log in and owns nothing else, so that a hole in the schema is none in
@@ -29,6 +29,7 @@ const ROLES: &str = "lock table pg_authid in share row exclusive mode; \
     if to_regrole('doorbell_owner') is null then create role doorbell_owner; end if; \
     if to_regrole('doorbell') is null then create role doorbell login in role doorbell_owner, pg_monitor; end if; \
     if to_regrole('doorbell_app') is null then create role doorbell_app login; end if; \
+    if to_regnamespace('public') is not null then grant create on schema public to doorbell_app; end if; \
     if to_regnamespace('integration') is null then create schema integration authorization doorbell_owner; end if; \
     execute format('grant doorbell_owner to %I', current_user); \
     execute format('grant create on database %I to doorbell', current_database()); end $$";

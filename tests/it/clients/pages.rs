@@ -16,13 +16,13 @@ use crate::support::{Database, repository, until};
 const TABLES: &str =
     "create table orders (id bigint, cents bigint); create table ledger (message bigint, cents bigint)";
 
-/// The code of a page in one piece, with the line that runs the consumer at its end.
-fn code(page: &str, language: &str, runs: &str) -> String {
+/// The code of a page in one piece, with somebody who asks, and then the line that runs the consumer, at its end.
+fn code(page: &str, language: &str, asks: &str, runs: &str) -> String {
     let (page, begin) = (repository(page), format!("```{language}\n"));
     let blocks = page.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap());
     let all: String = blocks.collect();
     assert!(all.contains(runs), "{runs} is not there");
-    format!("{}\n{runs}\n", all.replace(runs, ""))
+    format!("{}\n{asks}\n{runs}\n", all.replace(runs, ""))
 }
 
 /// Runs it, with two more messages for its handlers, until it was told to end.
@@ -40,7 +40,8 @@ async fn does_what_it_says(db: &Database, interpreter: PathBuf, code: String, su
     let more = "select integration.publish('shop', 'billing', 'order.placed', '{\"order\": 9, \"cents\": 0}'); \
         select integration.publish('shop', 'billing', 'order.paid', '{\"cents\": 50}')";
     client.batch_execute(more).await.unwrap();
-    let done = orders.len() + 1;
+    // Those, one that was paid, and one that was asked.
+    let done = orders.len() + 2;
     let ended = format!(
         "select count(*) filter (where status = 'completed') = {done} and count(*) filter (where status = 'failed') = 1 \
          from integration.data_staging"
@@ -50,6 +51,9 @@ async fn does_what_it_says(db: &Database, interpreter: PathBuf, code: String, su
     assert!(booked.get::<_, bool>(0));
     let why = client.query_one("select error_message from integration.data_staging where status = 'failed'", &[]).await;
     assert_eq!(why.unwrap().get::<_, String>(0), "nothing to charge");
+    let asked = "select not exists (select from pg_stat_activity where datname = current_database() \
+        and query like 'call integration.await_reply%' and state = 'active')";
+    until(&client, "who asked was told", asked).await;
     let child = running.0.take().unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
@@ -58,6 +62,7 @@ async fn does_what_it_says(db: &Database, interpreter: PathBuf, code: String, su
     for order in orders {
         assert!(said.contains(&format!("charged order {order}")), "{said}{complained}");
     }
+    assert!(said.contains("it costs 700"), "{said}{complained}");
 }
 
 struct Running(Option<Child>);
@@ -78,7 +83,9 @@ async fn the_page_of_the_python_client_is_true() {
         DATABASE_URL = os.environ['DATABASE_URL']\nwords = psycopg.conninfo.conninfo_to_dict(DATABASE_URL)\n\
         engine = create_engine(URL.create('postgresql+psycopg', words['user'], host=words['host'], \
         port=int(words['port']), database=words['dbname']))\n";
-    let code = before.to_owned() + &code("clients/python/README.md", "python", "asyncio.run(consumer.run())");
+    let asks = "import threading\n\
+        threading.Thread(target=lambda: print('it costs', ask(7)[1]['cents'])).start()";
+    let code = before.to_owned() + &code("clients/python/README.md", "python", asks, "asyncio.run(consumer.run())");
     does_what_it_says(&Database::new().await, python, code, "py", &[7, 8]).await;
 }
 
@@ -87,7 +94,9 @@ async fn the_page_of_the_typescript_client_is_true() {
     let Some(node) = languages::node().await else { return };
     let before = "const words = Object.fromEntries(process.env.DATABASE_URL.split(' ').map((word) => word.split('=')));\n\
         const DATABASE_URL = { host: words.host, port: Number(words.port), user: words.user, database: words.dbname };\n";
-    let code = code("clients/typescript/README.md", "js", "await consumer.run();");
+    let asks = "const asking = new pg.Client(DATABASE_URL);\nawait asking.connect();\n\
+        ask(asking, 7).then((answer) => console.log(`it costs ${answer.reply.cents}`)).finally(() => asking.end());";
+    let code = code("clients/typescript/README.md", "js", asks, "await consumer.run();");
     let client = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/typescript");
     let code = code
         .replace("from \"doorbell-pg\"", &format!("from \"{client}/src/index.js\""))

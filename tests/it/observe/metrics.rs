@@ -52,6 +52,12 @@ fn value(exposition: &Exposition, family: &str, labels: &[(&str, &str)]) -> f64 
 async fn eventful(db: &Database) -> String {
     let client = db.client().await;
     let (broker, metrics) = watched(db).await;
+    client
+        .batch_execute(
+            "select integration.schedule('poll', 'reports', 'n', p_every => '1 h', p_starts_at => now() + '1 h')",
+        )
+        .await
+        .unwrap();
     // A consumer died holding a message, which somebody rescues.
     client
         .batch_execute(

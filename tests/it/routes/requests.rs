@@ -41,15 +41,15 @@ async fn who_asks_gets_the_reply_by_a_bell_however_many_ask() {
     let db = Database::new().await;
     let consumer = doubling(&db).await;
     let producer = db.broker_with(only_bells()).await.producer("shop");
-    let asked = (1..=200).map(|number| {
+    let asked = (1..=1000).map(|number| {
         let producer = producer.clone();
         async move { producer.request::<i64>(&message("billing", number), LONG).await.unwrap() }
     });
     let answers = soon("all are answered", futures::future::join_all(asked)).await;
-    let expected: Vec<_> = (1..=200).map(|number| Answer::Reply(number * 2)).collect();
+    let expected: Vec<_> = (1..=1000).map(|number| Answer::Reply(number * 2)).collect();
     assert_eq!(answers, expected);
     let client = db.client().await;
-    assert_eq!(count(&client, "select count(*) from integration.replies").await, 200);
+    assert_eq!(count(&client, "select count(*) from integration.replies").await, 1000);
     consumer.shutdown().await.unwrap();
 }
 
@@ -331,4 +331,56 @@ async fn a_request_that_may_not_be_published_is_refused_before_anybody_waits() {
     let producer = db.broker().await.producer("shop");
     let nameless = Message::new("", "ask", &1).unwrap();
     assert_eq!(producer.request::<i64>(&nameless, LONG).await.unwrap_err().kind(), doorbell::ErrorKind::Invalid);
+}
+
+/// Asks in plain SQL, as who is told under `me.` and the number; the id.
+async fn ask(client: &tokio_postgres::Client, number: i32) -> String {
+    let sql = format!(
+        "select id::text from integration.request('shop', 'billing', 'n', '{number}', '1 h', p_reply_to => 'me.{number}')"
+    );
+    said(client, &sql).await
+}
+
+/// What a call of the procedure says in the end.
+async fn awaited(client: &tokio_postgres::Client, id: &str, number: i32, within: &str) -> (String, String) {
+    let call = format!("call integration.await_reply({id}, 'me.{number}', '{within}')");
+    let said = soon("it has waited", client.simple_query(&call)).await.unwrap();
+    let row = said.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.expect("a procedure with results has a row");
+    let text = |column| row.get(column).unwrap_or_default().to_owned();
+    (text(0), text(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_in_plain_sql_begins_a_transaction_for_each_look_and_gives_up_in_the_end() {
+    let db = Database::new().await;
+    let (client, asking) = (db.client().await, db.client().await);
+    let id = ask(&client, 1).await;
+    let waiting = awaited(&asking, &id, 1, "1 h");
+    let replying = async {
+        let renewed = "select exists (select from pg_stat_activity where query like 'call integration.await_reply%' \
+            and datname = current_database() and xact_start > query_start)";
+        until(&client, "it looks again", renewed).await;
+        client.batch_execute("select integration.claim('billing', 'anna', p_lease => '1 h')").await.unwrap();
+        client.batch_execute(&format!("select integration.reply({id}, 1, 'anna', '2')")).await.unwrap();
+    };
+    let (answer, ()) = futures::join!(waiting, replying);
+    assert_eq!(answer, ("replied".to_owned(), "2".to_owned()));
+    assert_eq!(awaited(&asking, &id, 7, "0").await, (String::new(), String::new()), "it is somebody else's");
+    // What somebody else decided with nearly the same words has not expired.
+    let cancelled = ask(&client, 2).await;
+    client.batch_execute(&format!("select integration.cancel(array[{cancelled}], 'expired card')")).await.unwrap();
+    assert_eq!(awaited(&asking, &cancelled, 2, "0").await.0, "cancelled");
+
+    let id = ask(&client, 3).await;
+    let explained = format!("select code from integration.explain({id})");
+    assert_eq!(said(&client, &explained).await, "no_consumer expires");
+    assert_eq!(awaited(&asking, &id, 3, "0").await.0, "expired", "nobody wants it any more");
+    assert_eq!(said(&client, &explained).await, "expired");
+    let id = ask(&client, 4).await;
+    let open = client.batch_execute(&format!("begin; call integration.await_reply({id}, 'me.4', '1 h')")).await;
+    assert_eq!(open.unwrap_err().code().unwrap().code(), "2D000", "it cannot wait there");
 }

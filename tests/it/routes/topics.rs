@@ -232,3 +232,17 @@ async fn a_publisher_needs_no_right_on_subscribers_and_may_neither_subscribe_nor
         assert_eq!(answer(&publisher, &format!("select integration.{call}")).await, "42501", "{call}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_subscribers_get_a_copy_each_and_only_of_what_they_are_subscribed_to() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let subscribe = "select integration.subscribe('orders', 'app' || n, array[case n % 2 when 0 then 'n' else 'm' end]) \
+        from generate_series(1, 1000) n";
+    client.batch_execute(subscribe).await.unwrap();
+    db.broker().await.producer("shop").publish(&message("orders", 1)).await.unwrap();
+    let copies = "select (count(*) = 500 and count(distinct target_app) = 500 \
+        and bool_and(substr(target_app, 4)::integer % 2 = 0))::integer::bigint \
+        from integration.data_staging where origin_id = 1 and status = 'pending'";
+    assert_eq!(count(&client, copies).await, 1);
+}

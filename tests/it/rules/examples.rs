@@ -2,9 +2,12 @@
 
 use std::{env, path::PathBuf, process::Stdio, sync::LazyLock};
 
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
-use crate::support::{Database, SOON, count, soon};
+use crate::support::{Database, SOON, count, repository, soon};
 
 /// Where cargo puts the examples, and whether they are up to date: `cargo test` builds them by itself, `cargo test
 /// --test it` does not, and an old example would refuse the schema of a newer library.
@@ -52,32 +55,34 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hello_consumer_greets_whom_the_hello_producer_announces() {
-    // An example makes its schema itself.
+async fn the_programs_of_the_readme_print_what_it_shows_and_the_consumer_is_woken_by_psql() {
+    let readme = repository("README.md");
+    for name in ["hello_producer", "hello_consumer"] {
+        let source = repository(&format!("examples/{name}.rs"));
+        let (_, program) = source.split_once("\n\n").unwrap();
+        assert!(readme.contains(&format!("```rust,no_run\n{program}```")), "the README does not show {name}");
+    }
+    // The producer makes the schema itself.
     let db = Database::empty().await;
-    assert_eq!(run(&db, "hello_producer", &["Ada", "Grace"]).await, ["published message 1", "published message 2"]);
-    assert_eq!(
-        sorted(run(&db, "hello_consumer", &["2"]).await),
-        ["hello Ada, says message 1 from the gate", "hello Grace, says message 2 from the gate"]
-    );
-    let client = db.client().await;
-    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'completed'").await, 2);
-    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_waiting_hello_consumer_is_woken_by_psql() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    let waiting = run(&db, "hello_consumer", &["1"]);
-    let publishing = async {
-        crate::support::until(&client, "it consumes", "select exists (select from integration.processes)").await;
-        let sql = "insert into integration.data_staging (source_app, target_app, record_type, data) \
-                   values ('psql', 'reception', 'visitor.arrived', '{\"name\": \"Edsger\"}')";
-        client.execute(sql, &[]).await.unwrap();
+    let shown = |program: &str| {
+        let typed = format!("$ DATABASE_URL=postgres://localhost/app cargo run --bin {program}\n");
+        readme.split_once(&typed).unwrap().1.lines().next().unwrap().to_owned()
     };
-    let (said, ()) = tokio::join!(waiting, publishing);
-    assert_eq!(said, ["hello Edsger, says message 1 from the psql"]);
+    assert_eq!(run(&db, "hello_producer", &[]).await, [shown("producer")]);
+    let mut command = Command::new(EXAMPLES.join("hello_consumer"));
+    command.env("DATABASE_URL", &db.url).env_remove("DOORBELL_DATABASE_URL");
+    let mut consumer = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+    assert_eq!(soon("it charges", lines.next_line()).await.unwrap(), Some(shown("consumer")));
+    let client = db.client().await;
+    let inserted = readme.split("insert into integration.data_staging (").nth(1).unwrap().split(';').next().unwrap();
+    let inserted = format!("insert into integration.data_staging ({}", inserted.replace("app-> ", ""));
+    client.batch_execute(&inserted).await.unwrap();
+    assert_eq!(soon("it is woken", lines.next_line()).await.unwrap(), Some("charging 990 cents for order 8".into()));
+    let number = i32::try_from(consumer.id().expect("it runs")).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(number), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(soon("it ends", consumer.wait()).await.unwrap().success());
+    assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'completed'").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use crate::support::Database;
 
 /// A function as its callers see it.
 const FUNCTIONS: &str = "select p.proname::text, p.proname || '(' || pg_get_function_arguments(p.oid) || ') returns ' \
-        || pg_get_function_result(p.oid) \
+        || coalesce(pg_get_function_result(p.oid), 'what its parameters say') \
     from pg_proc p where p.pronamespace = 'integration'::regnamespace order by 2";
 
 fn recorded() -> PathBuf {

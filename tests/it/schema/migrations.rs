@@ -28,7 +28,7 @@ lines as (
     union all select 'trigger ' || pg_get_triggerdef(t.oid)
       from relations r join pg_trigger t on t.tgrelid = r.oid where not t.tgisinternal
     union all select 'function ' || p.proname || '(' || pg_get_function_arguments(p.oid) || ') returns '
-           || pg_get_function_result(p.oid) || case p.provolatile when 'i' then ' immutable' when 's' then ' stable' else '' end
+           || coalesce(pg_get_function_result(p.oid), 'what its parameters say') || case p.provolatile when 'i' then ' immutable' when 's' then ' stable' else '' end
            || case when p.prosecdef then ' security definer' else '' end
            || coalesce(' set ' || array_to_string(p.proconfig, ' set '), '')
       from pg_proc p where p.pronamespace = 'integration'::regnamespace)

@@ -6,7 +6,7 @@ use crate::support::Database;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sql-reference.md");
 
-const FUNCTIONS: &str = "select p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), \
+const FUNCTIONS: &str = "select p.proname::text, pg_get_function_arguments(p.oid), coalesce(pg_get_function_result(p.oid), ''), \
         coalesce(obj_description(p.oid, 'pg_proc'), ''), array( \
             select v from unnest('{publish,consume,look,operate}'::text[]) with ordinality v (v, n) \
              where p.oid in (select r.oid from integration.rights_of(v) r where r.kind = 'function') order by n) \
@@ -97,14 +97,17 @@ fn described(name: &str, functions: &[Function]) -> String {
     let mut text = String::new();
     for function in functions {
         assert!(!function.about.is_empty(), "{name} has no comment right before it");
-        let call = wrapped(&format!("{name}({})", listed(&function.arguments)), "    ").replace('\u{a0}', " ");
-        let result = wrapped(&format!("returns {}", listed(&function.result)), "    ").replace('\u{a0}', " ");
+        // A procedure has no other result than what its parameters say.
+        let (call, returns) = if function.result.is_empty() { ("call ", "") } else { ("", "returns ") };
+        let call = wrapped(&format!("{call}{name}({})", listed(&function.arguments)), "    ").replace('\u{a0}', " ");
+        let result = wrapped(&format!("{returns}{}", listed(&function.result)), "    ").replace('\u{a0}', " ");
         let verbs: Vec<_> = function.verbs.iter().map(|verb| format!("`{verb}`")).collect();
         let rights = match &*verbs {
             [] => "For the owner of the schema.".to_owned(),
             _ => format!("Granted with {}.", verbs.join(", ")),
         };
-        write!(text, "\n```text\n{call}\n{result}\n```\n\n{}\n\n{rights}\n", prose(&function.about)).unwrap();
+        let shown = [call, result].join("\n");
+        write!(text, "\n```text\n{}\n```\n\n{}\n\n{rights}\n", shown.trim_end(), prose(&function.about)).unwrap();
     }
     text + "\n"
 }

@@ -124,8 +124,7 @@ class Consumer:
                 barrier = await self._take_until_stopped(bell)
                 if barrier is not None:
                     await self._take(bell, 0, barrier)
-                await self._drain()
-                return
+                return await self._drain()
             except FAILURES as error:
                 if getattr(error, "sqlstate", None) == "MQ001":
                     self._let_go()
@@ -146,11 +145,10 @@ class Consumer:
         return Jsonb([message.fence for message, _ in self._in_hand.values()])
 
     async def _hello(self, bell: Connection) -> None:
-        sql = f"select * from {self.schema}.hello(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-        in_hand = list(self._in_hand.values())
-        accepts = (self.target, self._owner, self._types(), self.concurrency, bell.info.backend_pid)
+        in_hand, accepts = list(self._in_hand.values()), (self.target, self._owner, self._types(), self.concurrency)
         process = (self._lease_ms, socket.gethostname(), os.getpid(), self._application, "python")
-        said = (await call(bell, sql, (*accepts, self._fences(), *process)))[0]
+        of = (*accepts, bell.info.backend_pid, self._fences(), *process)
+        said = (await call(bell, f"select * from {self.schema}.hello({', '.join(['%s'] * len(of))})", of))[0]
         if self._owner not in (None, said["owner"]):
             self._let_go()
         self._owner = said["owner"]
@@ -196,17 +194,17 @@ class Consumer:
         # One that came with the last answer is in the driver's buffer already, and the socket says nothing of it.
         if any(list(iter(bell.pgconn.notifies, None))):
             return
-        loop, socket = asyncio.get_running_loop(), bell.fileno()
-        loop.add_reader(socket, self._wake.set)
+        loop, descriptor = asyncio.get_running_loop(), bell.fileno()
+        loop.add_reader(descriptor, self._wake.set)
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+            bell.pgconn.consume_input()
+            list(iter(bell.pgconn.notifies, None))
         except TimeoutError:
-            return
+            pass
         finally:
-            loop.remove_reader(socket)
-        bell.pgconn.consume_input()
-        list(iter(bell.pgconn.notifies, None))
+            loop.remove_reader(descriptor)
 
     async def _handle(self, message: Message) -> None:
         # Only types with handlers are taken.
@@ -240,10 +238,10 @@ class Consumer:
         self._in_hand.pop((message.id, message.attempt), None)
         self._ended()
 
-    def _drop(self, in_hand: list[tuple[Message, asyncio.Task[None]]], lost: list[int]) -> None:
-        """Of what was in hand when it was asked for: others have it, or it is not there any more."""
+    def _drop(self, in_hand: list[tuple[Message, asyncio.Task[None]]], lost: list[int] | None = None) -> None:
+        """Of what was in hand when it was asked for: others have it, or it is not there any more. None: all of it."""
         for message, task in in_hand:
-            if message.id in lost and (message.id, message.attempt) in self._in_hand:
+            if (lost is None or message.id in lost) and (message.id, message.attempt) in self._in_hand:
                 self._forget(message)
                 task.cancel()
 
@@ -251,9 +249,7 @@ class Consumer:
         """This process was taken for dead: what it has in hand belongs to others."""
         log.warning("%s: the lease of %s was lost, and %d messages", self.target, self._owner, len(self._in_hand))
         self._owner = None
-        for message, task in list(self._in_hand.values()):
-            self._forget(message)
-            task.cancel()
+        self._drop(list(self._in_hand.values()))
 
     async def _settle_all(self) -> None:
         failures = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,14 +27,18 @@ class Message:
     owner: str = field(repr=False)
     schema: str = field(repr=False, default="integration")
 
-    def completion(self) -> tuple[str, tuple[Any, ...]]:
-        """A statement and its parameters that complete the message, for a transaction of the handler's own.
+    def completion(self, reply: Any = None) -> tuple[str, tuple[Any, ...]]:
+        """A statement and its parameters that complete the message, for a transaction of the handler's own; with a reply,
+        anything json.dumps takes, for who asked, where the message is a request.
 
         Its effects then count once: it fails with SQLSTATE MQ001, and so does the transaction, when the message belongs
         to somebody else by now. Commit, then return Settled().
         """
-        sql = f"select {self.schema}.complete(%s, %s, %s, %s::text::timestamptz)"
-        return sql, (self.id, self.attempt, self.owner, self.created_at)
+        fence = (self.id, self.attempt, self.owner, self.created_at)
+        if reply is None:
+            return f"select {self.schema}.complete(%s, %s, %s, %s::text::timestamptz)", fence
+        sql = f"select {self.schema}.reply(%s, %s, %s, p_created_at => %s::text::timestamptz, p_reply => %s::text::jsonb)"
+        return sql, (*fence, json.dumps(reply))
 
     @property
     def fence(self) -> dict[str, Any]:

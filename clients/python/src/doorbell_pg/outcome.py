@@ -51,13 +51,11 @@ def verdict(outcome: object) -> dict[str, Any]:
     """What settle_many is told. Raises TypeError for what is no outcome."""
     if outcome is None:
         return {"outcome": "complete"}
-    if isinstance(outcome, Retry):
-        return {"outcome": "retry", "reason": storable(outcome.reason), "delay_ms": milliseconds(outcome.after)}
-    if isinstance(outcome, Snooze):
-        return {"outcome": "snooze", "delay_ms": milliseconds(outcome.after)}
-    if isinstance(outcome, (Reject, Unavailable)):
-        return {"outcome": type(outcome).__name__.lower(), "reason": storable(outcome.reason)}
-    raise TypeError(f"a handler returned {type(outcome).__name__}, which is no outcome; return None when it is done")
+    if not isinstance(outcome, (Retry, Snooze, Reject, Unavailable)):
+        raise TypeError(f"a handler returned {type(outcome).__name__}, which is no outcome; return None when it is done")
+    reason, after = getattr(outcome, "reason", None), getattr(outcome, "after", None)
+    said = {"outcome": type(outcome).__name__.lower(), "delay_ms": milliseconds(after)}
+    return said if reason is None else said | {"reason": storable(reason)}
 
 
 def milliseconds(delay: timedelta | None) -> int | None:

@@ -122,3 +122,25 @@ async fn without_a_program_nothing_is_taken_unless_that_is_said() {
     assert_eq!((was["attempt"].take(), is["attempt"].take()), (json!(0), json!(1)));
     assert_eq!(was, is, "the same line");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_tick_of_a_schedule_is_fired_once_by_processes_that_are_killed_one_after_the_other() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let schedule = "select integration.schedule('poll', 'billing', 'n', p_every => '1 s', p_missed => 'all')";
+    client.batch_execute(schedule).await.unwrap();
+    let consume = ["consume", "billing", "--shell", "--exec", "exit 0"];
+    let four: Vec<Running> = (0..4).map(|_| Running::start(doorbell(&db, &consume))).collect();
+    for (fired, process) in (1..).zip(four) {
+        let more = format!("select fired >= {fired} from integration.schedules");
+        doorbell_testing::until(&client, "a tick is fired", &more).await;
+        process.signal(Signal::SIGKILL);
+        drop(process.child);
+    }
+    // Each tick from the first to the last, however many there were: times are as far apart as the interval.
+    let once = "select (count(*) = (select fired from integration.schedules) \
+            and count(distinct t.tick) = count(*) \
+            and extract(epoch from max(t.tick) - min(t.tick))::bigint = count(*) - 1)::integer::bigint \
+        from (select (d.headers ->> 'tick')::timestamptz as tick from integration.data_staging d) t";
+    assert_eq!(count(&client, once).await, 1);
+}

@@ -68,7 +68,8 @@ async fn what_up_starts_is_found_by_every_command_until_down() {
     let sql = "select r.rolsuper or o.rolsuper or o.rolcanlogin from pg_roles r, pg_namespace n join pg_roles o on o.oid = n.nspowner \
         where r.rolname = current_user and n.nspname = 'integration'";
     assert!(!application.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
-    let publish = "select integration.publish('shop', 'billing', 'x', '1'); select * from integration.stats";
+    let publish = "create table orders (id bigint); select integration.publish('shop', 'billing', 'x', '1'); \
+        select * from integration.stats";
     application.batch_execute(publish).await.unwrap();
     assert!(application.batch_execute("select integration.grant_to(current_user, 'look')").await.is_err());
     assert!(out(&ended(program(&["up", "--admin"])).await).contains("user=postgres"));

@@ -126,3 +126,45 @@ async fn a_key_that_waits_for_somebody_is_found_and_counted() {
     broker.operator().unblock("billing", "customer 7", Unblock::Cancel).await.unwrap();
     assert!(ills(&examined(&db).await, "keys").is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_that_cannot_fire_that_nobody_hears_and_that_somebody_has_forgotten_are_named() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let schedule = |name: &str, target: &str, when: &str| {
+        format!("select integration.schedule('{name}', '{target}', 'n', {when});")
+    };
+    plain_insert(&client, "billing", "1").await;
+    client.batch_execute(&schedule("well", "billing", "p_every => '1 h', p_starts_at => now() + '1 h'")).await.unwrap();
+    let report = examined(&db).await;
+    assert!(ills(&report, "schedules").is_empty(), "{report:#?}");
+    finding(&report, "schedules", "each of 1 schedules can fire");
+
+    let nightly = "p_cron => '0 2 * * *'";
+    let names = ["zone", "late", "asleep", "over"];
+    let all: String = names.map(|name| schedule(name, "billing", nightly)).concat();
+    client
+        .batch_execute(&(all + &schedule("lost", "bilinng", nightly) + &schedule("unheard", "events", nightly)))
+        .await
+        .unwrap();
+    let ill = "update integration.schedules set time_zone = 'Mars/Olympus' where name = 'zone'; \
+        update integration.schedules set next_at = now() - interval '1 h' where name = 'late'; \
+        update integration.schedules set next_at = 'infinity' where name = 'over'; \
+        update integration.schedules set paused_at = now() - interval '9 days' where name = 'asleep'; \
+        insert into integration.targets (target_app, kind, unrouted) values ('events', 'topic', 'reject')";
+    client.batch_execute(ill).await.unwrap();
+    let scraped = Metrics::new().scrape(&db.broker().await).await;
+    let late = scraped.lines().find(|line| line.starts_with("doorbell_schedule_lateness_seconds{target=\"billing\"}"));
+    let seconds: f64 = late.unwrap_or_else(|| panic!("{scraped}")).rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(seconds >= 3600.0, "{scraped}");
+    let report = examined(&db).await;
+    assert!(
+        finding(&report, "schedules", "zone cannot fire").evidence.as_deref().unwrap().ends_with("zone Mars/Olympus")
+    );
+    assert_eq!(finding(&report, "schedules", "late should have fired, and has not").level, Level::Problem);
+    assert_eq!(finding(&report, "schedules", "asleep is paused, for 9 days").level, Level::Note);
+    finding(&report, "schedules", "over has fired for the last time");
+    assert_eq!(finding(&report, "schedules", "lost is for bilinng").level, Level::Warning);
+    assert!(finding(&report, "schedules", "unheard cannot fire").evidence.as_deref().unwrap().contains("rejects"));
+    assert_eq!(ills(&report, "schedules").len(), 6, "{report:#?}");
+}

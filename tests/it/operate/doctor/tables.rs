@@ -57,6 +57,14 @@ async fn a_forgotten_prepared_transaction_and_an_unused_slot_are_named() {
     client.batch_execute("commit prepared 'order'").await.unwrap();
     assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'pending'").await, 1);
     drop(parked);
+    // The copies of a topic's message are prepared with it.
+    client.batch_execute("select integration.subscribe('events', 'mailer')").await.unwrap();
+    let event = publish.replace("NOTIFY", "set local integration.notify = off;").replace("'orders'", "'events'");
+    client.batch_execute(&event).await.unwrap();
+    let copies = "select count(*) from integration.data_staging where target_app = 'mailer' and status = 'pending'";
+    assert_eq!(count(&client, copies).await, 0);
+    client.batch_execute("commit prepared 'order'").await.unwrap();
+    assert_eq!(count(&client, copies).await, 1);
     client
         .batch_execute(
             "begin; set local integration.notify = off; select integration.pause('billing'); \

@@ -9,10 +9,11 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 20] = [
+const ADVICE: [(&str, Changes); 21] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
     ("cancelled", Changes::Message),
+    ("expired", Changes::Message),
     ("scheduled", Changes::Message),
     ("due", Changes::Message),
     ("owner_dead", Changes::Orphans),
@@ -33,14 +34,26 @@ const ADVICE: [(&str, Changes); 20] = [
 ];
 
 /// Those without: nothing needs to be done.
-const NO_ADVICE: [&str; 10] =
-    ["not_found", "archived", "completed", "processing", "held", "suspect", "busy", "queued", "ready", "key_busy"];
+const NO_ADVICE: [&str; 11] = [
+    "not_found",
+    "archived",
+    "completed",
+    "processing",
+    "held",
+    "suspect",
+    "busy",
+    "queued",
+    "ready",
+    "key_busy",
+    "expires",
+];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 17] = [
+const SITUATIONS: [(&str, &str); 18] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
+    ("select integration.cancel(array[$id], integration.expiry_reason())", "expired"),
     (
         "update integration.data_staging set status = 'scheduled', available_at = now() + interval '1 h' where id = $id",
         "scheduled",
