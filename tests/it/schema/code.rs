@@ -21,7 +21,7 @@ const FROM_OUTSIDE: [&str; 13] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 31] = [
+const FROM_INSIDE: [&str; 32] = [
     "accepts",
     "action_of",
     "actor",
