@@ -118,7 +118,7 @@
 //! | `metrics` | `observe::Metrics`, for Prometheus |
 //!
 //! Other packages: `doorbell-cli` has the program `doorbell`, `doorbell-ui` its pages as a router for axum,
-//! `doorbell-server` a private PostgreSQL for your tests, and `doorbell-connection` how a server is reached.
+//! `doorbell-server` a private PostgreSQL for your tests; `doorbell-connection` is how a server is reached, `doorbell-schema` the SQL.
 //!
 //! # Words
 //!

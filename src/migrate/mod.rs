@@ -6,7 +6,7 @@
 /// Files below `migrations/`, by name.
 macro_rules! files {
     ($($file:literal)*) => {
-        &[$(($file, include_str!(concat!("../../migrations/", $file, ".sql")))),*]
+        &[$(($file, doorbell_schema::text($file))),*]
     };
 }
 
@@ -18,6 +18,7 @@ mod replace;
 mod script;
 mod session;
 
+use doorbell_schema::text;
 use sha2::{Digest, Sha256};
 
 pub(crate) use adopt::look;
@@ -34,11 +35,11 @@ pub const STEPS: &[(&str, &str)] = files! { "steps/0001_tables" "steps/0002_set_
 "steps/0005_schedules" "steps/0006_requests" "steps/0007_captures" "steps/0008_extracts" "steps/0009_contracts" };
 
 /// What the schema is made, compared and repaired under, at the beginning of a transaction.
-pub(crate) const PREAMBLE: &str = include_str!("../../migrations/preamble.sql");
+pub(crate) const PREAMBLE: &str = text("preamble");
 /// The tables that say which steps and which code are in force.
-const RECORDS: &str = include_str!("../../migrations/records.sql");
+const RECORDS: &str = text("records");
 /// Refuses a schema that is not the migrating role's, and acts as its owner from then on.
-const OWNERSHIP: &str = include_str!("../../migrations/ownership.sql");
+const OWNERSHIP: &str = text("ownership");
 /// Whenever something was applied: rights to what is new.
 const RENEW_RIGHTS: &str = "select integration.renew_rights()";
 /// Each part of the schema and a hash of its definition, which the doctor compares with what was recorded after migrating.

@@ -10,6 +10,7 @@ mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use doorbell_schema::text;
 use tokio_postgres::{
     Transaction,
     types::{ToSql, Type},
@@ -23,11 +24,11 @@ use crate::{
     schema::Schema,
 };
 
-const FOUND: &str = include_str!("../../../migrations/adopt/found.sql");
-const SURROUNDINGS: &str = include_str!("../../../migrations/adopt/surroundings.sql");
-const NAMES: &str = include_str!("../../../migrations/adopt/names.sql");
-const ROWS: &str = include_str!("../../../migrations/adopt/rows.sql");
-const FINISH: &str = include_str!("../../../migrations/adopt/finish.sql");
+const FOUND: &str = text("adopt/found");
+const SURROUNDINGS: &str = text("adopt/surroundings");
+const NAMES: &str = text("adopt/names");
+const ROWS: &str = text("adopt/rows");
+const FINISH: &str = text("adopt/finish");
 
 /// Whether a message can be published that names nobody's own columns; its id is one that no message has.
 const PUBLISH: &str = "savepoint publish; insert into integration.data_staging (id, source_app, target_app, record_type, data) \

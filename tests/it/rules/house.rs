@@ -3,8 +3,15 @@
 use std::path::{Path, PathBuf};
 
 /// Where our programs and libraries are.
-pub(crate) const SOURCES: [&str; 6] =
-    ["src", "crates/bench/src", "crates/connection/src", "crates/program/src", "crates/server/src", "crates/ui/src"];
+pub(crate) const SOURCES: [&str; 7] = [
+    "src",
+    "crates/bench/src",
+    "crates/connection/src",
+    "crates/program/src",
+    "crates/schema/src",
+    "crates/server/src",
+    "crates/ui/src",
+];
 
 pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
     files(directory, "rs")
