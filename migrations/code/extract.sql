@@ -263,7 +263,7 @@ begin
     select * into x from integration.extracts e where e.name = p_name;
     select string_agg(format('a.%I', u.k), ', ' order by u.n) into v_keys
       from unnest(x.keys) with ordinality u (k, n);
-    select c.columns || c.keys, true into v_columns, v_captured from integration.captures c
+    select case when c.columns is not null then c.columns || c.keys end, true into v_columns, v_captured from integration.captures c
      where c.table_id = x.table_id and c.target_app = x.target_app;
     if x.watermark is not null then
         v_after := format('a.%I %s and not exists (select from integration.extract_seen s where s.name = %L '
@@ -273,11 +273,29 @@ begin
         v_after := format('(%s) > (%s)', v_keys, (select string_agg(format('%L', p.value), ', ' order by p.ordinality)
             from jsonb_array_elements_text(x.place::jsonb) with ordinality p));
     end if;
+    if v_captured and x.watermark is null then
+        -- Which rows is asked once, and their newest versions are locked and read: one whose key has changed meanwhile
+        -- is not among them, and its capture has said so.
+        return format('with page as materialized (select %1$s from %2$s a where %3$s order by %1$s limit %4$s), '
+            'locked as materialized (select a.* from %2$s a join page p on (%1$s) = (%5$s) for share of a) '
+            'select array_agg(w.row order by %1$s), array_agg(w.key order by %1$s), null::text[], '
+            '(select jsonb_build_array(%6$s)::text from page a order by %7$s limit 1), (select count(*) from page) '
+            'from locked a cross join lateral (select w.row, %8$s as key from (select %9$s as row offset 0) w '
+            'offset 0) w',
+            v_keys, x.table_id, v_after, p_limit,
+            (select string_agg(format('p.%I', u.k), ', ' order by u.n) from unnest(x.keys) with ordinality u (k, n)),
+            (select string_agg(format('a.%I::text', u.k), ', ' order by u.n)
+               from unnest(x.keys) with ordinality u (k, n)),
+            (select string_agg(format('a.%I desc', u.k), ', ' order by u.n)
+               from unnest(x.keys) with ordinality u (k, n)),
+            integration.captured_key(x.keys), format('(select to_jsonb(r.*) from (select %s) r)',
+                integration.captured_columns(x.table_id, v_columns)));
+    end if;
     return format('select array_agg(r.row), array_agg(r.key), array_agg(r.mark), (array_agg(r.place))[count(*)]::text, '
         'count(*) from (select w.row, w.key, %s as mark, jsonb_build_array(%s) as place from %s a '
         -- Offset: once for each row.
         'cross join lateral (select w.row, coalesce(%s, md5(w.row::text)) as key from (select %s as row offset 0) w '
-        'offset 0) w where %s order by %s limit %s %s) r',
+        'offset 0) w where %s order by %s limit %s) r',
         case when x.watermark is null then 'null::text' else format('a.%I::text', x.watermark) end,
         (select string_agg(format('a.%I::text', u.k), ', ' order by u.n) from unnest(x.keys) with ordinality u (k, n)),
         case when x.table_id is null then integration.extract_query(null, x.query) else x.table_id::text end,
@@ -286,7 +304,7 @@ begin
              else format('(select to_jsonb(r.*) from (select %s) r)',
                          integration.captured_columns(x.table_id, v_columns)) end,
         v_after, concat_ws(', ', case when x.watermark is not null then format('a.%I', x.watermark) end, v_keys),
-        p_limit, case when v_captured then 'for share of a' end);
+        p_limit);
 end $$;
 
 -- Publishes rows of an extract, in their order; or, where one of them is refused, those that are not.
