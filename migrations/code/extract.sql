@@ -263,7 +263,8 @@ begin
     select * into x from integration.extracts e where e.name = p_name;
     select string_agg(format('a.%I', u.k), ', ' order by u.n) into v_keys
       from unnest(x.keys) with ordinality u (k, n);
-    select case when c.columns is not null then c.columns || c.keys end, true into v_columns, v_captured from integration.captures c
+    select case when c.columns is not null then c.columns || c.keys end, true into v_columns, v_captured
+      from integration.captures c
      where c.table_id = x.table_id and c.target_app = x.target_app;
     if x.watermark is not null then
         v_after := format('a.%I %s and not exists (select from integration.extract_seen s where s.name = %L '
