@@ -104,6 +104,8 @@ pub struct Filter {
     pub payload: Option<String>,
     /// That this owner completed, as far as the audit log knows.
     pub completed_by: Option<String>,
+    /// That were put back before after they had ended, or that never were.
+    pub redriven: Option<bool>,
 }
 
 /// Which entries of the audit log; what is `None` matches all.
@@ -162,6 +164,9 @@ pub enum ListOrder {
     Oldest,
     /// By id, backwards.
     Newest,
+    /// By target, and of each as they are claimed, due or by id: the cheapest way through all that are pending, scheduled,
+    /// processing or failed, whatever their target.
+    Target,
 }
 
 impl ListOrder {
@@ -171,6 +176,7 @@ impl ListOrder {
             Self::Due => "due",
             Self::Oldest => "oldest",
             Self::Newest => "newest",
+            Self::Target => "target",
         }
     }
 }

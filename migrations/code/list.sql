@@ -4,10 +4,13 @@
 -- pattern over error_message; p_older_than counts from created_at, and p_published_since and p_published_until are
 -- about it; p_changed_since and p_changed_until are about updated_at, of failed messages when they failed; p_headers is
 -- contained in theirs; p_payload is a predicate of SQL/JSON ($.order == 7); p_completed_by is the owner who completed
--- them, as the audit log has it; p_first_id and p_last_id are the least and the greatest id. p_order:
+-- them, as the audit log has it; p_first_id and p_last_id are the least and the greatest id; p_redriven: whether they
+-- were put back before. p_order:
 --   queue   as claim takes them: priority, then age (pending)
 --   due     next due first (scheduled)
 --   oldest, newest   by id
+--   target  by target, and of each as queue, due or oldest (pending, scheduled, processing, failed): the cheapest way
+--           through all of them
 -- Default: queue, due, or newest, whichever the status allows. For the next page, pass the cursor of the last row as
 -- p_after, and the rest as before. Empty result: nothing (more) matches.
 -- Where an index says which rows match, nothing else is read: pending by queue, scheduled by due, processing and failed
@@ -23,7 +26,8 @@ create or replace function integration.list(
     p_changed_until timestamptz default null, p_ordering_key text default null, p_dedup_key text default null,
     p_headers jsonb default null, p_payload text default null, p_completed_by text default null,
     p_published_since timestamptz default null, p_published_until timestamptz default null,
-    p_first_id bigint default null, p_last_id bigint default null, p_look_at integer default 100000
+    p_first_id bigint default null, p_last_id bigint default null, p_look_at integer default 100000,
+    p_redriven boolean default null
 ) returns table (
     id bigint, source_app text, target_app text, record_type text, status text, priority integer, attempt integer,
     retry_count integer, crash_count integer, redrive_count integer, created_at timestamptz, updated_at timestamptz,
@@ -38,8 +42,10 @@ declare
     v_order   text := coalesce(p_order, case p_status when 'pending' then 'queue' when 'scheduled' then 'due'
         else 'newest' end);
     -- Whether to read an index once per target, each as far as the page may go; of large pages that is too much.
-    v_indexed boolean := coalesce(v_order in ('queue', 'due') or p_status in ('processing', 'failed')
+    v_indexed boolean := coalesce(v_order in ('queue', 'due', 'target') or p_status in ('processing', 'failed')
         and (p_target is not null or p_limit <= 1000), false);
+    -- Whether to read it from end to end instead.
+    v_through boolean := v_order = 'target' and p_target is null;
     v_sort    text;
     v_cursor  text;
     -- What the index that is read knows, and what only the rows do.
@@ -58,16 +64,18 @@ begin
         raise exception 'unknown status "%"', p_status
             using errcode = 'MQ002', hint = 'use pending, scheduled, processing, completed, failed or cancelled';
     end if;
-    if v_order not in ('queue', 'due', 'oldest', 'newest')
+    if v_order not in ('queue', 'due', 'oldest', 'newest', 'target')
         or v_order = 'queue' and p_status is distinct from 'pending'
-        or v_order = 'due' and p_status is distinct from 'scheduled' then
+        or v_order = 'due' and p_status is distinct from 'scheduled'
+        or v_order = 'target' and (p_status in ('pending', 'scheduled', 'processing', 'failed')) is not true then
         raise exception 'there is no order "%" of % messages', v_order, coalesce(p_status, 'all')
             using errcode = 'MQ002',
-                hint = 'use oldest or newest; queue is for pending messages, due for scheduled ones';
+                hint = 'use oldest or newest; queue is for pending messages, due for scheduled ones, target for those '
+                    'that have not ended or have failed';
     end if;
     p_limit := case when p_limit < 0 then 0 else p_limit end;
     p_look_at := least(greatest(p_look_at, 1), 10000000);
-    v_ranges := integration.list_ranges(v_order, p_after);
+    v_ranges := integration.list_ranges(v_order, p_after, p_status);
     if not v_indexed and (p_target is not null or p_status is not null) and not exists (
         select from integration.current_counters c
          where c.messages > 0 and (p_target is null or c.target_app = p_target)
@@ -75,15 +83,23 @@ begin
         return;
     end if;
     v_sort := case v_order when 'queue' then 'priority desc, created_at, id' when 'due' then 'available_at, id'
-                           when 'oldest' then 'id' else 'id desc' end;
+                           when 'oldest' then 'id' when 'newest' then 'id desc'
+                           else case p_status when 'pending' then 'target_app, priority desc, created_at, id'
+                                when 'scheduled' then 'target_app, available_at, id' else 'target_app, id' end end;
     v_cursor := case v_order
         when 'queue'
             then format('concat_ws(''|'', l.priority, to_char(l.created_at at time zone ''UTC'', %L), l.id)', v_iso)
         when 'due'
             then format('concat_ws(''|'', to_char(l.available_at at time zone ''UTC'', %L), l.id)', v_iso)
+        when 'target' then case p_status
+            when 'pending' then format('concat_ws(''|'', l.priority, to_char(l.created_at at time zone ''UTC'', %L), '
+                'l.id, l.target_app)', v_iso)
+            when 'scheduled' then format('concat_ws(''|'', to_char(l.available_at at time zone ''UTC'', %L), l.id, '
+                'l.target_app)', v_iso)
+            else 'concat_ws(''|'', l.id, l.target_app)' end
         else 'l.id::text' end;
     -- Values are quoted, and literals, so that the planner sees that a partial index serves.
-    v_index := concat(case when v_indexed then 'd.target_app = t.target_app' else 'true' end,
+    v_index := concat(case when v_indexed and not v_through then 'd.target_app = t.target_app' else 'true' end,
                       case when v_indexed then ' and d.status = ' || quote_literal(p_status) end,
                       case when v_order in ('oldest', 'newest') then ' and d.id >= ' || p_first_id end,
                       case when v_order in ('oldest', 'newest') then ' and d.id <= ' || p_last_id end);
@@ -97,10 +113,10 @@ begin
         p_reason, p_older_than, p_changed_since, p_changed_until, p_ordering_key, p_dedup_key, p_headers, p_payload,
         p_completed_by, case v_order when 'newest' then coalesce(v_end, 0) when 'oldest' then p_after::bigint end,
         case v_order when 'newest' then p_after::bigint when 'oldest' then v_end end, p_published_since,
-        p_published_until, case when v_order in ('queue', 'due') then p_first_id end,
-        case when v_order in ('queue', 'due') then p_last_id end);
+        p_published_until, case when v_order in ('queue', 'due', 'target') then p_first_id end,
+        case when v_order in ('queue', 'due', 'target') then p_last_id end, p_redriven);
     v_targets := array[p_target];
-    if v_indexed and p_target is null then
+    if v_indexed and p_target is null and not v_through then
         execute format('with recursive t as (
             (select d.target_app from integration.data_staging d where d.status = %1$L order by d.target_app limit 1)
             union all
@@ -118,7 +134,9 @@ begin
                                  'order by %4$s limit %5$s) d where %6$s order by %4$s limit %7$s)' end,
                              v_columns, v_index, r.range, v_sort, v_each, v_rows, coalesce(p_limit::text, 'all')),
                       ' union all '),
-           string_agg(format('(select %s from integration.data_staging d where %s%s order by %s offset %s limit 1)',
+           -- What an index knows by itself is not looked for in the rows again.
+           string_agg(format('(select %s from integration.data_staging d where d.id = (select d.id '
+                             'from integration.data_staging d where %s%s order by %s offset %s limit 1))',
                              v_columns, v_index, r.range, v_sort, v_each - 1), ' union all ')
       into v_page, v_ends from unnest(v_ranges) r (range);
     for v_row in execute format(
@@ -170,7 +188,7 @@ create or replace function integration.list_conditions(
     p_target text, p_status text, p_type text, p_source text, p_reason text, p_older_than interval,
     p_changed_since timestamptz, p_changed_until timestamptz, p_ordering_key text, p_dedup_key text, p_headers jsonb,
     p_payload text, p_completed_by text, p_audit_from bigint, p_audit_until bigint, p_published_since timestamptz,
-    p_published_until timestamptz, p_first_id bigint, p_last_id bigint
+    p_published_until timestamptz, p_first_id bigint, p_last_id bigint, p_redriven boolean
 ) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -193,6 +211,7 @@ begin
         ' and d.headers @> ' || quote_literal(p_headers),
         ' and d.data @@ ' || quote_literal(p_payload::jsonpath),
         ' and d.id >= ' || p_first_id, ' and d.id <= ' || p_last_id,
+        ' and d.redrive_count ' || case when p_redriven then '> 0' when not p_redriven then '= 0' end,
         ' and (d.id, d.attempt) in (select a.staging_id, a.attempt from integration.audit_log a '
             'where a.action = ''completed'' and a.owner = ' || quote_literal(p_completed_by)
             || coalesce(' and a.staging_id >= ' || p_audit_from, '')
@@ -201,28 +220,44 @@ end $$;
 
 -- For list: the conditions of what comes after a cursor, each of which is one range of the order's index.
 -- SQLSTATEs: MQ002 for a cursor of another order.
-create or replace function integration.list_ranges(p_order text, p_after text) returns text[]
+create or replace function integration.list_ranges(p_order text, p_after text, p_status text) returns text[]
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    v text[] := string_to_array(p_after, '|');
+    v_each   text := case p_order when 'target' then
+        case p_status when 'pending' then 'queue' when 'scheduled' then 'due' else 'oldest' end else p_order end;
+    v_many   integer := case v_each when 'queue' then 3 when 'due' then 2 else 1 end;
+    v        text[] := string_to_array(p_after, '|');
+    v_ranges text[];
+    v_target text;
 begin
     if p_after is null then
         return array[''];
     end if;
-    if cardinality(v) <> (case p_order when 'queue' then 3 when 'due' then 2 else 1 end) then
+    if p_order = 'target' then
+        -- A target's name may have anything in it, so it comes last.
+        v_target := array_to_string(v[v_many + 1:], '|');
+        v := v[:v_many];
+    end if;
+    if cardinality(v) <> v_many or v_target = '' then
         raise data_exception;
     end if;
-    case p_order
+    case v_each
     when 'queue' then
-        return array[format(' and d.priority = %s and (d.created_at, d.id) > (%L, %s)', v[1]::integer,
+        v_ranges := array[format(' and d.priority = %s and (d.created_at, d.id) > (%L, %s)', v[1]::integer,
             (v[2]::timestamp || 'Z'), v[3]::bigint),
-                     format(' and d.priority < %s', v[1]::integer)];
+                               format(' and d.priority < %s', v[1]::integer)];
     when 'due' then
-        return array[format(' and d.available_at >= %1$L and (d.available_at, d.id) > (%1$L, %2$s)',
+        v_ranges := array[format(' and d.available_at >= %1$L and (d.available_at, d.id) > (%1$L, %2$s)',
             (v[1]::timestamp || 'Z'), v[2]::bigint)];
     else
-        return array[format(' and d.id %s %s', case p_order when 'oldest' then '>' else '<' end, p_after::bigint)];
+        v_ranges := array[format(' and d.id %s %s', case v_each when 'oldest' then '>' else '<' end,
+            v[1]::bigint)];
     end case;
+    if v_target is null then
+        return v_ranges;
+    end if;
+    return array(select format(' and d.target_app = %L', v_target) || r from unnest(v_ranges) r)
+        || format(' and d.target_app > %L', v_target);
 exception when data_exception then
     raise exception '"%" is not a cursor of the order "%"', p_after, p_order
         using errcode = 'MQ002', hint = 'pass the cursor of a list in the same order';

@@ -58,11 +58,18 @@ begin
     return query select unnest(v_done);
 end $$;
 
--- Makes messages pending; what redrive and retry share. The hand-edit trigger does the rest: one rule for these
--- functions and for psql.
-create or replace function integration.put_back_rows(p_ids bigint[]) returns setof bigint
+-- Makes messages pending, or due at times spread evenly over p_spread, those of one key at the same; what redrive and
+-- retry share. The hand-edit trigger does the rest: one rule for these functions and for psql.
+create or replace function integration.put_back_rows(p_ids bigint[], p_spread interval default null)
+    returns setof bigint
     language sql set search_path = pg_catalog, pg_temp as $$
-    update integration.data_staging d set status = 'pending', updated_at = integration.clock()
+    update integration.data_staging d
+       set status = case when p_spread > '0' then 'scheduled' else 'pending' end,
+           -- By a hash: no batch need know how many there are, and one that is repeated comes out the same.
+           available_at = case when p_spread > '0' then integration.clock()
+               + least(p_spread, '30 days') * ((hashtextextended(coalesce(d.ordering_key, d.id::text), 0) & 1048575)
+                                               / 1048576.0) end,
+           updated_at = integration.clock()
      where d.id = any (p_ids)
     returning d.id
 $$;
@@ -77,12 +84,14 @@ create or replace function integration.cancel_rows(p_ids bigint[], p_reason text
 $$;
 
 -- Puts ended messages back (failed, cancelled, completed): pending, with all retries, a higher fence, and a
--- redrive_count that says so. Returns the ids that were; others are not ended or not there.
+-- redrive_count that says so. p_spread, of 30 days at most: they are scheduled, and due one after another within that
+-- time, so that what has just recovered is not flooded. Returns the ids that were; others are not ended or not there.
 -- Locks and SQLSTATEs: those of operate_on.
-create or replace function integration.redrive_many(p_ids bigint[]) returns setof bigint
+create or replace function integration.redrive_many(p_ids bigint[], p_spread interval default null)
+    returns setof bigint
     language sql security definer set search_path = pg_catalog, pg_temp as $$
     select integration.operate_on('redrive', p_ids, array['failed', 'cancelled', 'completed'],
-        'select integration.put_back_rows($1)')
+        format('select integration.put_back_rows($1, %L)', p_spread))
 $$;
 
 -- Puts one ended message back. SQLSTATEs: MQ004 when there is none, MQ003 when it has not ended; the refusal's.

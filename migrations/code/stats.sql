@@ -62,9 +62,9 @@ create or replace view integration.wakeups with (security_invoker = true) as
 -- fewer.
 create or replace function integration.empty_in(p_messages bigint, p_handled numeric, p_published numeric)
     returns interval
-    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-    select make_interval(secs => (p_messages / (p_handled - p_published))::double precision)
-     where p_messages > 0 and p_handled > p_published
+    language sql immutable parallel safe as $$
+    select case when p_messages > 0 and p_handled > p_published
+        then make_interval(secs => (p_messages / (p_handled - p_published))::double precision) end
 $$;
 
 -- One row per target that has, or ever had, messages, settings or processes; p_target null: of all. oldest_age: of the
@@ -105,24 +105,31 @@ begin
           from integration.deltas d
          where p_target is null or d.target_app = p_target
          group by d.target_app, d.action),
+    -- What was folded has one row a status: max is that row, and costs less than a sum.
+    folded as materialized (
+        select k.target_app, max(k.messages) filter (where k.status = 'pending') as pending,
+               max(k.messages) filter (where k.status = 'scheduled') as scheduled,
+               max(k.messages) filter (where k.status = 'processing') as processing,
+               max(k.messages) filter (where k.status = 'completed') as completed,
+               max(k.messages) filter (where k.status = 'failed') as failed,
+               max(k.messages) filter (where k.status = 'cancelled') as cancelled
+          from integration.counters k where p_target is null or k.target_app = p_target
+         group by k.target_app),
     counts as materialized (
-        select c.target_app, coalesce(sum(c.pending), 0)::bigint as pending,
-               coalesce(sum(c.scheduled), 0)::bigint as scheduled, coalesce(sum(c.processing), 0)::bigint as processing,
-               coalesce(sum(c.completed), 0)::bigint as completed, coalesce(sum(c.failed), 0)::bigint as failed,
-               coalesce(sum(c.cancelled), 0)::bigint as cancelled
-          from (select o.target_app, o.pending, o.scheduled, o.processing, o.completed, o.failed, o.cancelled
-                  from open o
-                 where coalesce(o.pending, o.scheduled, o.processing, o.completed, o.failed, o.cancelled) is not null
-                union all
-                select k.target_app, sum(k.messages) filter (where k.status = 'pending'),
-                       sum(k.messages) filter (where k.status = 'scheduled'),
-                       sum(k.messages) filter (where k.status = 'processing'),
-                       sum(k.messages) filter (where k.status = 'completed'),
-                       sum(k.messages) filter (where k.status = 'failed'),
-                       sum(k.messages) filter (where k.status = 'cancelled')
-                  from integration.counters k where p_target is null or k.target_app = p_target
-                 group by k.target_app) c
-         group by c.target_app),
+        select target_app, (coalesce(k.pending, 0) + coalesce(o.pending, 0))::bigint as pending,
+               (coalesce(k.scheduled, 0) + coalesce(o.scheduled, 0))::bigint as scheduled,
+               (coalesce(k.processing, 0) + coalesce(o.processing, 0))::bigint as processing,
+               (coalesce(k.completed, 0) + coalesce(o.completed, 0))::bigint as completed,
+               (coalesce(k.failed, 0) + coalesce(o.failed, 0))::bigint as failed,
+               (coalesce(k.cancelled, 0) + coalesce(o.cancelled, 0))::bigint as cancelled
+          from folded k
+          full join (
+            select x.target_app, sum(x.pending) as pending, sum(x.scheduled) as scheduled,
+                   sum(x.processing) as processing, sum(x.completed) as completed, sum(x.failed) as failed,
+                   sum(x.cancelled) as cancelled
+              from open x
+             where coalesce(x.pending, x.scheduled, x.processing, x.completed, x.failed, x.cancelled) is not null
+             group by x.target_app) o using (target_app)),
     recent as materialized (
         select a.target_app,
                coalesce(sum(a.messages) filter (where a.action = 'published' and a.just_now), 0) as published,

@@ -60,3 +60,12 @@ create or replace function integration.backlog(p_target text default null, p_lim
      order by count(*) desc, 1, 2, 3, 4
      limit p_limit
 $$;
+
+-- Requests whose time is not over and that have no answer yet, of the 10,000 messages whose time is over first: for
+-- whom they are, what is happening to them, and when nobody waits any more. Those that are kept whoever waits are not
+-- known here.
+create or replace view integration.waiting_requests with (security_invoker = true) as
+    select d.id, d.source_app, d.target_app, d.record_type, d.status, d.attempt, d.created_at, e.expires_at, d.owner
+      from (select x.id, x.created_at, x.expires_at from integration.expiring x order by x.look_at limit 10000) e
+      join integration.data_staging d on d.id = e.id and d.created_at = e.created_at
+     where d.headers ? 'reply_to' and d.status in ('pending', 'scheduled', 'processing');

@@ -369,6 +369,8 @@ create table integration.outcomes (
     failed     bigint      not null default 0,
     primary key (created_at, source_app, target_app)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- Serves error_rates of one target; folding changes no column of it.
+create index outcomes_target on integration.outcomes (target_app, created_at);
 
 -- Who does the maintenance, for how long nobody else does, and when each part of it was last done: one row.
 create table integration.maintenance (

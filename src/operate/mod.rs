@@ -8,6 +8,7 @@ mod extracts;
 mod follower;
 mod keys;
 mod overview;
+mod requests;
 mod schedules;
 mod summed;
 mod topics;
@@ -30,8 +31,9 @@ pub use crate::{
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Contract, ContractRow,
         ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained,
-        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, RightsRow, Schedule, ScheduleRow, StoredMessage,
-        Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, Watermark, When,
+        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, Schedule, ScheduleRow,
+        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest, Watermark,
+        When,
     },
 };
 
@@ -125,7 +127,7 @@ impl Operator {
 
     /// The ids of all messages that a filter names, or of the first `limit`: what to [`redrive`](Self::redrive),
     /// [`retry`](Self::retry) or [`cancel`](Self::cancel). By id; with a target or a limit, pending ones as they are claimed
-    /// and scheduled ones as they are due. Read in pages, so what changes meanwhile may be in it or not.
+    /// and scheduled ones as they are due; without either, what has not ended or has failed as [`ListOrder::Target`] says. Read in pages, so what changes meanwhile may be in it or not.
     ///
     /// # Errors
     /// The database's.
@@ -197,7 +199,15 @@ impl Operator {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a status from which it is not possible; else the database's.
     pub async fn change(&self, filter: &Filter, action: Action) -> Result<Change> {
-        Change::begin(self.core.store().clone(), filter, action).await
+        self.change_each(std::slice::from_ref(filter), action).await
+    }
+
+    /// The same to all that one or another of several filters names.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub async fn change_each(&self, filters: &[Filter], action: Action) -> Result<Change> {
+        Change::begin(self.core.store().clone(), filters, action).await
     }
 
     /// Does something to these messages; returns the ids that were changed.
@@ -223,7 +233,15 @@ impl Operator {
     /// # Errors
     /// The database's.
     pub async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        self.core.store().redrive(ids).await
+        self.core.store().redrive(ids, None).await
+    }
+
+    /// The same, but due one after another within a time, of 30 days at most; those of one ordering key together, in order.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn redrive_over(&self, ids: &[MessageId], spread: Duration) -> Result<Vec<MessageId>> {
+        self.core.store().redrive(ids, Some(spread)).await
     }
 
     /// Puts one ended message back inside the caller's transaction, for audited recovery.

@@ -3,7 +3,8 @@
 use super::Operator;
 use crate::{
     error::Result,
-    rows::{Replay, Subscription, TopicRow},
+    message::MessageId,
+    rows::{Replay, ReplayPart, Subscription, TopicRow},
 };
 
 impl Operator {
@@ -50,12 +51,16 @@ impl Operator {
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a name or pattern that is none; else the database's.
     pub async fn replay(&self, replay: &Replay) -> Result<usize> {
-        let store = self.core.store();
-        let mut replaying = store.begin_replay(replay).await?;
-        let mut copied = 0;
-        while replaying.after.is_some() {
-            copied += store.replay_on(replay, &mut replaying).await?;
-        }
-        Ok(copied)
+        Ok(self.replay_part(replay, 0, None).await?.copied)
+    }
+
+    /// A part of a replay, for who cannot wait for all of it: walks over `walk_max` messages behind `after`, or a few more; 0 is
+    /// the beginning. To go on, say [`ReplayPart::next`], and its times as those asked for: what is published meanwhile is not
+    /// meant.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub async fn replay_part(&self, replay: &Replay, after: MessageId, walk_max: Option<u32>) -> Result<ReplayPart> {
+        self.core.store().replay_part(replay, after, walk_max).await
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
-use crate::{filter::Status, message::MessageId};
+use serde::{Serialize, Serializer};
 
-/// A message without its payload, as a list shows it.
-#[derive(Clone, Debug)]
+use crate::{filter::Status, message::MessageId, written::timestamp::rfc3339};
+
+/// A message without its payload, as a list shows it. As JSON it is what `doorbell list --json` prints of each.
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct MessageRow {
     /// Its id.
@@ -15,6 +17,7 @@ pub struct MessageRow {
     /// For whom.
     pub target: String,
     /// What it is.
+    #[serde(rename = "type")]
     pub record_type: String,
     /// What is happening to it.
     pub status: Status,
@@ -29,15 +32,26 @@ pub struct MessageRow {
     /// How often it was put back after it had ended.
     pub redrive_count: i32,
     /// When it was published.
+    #[serde(serialize_with = "exactly")]
     pub created_at: SystemTime,
     /// When it last changed.
+    #[serde(serialize_with = "exactly")]
     pub updated_at: SystemTime,
     /// When it becomes pending, if it is scheduled.
+    #[serde(serialize_with = "exactly_if_any")]
     pub available_at: Option<SystemTime>,
     /// Who owns it, if it is being handled.
     pub owner: Option<String>,
     /// Its last error message.
     pub reason: Option<String>,
+}
+
+fn exactly<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    rfc3339(*time).serialize(serializer)
+}
+
+fn exactly_if_any<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
 }
 
 /// Some messages of a list, and where the next ones begin.
@@ -63,6 +77,8 @@ pub struct StoredMessage {
     pub processed_at: Option<SystemTime>,
     /// When its claim ends by itself, if it has a lease of its own.
     pub lease_until: Option<SystemTime>,
+    /// When nobody wants it any more, if it still waits then; `None`: it is always wanted, or has ended.
+    pub expires_at: Option<SystemTime>,
     /// Its own limit of retries, if it has one.
     pub max_retries: Option<i32>,
     /// Its headers, as a JSON object.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::filter::Moment;
+use crate::{filter::Moment, message::MessageId};
 
 /// What [`Operator::subscribe`](crate::operate::Operator::subscribe) is to do: that a target gets a copy of what is published
 /// to another one.
@@ -65,4 +65,18 @@ pub struct Replay {
     pub sources: Vec<String>,
     /// Copy nothing; say how many would be.
     pub dry_run: bool,
+}
+
+/// What became of a part of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplayPart {
+    /// How many messages were copied, or would be.
+    pub copied: usize,
+    /// Since when the messages were published, if that was asked for.
+    pub since: Option<SystemTime>,
+    /// Before when the messages were published: what was asked for, or when the replay began.
+    pub until: SystemTime,
+    /// Where the next part begins; `None`: that was the end.
+    pub next: Option<MessageId>,
 }

@@ -9,10 +9,12 @@ use crate::{
     rows::{Explanation, StoredMessage},
 };
 
-const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload \
+const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload, e.expires_at \
       from (select d.*, false as archived from integration.data_staging d where d.id = $1 \
-            union all select a.*, true from integration.data_staging_archive a where a.id = $1) m limit 1";
-const PEEK: &str = "select d.*, d.error_message as reason, d.data as payload, false as archived \
+            union all select a.*, true from integration.data_staging_archive a where a.id = $1) m \
+      left join integration.expiring e on e.id = m.id and e.created_at = m.created_at and not m.archived limit 1";
+const PEEK: &str = "select d.*, d.error_message as reason, d.data as payload, false as archived, \
+          (select e.expires_at from integration.expiring e where e.id = d.id and e.created_at = d.created_at) \
       from integration.peek($1, $2, $3) with ordinality p join integration.data_staging d on d.id = p.id order by p.ordinality";
 const EXPLAIN: &str = "select * from integration.explain($1)";
 
@@ -57,6 +59,7 @@ fn stored(row: &Row) -> Result<StoredMessage> {
         row: message(row)?,
         processed_at: row.try_get("processed_at")?,
         lease_until: row.try_get("lease_until")?,
+        expires_at: row.try_get("expires_at")?,
         max_retries: row.try_get("max_retries")?,
         headers: json("headers")?,
         ordering_key: row.try_get("ordering_key")?,

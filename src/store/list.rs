@@ -26,7 +26,7 @@ const LIST: &str = concat!(
     moment!("$21", "$22", "$23"),
     ", ",
     moment!("$24", "$25", "$26"),
-    ", $27, $28) l"
+    ", $27, $28, p_redriven => $29) l"
 );
 
 const LAST_ID: &str = "select coalesce(max(d.id), 0) from integration.data_staging d";
@@ -95,7 +95,7 @@ impl Store {
         let (until, until_ago, until_day) = Moment::parts(filter.changed_until);
         let (after_then, after_ago, after_day) = Moment::parts(filter.published_since);
         let (before_then, before_ago, before_day) = Moment::parts(filter.published_until);
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 28] = [
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 29] = [
             &filter.status.map(Status::as_str),
             &filter.target,
             &filter.record_type,
@@ -124,6 +124,7 @@ impl Store {
             &before_day,
             &filter.first_id,
             &filter.last_id,
+            &filter.redriven,
         ];
         self.query("list messages", LIST, &params).await
     }
@@ -133,7 +134,12 @@ impl Store {
 pub(crate) fn order_of(filter: &Filter, limit: Option<u32>) -> Option<ListOrder> {
     match filter.status {
         Some(Status::Pending | Status::Scheduled) if limit.is_some() || filter.target.is_some() => None,
-        // One pass over the ids is cheaper than merging all targets' queues page by page.
+        // Of all targets an index is read from end to end: no page has to merge them.
+        Some(Status::Pending | Status::Scheduled | Status::Processing | Status::Failed)
+            if limit.is_none() && filter.target.is_none() =>
+        {
+            Some(ListOrder::Target)
+        }
         _ => Some(ListOrder::Oldest),
     }
 }

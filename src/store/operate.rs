@@ -8,7 +8,7 @@ use super::Store;
 use crate::{error::Result, message::MessageId};
 
 const CANCEL: &str = "select * from integration.cancel($1, $2)";
-const REDRIVE: &str = "select * from integration.redrive_many($1::bigint[])";
+const REDRIVE: &str = "select * from integration.redrive_many($1::bigint[], make_interval(secs => $2))";
 const RETRY: &str = "select * from integration.retry($1)";
 const OPEN_BREAKER: &str = "select integration.open_breaker($1, $2, make_interval(secs => $3))";
 const CLOSE_BREAKER: &str = "select integration.close_breaker($1, $2)";
@@ -27,8 +27,10 @@ impl Store {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    pub(crate) async fn redrive(&self, ids: &[MessageId]) -> Result<Vec<MessageId>> {
-        let rows = self.query("redrive messages", REDRIVE, &[&ids]).await?;
+    /// With a spread they are due one after another within that time.
+    pub(crate) async fn redrive(&self, ids: &[MessageId], spread: Option<Duration>) -> Result<Vec<MessageId>> {
+        let seconds = spread.map(|spread| spread.as_secs_f64());
+        let rows = self.query("redrive messages", REDRIVE, &[&ids, &seconds]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use super::{
     Store,
     json::{JsonbString, JsonbText},
@@ -9,12 +11,14 @@ use super::{
 use crate::{
     error::Result,
     message::{Answer, Delivery, Message, MessageId, Request, storable_ms},
+    rows::WaitingRequest,
 };
 
 const REQUEST: &str = "select id, reply_to from integration.request($1, $2, $3, $4, $5::bigint * interval '1 ms', $6, $7, $8, $9, \
         $10, $11)";
 const CHANNEL: &str = "select integration.reply_channel($1)";
 const ANSWERS: &str = "select id, state, reply, reason from integration.answers($1, $2)";
+const WAITING: &str = "select * from integration.waiting_requests order by expires_at, id limit $1";
 const GIVE_UP: &str = "select state, reply, reason from integration.give_up($1, $2)";
 const REPLY: &str = "select integration.reply($1, $2, $3, $4, $5)";
 
@@ -44,6 +48,25 @@ impl Store {
         ];
         let row = self.query_one("publish a request", REQUEST, &params).await?;
         Ok(Request { id: row.try_get("id")?, reply_to: row.try_get("reply_to")? })
+    }
+
+    /// For whose answers somebody waits.
+    pub(crate) async fn waiting_requests(&self, limit: u32) -> Result<Vec<WaitingRequest>> {
+        let rows = self.query("list requests", WAITING, &[&i64::from(limit)]).await?;
+        let request = |row: &Row| {
+            Ok(WaitingRequest {
+                id: row.try_get("id")?,
+                source: row.try_get("source_app")?,
+                target: row.try_get("target_app")?,
+                record_type: row.try_get("record_type")?,
+                status: row.try_get::<_, &str>("status")?.parse()?,
+                attempt: row.try_get("attempt")?,
+                created_at: row.try_get("created_at")?,
+                expires_at: row.try_get("expires_at")?,
+                owner: row.try_get("owner")?,
+            })
+        };
+        rows.iter().map(request).collect()
     }
 
     /// Where the process whose requests begin so is told of their ends.

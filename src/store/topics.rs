@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     filter::Moment,
     message::MessageId,
-    rows::{Replay, Subscription, TopicRow},
+    rows::{Replay, ReplayPart, Subscription, TopicRow},
 };
 
 const SUBSCRIBE: &str =
@@ -25,17 +25,8 @@ const SPAN: &str =
 const REPLAY: &str =
     "select copied, last_id from integration.replay($1, $2, $3, $4, nullif($5::text[], '{}'), $6, $7, $8, $9)";
 
-/// Messages that one transaction of a replay walks over.
+/// Messages that one transaction of a replay walks over; one that copies none, ten times as many.
 const BATCH: i32 = 1000;
-
-/// What a replay is about, between two of its steps.
-#[derive(Debug)]
-pub(crate) struct Replaying {
-    pub(crate) since: Option<SystemTime>,
-    pub(crate) until: SystemTime,
-    /// The last message that was looked at; `None`: that was the end.
-    pub(crate) after: Option<MessageId>,
-}
 
 impl Store {
     pub(crate) async fn subscribe(&self, wanted: &Subscription) -> Result<bool> {
@@ -79,32 +70,31 @@ impl Store {
         Ok(copied as usize)
     }
 
-    /// Where a replay begins: the times that it names, as they are now.
-    pub(crate) async fn begin_replay(&self, wanted: &Replay) -> Result<Replaying> {
+    /// Copies what is to be replayed, or counts it, in transactions of their own, until that many messages were walked over.
+    pub(crate) async fn replay_part(
+        &self,
+        wanted: &Replay,
+        after: MessageId,
+        walk_max: Option<u32>,
+    ) -> Result<ReplayPart> {
         let (since, since_ago, since_day) = Moment::parts(wanted.since);
         let (until, until_ago, until_day) = Moment::parts(wanted.until);
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
             [&since, &since_ago, &since_day, &until, &until_ago, &until_day];
         let row = self.query_one("read the clock", SPAN, &params).await?;
-        Ok(Replaying { since: row.try_get(0)?, until: row.try_get(1)?, after: Some(0) })
-    }
-
-    /// The next transaction of it; returns how many messages were copied, or would be.
-    pub(crate) async fn replay_on(&self, wanted: &Replay, replaying: &mut Replaying) -> Result<usize> {
+        let (since, until): (Option<SystemTime>, SystemTime) = (row.try_get(0)?, row.try_get(1)?);
         let Replay { target, to, types, sources, dry_run, .. } = wanted;
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
-            target,
-            to,
-            &replaying.since,
-            &replaying.until,
-            types,
-            sources,
-            &replaying.after.unwrap_or_default(),
-            &BATCH,
-            dry_run,
-        ];
-        let row = self.query_one("replay messages", REPLAY, &params).await?;
-        replaying.after = row.try_get("last_id")?;
-        Ok(row.try_get::<_, i32>("copied")? as usize)
+        let batch = if *dry_run { BATCH * 10 } else { BATCH };
+        let mut part = ReplayPart { copied: 0, since, until, next: Some(after) };
+        let mut walked = 0_u32;
+        while let Some(after) = part.next.filter(|_| walk_max.is_none_or(|most| walked < most)) {
+            let params: [&(dyn tokio_postgres::types::ToSql + Sync); 9] =
+                [target, to, &since, &until, types, sources, &after, &batch, dry_run];
+            let row = self.query_one("replay messages", REPLAY, &params).await?;
+            part.next = row.try_get("last_id")?;
+            part.copied += row.try_get::<_, i32>("copied")? as usize;
+            walked = walked.saturating_add(batch as u32);
+        }
+        Ok(part)
     }
 }

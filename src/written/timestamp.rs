@@ -8,7 +8,7 @@ use crate::filter::Moment;
 const DAY: i64 = 86_400;
 
 /// A time as people write it: `2026-03-01T02:10:30Z` (a space for the T, and no seconds or Z, will do), `02:10` for the last
-/// time it was that, both in UTC; or how long ago: `30m`.
+/// time it was that, both in UTC; or how long ago: `30m`. What [`rfc3339`] writes is read exactly.
 ///
 /// # Errors
 /// What is no such time, with how to write one.
@@ -22,6 +22,12 @@ pub fn parse(text: &str) -> Result<Moment, String> {
         None if text.contains(':') => (None, text.trim_end_matches(['Z', 'z'])),
         None => (Some(text), "00:00"),
     };
+    let (time, micros) = match time.split_once('.') {
+        Some((time, fraction)) => {
+            (time, micros(fraction).filter(|_| time.matches(':').count() == 2).ok_or_else(wrong)?)
+        }
+        None => (time, 0),
+    };
     let second = numbers(time, ':', 2..=3).filter(|t| t[0] < 24 && t[1] < 60 && t.get(2).is_none_or(|s| *s < 60));
     let second = second.map(|t| t[0] * 3600 + t[1] * 60 + t.get(2).copied().unwrap_or_default()).ok_or_else(wrong)?;
     let seconds = match date {
@@ -33,9 +39,15 @@ pub fn parse(text: &str) -> Result<Moment, String> {
             }
             days * DAY + second
         }
-        None => return Ok(Moment::TimeOfDay(Duration::from_secs(second.unsigned_abs()))),
+        None => return Ok(Moment::TimeOfDay(Duration::new(second.unsigned_abs(), micros * 1000))),
     };
-    Ok(Moment::At(UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())))
+    Ok(Moment::At(UNIX_EPOCH + Duration::new(seconds.unsigned_abs(), micros * 1000)))
+}
+
+/// A fraction of a second, in microseconds: what is less is cut.
+fn micros(fraction: &str) -> Option<u32> {
+    let digits = fraction.bytes().all(|byte| byte.is_ascii_digit()) && (1..=9).contains(&fraction.len());
+    digits.then(|| format!("{fraction:0<6}")[..6].parse().ok())?
 }
 
 fn numbers(text: &str, between: char, count: std::ops::RangeInclusive<usize>) -> Option<Vec<i64>> {

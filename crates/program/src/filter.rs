@@ -70,6 +70,9 @@ pub(crate) struct FilterArgs {
     /// That this owner completed, as far as the audit log goes back
     #[arg(long, value_name = "OWNER")]
     pub(crate) completed_by: Option<String>,
+    /// That were put back before, and ended again (true), or never were (false)
+    #[arg(long, value_name = "BOOL")]
+    redriven: Option<bool>,
 }
 
 fn statuses() -> impl TypedValueParser<Value = Status> {
@@ -90,6 +93,7 @@ impl FilterArgs {
             || self.first_id.or(self.last_id).is_some()
             || !self.headers.is_empty()
             || self.completed_by.is_some()
+            || self.redriven.is_some()
     }
 
     /// The library's filter.
@@ -115,6 +119,7 @@ impl FilterArgs {
             }),
             payload: self.payload.clone(),
             completed_by: self.completed_by.clone(),
+            redriven: self.redriven,
         }
     }
 }

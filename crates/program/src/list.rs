@@ -3,10 +3,7 @@
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
-use doorbell::{
-    MessageId,
-    operate::{ListOrder, MessageRow, Status},
-};
+use doorbell::operate::{ListOrder, MessageRow, Status};
 use serde::Serialize;
 
 use crate::{
@@ -75,6 +72,8 @@ enum OrderArg {
     Oldest,
     /// By id, backwards
     Newest,
+    /// By target, the cheapest way through all of them (--status pending, scheduled, processing or failed)
+    Target,
 }
 
 impl From<OrderArg> for ListOrder {
@@ -84,6 +83,7 @@ impl From<OrderArg> for ListOrder {
             OrderArg::Due => Self::Due,
             OrderArg::Oldest => Self::Oldest,
             OrderArg::Newest => Self::Newest,
+            OrderArg::Target => Self::Target,
         }
     }
 }
@@ -94,9 +94,8 @@ impl List {
         let order = self.order.map(ListOrder::from);
         let page = broker.operator().list(&self.filter.filter(), order, self.limit, self.after.as_deref()).await?;
         if global.json {
-            let messages = page.messages.iter().map(MessageJson::from).collect();
             let looked_until = page.looked_until.map(rfc3339);
-            output::json(&PageJson { messages, next: page.next.as_deref(), looked_until })?;
+            output::json(&PageJson { messages: &page.messages, next: page.next.as_deref(), looked_until })?;
         } else if page.messages.is_empty() {
             if let (Some(until), Some(next)) = (page.looked_until, &page.next) {
                 eprintln!("no message matches among those looked at, {}; to go on: --after '{next}'", looked(until));
@@ -153,49 +152,7 @@ fn in_hand(message: &MessageRow) -> Vec<String> {
 
 #[derive(Serialize)]
 struct PageJson<'a> {
-    messages: Vec<MessageJson<'a>>,
+    messages: &'a [MessageRow],
     next: Option<&'a str>,
     looked_until: Option<String>,
-}
-
-/// A message as `--json` has it.
-#[derive(Serialize)]
-pub(crate) struct MessageJson<'a> {
-    id: MessageId,
-    source: &'a str,
-    target: &'a str,
-    r#type: &'a str,
-    status: Status,
-    priority: i32,
-    attempt: i32,
-    retry_count: i32,
-    crash_count: i32,
-    redrive_count: i32,
-    created_at: String,
-    updated_at: String,
-    available_at: Option<String>,
-    owner: Option<&'a str>,
-    reason: Option<&'a str>,
-}
-
-impl<'a> From<&'a MessageRow> for MessageJson<'a> {
-    fn from(message: &'a MessageRow) -> Self {
-        Self {
-            id: message.id,
-            source: &message.source,
-            target: &message.target,
-            r#type: &message.record_type,
-            status: message.status,
-            priority: message.priority,
-            attempt: message.attempt,
-            retry_count: message.retry_count,
-            crash_count: message.crash_count,
-            redrive_count: message.redrive_count,
-            created_at: rfc3339(message.created_at),
-            updated_at: rfc3339(message.updated_at),
-            available_at: message.available_at.map(rfc3339),
-            owner: message.owner.as_deref(),
-            reason: message.reason.as_deref(),
-        }
-    }
 }

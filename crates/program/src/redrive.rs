@@ -1,10 +1,12 @@
 //! `doorbell redrive`: back to work.
 
+use std::time::Duration;
+
 use clap::Args;
 use doorbell::operate::{Action, Status};
 
 use crate::{
-    Global,
+    Global, duration,
     exit::{Exit, Failure},
     selection::{Selection, Verb},
 };
@@ -24,6 +26,7 @@ Examples:
   doorbell redrive 42
   doorbell redrive --target billing --reason-like 'connection refused%' --dry-run
   doorbell redrive --target billing --type order.placed --limit 10 --yes
+  doorbell redrive --target billing --redriven false --spread 10m --yes    not again what failed again, and no flood
   doorbell redrive --status cancelled --target billing
   doorbell redrive --target billing --failed-since 02:10 --failed-until 02:40 --yes
   doorbell redrive --completed-by host-1-4242-5f0a9c --dry-run    what one consumer completed is to be done again
@@ -33,6 +36,10 @@ pub(crate) struct Redrive {
     /// Also those of the ids that are completed: what they had done is done again
     #[arg(long, conflicts_with = "filter")]
     completed: bool,
+
+    /// Not all at once: they are due one after another within this time (10m; 30d at most)
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration::between("1s", "30d"))]
+    spread: Option<Duration>,
 
     #[command(flatten)]
     selection: Selection,
@@ -46,7 +53,7 @@ impl Redrive {
                 return Ok(Exit::NothingFound);
             }
         }
-        self.selection.act(global, REDRIVE, Action::Redrive).await
+        self.selection.act(global, REDRIVE, Action::Redrive(self.spread)).await
     }
 
     /// What is done is not done again because of a wrong id.

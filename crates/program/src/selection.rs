@@ -96,8 +96,9 @@ impl Selection {
             return Ok(Some(ids));
         }
         let preview = change.preview(COUNTED_MAX).await?;
-        self.say_if_none(broker, verb, preview.count == 0).await?;
-        if !self.yes && preview.count > 0 && !confirmed(verb, &preview).await? {
+        let some = preview.count > 0 || preview.more;
+        self.say_if_none(broker, verb, !some).await?;
+        if !self.yes && some && !confirmed(verb, &preview).await? {
             eprintln!("nothing was {}", verb.done);
             return Ok(None);
         }
@@ -149,10 +150,14 @@ impl Selection {
     }
 }
 
-/// As many as there are, or as were counted.
+/// As many as there are, or as were counted or found in one look.
 fn count(preview: &Preview) -> String {
-    let more = if preview.more { "more than " } else { "" };
-    format!("{more}{}", preview.count)
+    let about = match preview.looked_until {
+        Some(_) => "at least ",
+        None if preview.more => "more than ",
+        None => "",
+    };
+    format!("{about}{}", preview.count)
 }
 
 async fn confirmed(verb: Verb, preview: &Preview) -> Result<bool, Failure> {

@@ -3,7 +3,7 @@
 use clap::Args;
 use doorbell::{
     MessageId,
-    operate::{AuditEvent, StoredMessage},
+    operate::{AuditEvent, MessageRow, StoredMessage},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::{
     Global, audit,
     exit::{Exit, Failure},
-    list::MessageJson,
     output,
     timestamp::rfc3339,
 };
@@ -26,7 +25,7 @@ Examples:
   doorbell show 42
   doorbell show 42 --data --json | jq .data
 
-JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"max_retries\", \"ordering_key\", \
+JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"expires_at\", \"max_retries\", \"ordering_key\", \
 \"dedup_key\", \"origin\", \"archived\", \"events\" (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" \
 with --data.")]
 pub(crate) struct Show {
@@ -67,9 +66,10 @@ impl Show {
 #[derive(Serialize)]
 struct Shown<'a> {
     #[serde(flatten)]
-    row: MessageJson<'a>,
+    row: &'a MessageRow,
     processed_at: Option<String>,
     lease_until: Option<String>,
+    expires_at: Option<String>,
     max_retries: Option<i32>,
     ordering_key: Option<&'a str>,
     dedup_key: Option<&'a str>,
@@ -81,9 +81,10 @@ struct Shown<'a> {
 /// Headers and payload are put in as the table has them, so that numbers keep all their digits.
 fn as_json(message: &StoredMessage, history: &[AuditEvent]) -> std::io::Result<String> {
     let mut text = serde_json::to_string(&Shown {
-        row: MessageJson::from(&message.row),
+        row: &message.row,
         processed_at: message.processed_at.map(rfc3339),
         lease_until: message.lease_until.map(rfc3339),
+        expires_at: message.expires_at.map(rfc3339),
         max_retries: message.max_retries,
         ordering_key: message.ordering_key.as_deref(),
         dedup_key: message.dedup_key.as_deref(),
@@ -122,6 +123,7 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
         ("redrive_count", count(row.redrive_count)),
         ("owner", row.owner.clone()),
         ("lease_until", message.lease_until.map(rfc3339)),
+        ("expires_at", message.expires_at.map(rfc3339)),
         ("ordering_key", message.ordering_key.clone()),
         ("dedup_key", message.dedup_key.clone()),
         ("origin", message.origin.map(|id| id.to_string())),

@@ -27,6 +27,7 @@ const UNGUARDED: &str = "others than this machine can reach that address, so say
 Examples:
   doorbell ui
   doorbell ui --read-only --redact card.number
+  doorbell ui --trace-url 'https://jaeger.example.com/trace/{trace_id}'
   doorbell ui --listen 0.0.0.0:7171 --allow-host ops.example.com --tokens /etc/doorbell/tokens
   doorbell ui --base-path /ops/doorbell --allow-host ops.example.com --user-header X-Remote-User --trusted-proxy 127.0.0.1
 
@@ -62,6 +63,9 @@ pub(crate) struct Ui {
     /// What of payloads nobody sees (card.number); may be repeated
     #[arg(long, value_name = "PATH")]
     redact: Vec<String>,
+    /// Where traces are to be seen; messages with a header traceparent have a link there
+    #[arg(long, value_name = "URL")]
+    trace_url: Option<String>,
 }
 
 fn base_path(text: &str) -> Result<String, String> {
@@ -87,6 +91,7 @@ impl Ui {
             read_only: self.read_only,
             hide_payload: self.hide_payload,
             redact: self.redact,
+            trace_url: self.trace_url,
             ..Options::new(access)
         };
         let unusable = |error| Failure::new(Exit::Usage, format!("--listen {}: {error}", self.listen));

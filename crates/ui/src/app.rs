@@ -39,6 +39,7 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(broker: &Broker, options: Options) -> Result<Self> {
+        options.check()?;
         let reader = broker.reading(READERS_MAX, LOOK_WITHIN)?;
         Ok(Self {
             eyes: Arc::new(Looking::new(reader.clone())),

@@ -1,5 +1,6 @@
 //! Filters as addresses carry them: by the names that the options of the program have.
 
+use axum::extract::Query;
 use doorbell::{
     MessageId,
     operate::Filter,
@@ -9,7 +10,7 @@ use doorbell::{
 use super::words::in_address;
 
 /// The names, in the order of the form.
-pub(super) const NAMES: [&str; 17] = [
+pub(super) const NAMES: [&str; 18] = [
     "status",
     "target",
     "type",
@@ -27,6 +28,7 @@ pub(super) const NAMES: [&str; 17] = [
     "header",
     "where",
     "completed-by",
+    "redriven",
 ];
 
 /// What an address says, of what is known: names and values that are not empty.
@@ -77,6 +79,12 @@ impl Pairs {
         self.iter().any(|(name, _)| matches!(name, "header" | "where"))
     }
 
+    /// What [`address`](Self::address) wrote; nothing, where that is no address.
+    pub(super) fn read(address: &str) -> Self {
+        let query = format!("/?{address}").parse().ok().and_then(|uri| Query::try_from_uri(&uri).ok());
+        Self::of(query.map(|Query(pairs)| pairs).unwrap_or_default())
+    }
+
     /// The same in an address.
     pub(super) fn address(&self) -> String {
         self.iter().map(|(name, value)| format!("{name}={}&", in_address(value))).collect()
@@ -122,6 +130,10 @@ fn set(filter: &mut Filter, name: &str, value: &str) -> Result<(), String> {
             filter.headers = Some(serde_json::json!({ name: value }).to_string());
         }
         "where" => filter.payload = text(),
+        "redriven" => {
+            let redriven = value.parse().map_err(|_| format!("{value:?} is neither true nor false"))?;
+            filter.redriven = Some(redriven);
+        }
         _ => filter.completed_by = text(),
     }
     Ok(())
@@ -145,9 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_within_a_field_is_read_as_it_was_written() {
+        let given = pairs(&[("target", "a&b=c%d +ü"), ("reason-like", "%x\\%%"), ("status", "failed")]);
+        assert_eq!(Pairs::read(&given.address()).0, given.0);
+        for odd in ["", "target", "target=%", "target=%zz&&", "x=y"] {
+            Pairs::read(odd);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_field() {
         for (name, value) in
-            [("status", "dead"), ("since", "soon"), ("first-id", "x"), ("header", "x"), ("older-than", "-")]
+            [("status", "dead"), ("since", "soon"), ("first-id", "x"), ("header", "x"), ("redriven", "x")]
         {
             let wrong = pairs(&[(name, value)]).filter().unwrap_err();
             assert!(wrong.starts_with(name), "{wrong}");

@@ -37,7 +37,9 @@ mod pages;
 mod spark;
 mod standing;
 mod summary;
+mod tables;
 mod verb;
+mod view;
 mod words;
 
 use std::sync::Arc;
@@ -61,7 +63,7 @@ pub use self::{
 /// `into_make_service_with_connect_info::<SocketAddr>()`.
 ///
 /// # Errors
-/// [`Config`](doorbell::ErrorKind::Config) for what is no path in [`Options::redact`].
+/// [`Config`](doorbell::ErrorKind::Config) for what is no path in [`Options::redact`], or leads to no trace.
 pub fn router(broker: &Broker, options: Options) -> Result<Router> {
     let app = Arc::new(App::new(broker, options)?);
     let router = Router::new()
@@ -71,6 +73,7 @@ pub fn router(broker: &Broker, options: Options) -> Result<Router> {
         .route("/target", get(pages::target::show))
         .route("/messages", get(pages::messages::show))
         .route("/message", get(pages::message::show))
+        .route("/messages.ndjson", get(pages::download::send))
         .route("/find", get(pages::find::go))
         .route("/change", get(pages::change::preview).post(pages::change::perform))
         .route("/pause", post(pages::steer::pause))
@@ -82,8 +85,13 @@ pub fn router(broker: &Broker, options: Options) -> Result<Router> {
         .route("/topics", get(pages::topics::show))
         .route("/subscribe", post(pages::topics::subscribe))
         .route("/unsubscribe", post(pages::topics::unsubscribe))
+        .route("/replay", get(pages::replay::preview).post(pages::replay::perform))
         .route("/schedules", get(pages::schedules::show))
         .route("/schedule", post(pages::schedules::steer))
+        .route("/add-schedule", post(pages::schedules::add))
+        .route("/requests", get(pages::requests::show))
+        .route("/captures", get(pages::captures::show))
+        .route("/uncapture", post(pages::captures::uncapture))
         .route("/evict", post(pages::consumers::evict))
         .route("/grant", post(pages::rights::grant))
         .route("/revoke", post(pages::rights::revoke))

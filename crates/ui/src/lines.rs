@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use askama::Template;
 use doorbell::{
     MessageId,
     operate::{MessageRow, TargetState},
@@ -9,6 +10,7 @@ use doorbell::{
 };
 
 use super::{
+    page::written,
     spark::Spark,
     words::{self, Time, time},
 };
@@ -33,7 +35,18 @@ pub(super) struct TargetLine {
     pub(super) spark: Option<Spark>,
 }
 
+#[derive(Template)]
+#[template(path = "target_row.html")]
+struct RowPart<'a> {
+    target: &'a TargetLine,
+}
+
 impl TargetLine {
+    /// Its line of the table.
+    pub(super) fn row(&self) -> String {
+        written(&RowPart { target: self })
+    }
+
     /// With its picture, or an empty one.
     pub(super) fn with(self, pictures: &BTreeMap<String, Spark>) -> Self {
         Self { spark: Some(pictures.get(&self.name).cloned().unwrap_or_default()), ..self }

@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::looking::{Looking, Seen};
+use super::{
+    looking::{Extra, Looking, Seen},
+    view::{Change, Sent, View},
+};
 
 /// A look every so often, or ten times as long as one takes.
 const EVERY_MIN: Duration = Duration::from_secs(1);
@@ -34,6 +37,7 @@ enum Look {
 /// The looks, for whoever watches.
 pub(super) struct Live {
     looks: watch::Sender<Look>,
+    wishes: Wishes,
     /// Whether the task below looks: it ends only under this lock, so a viewer either has it or begins it.
     looking: Arc<Mutex<bool>>,
     task: Mutex<JoinSet<()>>,
@@ -41,11 +45,17 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new() -> Self {
-        Self { looks: watch::channel(Look::None).0, looking: Arc::default(), task: Mutex::default() }
+        Self {
+            looks: watch::channel(Look::None).0,
+            wishes: Wishes::default(),
+            looking: Arc::default(),
+            task: Mutex::default(),
+        }
     }
 
-    /// What changes, from everything on, until it is dropped: of one target, or of the overview.
-    pub(super) fn watch(&self, eyes: &Arc<Looking>, target: Option<String>) -> impl Stream<Item = Value> + use<> {
+    /// What changes of a page, from everything on, until it is dropped.
+    pub(super) fn watch(&self, eyes: &Arc<Looking>, view: View) -> impl Stream<Item = Value> + use<> {
+        let wish = view.extra().map(|extra| self.wishes.add(extra));
         let mut looks = self.looks.subscribe();
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         if !*looking {
@@ -54,16 +64,17 @@ impl Live {
             self.looks.send_replace(Look::None);
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             while task.try_join_next().is_some() {}
-            task.spawn(look(eyes.clone(), self.looks.clone(), self.looking.clone()));
+            task.spawn(look(eyes.clone(), self.wishes.clone(), self.looks.clone(), self.looking.clone()));
         }
         drop(looking);
         looks.mark_changed();
-        stream::unfold((looks, Sent { target, ..Sent::default() }), |(mut looks, mut sent)| async {
+        let viewer = Viewer { view, sent: Sent::default(), away: false, _wish: wish };
+        stream::unfold((looks, viewer), |(mut looks, mut viewer)| async {
             loop {
                 looks.changed().await.ok()?;
                 let look = looks.borrow_and_update().clone();
-                if let Some(change) = sent.change(&look) {
-                    return Some((change, (looks, sent)));
+                if let Some(change) = viewer.change(&look) {
+                    return Some((change, (looks, viewer)));
                 }
             }
         })
@@ -71,11 +82,11 @@ impl Live {
 }
 
 /// Looks as long as somebody watches.
-async fn look(eyes: Arc<Looking>, looks: watch::Sender<Look>, looking: Arc<Mutex<bool>>) {
+async fn look(eyes: Arc<Looking>, wishes: Wishes, looks: watch::Sender<Look>, looking: Arc<Mutex<bool>>) {
     let mut number = 0;
     loop {
         let begun = Instant::now();
-        let seen = match eyes.look().await {
+        let seen = match eyes.look(&wishes.all()).await {
             Ok(seen) => {
                 number += 1;
                 Look::Seen(number, Arc::new(seen))
@@ -99,55 +110,55 @@ async fn look(eyes: Arc<Looking>, looks: watch::Sender<Look>, looking: Arc<Mutex
     }
 }
 
-/// What a viewer has.
-#[derive(Default)]
-struct Sent {
-    /// What they look at; `None`: the overview.
-    target: Option<String>,
-    parts: BTreeMap<String, String>,
-    order: Vec<String>,
+/// Somebody who watches.
+struct Viewer {
+    view: View,
+    sent: Sent,
     away: bool,
+    /// What is looked at for them.
+    _wish: Option<Wish>,
 }
 
-impl Sent {
-    /// What it has not, as the script takes it. `None`: nothing.
+impl Viewer {
+    /// What they have not, as the script takes it. `None`: nothing.
     fn change(&mut self, look: &Look) -> Option<Value> {
         let (number, seen) = match look {
             Look::None => return None,
             Look::Away => return (!std::mem::replace(&mut self.away, true)).then(|| json!({ "away": true })),
             Look::Seen(number, seen) => (number, seen),
         };
-        let parts: Vec<(&str, String)> = match &self.target {
-            None => seen.summary.parts().into(),
-            Some(target) => seen.standing(target).map(|standing| standing.parts().into()).unwrap_or_default(),
-        };
-        let parts: BTreeMap<&str, String> = parts.into_iter().filter(|(id, html)| self.is_new(id, html)).collect();
-        let rows = if self.target.is_none() { self.rows(seen) } else { None };
+        let Change { parts, rows } = self.sent.change(self.view.shown(seen)?);
         let back = std::mem::take(&mut self.away);
-        if parts.is_empty() && rows.is_none() && !back {
-            return None;
-        }
-        Some(json!({ "look": number, "parts": parts, "rows": rows }))
+        (!parts.is_empty() || rows.is_some() || back).then(|| json!({ "look": number, "parts": parts, "rows": rows }))
+    }
+}
+
+/// What is looked at besides targets, and for how many viewers.
+#[derive(Clone, Default)]
+struct Wishes(Arc<Mutex<BTreeMap<Extra, usize>>>);
+
+/// That of one viewer, until they go.
+struct Wish(Wishes, Extra);
+
+impl Wishes {
+    fn add(&self, extra: Extra) -> Wish {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(extra.clone()).or_default() += 1;
+        Wish(self.clone(), extra)
     }
 
-    /// All lines by target in their order, with what is new of them. `None`: nothing is.
-    fn rows(&mut self, seen: &Seen) -> Option<Vec<(String, Option<String>)>> {
-        let rows: Vec<(String, Option<String>)> = seen
-            .summary
-            .rows()
-            .map(|(name, html)| (name.to_owned(), self.is_new(&format!("row {name}"), &html).then_some(html)))
-            .collect();
-        let order: Vec<String> = rows.iter().map(|(name, _)| name.clone()).collect();
-        let same = order == self.order && rows.iter().all(|(_, html)| html.is_none());
-        self.order = order;
-        (!same).then_some(rows)
+    fn all(&self) -> Vec<Extra> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
+}
 
-    fn is_new(&mut self, id: &str, html: &str) -> bool {
-        let new = self.parts.get(id).is_none_or(|sent| sent != html);
-        if new {
-            self.parts.insert(id.to_owned(), html.to_owned());
+impl Drop for Wish {
+    fn drop(&mut self) {
+        let mut wishes = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(viewers) = wishes.get_mut(&self.1) {
+            *viewers -= 1;
+            if *viewers == 0 {
+                wishes.remove(&self.1);
+            }
         }
-        new
     }
 }

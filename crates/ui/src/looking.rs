@@ -7,14 +7,16 @@ use std::{
 
 use doorbell::{
     Result,
-    operate::{Operator, Overview, TargetState},
+    operate::{KeyRow, Operator, Overview, ProcessRow, TargetState},
 };
 use tokio::sync::Mutex;
 
-use super::{spark::Spark, standing::Standing, summary::Summary};
+use super::{spark::Spark, standing::Standing, summary::Summary, tables::keys};
 
 /// Targets that are shown; the other page has all.
 const SHOWN_MAX: usize = 50;
+/// More pages than that, each of other keys, do not change by themselves.
+const EXTRAS_MAX: usize = 20;
 /// What the pictures are about.
 const LAST: Duration = Duration::from_secs(3600);
 /// Their bars are minutes: they need not be read with every look.
@@ -23,7 +25,18 @@ const PICTURES_FOR: Duration = Duration::from_secs(20);
 /// What was seen.
 pub(super) struct Seen {
     pub(super) summary: Summary,
-    targets: Vec<TargetState>,
+    pub(super) targets: Vec<TargetState>,
+    /// Where somebody looks at them.
+    pub(super) processes: Option<Vec<ProcessRow>>,
+    /// By what of them somebody looks at.
+    pub(super) keys: BTreeMap<keys::Wanted, Vec<KeyRow>>,
+}
+
+/// What is looked at only where somebody wants to see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extra {
+    Processes,
+    Keys(keys::Wanted),
 }
 
 impl Seen {
@@ -51,7 +64,7 @@ impl Looking {
         Self { reader, pictures: Mutex::default() }
     }
 
-    pub(super) async fn look(&self) -> Result<Seen> {
+    pub(super) async fn look(&self, extras: &[Extra]) -> Result<Seen> {
         let targets = self.reader.targets().await?;
         let overview = Overview::of(targets.clone(), SHOWN_MAX);
         let mut pictures = self.pictures.lock().await;
@@ -61,6 +74,17 @@ impl Looking {
             pictures.of = traffic.iter().map(|(name, traffic)| (name.clone(), Spark::from(traffic))).collect();
             pictures.read = Some(Instant::now());
         }
-        Ok(Seen { summary: Summary::of(&overview, &pictures.of), targets })
+        let summary = Summary::of(&overview, &pictures.of);
+        drop(pictures);
+        let mut seen = Seen { summary, targets, processes: None, keys: BTreeMap::new() };
+        for extra in extras.iter().take(EXTRAS_MAX) {
+            match extra {
+                Extra::Processes => seen.processes = Some(self.reader.processes().await?),
+                Extra::Keys(wanted) => {
+                    seen.keys.insert(wanted.clone(), wanted.find(&self.reader).await?);
+                }
+            }
+        }
+        Ok(seen)
     }
 }

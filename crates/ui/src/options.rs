@@ -1,6 +1,11 @@
 //! What the pages show and allow.
 
+use doorbell::{Error, Result};
+
 use super::access::Access;
+
+/// What stands for the id of a trace.
+pub(super) const TRACE_ID: &str = "{trace_id}";
 
 /// What the pages show and allow; from [`Options::new`].
 #[derive(Clone, Debug)]
@@ -17,13 +22,27 @@ pub struct Options {
     /// What of each payload nobody sees: names with points between (`card.number`), in arrays of each element. With any, nobody
     /// looks for messages by their payloads. Default: nothing.
     pub redact: Vec<String>,
+    /// Where traces are to be seen: an address with `{trace_id}` in it, to which messages with a header `traceparent` have a link.
+    /// Default: nowhere.
+    pub trace_url: Option<String>,
 }
 
 impl Options {
     /// With the defaults.
     pub fn new(access: Access) -> Self {
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        Self { access, hosts, read_only: false, hide_payload: false, redact: Vec::new() }
+        Self { access, hosts, read_only: false, hide_payload: false, redact: Vec::new(), trace_url: None }
+    }
+
+    /// Whether they can be served so.
+    pub(super) fn check(&self) -> Result<()> {
+        let is_address = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        match &self.trace_url {
+            Some(url) if !is_address(url) || !url.contains(TRACE_ID) => Err(Error::config(format!(
+                "{url:?} leads to no trace: write an address with {TRACE_ID} in it, https://jaeger.example.com/trace/{TRACE_ID}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a `Host` is one of ours.

@@ -1,5 +1,7 @@
 //! What is around every page, and the page that says why there is none.
 
+use std::time::SystemTime;
+
 use askama::Template;
 use axum::{
     http::{StatusCode, header::LOCATION},
@@ -24,7 +26,7 @@ pub(super) struct Frame {
 }
 
 /// Pages by address and name, in the order of the navigation.
-const PLACES: [(&str, &str); 12] = [
+const PLACES: [(&str, &str); 14] = [
     ("./", "Overview"),
     ("targets", "Targets"),
     ("messages", "Messages"),
@@ -32,6 +34,8 @@ const PLACES: [(&str, &str); 12] = [
     ("keys", "Keys"),
     ("topics", "Topics"),
     ("schedules", "Schedules"),
+    ("requests", "Requests"),
+    ("captures", "Captures"),
     ("consumers", "Consumers"),
     ("breakers", "Breakers"),
     ("rights", "Rights"),
@@ -43,6 +47,12 @@ impl Frame {
     /// The pages, and which of them this is.
     pub(super) fn places(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
         PLACES.into_iter().map(|(path, name)| (path, name, name == self.here))
+    }
+
+    /// When it was written, in ms since 1970.
+    #[expect(clippy::disallowed_methods, reason = "the browser compares its clock; the doctor does this one's")]
+    pub(super) fn now(&self) -> u128 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
     }
 
     /// With what it was made, so that browsers keep it as long as it is that.

@@ -87,12 +87,6 @@ struct TotalsPart<'a> {
     totals: &'a [(&'static str, String)],
 }
 
-#[derive(Template)]
-#[template(path = "target_row.html")]
-struct RowPart<'a> {
-    target: &'a TargetLine,
-}
-
 impl Summary {
     /// The parts by the ids that they have in the page.
     pub(super) fn parts(&self) -> [(&'static str, String); 3] {
@@ -106,6 +100,6 @@ impl Summary {
 
     /// The lines of the table, by target.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&str, String)> {
-        self.targets.iter().map(|target| (target.name.as_str(), written(&RowPart { target })))
+        self.targets.iter().map(|target| (target.name.as_str(), target.row()))
     }
 }

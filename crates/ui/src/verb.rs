@@ -2,8 +2,10 @@
 
 use doorbell::{
     operate::{Action, Status},
-    written::shell::quoted,
+    written::{duration, shell::quoted},
 };
+
+use super::words::given;
 
 /// A verb, named as the program's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ impl Verb {
 
     /// Those that messages of a status allow.
     pub(super) fn of(status: Status) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |verb| verb.action("").possible_from().contains(&status))
+        Self::ALL.into_iter().filter(move |verb| verb.is_possible_from(status))
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -61,20 +63,26 @@ impl Verb {
     /// What more has to be said: for the form, and as the command names it.
     pub(super) fn more(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Redrive | Self::Retry => None,
+            Self::Redrive => Some(("Spread over (10m; nothing: at once)", "spread")),
+            Self::Retry => None,
             Self::Cancel => Some(("Reason, kept with the messages", "reason")),
             Self::Move => Some(("To which target", "to")),
         }
     }
 
-    /// The library's, with what more was said.
-    pub(super) fn action(self, more: &str) -> Action {
-        match self {
-            Self::Redrive => Action::Redrive,
+    /// The library's, with what more was said; else what is wrong with that.
+    pub(super) fn action(self, more: &str) -> Result<Action, String> {
+        Ok(match self {
+            Self::Redrive => Action::Redrive(given(more).map(duration::parse).transpose()?),
             Self::Retry => Action::Retry,
             Self::Cancel => Action::Cancel((!more.is_empty()).then(|| more.to_owned())),
             Self::Move => Action::MoveTo(more.to_owned()),
-        }
+        })
+    }
+
+    /// Whether messages of a status allow it.
+    pub(super) fn is_possible_from(self, status: Status) -> bool {
+        self.action("").is_ok_and(|action| action.possible_from().contains(&status))
     }
 
     /// A command with what more was said.

@@ -21,7 +21,7 @@ const FROM_OUTSIDE: [&str; 13] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 32] = [
+const FROM_INSIDE: [&str; 33] = [
     "accepts",
     "action_of",
     "actor",
@@ -32,6 +32,7 @@ const FROM_INSIDE: [&str; 32] = [
     "bytes_of",
     "captured_as",
     "clean_text",
+    "empty_in",
     "expiry_reason",
     "gates",
     "in_words",

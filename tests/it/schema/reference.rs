@@ -128,6 +128,8 @@ fn end(rest: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_says_of_each_function_what_the_catalogue_says_and_shows_a_call() {
     let client = Database::new().await.client().await;
+    // In which intervals among the defaults are written.
+    client.batch_execute("set intervalstyle = 'postgres'").await.unwrap();
     let all = functions(&client).await;
     let page = std::fs::read_to_string(Path::new(PAGE)).unwrap();
     let named: Vec<&str> = page.split("<!-- of: ").skip(1).map(|rest| rest.split(" -->").next().unwrap()).collect();

@@ -24,7 +24,7 @@ async fn failed(many: usize) -> (Database, Client, Pages) {
 }
 
 /// What the form of a preview would send.
-fn form(page: &str) -> String {
+pub(super) fn form(page: &str) -> String {
     let hidden = page.split("<input type=\"hidden\" name=\"").skip(1).map(|rest| {
         let (name, rest) = rest.split_once("\" value=\"").expect("a value");
         let value: String = rest.split('"').next().unwrap().bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -41,7 +41,7 @@ async fn a_redrive_is_shown_first_and_then_changes_what_was_shown_and_no_more() 
     let link = groups.split("href=\"change?").skip(1).find(|link| link.contains("target=billing")).expect("a link");
     let address = link.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&");
     let preview = pages.page(&format!("/change?{address}")).await;
-    for text in ["Redrive 3 messages?", "with all their retries", "Who takes them", "0 consumers"] {
+    for text in ["Redrive 3 messages?", "with all their retries", "Who takes them", "consumers: 0"] {
         assert!(preview.contains(text), "{text}: {preview}");
     }
     assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'failed'").await, 4);
@@ -115,6 +115,44 @@ async fn those_that_were_ticked_are_changed_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn groups_of_dead_letters_are_put_back_together_without_what_failed_again_and_spread_over_a_time() {
+    let (_db, client, pages) = failed(3).await;
+    let again = "select integration.redrive(1); \
+        update integration.data_staging set status = 'failed', error_message = 'refused by billing' where id = 1";
+    for statement in again.split("; ") {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let groups = pages.page("/dead-letters").await;
+    let ticked: Vec<String> = groups
+        .split("name=\"group\" value=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&"))
+        .map(|group| group.bytes().map(|byte| format!("%{byte:02X}")).collect())
+        .collect();
+    assert_eq!(ticked.len(), 2, "{groups}");
+    let preview = pages.page(&format!("/change?verb=redrive&group={}&group={}", ticked[0], ticked[1])).await;
+    for text in ["Redrive 4 messages?", "1 of them were redriven before", "3 of <a", "1 of <a", "Leave those out"] {
+        assert!(preview.contains(text), "{text}: {preview}");
+    }
+    assert_eq!(preview.matches("doorbell redrive --status failed --target ").count(), 2, "{preview}");
+    let without = preview.split("href=\"change?").find(|link| link.contains("redriven=false")).expect("a link");
+    let address = without.split('"').next().unwrap().replace("&#38;", "&");
+    let preview = pages.page(&format!("/change?{address}")).await;
+    assert!(preview.contains("Redrive 3 messages?") && !preview.contains("redriven before"), "{preview}");
+    let wrong = pages.post("/change", &format!("{}&more=soon", form(&preview))).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST, "{}", wrong.body);
+    let done = pages.post("/change", &format!("{}&more=10m", form(&preview))).await;
+    assert!(done.body.contains("3 messages were redriven") && done.body.contains("--spread 10m"), "{}", done.body);
+    let due = "select count(*) from integration.data_staging where id <> 1 and status = 'scheduled' \
+        and available_at between updated_at and updated_at + interval '10 min'";
+    assert_eq!(count(&client, due).await, 3);
+    for wrong in ["group=", "group=x%3Dy"] {
+        let refused = pages.get(&format!("/change?verb=redrive&{wrong}")).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}: {}", refused.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_said_is_not_everything() {
     let (_db, client, pages) = failed(1).await;
     for (path, form) in
@@ -170,6 +208,8 @@ async fn a_breaker_is_opened_and_closed_and_the_audit_page_says_by_whom() {
     assert!(page.contains("open</span>") && page.contains("value=\"closed\""), "{page}");
     assert_eq!(pages.post("/breaker", "key=mail&state=closed").await.status, StatusCode::SEE_OTHER);
     assert!(!pages.page("/breakers").await.contains("value=\"closed\""));
+    let target = pages.page("/target?name=mail").await;
+    assert!(target.contains("name=\"key\" value=\"mail\""), "{target}");
     let audit = pages.page("/audit?by=doorbell+ui+%28anna%29").await;
     assert!(
         audit.contains("maintenance") && audit.contains("doorbell audit --by &#39;doorbell ui (anna)&#39;"),
@@ -192,6 +232,9 @@ async fn whoever_may_only_look_is_shown_no_way_to_act_and_has_none() {
             "/schedules",
             "/consumers",
             "/rights",
+            "/captures",
+            "/dead-letters",
+            "/replay?target=mail",
         ] {
             let page = pages.page(path).await;
             assert!(!page.contains("method=\"post\"") && !page.contains("change?verb="), "{path}: {page}");
@@ -206,6 +249,9 @@ async fn whoever_may_only_look_is_shown_no_way_to_act_and_has_none() {
             ("/subscribe", "topic=orders&target=mail"),
             ("/unsubscribe", "topic=orders&target=mail"),
             ("/schedule", "name=nightly&verb=fire"),
+            ("/add-schedule", "name=nightly&target=mail&type=report&every=1h"),
+            ("/replay", "target=mail"),
+            ("/uncapture", "table=orders"),
             ("/evict", "owner=hung"),
             ("/grant", "role=postgres&verb=look"),
             ("/revoke", "role=postgres&verb=look"),

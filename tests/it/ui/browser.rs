@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use axum::Router;
 use doorbell_testing::browser::{Browser, missing};
 use doorbell_ui::{Access, Options, Rights, router};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -9,7 +10,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::{anna, for_anybody, pages::shop, routes::fail_next, texts};
 use crate::support::{Database, count};
 
-pub(super) const PAGES: [&str; 17] = [
+pub(super) const PAGES: [&str; 20] = [
     "",
     "targets",
     "target?name=mail",
@@ -23,6 +24,9 @@ pub(super) const PAGES: [&str; 17] = [
     "keys?target=keyed",
     "topics?topic=orders&type=order.placed",
     "schedules",
+    "requests",
+    "captures",
+    "replay?target=mail",
     "breakers",
     "rights",
     "audit",
@@ -32,6 +36,8 @@ pub(super) const PAGES: [&str; 17] = [
 /// What the shop has not: blocked keys, topics, schedules, rights.
 const EVERYTHING_ELSE: &str = "select integration.publish('shop', 'keyed', 'order', '1', p_ordering_key => 'seven') \
         from generate_series(1, 2); \
+    select integration.request('shop', 'billing', 'price', '{}', '1 h'); \
+    create table orders (id integer primary key); select integration.capture('orders', 'mail'); \
     select integration.subscribe('orders', 'mail', '{order.*}'); \
     select integration.schedule('nightly', 'billing', 'report', '{}', p_cron => '30 2 * * *'); \
     select integration.schedule('poll', 'billing', 'poll', '{}', p_every => '5 min'); \
@@ -39,7 +45,10 @@ const EVERYTHING_ELSE: &str = "select integration.publish('shop', 'keyed', 'orde
 
 /// Serves the pages until the set is dropped; returns their address.
 pub(super) async fn served(db: &Database, options: Options) -> (JoinSet<()>, String) {
-    let router = router(&db.broker().await, options).unwrap();
+    serve(router(&db.broker().await, options).unwrap()).await
+}
+
+pub(super) async fn serve(router: Router) -> (JoinSet<()>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let mut serving = JoinSet::new();
@@ -68,9 +77,9 @@ async fn every_page_can_be_used_by_everybody_in_both_themes_on_desks_and_telepho
     );
     let mut wrong = Vec::new();
     for page in PAGES {
+        browser.open(&format!("{url}{page}")).await;
         for (width, theme) in [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")] {
             browser.appear(width, theme).await;
-            browser.open(&format!("{url}{page}")).await;
             let violations = browser.run_until_told(&script).await;
             // What is too wide scrolls by itself.
             let wide = browser.run("return document.documentElement.scrollWidth > window.innerWidth").await;
@@ -118,6 +127,9 @@ async fn no_text_of_a_message_becomes_a_part_of_a_page() {
         "keys",
         "topics",
         "schedules",
+        "requests",
+        "captures",
+        "change?verb=redrive&status=failed",
         "message?id=1&payload=shown",
         "message?id=2",
     ] {

@@ -16,6 +16,7 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
 };
+use tokio_postgres::Client;
 use tower::ServiceExt;
 
 use super::{Pages, for_anybody, pages::shop};
@@ -108,6 +109,40 @@ async fn a_viewer_of_a_target_is_told_of_it_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_of_targets_keys_and_consumers_change_line_by_line() {
+    let db = shop().await;
+    let client = db.client().await;
+    let pages = Pages::of(&db, for_anybody(Rights::LOOK)).await;
+    let names = |change: &Value| -> Vec<String> {
+        let rows = change["rows"].as_array().unwrap().iter();
+        rows.map(|row| row[0].as_str().unwrap().to_owned()).collect()
+    };
+    let mut targets = Viewer::at(&pages, "/live?view=targets&named=BILL").await;
+    assert_eq!(names(&targets.next_with("rows").await), ["billing"]);
+    client.batch_execute(PUBLISH).await.unwrap();
+    let changed = targets.next_with("rows").await;
+    assert!(changed["rows"][0][1].as_str().unwrap().contains(">4</td>"), "{changed}");
+
+    let mut keys = Viewer::at(&pages, "/live?view=keys&target=&after=").await;
+    assert!(names(&keys.next_with("rows").await).is_empty());
+    let keyed = "select integration.publish('shop', 'keyed', 'order', '1', p_ordering_key => 'seven') \
+        from generate_series(1, 2)";
+    client.batch_execute(keyed).await.unwrap();
+    super::routes::fail_next(&client, "keyed", "no such order").await;
+    let blocked = keys.next_with("rows").await;
+    assert_eq!(names(&blocked), ["keyed seven"]);
+    // Who may not act is shown no way to.
+    assert!(!blocked.to_string().contains("unblock"), "{blocked}");
+
+    let mut consumers = Viewer::at(&pages, "/live?view=consumers").await;
+    assert!(names(&consumers.next_with("rows").await).is_empty());
+    let registered =
+        "select integration.register('db1-7', 'db1', 7, 'shop', '0.1.0', '{\"mail\": {\"capacity\": 8}}', 3600000)";
+    client.batch_execute(registered).await.unwrap();
+    assert_eq!(names(&consumers.next_with("rows").await), ["db1-7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_viewers_are_told_of_the_same_looks() {
     let db = shop().await;
     let client = db.client().await;
@@ -165,13 +200,16 @@ async fn numbers_change_on_the_screen_and_outages_are_said_there() {
     let (server, address) = serve(&broker, "127.0.0.1:0").await;
     browser.open(&format!("http://{address}/")).await;
     let says = |text: &str| format!("document.getElementById('live').textContent.startsWith('{text}')");
-    let pending = |count: u32| format!("document.querySelector('tr[data-target=billing] td').textContent == '{count}'");
+    let pending = |count: u32| format!("document.querySelector('tr[data-row=billing] td').textContent == '{count}'");
     browser.until("it is live", &says("live")).await;
-    browser.run("document.querySelector('tr[data-target=billing] a').focus()").await;
+    browser.run("document.querySelector('tr[data-row=billing] a').focus()").await;
     client.batch_execute(PUBLISH).await.unwrap();
     browser.until("the number changes", &pending(4)).await;
     // Whoever was at a line with the keyboard still is.
-    assert_eq!(browser.run("return document.activeElement.closest('tr').dataset.target").await, "billing");
+    assert_eq!(browser.run("return document.activeElement.closest('tr').dataset.row").await, "billing");
+    what_is_open_stays_open(&browser, &client, &format!("http://{address}/consumers")).await;
+    browser.open(&format!("http://{address}/")).await;
+    browser.until("it is live", &says("live")).await;
 
     client.batch_execute("alter schema integration rename to elsewhere").await.unwrap();
     browser.until("it says that the database is away", &says("The database does not answer")).await;
@@ -188,6 +226,24 @@ async fn numbers_change_on_the_screen_and_outages_are_said_there() {
     let complaints: Vec<String> =
         browser.complaints().await.into_iter().filter(|complaint| !complaint.contains("net::ERR_")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// Of a line that changes the cells that do not are left alone.
+async fn what_is_open_stays_open(browser: &Browser, client: &Client, consumers: &str) {
+    let register =
+        "select integration.register('db1-7', 'db1', 7, 'shop', '0.1.0', '{\"mail\": {\"capacity\": 8}}', 3600000)";
+    client.batch_execute(register).await.unwrap();
+    browser.open(consumers).await;
+    browser.click("tr[data-row='db1-7'] summary").await;
+    let hand = "update integration.data_staging set status = 'processing', owner = 'db1-7', attempt = 1 where id = 1";
+    client.batch_execute(hand).await.unwrap();
+    let in_hand = "document.querySelector('tr[data-row=\"db1-7\"] .n').textContent == '1'";
+    browser.until("it has one in hand", in_hand).await;
+    assert_eq!(browser.run("return document.querySelector('details').open").await, true);
+    let back = "update integration.data_staging set status = 'pending' where id = 1; delete from integration.processes";
+    for statement in back.split("; ") {
+        client.batch_execute(statement).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +263,27 @@ async fn keys_lead_through_the_pages_and_a_theme_is_kept() {
     browser
         .until("the field leads on", "document.title.startsWith('Targets') && location.search == '?named=mail'")
         .await;
+    commands_are_copied_and_a_wrong_clock_is_seen(&browser, &url).await;
+}
+
+async fn commands_are_copied_and_a_wrong_clock_is_seen(browser: &Browser, url: &str) {
+    let origin = url.trim_end_matches('/');
+    let allowed =
+        serde_json::json!({ "origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"] });
+    browser.devtools("Browser.grantPermissions", allowed).await;
+    browser.open(&format!("{url}message?id=4")).await;
+    browser.click(".causes .copy").await;
+    browser.until("it was copied", "document.querySelector('.causes .copy').textContent == 'Copied'").await;
+    let copied = browser.run_until_told("navigator.clipboard.readText().then(arguments[arguments.length - 1])").await;
+    assert_eq!(copied, "doorbell redrive 4");
+    let ages =
+        browser.run("return [...document.querySelectorAll('time')].every(t => / ago$/.test(t.dataset.ago))").await;
+    assert_eq!((ages, browser.run("return document.getElementById('apart')").await), (true.into(), Value::Null));
+    let late = serde_json::json!({ "source": "const now = Date.now; Date.now = () => now() - 7205000;" });
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", late).await;
+    browser.open(&format!("{url}message?id=4")).await;
+    let warning = browser.run("return document.getElementById('apart').textContent").await;
+    assert!(warning.as_str().unwrap().contains("2 h behind the server's"), "{warning}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

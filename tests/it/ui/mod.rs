@@ -8,6 +8,7 @@ mod live;
 mod pages;
 mod payload;
 mod picture;
+mod prices;
 mod routes;
 mod tabs;
 mod texts;

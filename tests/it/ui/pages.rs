@@ -1,7 +1,7 @@
 //! What the pages say.
 
 use axum::http::StatusCode;
-use doorbell_ui::Rights;
+use doorbell_ui::{Options, Rights};
 
 use super::{Pages, for_anybody};
 use crate::support::{Database, stop_the_clock};
@@ -96,6 +96,48 @@ async fn messages_are_found_by_what_the_address_says_page_by_page() {
         let answer = pages.get(&format!("/messages?{wrong}")).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}: {}", answer.body);
         assert!(answer.body.contains(says), "{wrong}: {}", answer.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_downloaded_with_a_line_for_each_message() {
+    let db = shop().await;
+    let many = "select integration.publish('shop', 'many', 'tick', to_jsonb(n)) from generate_series(1, 1100) n";
+    db.client().await.batch_execute(many).await.unwrap();
+    let pages = Pages::of(&db, for_anybody(Rights::LOOK)).await;
+    let file = pages.get("/messages.ndjson?target=many&status=pending").await;
+    assert_eq!(file.header("content-type"), "application/x-ndjson");
+    assert!(file.header("content-disposition").starts_with("attachment"));
+    let ids: Vec<i64> = file
+        .body
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .inspect(|message| assert!(message["type"] == "tick" && message["data"].is_null(), "{message}"))
+        .map(|message| message["id"].as_i64().unwrap())
+        .collect();
+    assert!(ids.len() == 1100 && ids.is_sorted(), "{}", ids.len());
+    let wrong = pages.get("/messages.ndjson?status=dead").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_leads_to_its_trace_and_says_until_when_it_is_wanted() {
+    let db = shop().await;
+    let traced = "select integration.publish('shop', 'mail', 'welcome', '{}', p_expires_after => '1 h', \
+        p_headers => '{\"traceparent\": \"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"}')";
+    let client = db.client().await;
+    client.batch_execute(traced).await.unwrap();
+    let id = client.query_one("select max(id) from integration.data_staging", &[]).await.unwrap().get::<_, i64>(0);
+    let shown = async |options: Options| Pages::of(&db, options).await.page(&format!("/message?id={id}")).await;
+    let at = |url: &str| Options { trace_url: Some(url.to_owned()), ..for_anybody(Rights::ALL) };
+    let page = shown(at("https://jaeger/trace/{trace_id}?x=1&y")).await;
+    for text in ["https://jaeger/trace/4bf92f3577b34da6a3ce929d0e0e4736?x=1", "not wanted after"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let hidden = Options { hide_payload: true, ..at("https://jaeger/{trace_id}") };
+    assert!(!shown(hidden).await.contains("jaeger"));
+    for wrong in ["javascript:{trace_id}", "https://jaeger/"] {
+        assert!(doorbell_ui::router(&db.broker().await, at(wrong)).is_err(), "{wrong}");
     }
 }
 

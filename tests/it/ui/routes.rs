@@ -130,6 +130,67 @@ async fn schedules_say_when_they_come_and_are_paused_resumed_fired_and_removed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_is_made_on_its_page() {
+    let (_db, client, pages) = pages("select 1").await;
+    let nightly = "name=nightly&target=billing&type=report&cron=30+2+*+*+*&zone=Europe%2FBerlin&data=%7B%22a%22%3A1%7D";
+    assert_eq!(done(&pages, "/add-schedule", nightly).await, "schedules");
+    done(&pages, "/add-schedule", "name=poll&target=billing&type=poll&every=5m&skip_overlap=yes").await;
+    let page = pages.page("/schedules").await;
+    for text in ["30 2 * * * Europe/Berlin", "every 5m", "Pause<span"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    done(&pages, "/schedule", "name=nightly&verb=fire").await;
+    let fired = "select count(*) from integration.data_staging where data = '{\"a\": 1}' and record_type = 'report'";
+    assert_eq!(count(&client, fired).await, 1);
+    for wrong in ["", "&cron=x", "&every=soon", "&cron=*+*+*+*+*&every=5m", "&every=5m&data=%7B"] {
+        let form = format!("name=x&target=billing&type=report{wrong}");
+        refused(&pages, "/add-schedule", &form, StatusCode::BAD_REQUEST).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_replayed_after_it_was_counted() {
+    let history = "insert into integration.data_staging (source_app, target_app, record_type, data, status) \
+        select 'shop', 'orders', 'order.placed', to_jsonb(n), 'completed' from generate_series(1, 30) n; \
+        select integration.publish('shop', 'warehouse', 'order.placed', '1')";
+    let (_db, client, pages) = pages(history).await;
+    assert!(pages.page("/topics").await.contains("href=\"replay\""));
+    assert!(pages.page("/replay?target=nothing").await.contains("There is no such history"));
+    let preview = pages.page("/replay?target=orders&to=warehouse&since=7d&types=order.*&sources=shop").await;
+    for text in ["30 messages would be replayed", "consumers: 0", "doorbell replay orders --to warehouse --since 7d"] {
+        assert!(preview.contains(text), "{text}: {preview}");
+    }
+    // What is completed from now on is not meant.
+    client.batch_execute(history.split("; ").next().unwrap()).await.unwrap();
+    let replayed = pages.post("/replay", &super::acts::form(&preview)).await;
+    assert!(replayed.body.contains("30 messages were replayed"), "{}", replayed.body);
+    let copies =
+        "select count(*) from integration.data_staging where target_app = 'warehouse' and headers ? 'replayed'";
+    assert_eq!(count(&client, copies).await, 30);
+    refused(&pages, "/replay", "since=7d", StatusCode::BAD_REQUEST).await;
+    assert_eq!(pages.get("/replay?target=orders&since=soon").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_and_tables_that_are_captured_have_pages() {
+    let (_db, client, pages) = pages("create table orders (id integer primary key)").await;
+    assert!(pages.page("/requests").await.contains("Nobody waits for an answer"));
+    assert!(pages.page("/captures").await.contains("No table is captured"));
+    let asked = "select integration.request('shop', 'billing', 'price', '{}', '1 h'); \
+        select integration.publish('shop', 'billing', 'order', '{}'); \
+        select integration.capture('orders', 'mail', p_when => '$.new.id > 7')";
+    client.batch_execute(asked).await.unwrap();
+    let page = pages.page("/requests").await;
+    assert!(page.contains("message?id=1\"") && !page.contains("message?id=2\"") && page.contains("price"), "{page}");
+    let page = pages.page("/captures").await;
+    for text in ["orders", "target?name=mail", "&#62; 7", "well\">on"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert_eq!(done(&pages, "/uncapture", "table=orders").await, "captures");
+    refused(&pages, "/uncapture", "table=orders", StatusCode::CONFLICT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_evicted_has_nothing_in_hand_any_more() {
     let hung = "select integration.publish('shop', 'billing', 'order', '1'); \
         select integration.claim('billing', 'hung', p_lease => '1 h')";

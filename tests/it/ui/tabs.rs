@@ -1,20 +1,17 @@
 //! Who is told of changes: whoever looks, and nobody else.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use axum::{Router, body::Body, extract::Request, middleware, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, middleware, middleware::Next, response::Response};
 use doorbell_testing::browser::Browser;
 use doorbell_ui::{Rights, router};
 use futures::StreamExt;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 
-use super::{for_anybody, pages::shop};
+use super::{browser::serve, for_anybody, pages::shop};
 use crate::support::{Database, soon};
 
 /// Streams that are being sent.
@@ -60,14 +57,7 @@ impl Streams {
 async fn served(db: &Database, streams: &Streams) -> (JoinSet<()>, String) {
     let streams = streams.clone();
     let counting = middleware::from_fn(move |request, next| streams.clone().counted(request, next));
-    let router: Router = router(&db.broker().await, for_anybody(Rights::ALL)).unwrap().layer(counting);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await.unwrap();
-    });
-    (serving, url)
+    serve(router(&db.broker().await, for_anybody(Rights::ALL)).unwrap().layer(counting)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +76,7 @@ async fn of_nine_tabs_all_load_and_only_the_one_in_sight_is_told_what_changes() 
     browser.turn_to(&tabs[0]).await;
     let client = db.client().await;
     client.batch_execute("select integration.publish('shop', 'billing', 'order.placed', '{}')").await.unwrap();
-    let changed = "document.querySelector('tr[data-target=billing] td').textContent == '4'";
+    let changed = "document.querySelector('tr[data-row=billing] td').textContent == '4'";
     browser.until("the number changes in the tab that is in sight again", changed).await;
     streams.are(1, "with the first tab").await;
     // A tab with something else.

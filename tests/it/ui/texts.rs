@@ -40,6 +40,11 @@ pub(super) async fn hostile() -> Database {
         let schedule = "select integration.schedule($1, $1, $1, '{}', p_every => '1 day')";
         client.execute(schedule, &[&text]).await.unwrap();
         client.execute("select integration.pause_schedule($1)", &[&text]).await.unwrap();
+        let request = "select integration.request($1, $1, $1, '{}', '1 h')";
+        client.execute(request, &[&text]).await.unwrap();
+        let table = format!("\"{}\"", text.replace('"', "\"\""));
+        client.batch_execute(&format!("create table {table} (id integer primary key)")).await.unwrap();
+        client.execute("select integration.capture($1::text::regclass, $2)", &[&table, &text]).await.unwrap();
     }
     // Keys are blocked where something waits behind what failed.
     let behind = "insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
@@ -63,6 +68,9 @@ async fn what_publishers_write_is_text_on_every_page() {
         "/keys",
         "/topics",
         "/schedules",
+        "/requests",
+        "/captures",
+        "/change?verb=redrive&status=failed",
         "/doctor?examine=now",
     ] {
         assert!(is_text(&pages.page(page).await), "{page}");
@@ -98,6 +106,8 @@ async fn what_an_address_says_is_text_too() {
             "message?id",
             "keys?target",
             "topics?type=x&topic",
+            "replay?target",
+            "change?verb=redrive&group",
             "x?y",
         ] {
             let answer = pages.get(&format!("/{path}={text}")).await;

@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 34] = [
+const PARTS: [(&str, &str); 38] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -21,6 +21,10 @@ const PARTS: [(&str, &str); 34] = [
     ("settings", "target"),
     ("audit_list", "audit"),
     ("change", "redrive"),
+    ("change_each", "redrive"),
+    ("redrive_over", "redrive"),
+    ("replay_part", "replay"),
+    ("waiting_requests", "request"),
     ("find_ids", "redrive"),
     ("grant_app", "grant"),
     ("revoke_app", "revoke"),
@@ -60,6 +64,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     operations.extend(public_functions("operate/extracts.rs"));
     operations.extend(public_functions("operate/contracts.rs"));
     operations.extend(public_functions("operate/summed.rs"));
+    operations.extend(public_functions("operate/requests.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
         assert!(broker.contains(function), "Broker has no {function} for {command}");

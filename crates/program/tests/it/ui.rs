@@ -92,7 +92,7 @@ async fn an_open_page_outlives_the_program_that_served_it() {
     let (program, url) = serving(&db, &[]).await;
     browser.open(&format!("http://{url}")).await;
     let says = |text: &str| format!("document.getElementById('live').textContent.startsWith('{text}')");
-    let pending = |count: u32| format!("document.querySelector('tr[data-target=billing] td').textContent == '{count}'");
+    let pending = |count: u32| format!("document.querySelector('tr[data-row=billing] td').textContent == '{count}'");
     browser.until("it is live", &says("live")).await;
     program.signal(Signal::SIGKILL);
     browser.until("it says so", &says("Doorbell does not answer. These numbers are from ")).await;

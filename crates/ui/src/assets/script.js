@@ -6,19 +6,72 @@
   const wear = (theme) => { if (theme) { root.dataset.theme = theme; } else { delete root.dataset.theme; } };
   wear(remembered());
 
+  // ---- Times and what can be copied
+
+  // Ages go by the server's clock: this one may be wrong.
+  const ahead = Date.now() - Number(root.dataset.now || Date.now());
+  const isApart = Math.abs(ahead) > 30000;
+  const inWords = (seconds) => {
+    const [unit, size] = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, size]) => seconds >= size) ?? ["s", 1];
+    return Math.floor(seconds / size) + " " + unit;
+  };
+  const ago = (time) => {
+    const seconds = (Date.now() - (isApart ? ahead : 0) - Date.parse(time.dateTime)) / 1000;
+    return seconds < 0 ? "in " + inWords(-seconds) : inWords(seconds) + " ago";
+  };
+  const dress = (part) => {
+    for (const time of part.querySelectorAll("time")) { time.dataset.ago = ago(time); }
+    for (const text of part.querySelectorAll(".typed, [data-copy]")) {
+      if (text.nextElementSibling?.className === "copy") { continue; }
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "copy";
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", "Copy " + (text.querySelector("bdi") ?? text).textContent);
+      text.after(button);
+    }
+  };
+  document.addEventListener("click", async (event) => {
+    if (event.target.className !== "copy") { return; }
+    const [button, text] = [event.target, event.target.previousElementSibling];
+    const copied = text.querySelector("bdi") ?? text;
+    getSelection().selectAllChildren(copied);
+    // Browsers let pages write there only on this machine and over TLS; what is selected can be copied everywhere.
+    try { await navigator.clipboard.writeText(copied.textContent); button.textContent = "Copied"; } catch { button.textContent = "Ctrl+C"; }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+  dress(document);
+  setInterval(() => { if (!document.hidden) { dress(document); } }, 10000);
+  if (isApart) {
+    const warning = document.createElement("p");
+    warning.id = "apart";
+    warning.className = "mood uneasy";
+    warning.textContent = "This browser's clock is " + inWords(Math.abs(ahead) / 1000) + (ahead > 0 ? " ahead of" : " behind") +
+      " the server's. Times are the server's, and ages go by its clock.";
+    document.querySelector("main").prepend(warning);
+  }
+
   // ---- Live
 
   // A piece of a page out of what the server wrote; rows only stand in tables.
   const piece = (html) => {
     const template = document.createElement("template");
     template.innerHTML = html;
+    dress(template.content);
     return template.content.firstElementChild;
   };
 
-  // Replaces an element that is another now, and leaves the focus where it was.
-  const replace = (old, html) => {
-    const fresh = piece(html);
+  // Puts another in the place of an element, if it is another, and leaves the focus where it was; of a row cell by cell, so
+  // that what somebody has opened or is writing stays.
+  const exchange = (old, fresh) => {
+    const [was, is] = [old, fresh].map((part) => [...part.querySelectorAll("details")]);
+    is.forEach((details, at) => { details.open = was[at]?.open ?? false; });
     if (old.isEqualNode(fresh)) { return old; }
+    if (old.localName === "tr" && old.cells.length === fresh.cells.length) {
+      old.className = fresh.className;
+      [...fresh.cells].forEach((cell, at) => exchange(old.cells[at], cell));
+      return old;
+    }
     const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     old.replaceWith(fresh);
     if (focused !== null) {
@@ -26,6 +79,7 @@
     }
     return fresh;
   };
+  const replace = (old, html) => { dress(old.parentElement); return exchange(old, piece(html)); };
 
   const show = (change, state) => {
     if (change.away) { state.say("The database does not answer. These numbers are from " + state.last() + "."); return; }
@@ -35,10 +89,10 @@
       if (old) { replace(old, html); }
     }
     if (!change.rows) { return; }
-    const body = document.querySelector("#targets tbody");
-    // The first target of all: the table is not there yet.
-    if (!body) { if (change.rows.length > 0) { location.reload(); } return; }
-    const rows = new Map([...body.rows].map((row) => [row.dataset.target, row]));
+    const body = document.querySelector("[data-rows] tbody");
+    // The first line of all, or none any more: the page says so in other words.
+    if (!body || change.rows.length === 0) { if (!body !== (change.rows.length === 0)) { location.reload(); } return; }
+    const rows = new Map([...body.rows].map((row) => [row.dataset.row, row]));
     let before = null;
     for (const [name, html] of change.rows) {
       let row = rows.get(name);
@@ -85,7 +139,7 @@
 
   // ---- Keys
 
-  const places = { o: "./", t: "targets", m: "messages", d: "dead-letters", k: "keys", p: "topics", s: "schedules", c: "consumers", b: "breakers", r: "rights", h: "doctor", a: "audit" };
+  const places = { o: "./", t: "targets", m: "messages", d: "dead-letters", k: "keys", p: "topics", s: "schedules", c: "consumers", b: "breakers", r: "rights", q: "requests", l: "captures", h: "doctor", a: "audit" };
   let going = false;
   // The links of rows; the first link of each.
   const step = (by) => {

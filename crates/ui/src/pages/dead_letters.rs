@@ -71,7 +71,10 @@ impl From<ErrorGroup> for Group {
             failed: words::count(group.failed),
             failed_again: words::count(group.failed_again),
             retrying: words::count(group.retrying),
-            ages: format!("{} – {}", duration::coarse(group.ages.0), duration::coarse(group.ages.1)),
+            ages: match (duration::coarse(group.ages.0), duration::coarse(group.ages.1)) {
+                (first, last) if first == last => last,
+                (first, last) => format!("{first} – {last}"),
+            },
             example: group.example,
         }
     }

@@ -2,29 +2,15 @@
 
 use askama::Template;
 use axum::{Form, extract::Query, http::StatusCode, response::Response};
-use doorbell::{
-    MessageId,
-    operate::{KeyRow, KeyState, Unblock},
-    written::shell::quoted,
-};
+use doorbell::{operate::Unblock, written::shell::quoted};
 use serde::Deserialize;
 
 use crate::{
     app::Visit,
     page::{Frame, Refusal, go_to, page},
-    words::{self, Time, in_address, time},
+    tables::keys::{Key, LINES, Wanted},
+    words::in_address,
 };
-
-const LINES: u32 = 50;
-
-/// Which of them: those of a target, or all that are blocked.
-#[derive(Deserialize)]
-pub(crate) struct Wanted {
-    #[serde(default)]
-    target: String,
-    #[serde(default)]
-    after: String,
-}
 
 #[derive(Template)]
 #[template(path = "keys.html")]
@@ -34,37 +20,24 @@ struct KeysPage {
     keys: Vec<Key>,
     /// The address of the next page.
     next: Option<String>,
+    /// Where it is told what changes.
+    source: String,
     command: Option<String>,
     act: bool,
 }
 
-struct Key {
-    target: String,
-    name: String,
-    state: String,
-    mood: &'static str,
-    blocked: bool,
-    message: Option<MessageId>,
-    waiting: String,
-    since: Option<Time>,
-    reason: String,
-}
-
 pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Refusal> {
     let target = wanted.target.trim();
-    let reader = visit.app.reader();
-    let keys = match target {
-        "" => reader.blocked_keys(None, LINES).await?,
-        target => reader.keys(target, LINES, Some(&wanted.after)).await?,
-    };
+    let keys = wanted.find(visit.app.reader()).await?;
     // Of blocked ones there is no next page: the first are to be seen to first.
     let last = keys.last().filter(|_| !target.is_empty() && keys.len() == LINES as usize);
     let template = KeysPage {
         frame: visit.frame("Ordering keys", "Keys"),
         next: last.map(|key| format!("keys?target={}&after={}", in_address(target), in_address(&key.key))),
         command: (!target.is_empty()).then(|| format!("doorbell keys {}", quoted(target))),
+        source: format!("live?view=keys&target={}&after={}", in_address(target), in_address(&wanted.after)),
         target: target.to_owned(),
-        keys: keys.into_iter().map(Key::from).collect(),
+        keys: keys.iter().map(Key::from).collect(),
         act: visit.person.rights.act,
     };
     Ok(page(StatusCode::OK, &template))
@@ -87,24 +60,4 @@ pub(crate) async fn unblock(visit: Visit, Form(form): Form<Blocked>) -> Result<R
         return Err(Refusal::changed(format!("the key {:?} of {:?} is not blocked", form.key, form.target)));
     }
     Ok(go_to(&format!("keys?target={}", in_address(&form.target))))
-}
-
-impl From<KeyRow> for Key {
-    fn from(row: KeyRow) -> Self {
-        Self {
-            state: row.state.to_string(),
-            mood: match row.state {
-                KeyState::Blocked => "stopped",
-                KeyState::Waits => "uneasy",
-                _ => "well",
-            },
-            blocked: row.state == KeyState::Blocked,
-            message: row.message,
-            waiting: words::count(row.waiting),
-            since: row.since.map(time),
-            reason: row.reason.unwrap_or_default(),
-            target: row.target,
-            name: row.key,
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! One message: why it is where it is, what happened to it, what it is.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use askama::Template;
 use axum::{extract::Query, http::StatusCode, response::Response};
@@ -9,10 +9,12 @@ use doorbell::{
     operate::{AuditEvent, Explanation, StoredMessage},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     app::Visit,
     lines::MessageLine,
+    options::TRACE_ID,
     page::{Frame, Refusal, page},
     verb::Verb,
     words::{self, Time, time},
@@ -39,6 +41,12 @@ struct MessagePage {
     fields: Vec<(&'static str, String)>,
     times: Vec<(&'static str, Time)>,
     contents: Contents,
+    /// Where its trace is to be seen.
+    trace: Option<String>,
+    /// The message that it is a copy of.
+    origin: Option<MessageId>,
+    /// The key that it shares with others of its target.
+    key: Option<String>,
     /// What could be done with it.
     verbs: Vec<Verb>,
 }
@@ -77,6 +85,9 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
         verbs: Verb::of(message.row.status).filter(|_| !message.archived && visit.person.rights.act).collect(),
         causes,
         life: life.into_iter().map(event).collect(),
+        trace: trace(&visit, &message),
+        origin: message.origin,
+        key: message.ordering_key.clone(),
         fields: fields(&message),
         times: times(&message),
         contents: contents(&visit, open, &message),
@@ -106,7 +117,6 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, String)> {
         ("retries at most", message.max_retries.map(|most| most.to_string())),
         ("consumers that died with it", number(row.crash_count)),
         ("put back", number(row.redrive_count)),
-        ("ordering key", message.ordering_key.clone()),
         ("dedup key", message.dedup_key.clone()),
         ("owner", row.owner.clone()),
     ];
@@ -115,14 +125,25 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, String)> {
 
 fn times(message: &StoredMessage) -> Vec<(&'static str, Time)> {
     let row = &message.row;
-    let all: [(_, Option<SystemTime>); 5] = [
+    let all: [(_, Option<SystemTime>); 6] = [
         ("published", Some(row.created_at)),
         ("last changed", Some(row.updated_at)),
         ("due", row.available_at),
         ("completed", message.processed_at),
         ("lease until", message.lease_until),
+        ("not wanted after", message.expires_at),
     ];
     all.into_iter().filter_map(|(name, at)| Some((name, time(at?)))).collect()
+}
+
+/// The address of its trace, where there is one and whoever looks may see headers.
+fn trace(visit: &Visit, message: &StoredMessage) -> Option<String> {
+    let template = visit.app.options().trace_url.as_ref().filter(|_| visit.person.rights.payload)?;
+    let headers: BTreeMap<String, Value> = serde_json::from_str(message.headers.as_ref()?).ok()?;
+    let (_, rest) = headers.get("traceparent")?.as_str()?.split_once('-')?;
+    let (id, _) = rest.split_once('-')?;
+    let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| template.replace(TRACE_ID, id))
 }
 
 fn contents(visit: &Visit, open: bool, message: &StoredMessage) -> Contents {

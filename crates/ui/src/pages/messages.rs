@@ -48,12 +48,7 @@ impl MessagesPage {
 }
 
 pub(crate) async fn show(visit: Visit, Query(query): Query<Vec<(String, String)>>) -> Result<Response, Refusal> {
-    let after = query.iter().find(|(name, _)| name == "after").map(|(_, after)| after.clone());
-    let pairs = Pairs::of(query);
-    if pairs.goes_by_contents() && !visit.may_search_payloads() {
-        let why = "messages are not looked for by payloads or headers here";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, why, "payloads are hidden from you, or redacted"));
-    }
+    let (pairs, after) = asked(&visit, query)?;
     let filter = pairs.filter().map_err(Refusal::wrong)?;
     let found = visit.app.reader().list(&filter, None, LINES, after.as_deref()).await?;
     let template = MessagesPage {
@@ -67,4 +62,15 @@ pub(crate) async fn show(visit: Visit, Query(query): Query<Vec<(String, String)>
         pairs,
     };
     Ok(page(StatusCode::OK, &template))
+}
+
+/// What an address asks for, and after which cursor.
+pub(super) fn asked(visit: &Visit, query: Vec<(String, String)>) -> Result<(Pairs, Option<String>), Refusal> {
+    let after = query.iter().find(|(name, _)| name == "after").map(|(_, after)| after.clone());
+    let pairs = Pairs::of(query);
+    if pairs.goes_by_contents() && !visit.may_search_payloads() {
+        let why = "messages are not looked for by payloads or headers here";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, why, "payloads are hidden from you, or redacted"));
+    }
+    Ok((pairs, after))
 }

@@ -2,16 +2,20 @@
 
 pub(super) mod audit;
 pub(super) mod breakers;
+pub(super) mod captures;
 pub(super) mod change;
 pub(super) mod consumers;
 pub(super) mod dead_letters;
 pub(super) mod doctor;
+pub(super) mod download;
 pub(super) mod find;
 pub(super) mod keys;
 pub(super) mod login;
 pub(super) mod message;
 pub(super) mod messages;
 pub(super) mod overview;
+pub(super) mod replay;
+pub(super) mod requests;
 pub(super) mod rights;
 pub(super) mod schedules;
 pub(super) mod steer;

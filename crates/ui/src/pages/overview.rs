@@ -12,12 +12,12 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt};
-use serde::Deserialize;
 
 use crate::{
     app::Visit,
     page::{Frame, Refusal, page},
     summary::Summary,
+    view::{Address, View},
 };
 
 #[derive(Template)]
@@ -28,22 +28,15 @@ struct OverviewPage {
 }
 
 pub(crate) async fn show(visit: Visit) -> Result<Response, Refusal> {
-    let summary = visit.app.eyes().look().await?.summary;
+    let summary = visit.app.eyes().look(&[]).await?.summary;
     Ok(page(StatusCode::OK, &OverviewPage { frame: visit.frame("Overview", "Overview"), summary }))
 }
 
-/// What somebody looks at.
-#[derive(Deserialize)]
-pub(crate) struct Watched {
-    /// `None`: the overview.
-    target: Option<String>,
-}
-
-/// What changes of it, as long as somebody looks.
+/// What changes of a page, as long as somebody looks at it.
 pub(crate) async fn watch(
     visit: Visit,
-    Query(watched): Query<Watched>,
+    Query(address): Query<Address>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = visit.app.live().watch(visit.app.eyes(), watched.target);
+    let changes = visit.app.live().watch(visit.app.eyes(), View::read(address, visit.person.rights.act));
     Sse::new(changes.map(|change| Ok(Event::default().data(change.to_string())))).keep_alive(KeepAlive::new())
 }

@@ -7,13 +7,18 @@ use std::{
 
 use askama::Template;
 use axum::{Form, http::StatusCode, response::Response};
-use doorbell::{operate::ScheduleRow, written::duration};
+use doorbell::{
+    Message,
+    operate::{Schedule as Wanted, ScheduleRow, When},
+    written::duration,
+};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     app::Visit,
     page::{Frame, Refusal, go_to, page},
-    words::{self, Time, time},
+    words::{self, Time, given, time},
 };
 
 /// Ticks that are shown of each.
@@ -67,6 +72,42 @@ pub(crate) async fn steer(visit: Visit, Form(form): Form<Wish>) -> Result<Respon
     if !changed {
         return Err(Refusal::changed(format!("nothing changed: {name:?} was so, or there is no such schedule")));
     }
+    Ok(go_to("schedules"))
+}
+
+/// A schedule that somebody wishes for.
+#[derive(Deserialize)]
+pub(crate) struct New {
+    name: String,
+    target: String,
+    #[serde(rename = "type")]
+    record_type: String,
+    #[serde(default)]
+    data: String,
+    #[serde(default)]
+    cron: String,
+    #[serde(default)]
+    zone: String,
+    #[serde(default)]
+    every: String,
+    #[serde(default)]
+    skip_overlap: String,
+}
+
+/// Makes one, or changes the one of that name.
+pub(crate) async fn add(visit: Visit, Form(form): Form<New>) -> Result<Response, Refusal> {
+    let when = match (given(&form.cron), given(&form.every)) {
+        (Some(cron), None) => {
+            When::Cron { expression: cron.to_owned(), zone: given(&form.zone).unwrap_or("UTC").to_owned() }
+        }
+        (None, Some(every)) => When::Every(duration::parse(every).map_err(Refusal::wrong)?),
+        _ => return Err(Refusal::wrong("when? Say it as cron, or every so long, and not both")),
+    };
+    let data = RawValue::from_string(given(&form.data).unwrap_or("{}").to_owned());
+    let data = data.map_err(|error| Refusal::wrong(format!("the payload is no JSON: {error}")))?;
+    let message = Message::from_raw(form.target, form.record_type, data);
+    let wanted = Wanted { skip_overlap: !form.skip_overlap.is_empty(), ..Wanted::new(form.name, when, message) };
+    visit.acting()?.schedule(&wanted).await?;
     Ok(go_to("schedules"))
 }
 

@@ -54,6 +54,8 @@ struct TargetPage {
     found: Vec<(&'static str, String)>,
     rates: Vec<Rate>,
     settings: Vec<Setting>,
+    /// The key of its breaker.
+    breaker: String,
     next: Vec<MessageLine>,
     processes: Vec<(String, String, String)>,
     act: bool,
@@ -127,6 +129,7 @@ pub(crate) async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<R
         happened: ACTIONS.iter().map(|action| (*action, words::count(sum(action)))).collect(),
         found: if all > 0 { shares.map(|(how, count)| (how, percent(count))).into() } else { Vec::new() },
         rates: rates.into_iter().map(Rate::from).collect(),
+        breaker: breaker(name, &read(&settings)),
         settings: read(&settings),
         next: next.messages.iter().map(MessageLine::from).collect(),
         processes: processes
@@ -175,6 +178,12 @@ fn chart(traffic: &Traffic) -> Chart {
         .collect();
     let width = bars.last().map_or(0, |bar| bar.x + 1);
     Chart { bars, width, most: words::count(most), step: duration::coarse(traffic.step) }
+}
+
+/// Its own, unless its settings name one that it shares.
+fn breaker(target: &str, settings: &[Setting]) -> String {
+    let shared = settings.iter().find(|setting| setting.name == "breaker_key" && setting.own);
+    shared.map_or_else(|| target.to_owned(), |setting| setting.value.clone())
 }
 
 /// The settings out of what the database says, which is ours.
