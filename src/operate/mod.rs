@@ -74,16 +74,6 @@ impl Operator {
         self.core.store().stats().await
     }
 
-    /// How many messages of each target are set aside: the database refuses to change them, or to let them be settled;
-    /// [`explain`](Self::explain) says why. Targets without any are left out.
-    ///
-    /// # Errors
-    /// The database's.
-    #[cfg(feature = "metrics")]
-    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
-        self.core.store().set_aside().await
-    }
-
     /// Every target that has messages, settings or consumers, by name.
     ///
     /// # Errors
