@@ -101,6 +101,8 @@ impl Maintenance {
             }
             sleep(took * BATCH_SHARE).await;
         }
+        // The last: a table of somebody's may take its time.
+        extract(&self.store, &mut done, Some(Instant::now() + SLICE)).await;
         chores.over()?;
         Ok(Some(done))
     }
@@ -216,6 +218,29 @@ impl Cleaning {
     }
 }
 
+/// Look by look, until no extract is due or the time is up. One that fails is due again in a minute, and is no reason to
+/// leave the maintenance to others: its `last_error` and the doctor tell.
+async fn extract(store: &Store, done: &mut Maintained, until: Option<Instant>) {
+    while until.is_none_or(|until| Instant::now() < until) {
+        let began = Instant::now();
+        let looked = async {
+            match store.next_extract().await? {
+                Some(name) => store.extract_look(&name).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        match looked.await {
+            Ok(Some(published)) => done.extracted += published,
+            Ok(None) => return,
+            Err(error) => {
+                debug!(?error, "an extract did not come to its end");
+                return;
+            }
+        }
+        sleep(began.elapsed()).await;
+    }
+}
+
 /// The daily comparison of the counters with the table. A table too large for it is no reason not to clean it.
 async fn recount(store: &Store) -> usize {
     match store.recount_daily().await {
@@ -238,6 +263,7 @@ pub(crate) async fn all(store: &Store) -> Result<Maintained> {
     chores.rescue_and_promote(store, &mut done).await?;
     chores.keep_topics(store, &mut done, None).await?;
     while chores.done(store.step_forward_forgotten().await)? == Some(true) {}
+    extract(store, &mut done, None).await;
     loop {
         let began = Instant::now();
         let folded = chores.done(store.fold().await)?.unwrap_or_default();

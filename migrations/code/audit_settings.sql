@@ -27,7 +27,7 @@ begin
     end if;
     v_changed := integration.changed_columns(jsonb_strip_nulls(v_before), jsonb_strip_nulls(v_after),
         '{target_app, record_type, only_row, paused_at, paused_by, pause_reason, paused_until, leases_until,
-        has_topics, has_bells}');
+        has_topics, has_bells, has_contracts}');
     if v_changed is not null or tg_op = 'DELETE' then
         insert into integration.audit_log (app_name, action, target_app, record_type, details)
         values (integration.actor(), case tg_op when 'DELETE' then 'unset' else 'set' end,

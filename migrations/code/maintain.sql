@@ -45,10 +45,11 @@ create or replace function integration.restore_single_rows() returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select from integration.settings) then
-        insert into integration.settings (has_topics, has_bells)
+        insert into integration.settings (has_topics, has_bells, has_contracts)
         select exists (select from integration.subscriptions)
                 or exists (select from integration.targets t where t.kind = 'topic'),
-               exists (select from integration.targets t where t.bell <> 'on_demand') on conflict do nothing;
+               exists (select from integration.targets t where t.bell <> 'on_demand'),
+               exists (select from integration.contracts) on conflict do nothing;
         raise warning 'the settings of % were gone; they are the defaults now', 'integration';
     end if;
     if not exists (select from integration.contact) then
@@ -136,7 +137,8 @@ $$;
 -- Locks: as the functions it calls; none is waited for longer than a second.
 create or replace function integration.maintain(
     out rescued integer, out promoted integer, out folded bigint, out archived integer, out purged integer,
-    out expired integer, out partitions_created integer, out partitions_dropped integer, out copied integer
+    out expired integer, out partitions_created integer, out partitions_dropped integer, out copied integer,
+    out extracted integer
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1 s' as $$
 declare
@@ -153,6 +155,11 @@ begin
         copied := integration.keep_topics();
     exception when others then
         raise warning 'topics: %', sqlerrm;
+    end;
+    begin
+        extracted := integration.extract_due();
+    exception when others then
+        raise warning 'extracts: %', sqlerrm;
     end;
     begin
         perform integration.step_forward_forgotten();
@@ -224,6 +231,9 @@ create or replace function integration.maintenance_due() returns table (task tex
               from integration.expiring e
               join integration.data_staging m on m.id = e.id and m.created_at = e.created_at
              where e.look_at <= integration.clock() and m.status in ('pending', 'scheduled') group by m.target_app
+            union all
+            select 2, 'extract' as task, e.name, 1 from integration.extracts e
+             where e.next_at <= integration.clock() and e.paused_at is null
             union all
             select 3, 'fold' as task, 'deltas' as object, count(*) from integration.deltas
             union all

@@ -26,6 +26,8 @@ declare
     v_routed  boolean := false;
     v_topics  text[];
     v_copy    boolean;
+    v_bound   boolean;
+    v_failed  bigint[] := '{}';
     v_stack   text;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
     v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
@@ -41,7 +43,8 @@ begin
                p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
                p.error_message, p.behind_at, p.series, p.headers, p.data),
            exists (select from published offset 1),
-           coalesce((select s.known_targets_only or s.has_topics or s.has_bells from integration.settings s), true)
+           coalesce((select s.known_targets_only or s.has_topics or s.has_bells or s.has_contracts
+                       from integration.settings s), true)
       into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_many, v_asked
       from published p limit 1;
     if not found then
@@ -54,8 +57,9 @@ begin
     if v_asked or v_copy then
         select s.known_targets_only, s.has_topics and (
                    exists (select from integration.subscriptions t where t.topic = v_target)
-                   or exists (select from integration.targets t where t.target_app = v_target and t.kind = 'topic'))
-          into v_strict, v_routed from integration.settings s;
+                   or exists (select from integration.targets t where t.target_app = v_target and t.kind = 'topic')),
+               s.has_contracts
+          into v_strict, v_routed, v_bound from integration.settings s;
         if v_copy then
             get diagnostics v_stack = pg_context;
             v_copy := integration.is_copying(v_stack);
@@ -64,6 +68,12 @@ begin
         end if;
         if v_strict and not v_copy then
             perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
+        end if;
+        if v_bound then
+            v_failed := integration.keep_contracts(array(
+                select p.id from published p
+                 where exists (select from integration.contracts c where c.target_app = p.target_app)), v_copy);
+            v_routed := v_routed and cardinality(v_failed) < v_messages;
         end if;
     end if;
     if v_alike and v_many then
@@ -120,7 +130,8 @@ begin
             perform integration.ring(v_target);
         end if;
         if v_routed then
-            perform integration.fan_out(v_target, array(select p.id from published p), true);
+            perform integration.fan_out(v_target,
+                array(select p.id from published p where p.id <> all (v_failed)), true);
         end if;
         return null;
     end if;
@@ -151,9 +162,10 @@ begin
         if v_due is not null then
             perform integration.ring_due(v_target, v_due);
         end if;
-        if v_target = any (v_topics) then
-            perform integration.fan_out(v_target,
-                array(select p.id from published p where p.target_app = v_target), true);
+        if v_target = any (v_topics)
+            and exists (select from published p where p.target_app = v_target and p.id <> all (v_failed)) then
+            perform integration.fan_out(v_target, array(
+                select p.id from published p where p.target_app = v_target and p.id <> all (v_failed)), true);
         end if;
     end loop;
     return null;

@@ -22,7 +22,7 @@ declare
         taken_from, is_drained, register, beat, hold_session_lock, release_session_lock, deregister, give_back, ring,
         rescue, rescue_and_promote, lead, fold, retire, purge_expired, ensure_partitions, drop_old_partitions,
         note_cleaned, check_is_due, recount, maintain, keep_topics, expire, step_forward_forgotten,
-        is_set_aside, hello,
+        is_set_aside, next_extract, extract_look, hello,
         take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
         target_settings, usual_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers,
@@ -51,7 +51,9 @@ begin
             resume, open_breaker, close_breaker, ring, promote, rescue, rescue_and_promote, lead, fold, retire,
             purge_expired, ensure_partitions, drop_old_partitions, note_cleaned, check_is_due, recount, maintain,
             step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
-            schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire, capture, uncapture}'::text[] end;
+            schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire, capture, uncapture,
+            forget_extract, pause_extract, next_extract, extract_look, extract_more, extract_due,
+            set_contract, forget_contract}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb
             using errcode = 'MQ002', hint = 'use publish, consume, look or operate';

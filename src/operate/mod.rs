@@ -3,6 +3,8 @@
 
 mod captures;
 mod change;
+mod contracts;
+mod extracts;
 mod follower;
 mod keys;
 mod overview;
@@ -27,10 +29,11 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, BreakerRow, Capture, CaptureRow, ErrorGroup, ErrorRate,
-        Explanation, KeyRow, KeyState, Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay,
-        ReplayPart, RightsRow, Schedule, ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow,
-        Traffic, Verb, WaitingRequest, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Contract, ContractRow,
+        ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained,
+        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, Schedule, ScheduleRow,
+        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest, Watermark,
+        When,
     },
 };
 
@@ -69,16 +72,6 @@ impl Operator {
     /// The database's.
     pub async fn stats(&self) -> Result<Vec<TargetStats>> {
         self.core.store().stats().await
-    }
-
-    /// How many messages of each target are set aside: the database refuses to change them, or to let them be settled;
-    /// [`explain`](Self::explain) says why. Targets without any are left out.
-    ///
-    /// # Errors
-    /// The database's.
-    #[cfg(feature = "metrics")]
-    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
-        self.core.store().set_aside().await
     }
 
     /// Every target that has messages, settings or consumers, by name.

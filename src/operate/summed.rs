@@ -9,6 +9,16 @@ use crate::{
 };
 
 impl Operator {
+    /// How many messages of each target are set aside: the database refuses to change them, or to let them be settled;
+    /// [`explain`](Self::explain) says why. Targets without any are left out.
+    ///
+    /// # Errors
+    /// The database's.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
+        self.core.store().set_aside().await
+    }
+
     /// What happened to messages in the last `span`, of one target or of all together: by the minute up to three hours, else by
     /// ten minutes; as far back as `traffic_retention`, 2 days by default.
     ///

@@ -2,6 +2,8 @@
 
 mod audit;
 mod capture;
+mod contract;
+mod extract;
 mod keys;
 mod message;
 mod process;
@@ -15,6 +17,8 @@ mod upkeep;
 
 pub use audit::{AuditEvent, AuditPage};
 pub use capture::{Capture, CaptureRow};
+pub use contract::{Breach, Contract, ContractRow};
+pub use extract::{Extract, ExtractFrom, ExtractRow, Extracted, Watermark};
 pub use keys::{KeyRow, KeyState};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;

@@ -12,6 +12,8 @@ pub struct Maintained {
     pub promoted: usize,
     /// Messages that were handed on for topics, or copied for who subscribed late.
     pub copied: usize,
+    /// Messages of extracts that were due.
+    pub extracted: usize,
     /// Deltas of counters that were added up.
     pub folded: usize,
     /// Completed messages that were moved to the archive.

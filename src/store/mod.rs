@@ -5,6 +5,8 @@ mod audit;
 mod bell;
 mod captures;
 mod claim;
+mod contracts;
+mod extracts;
 mod fence;
 mod follow;
 mod held;

@@ -37,6 +37,22 @@ const COMPLETE: &str = "update integration.data_staging set status = 'completed'
 const COMPLETE_LOCKED: &str = "update integration.data_staging set status = 'completed', attempt = attempt + 1, \
     processed_at = clock_timestamp(), updated_at = clock_timestamp() where id = any ($1)";
 
+/// A statement that returns rows, which are published by itself.
+pub fn published_by_hand(statement: &str) -> String {
+    format!(
+        "with u as ({statement}) insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key) \
+         select '{SOURCE}', '{TARGET}', 'update', to_jsonb(u), 'plain:' || u.id from u"
+    )
+}
+
+/// A message, and a notification that it is there.
+pub fn asked_by_hand(target: &str, payload: &str, channel: &str) -> String {
+    format!(
+        "insert into integration.data_staging (source_app, target_app, record_type, data) \
+         values ('{SOURCE}', '{target}', '{TYPE}', '{payload}'); notify {channel}"
+    )
+}
+
 /// One connection that inserts.
 pub struct Inserter {
     client: Client,

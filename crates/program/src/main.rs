@@ -36,8 +36,12 @@ mod breaker;
 mod cancel;
 mod capture;
 mod captures;
+mod contract;
+mod contracts;
 mod doctor;
 mod evict;
+mod extract;
+mod extracts;
 mod maintain;
 mod r#move;
 mod pause;
@@ -171,6 +175,10 @@ enum Command {
     Capture(capture::Capture),
     Captures(captures::Captures),
     Uncapture(uncapture::Uncapture),
+    Contract(contract::Contract),
+    Contracts(contracts::Contracts),
+    Extract(extract::Extract),
+    Extracts(extracts::Extracts),
     Backlog(backlog::Backlog),
     Errors(errors::Errors),
     Peek(peek::Peek),
@@ -279,6 +287,10 @@ impl Command {
             Self::Capture(capture) => capture.run(global).await,
             Self::Captures(captures) => captures.run(global).await,
             Self::Uncapture(uncapture) => uncapture.run(global).await,
+            Self::Contract(contract) => contract.run(global).await,
+            Self::Contracts(contracts) => contracts.run(global).await,
+            Self::Extract(extract) => extract.run(global).await,
+            Self::Extracts(extracts) => extracts.run(global).await,
             Self::Backlog(backlog) => backlog.run(global).await,
             Self::Errors(errors) => errors.run(global).await,
             Self::Peek(peek) => peek.run(global).await,

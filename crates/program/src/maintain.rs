@@ -27,7 +27,7 @@ Examples:
   doorbell maintain --dry-run     what that would do
   doorbell maintain --metrics 0.0.0.0:9187
 
-JSON: {\"rescued\", \"promoted\", \"copied\", \"folded\", \"archived\", \"purged\", \"expired\", \"partitions_created\", \
+JSON: {\"rescued\", \"promoted\", \"copied\", \"extracted\", \"folded\", \"archived\", \"purged\", \"expired\", \"partitions_created\", \
 \"partitions_dropped\", \"recounted\", \"partitions_busy\"}, one line for each round that did something; with --dry-run \
 {\"due\": [{\"task\", \"object\", \"count\"}]}.")]
 pub(crate) struct Maintain {
@@ -133,6 +133,7 @@ fn print(done: &Maintained, as_json: bool) -> std::io::Result<()> {
         ("archived", done.archived),
         ("purged", done.purged),
         ("copied for subscribers", done.copied),
+        ("extracted", done.extracted),
         ("expired", done.expired),
         ("partitions created", done.partitions_created),
         ("partitions dropped", done.partitions_dropped),

@@ -9,6 +9,7 @@ mod ledger;
 mod nemesis;
 mod pace;
 mod people;
+mod routes;
 mod selftest;
 
 mod worker;
@@ -68,6 +69,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     let client = connect(&url).await;
     client.batch_execute(SETTINGS).await.unwrap();
     client.batch_execute(checker::SCHEMA).await.unwrap();
+    client.batch_execute(routes::SCHEMA).await.unwrap();
     drop(client);
     let log = std::env::temp_dir().join(format!("doorbell-torture-{}-{seed}.log", std::process::id()));
     let proxy = Proxy::to(&primary).await;
@@ -79,6 +81,9 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     }
     producers.spawn(ledger::plain_sql(url.clone(), "psql".to_owned(), random.random(), ledger.clone(), stop.clone()));
 
+    producers.spawn(routes::writes(url.clone(), random.random(), stop.clone()));
+    let asking = tokio::spawn(routes::asks(proxy.url.clone(), random.random(), stop.clone()));
+
     let mut nemesis = Nemesis::new(pair, proxy, ledger.clone(), log.clone(), random.random());
     nemesis.rage(Duration::from_secs(seconds)).await;
     nemesis.heal().await;
@@ -86,6 +91,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     while let Some(ended) = producers.join_next().await {
         ended.unwrap();
     }
+    let answered = asking.await.unwrap();
     let mut client = connect(&url).await;
     let rested = rest(&client, nemesis.workers.len()).await;
     for worker in nemesis.workers.drain(..) {
@@ -96,6 +102,9 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     let counts = (ledger.count(Outcome::Ack), ledger.count(Outcome::Unknown), ledger.count(Outcome::Refused));
     ledger.load(&mut client).await;
     load_runs(&mut client, &lines).await;
+    for (op, reply) in &answered {
+        client.execute("insert into chk.answered values ($1, $2)", &[op, reply]).await.unwrap();
+    }
     let crashes: usize = ["server killed", "server restarted", "server away", "failed over"]
         .iter()
         .filter_map(|fault| nemesis.done.get(fault))
@@ -124,6 +133,10 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
             and not exists (select from chk.msg m where m.data->>'op' = o.op)").await,
         "with_keys": one("select count(*) from chk.msg where ordering_key is not null").await,
         "series": one("select count(*) from (select from chk.msg where series > 0 group by target_app, ordering_key, series having count(*) > 1) s").await,
+        "copies": one("select count(*) from chk.every where target_app = 'tapped'").await,
+        "ticks": one("select count(*) from chk.tick").await,
+        "images": one("select count(*) from chk.every where target_app = 'images'").await,
+        "replies": answered.len(),
         "rescued": one("select count(*) from integration.audit_log where action = 'rescued'").await,
         "redriven": one("select count(*) from integration.audit_log where action = 'redriven'").await,
         "found_by_sweep": one("select count(*) from chk.run where found = 'Sweep'").await,
@@ -154,6 +167,8 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
         (counts.0 as u64 >= seconds * 10, "ten acknowledged publishes a second"),
         (summary["forgotten"].as_i64() > Some(0), "a failover that lost something"),
         (summary["rescued"].as_i64() > Some(0), "a rescue"),
+        (!answered.is_empty(), "a question that was answered"),
+        (summary["images"].as_i64() > Some(0), "a captured change"),
         (stale + unsure > 0, "a refused or unknown settle"),
         (summary["found_by_sweep"].as_i64() > Some(0), "a find by sweep"),
     ] {
@@ -168,7 +183,8 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
 async fn rest(client: &Client, workers: usize) -> bool {
     let left = format!(
         "select count(*) + (select abs(count(*) - {workers}) from integration.processes) \
-           from integration.data_staging where status in ('pending', 'scheduled', 'processing')"
+           from integration.data_staging where status in ('pending', 'scheduled', 'processing') \
+            and target_app not in ('tapped', 'ticks', 'images')"
     );
     let (mut least, mut moved) = (i64::MAX, std::time::Instant::now());
     while moved.elapsed() < REST {

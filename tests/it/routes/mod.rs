@@ -2,7 +2,9 @@
 //! not wanted any more.
 
 mod capture;
+mod contracts;
 mod expiry;
+mod extract;
 mod late;
 mod patterns;
 mod replay;

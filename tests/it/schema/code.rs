@@ -22,7 +22,7 @@ const FROM_OUTSIDE: [&str; 14] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 32] = [
+const FROM_INSIDE: [&str; 33] = [
     "accepts",
     "action_of",
     "actor",
@@ -31,6 +31,7 @@ const FROM_INSIDE: [&str; 32] = [
     "bell_is_on",
     "bounded",
     "bytes_of",
+    "captured_as",
     "clean_text",
     "empty_in",
     "expiry_reason",

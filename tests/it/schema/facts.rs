@@ -14,7 +14,7 @@ async fn names_and_keys_have_the_lengths_that_the_schema_says() {
         and (pg_get_constraintdef(c.oid) ~ format('<= %s\\)', integration.name_chars_max())) = $1";
     let agreeing: i64 = client.query_one(checks, &[&true]).await.unwrap().get(0);
     let differing: i64 = client.query_one(checks, &[&false]).await.unwrap().get(0);
-    assert_eq!((agreeing, differing), (7, 0), "the tables of settings take the same names");
+    assert_eq!((agreeing, differing), (10, 0), "the tables of settings take the same names");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod keys;
 mod load;
 mod publish;
 mod reads;
+mod routes;
 mod schema;
 mod wake;
 
@@ -19,5 +20,6 @@ pub use keys::keys;
 pub use load::latency;
 pub use publish::{bulk, publish};
 pub use reads::reads;
+pub use routes::{capture, fanout, request};
 pub use schema::schema;
 pub use wake::wake;

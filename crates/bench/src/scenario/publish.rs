@@ -127,7 +127,7 @@ async fn rest(lab: &Lab, consumers: Consumers) -> Result<()> {
 }
 
 /// Everybody repeats the same for a while; how often a second in all.
-async fn for_a_while<T>(window: Duration, all: &[T], once: impl AsyncFn(&T) -> Result<()>) -> Result<f64> {
+pub(super) async fn for_a_while<T>(window: Duration, all: &[T], once: impl AsyncFn(&T) -> Result<()>) -> Result<f64> {
     let began = Instant::now();
     let counts = all.iter().map(|one| async {
         let mut count = 0u64;

@@ -241,7 +241,9 @@ impl RawPath {
 }
 
 /// A listening session, and when each of its notifications arrived.
-async fn listen(lab: &Lab, channel: &str) -> Result<(Client, mpsc::UnboundedReceiver<Instant>)> {
+pub(super) type Listening = (Client, mpsc::UnboundedReceiver<Instant>);
+
+pub(super) async fn listen(lab: &Lab, channel: &str) -> Result<Listening> {
     let (client, mut connection) = tokio_postgres::connect(&lab.url, NoTls).await?;
     let (tell, heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -256,7 +258,7 @@ async fn listen(lab: &Lab, channel: &str) -> Result<(Client, mpsc::UnboundedRece
     Ok((client, heard))
 }
 
-async fn soon<T>(what: &str, event: impl Future<Output = Option<T>>) -> Result<T> {
+pub(super) async fn soon<T>(what: &str, event: impl Future<Output = Option<T>>) -> Result<T> {
     match timeout(LOST_AFTER, event).await {
         Ok(Some(value)) => Ok(value),
         _ => Err(format!("{what} did not arrive within {LOST_AFTER:?}").into()),
@@ -271,6 +273,6 @@ fn after(acknowledged: Instant, at: Instant) -> f64 {
     }
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

@@ -31,6 +31,12 @@ pub(crate) enum Name {
     Pinned,
     /// What ordering keys cost: one, 50 and 100,000, with and without a pinned horizon
     Keys,
+    /// One event to three subscribers, beside three publishes
+    Fanout,
+    /// Writes into a captured table, beside one that is not
+    Capture,
+    /// From a request to its reply
+    Request,
     /// 1 to 64 consumer processes on one target
     Fleet,
     /// From the publisher's acknowledgement to the handler of an idle consumer
@@ -57,6 +63,9 @@ impl Name {
             Self::Backlog => scenario::backlog(lab, effort).await,
             Self::Pinned => scenario::pinned(lab, effort).await,
             Self::Keys => scenario::keys(lab, effort).await,
+            Self::Fanout => scenario::fanout(lab, effort).await,
+            Self::Capture => scenario::capture(lab, effort).await,
+            Self::Request => scenario::request(lab, effort).await,
             Self::Fleet => scenario::fleet(lab, effort).await,
             Self::Wake => scenario::wake(lab, effort).await,
             Self::Idle => scenario::idle(lab, effort).await,

@@ -98,6 +98,13 @@ async fn keys_are_measured_beside_none_pinned_and_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_captures_and_requests_are_measured() {
+    let results = measured(&["fanout", "capture", "request"]).await;
+    let units: Vec<&str> = results.iter().map(|result| result["unit"].as_str().unwrap()).collect();
+    assert_eq!(units, ["events/s", "statements/s", "ms"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fleets_and_idle_consumers_are_measured_in_processes_of_their_own() {
     let results = measured(&["fleet", "idle"]).await;
     let sizes = results[0]["cases"].as_array().unwrap().iter().filter_map(|case| case["also"]["processes"].as_f64());

@@ -10,7 +10,7 @@ const OTHERS: [&str; 10] = ["request", "demo", "up", "down", "bench", "latency",
 
 /// Each of the others, in an order in which all find something. A command that has more to say in another form is run in
 /// both.
-const RUNS: [&str; 56] = [
+const RUNS: [&str; 64] = [
     "publish the-target --source the-source --type the-type --data 1 --header the=header --key the-key",
     "consume the-target --complete --count 1",
     "peek the-target",
@@ -31,6 +31,14 @@ const RUNS: [&str; 56] = [
     "capture the_table the-target --source the-source --type the-type",
     "captures",
     "uncapture the_table",
+    "extract run once the-target --table the_table --source the-source --type the-type",
+    "extract add again the-target --table the_table --watermark id",
+    "extract pause again",
+    "extracts",
+    "extract remove again",
+    "contract set another-target the-type --rule $",
+    "contracts",
+    "contract forget another-target the-type",
     "stats",
     "stats --traffic 1h",
     "top --every 100ms",

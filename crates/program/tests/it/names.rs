@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 34] = [
+const PARTS: [(&str, &str); 38] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -45,6 +45,10 @@ const PARTS: [(&str, &str); 34] = [
     ("pause_schedule", "schedule"),
     ("fire_schedule", "schedule"),
     ("next_ticks", "schedules"),
+    ("extract_more", "extract"),
+    ("pause_extract", "extract"),
+    ("forget_extract", "extract"),
+    ("forget_contract", "contract"),
     ("blocked_keys", "keys"),
     ("count_blocked_keys", "keys"),
 ];
@@ -57,6 +61,8 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     operations.extend(public_functions("operate/schedules.rs"));
     operations.extend(public_functions("operate/keys.rs"));
     operations.extend(public_functions("operate/captures.rs"));
+    operations.extend(public_functions("operate/extracts.rs"));
+    operations.extend(public_functions("operate/contracts.rs"));
     operations.extend(public_functions("operate/summed.rs"));
     operations.extend(public_functions("operate/requests.rs"));
     let broker = public_functions("broker.rs");

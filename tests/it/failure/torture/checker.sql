@@ -32,17 +32,19 @@ create view chk.death as
       from integration.audit_log a
      where a.action = 'rescued' or a.action = 'failed' and a.details ->> 'reason' like '% consumers died one after the other %';
 
-create view chk.msg as
+create view chk.every as
     select 'hot' as place, d.* from integration.data_staging d
     union all
     select 'archive', a.* from integration.data_staging_archive a;
+-- What the producers published; see routes.sql for the others.
+create view chk.msg as select m.* from chk.every m where m.target_app in ('plain', 'tx');
 
 -- Every message's history, each event beside the one before it.
 create view chk.story as
     select a.*, lag(a.action) over w as action_before, lag(a.new_status) over w as status_before,
            max(a.attempt) over (partition by a.staging_id order by a.id rows between unbounded preceding and 1 preceding) as attempt_before,
            lead(a.id) over w is null as is_last
-      from integration.audit_log a where a.staging_id is not null
+      from integration.audit_log a where a.staging_id is not null and coalesce(a.target_app, 'tx') in ('plain', 'tx')
     window w as (partition by a.staging_id order by a.id);
 
 -- Runs of messages with keys, and whether who ran one said what became of it: then it was his until then.

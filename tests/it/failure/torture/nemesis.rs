@@ -72,11 +72,11 @@ const STATEMENTS: [&str; 10] = [
 
 /// Legal things that operators do to a message in the middle of everything.
 const HAND_EDITS: [&str; 5] = [
-    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'processing' order by random() limit 2 for update skip locked))",
-    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where status = 'scheduled' order by random() limit 2 for update skip locked))",
-    "select integration.cancel(array(select id from integration.data_staging where status in ('pending', 'scheduled', 'processing') order by random() limit 1))",
-    "select integration.redrive_many(array(select id from integration.data_staging where status = 'failed' order by random() limit 2))",
-    "select integration.redrive_many(array(select id from integration.data_staging where status in ('completed', 'cancelled') order by random() limit 2))",
+    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where target_app in ('plain', 'tx') and status = 'processing' order by random() limit 2 for update skip locked))",
+    "update integration.data_staging set status = 'pending' where id = any (array(select id from integration.data_staging where target_app in ('plain', 'tx') and status = 'scheduled' order by random() limit 2 for update skip locked))",
+    "select integration.cancel(array(select id from integration.data_staging where target_app in ('plain', 'tx') and status in ('pending', 'scheduled', 'processing') order by random() limit 1))",
+    "select integration.redrive_many(array(select id from integration.data_staging where target_app in ('plain', 'tx') and status = 'failed' order by random() limit 2))",
+    "select integration.redrive_many(array(select id from integration.data_staging where target_app in ('plain', 'tx') and status in ('completed', 'cancelled') order by random() limit 2))",
 ];
 
 pub(super) struct Nemesis {

@@ -29,7 +29,7 @@ impl Nemesis {
         let Some(person) = connect(&self.url).await else { return };
         match kind {
             "rows locked" => {
-                let rows = "begin; select from integration.data_staging where status in ('pending', 'processing') \
+                let rows = "begin; select from integration.data_staging where status in ('pending', 'processing') and target_app in ('plain', 'tx', 'asked') \
                     order by random() limit 5 for update skip locked";
                 let _ = person.batch_execute(rows).await;
                 pause(&mut self.random, 300, 4000).await;

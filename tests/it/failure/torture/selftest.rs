@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use super::checker;
+use super::{checker, routes};
 use crate::support::Database;
 
 /// One message of each fate, by the functions that consumers use. The owners are processes 11 and 22.
@@ -52,10 +52,16 @@ const LAWFUL: &str = r#"
     insert into chk.op values ('never', 'tx', 'done', md5('body'), 'unknown', null), ('refused', 'tx', 'done', md5('body'), 'refused', null);
     insert into chk.op values ('forgotten', 'tx', 'done', md5('body'), 'ack', 1, true);
     insert into chk.killed values ('11');
+    select integration.fire_due();
+    insert into chk.stock values (1, 1), (2, 2), (3, 3);
+    update chk.stock set n = 4 where id = 1;
+    update chk.stock set id = 5 where id = 2;
+    delete from chk.stock where id = 3;
+    insert into chk.answered values ('q', 'q');
 "#;
 
 /// What is done to that history, and the rule that must say so.
-const UNLAWFUL: [(&str, &str); 37] = [
+const UNLAWFUL: [(&str, &str); 45] = [
     ("S1 lost", "delete from integration.data_staging where data->>'op' = 'done'"),
     ("S1 lost", "update chk.op set outcome = 'ack' where op = 'never'"),
     ("S1 lost", "update chk.op set forgettable = false where op = 'forgotten'"),
@@ -130,6 +136,26 @@ const UNLAWFUL: [(&str, &str); 37] = [
         "L1 stuck",
         "update integration.data_staging set status = 'processing', owner = 'dead' where data->>'op' = 'done'",
     ),
+    ("R1 copies", "delete from integration.data_staging where target_app = 'tapped' and data->>'op' = 'plain'"),
+    ("R1 copy of nothing", "update integration.data_staging set origin_id = 0 where target_app = 'tapped'"),
+    (
+        "R2 ticks",
+        "insert into integration.data_staging (source_app, target_app, record_type, data, headers) select source_app, target_app, record_type, data, headers from integration.data_staging where target_app = 'ticks'",
+    ),
+    (
+        "R2 ticks",
+        "insert into integration.data_staging (source_app, target_app, record_type, data, headers) select source_app, target_app, record_type, data, jsonb_build_object('tick', (headers ->> 'tick')::timestamptz + interval '2 s') from integration.data_staging where target_app = 'ticks'",
+    ),
+    ("R3 images", "insert into chk.stock values (9, 9)"),
+    (
+        "R3 images",
+        "delete from integration.data_staging where target_app = 'images' and ordering_key like '%:3' and data ->> 'op' = 'delete'",
+    ),
+    (
+        "R4 reply",
+        "insert into integration.data_staging (source_app, target_app, record_type, data, status, processed_at) values ('a', 'asked', 'ask', '{\"op\": \"q\"}', 'completed', now())",
+    ),
+    ("R4 told", "update chk.answered set reply = 'another'"),
     ("L2 dead consumer", "select integration.register('dead', 'host', 1, 'app', 'v', '{}', 0)"),
     ("L2 advisory lock", "select pg_advisory_lock(1)"),
 ];
@@ -143,6 +169,7 @@ async fn the_checker_finds_nothing_in_a_lawful_history_and_the_fault_in_every_ot
     let db = Database::new().await;
     let client = db.client().await;
     client.batch_execute(checker::SCHEMA).await.unwrap();
+    client.batch_execute(routes::SCHEMA).await.unwrap();
     client.batch_execute(LAWFUL).await.unwrap();
     assert_eq!(checker::violations(&client).await, []);
     for (rule, fault) in UNLAWFUL {

@@ -137,8 +137,9 @@ async fn consumer_process() {
             if let Ok(broker) = Broker::with_config(Settings::parse(&url).unwrap(), config.clone()).await
                 && let Ok(plain) = plain(&broker, &log).await
                 && let Ok(tx) = transactional(&broker, &log).await
+                && let Ok(answering) = super::routes::answering(&broker).await
             {
-                return (broker, [plain, tx]);
+                return (broker, [plain, tx, answering]);
             }
             pace::look_again().await;
         }

@@ -1,0 +1,102 @@
+//! Who uses what stands on messages, beside the producers: a table is written that is captured, and questions are asked.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use doorbell::{Answer, Broker, BrokerConfig, Consumer, ConsumerConfig, Message, Settings};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{Client, NoTls};
+
+use super::pace;
+
+/// Creates what they use, and the rules; after the checker's.
+pub(super) const SCHEMA: &str = include_str!("routes.sql");
+
+/// Longer than most outages; who asked is told when it is over.
+const WITHIN: Duration = Duration::from_secs(4);
+
+#[derive(Deserialize, Serialize)]
+struct Question {
+    op: String,
+}
+
+/// Writes into the captured table until told to stop; some of it is undone.
+pub(super) async fn writes(url: String, seed: u64, stop: Arc<AtomicBool>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut session: Option<Client> = None;
+    while !stop.load(Ordering::SeqCst) {
+        let Some(client) = session.as_ref().filter(|client| !client.is_closed()) else {
+            session = match tokio_postgres::connect(&url, NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    Some(client)
+                }
+                Err(_) => None,
+            };
+            pace::pause(&mut random, 20, 200).await;
+            continue;
+        };
+        let (id, n) = (random.random_range(0..20), random.random_range(0..1000));
+        let change = match random.random_range(0..10) {
+            0 => format!("delete from chk.stock where id = {id}"),
+            1 => format!(
+                "update chk.stock set id = id + 20 where id = {id} and not exists (select from chk.stock where id = {id} + 20)"
+            ),
+            2 => format!("update chk.stock set n = n + 1 where id % 3 = {id} % 3"),
+            3 => format!(
+                "insert into chk.stock values ({id}, {n}) on conflict (id) do update set n = excluded.n; savepoint s; \
+                 delete from chk.stock; rollback to s"
+            ),
+            _ => format!("insert into chk.stock values ({id}, {n}) on conflict (id) do update set n = excluded.n"),
+        };
+        let end = if random.random_bool(0.2) { "rollback" } else { "commit" };
+        if client.batch_execute(&format!("begin; {change}; {end}")).await.is_err() {
+            let _ = client.batch_execute("rollback").await;
+        }
+        pace::pause(&mut random, 30, 120).await;
+    }
+}
+
+/// Asks until told to stop; returns the questions that were replied to, and the replies.
+pub(super) async fn asks(url: String, seed: u64, stop: Arc<AtomicBool>) -> Vec<(String, String)> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let config = BrokerConfig { connections_max: 2, connection_wait: Duration::from_secs(5), ..Default::default() };
+    let producer = loop {
+        match Broker::with_config(Settings::parse(&url).unwrap(), config.clone()).await {
+            Ok(broker) => break broker.producer("asker"),
+            Err(_) => pace::pause(&mut random, 20, 200).await,
+        }
+    };
+    let mut answered = Vec::new();
+    for n in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let op = format!("question-{n}");
+        let message = Message::new("asked", "ask", &Question { op: op.clone() }).unwrap();
+        if let Ok(Answer::Reply(reply)) = producer.request::<String>(&message, WITHIN).await {
+            answered.push((op, reply));
+        }
+        pace::pause(&mut random, 30, 120).await;
+    }
+    answered
+}
+
+/// Answers each question with itself.
+pub(super) async fn answering(broker: &Broker) -> doorbell::Result<Consumer> {
+    let config = ConsumerConfig { concurrency: 2, sweep: Some(Duration::from_secs(1)), ..ConsumerConfig::default() };
+    let consumer =
+        broker
+            .consumer("asked")
+            .config(config)
+            .on_request("ask", |question: Question, _delivery, replier| async move {
+                Ok(replier.reply(&question.op).await?)
+            });
+    consumer.start().await
+}
