@@ -1,10 +1,10 @@
 //! Targets of which only so many messages may be claimed within a time, by all together.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use doorbell::{ConsumerConfig, Message, Outcome};
 
-use crate::support::{Database, HOUR, bells_only, count, message, seen, stop_the_clock, until_count};
+use crate::support::{Database, bells_only, count, message, seen, stop_the_clock, until_count};
 
 async fn limited(db: &Database, max: i32, per: &str) {
     let limit = format!("select integration.set_target('billing', '{{\"rate_max\": {max}, \"rate_per\": \"{per}\"}}')");
@@ -78,8 +78,8 @@ async fn several_processes_keep_the_rate_together_also_when_one_is_gone_and_each
     let mut consumers = Vec::new();
     for _ in 0..3 {
         let tell = tell.clone();
-        // They sweep once an hour: what wakes them is that the time is over.
-        let config = ConsumerConfig { concurrency: 4, sweep: HOUR, ..bells_only() };
+        // What wakes them is that the time is over; where it is over before they have asked how long it takes, a sweep.
+        let config = ConsumerConfig { concurrency: 4, sweep: Some(Duration::from_secs(1)), ..bells_only() };
         let broker = db.broker().await;
         let consumer = broker.consumer("billing").config(config).on("n", move |n: i64, _| {
             let _ = tell.send(n);
