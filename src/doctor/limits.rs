@@ -5,8 +5,10 @@ use crate::{error::Result, written::shell::quoted};
 
 const SQL: &str = "select t.target_app, s.pending, t.rate_max, \
         integration.in_words(t.rate_per), integration.in_words(s.pending / t.rate_max * t.rate_per) \
-    from integration.targets t join integration.stats s on s.target_app = t.target_app \
-    where s.pending / t.rate_max * t.rate_per > interval '1 day' order by 1";
+    from integration.targets t cross join lateral ( \
+        select coalesce(sum(c.messages), 0)::bigint as pending from integration.current_counters c \
+         where c.target_app = t.target_app and c.status = 'pending') s \
+    where t.rate_max is not null and s.pending / t.rate_max * t.rate_per > interval '1 day' order by 1";
 
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();

@@ -18,7 +18,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   doorbell contract set billing order.placed --rule 'strict $.cents > 0 && exists($.order)'
-  doorbell contract set billing order.placed --rule 'strict $.amount > 0' --policy warn --of-version 2
+  doorbell contract set billing order --rule '$.amount > 0' --of-version 2
   doorbell contract forget billing order.placed
 
 JSON: {\"target\", \"type\", \"new\"} of set, {\"target\", \"type\", \"changed\"} of forget.")]

@@ -32,7 +32,8 @@ const TARGETS: &str = "insert into integration.counters (target_app, status, mes
      where t.target_app like 'doorbell_bench%' group by 1, 2, 3; \
     insert into integration.data_staging (source_app, target_app, record_type, data) \
     select 'doorbell_bench', 'doorbell_bench' || n, 'order.placed', '1' from generate_series(1, $, 10) n; \
-    update integration.counters set messages = 1 where status = 'pending' and substr(target_app, 15)::integer % 10 = 1";
+    update integration.counters set messages = 1 where status = 'pending' \
+       and target_app in (select 'doorbell_bench' || n from generate_series(1, $, 10) n)";
 
 const STATES: &str = "select * from integration.target_states()";
 
