@@ -114,15 +114,19 @@ end $$;
 -- was made with oldest_xid() >= barrier and found nothing; only then wait for notifications. Before claiming for long,
 -- unpark, so that publishers need not ring. For listeners in any language; needs a session of its own (no pooler).
 -- Null: the latch could not be taken (another session holds it exclusively); look again now and then.
--- Locks: the latch, shared, session-scoped, tried and never waited for.
+-- Locks: the latch, shared, session-scoped; tried, for at most a fifth of a second.
 create or replace function integration.park(p_target text) returns bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     execute format('listen %I', integration.channel(p_target));
-    -- A publisher holds it exclusively for about a microsecond.
-    for i in 1 .. 100 loop
+    -- A publisher holds it exclusively for about a microsecond; or for longer, when its processor was taken away there.
+    -- Who gave up then was rung by nobody until the next sweep.
+    for i in 1 .. 300 loop
         if pg_try_advisory_lock_shared(integration.latch_class(), hashtext(p_target)) then
             return integration.next_xid();
+        end if;
+        if i > 100 then
+            perform pg_sleep(0.001);
         end if;
     end loop;
     return null;
