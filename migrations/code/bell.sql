@@ -74,20 +74,25 @@ begin
     perform integration.send(integration.channel(p_target));
 end $$;
 
--- AFTER INSERT of a target whose bell is not on demand, and UPDATE to one, whoever does it: from now on publishing asks
--- what bells targets have.
-create or replace function integration.on_bell_set() returns trigger
+-- AFTER INSERT and UPDATE, by whomever, of what publishing asks for only where there ever was one: bells that are not
+-- on demand, topics and subscriptions, contracts. The trigger's argument is the column of settings that says so from
+-- now on.
+create or replace function integration.on_first() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    if tg_relid <> 'integration.targets'::regclass then
-        raise insufficient_privilege using message = 'this trigger belongs to integration.targets';
+    if tg_relid <> all (array['integration.targets'::regclass, 'integration.subscriptions'::regclass,
+            'integration.contracts'::regclass]) then
+        raise insufficient_privilege using message = 'this trigger belongs to what publishing asks for';
     end if;
-    update integration.settings s set has_bells = true where not s.has_bells;
+    update integration.settings s
+       set has_bells = s.has_bells or tg_argv[0] = 'has_bells', has_topics = s.has_topics or tg_argv[0] = 'has_topics',
+           has_contracts = s.has_contracts or tg_argv[0] = 'has_contracts'
+     where not (to_jsonb(s) -> tg_argv[0])::boolean;
     return null;
 end $$;
 
 create or replace trigger targets_bell_set after insert or update of bell on integration.targets
-    for each row when (new.bell <> 'on_demand') execute function integration.on_bell_set();
+    for each row when (new.bell <> 'on_demand') execute function integration.on_first('has_bells');
 
 -- Tells the consumers of a target when its next scheduled message is due, if nothing is due before p_due: they sleep
 -- until the next one. Concurrent publishers do not see each other's rows and both ring: one bell too many. An earlier

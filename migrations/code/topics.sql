@@ -94,22 +94,11 @@ create or replace view integration.topics with (security_invoker = true) as
       left join integration.targets t on t.target_app = n.topic
       left join integration.subscriptions s on s.topic = n.topic;
 
--- AFTER INSERT of a subscription and of a topic, whoever makes them: from now on publishing asks for them.
-create or replace function integration.on_routed() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if tg_relid <> all (array['integration.subscriptions'::regclass, 'integration.targets'::regclass]) then
-        raise insufficient_privilege using message = 'this trigger belongs to the tables of topics';
-    end if;
-    update integration.settings s set has_topics = true where not s.has_topics;
-    return null;
-end $$;
-
 create or replace trigger subscriptions_routed after insert on integration.subscriptions
-    for each statement execute function integration.on_routed();
+    for each statement execute function integration.on_first('has_topics');
 
 create or replace trigger targets_routed after insert or update of kind on integration.targets
-    for each row when (new.kind = 'topic') execute function integration.on_routed();
+    for each row when (new.kind = 'topic') execute function integration.on_first('has_topics');
 
 -- Whether a subscription takes messages of a type and source. One expression, to be inlined.
 create or replace function integration.takes(

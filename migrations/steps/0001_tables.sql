@@ -206,7 +206,7 @@ create table integration.settings (
     traffic_retention   interval not null default '2 days' check (traffic_retention >= interval '25 hours'),
     -- Whether a publish for a target that nothing names (no message, setting or process) is refused: a misspelt one.
     known_targets_only  boolean  not null default false,
-    -- Whether any target has had a bell that is not on demand: what publishes asks for that first. Kept by on_bell_set.
+    -- Whether any target has had a bell that is not on demand: what publishes asks for that first. Kept by on_first.
     has_bells           boolean  not null default false
 );
 insert into integration.settings default values;

@@ -1,6 +1,6 @@
 -- Topics: targets whose messages are handed on, a copy to each subscriber.
 
--- Whether anybody has ever subscribed or made a target a topic: what publishes asks for that first. Kept by on_routed.
+-- Whether anybody has ever subscribed or made a target a topic: what publishes asks for that first. Kept by on_first.
 alter table integration.settings add column has_topics boolean not null default false;
 
 -- kind: a topic's own messages are completed when they are published, and nobody consumes it. unrouted: what becomes of

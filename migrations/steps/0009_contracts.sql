@@ -14,5 +14,5 @@ create table integration.contracts (
     primary key (target_app, record_type, version)
 );
 
--- Whether there ever was one: only then publishing asks. Kept by a trigger on contracts.
+-- Whether there ever was one: only then publishing asks. Kept by on_first.
 alter table integration.settings add column has_contracts boolean not null default false;
