@@ -10,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Tests run side by side, each with connections of its own.
 const CONNECTIONS_MAX: u32 = 400;
+/// What PostgreSQL allows none of by itself.
+const PREPARED_MAX: u32 = 20;
 
 /// A new, empty database on a private server; returns the string to connect to it with. All that a test needs:
 ///
@@ -69,7 +71,9 @@ impl Scratch {
         let (tell, told) = oneshot::channel();
         let keep = move || {
             runtime.block_on(async {
-                let options = EphemeralOptions { max_connections: CONNECTIONS_MAX, ..EphemeralOptions::default() };
+                let settings = vec![("max_prepared_transactions".to_owned(), PREPARED_MAX.to_string())];
+                let options =
+                    EphemeralOptions { max_connections: CONNECTIONS_MAX, settings, ..EphemeralOptions::default() };
                 match Server::ephemeral(options).await {
                     Ok(server) => {
                         if tell.send(Ok(server.directory().to_owned())).is_ok() {

@@ -17,7 +17,8 @@ impl Pair {
     /// Both run; the standby streams asynchronously.
     pub(crate) async fn start() -> Self {
         // A primary that is killed and comes back has what its standby still needs.
-        let settings = vec![("wal_keep_size".to_owned(), "1GB".to_owned())];
+        let settings = [("wal_keep_size", "1GB"), ("max_prepared_transactions", "10")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let options = EphemeralOptions { durable: true, settings, ..Default::default() };
         let primary = Server::ephemeral(options.clone()).await.unwrap();
         let standby = Server::ephemeral(options).await.unwrap();

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::said;
 use crate::{
     doors::{answer, role},
-    support::{Database, count},
+    support::{Database, connect, count},
 };
 
 const TYPES: &str = "select record_type from integration.data_staging order by id";
@@ -68,6 +68,46 @@ async fn every_change_is_published_with_the_row_before_and_after_and_none_that_w
         said(&client, "select data::text from integration.data_staging").await,
         "{\"op\": \"truncate\", \"table\": \"public.orders\"}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prepared_transaction_changes_is_published_when_it_commits_and_never_when_it_is_rolled_back() {
+    let db = Database::new().await;
+    let client = orders(&db).await;
+    captured(&db, "orders").await.subscribe(&super::to("mirror", "tapped")).await.unwrap();
+    // Somebody listens, and a notification cannot be prepared: what the page says to do about it.
+    let listener = db.client().await;
+    listener.batch_execute("select integration.park('mirror'), integration.park('tapped')").await.unwrap();
+    let prepare = |id: u8, what: &str| {
+        let gid = format!("{}-{id}", db.name());
+        (format!("begin; {what}; insert into orders (id) values ({id}); prepare transaction '{gid}'"), gid)
+    };
+    assert_eq!(answer(&client, &prepare(1, "select").0).await, "0A000");
+    client.batch_execute("rollback").await.unwrap();
+    let shop = role(&db, "neighbour").await;
+    let shops = format!(
+        "grant insert on orders to neighbour_{0}; alter role neighbour_{0} set integration.notify = off",
+        db.name()
+    );
+    client.batch_execute(&shops).await.unwrap();
+    drop(shop);
+    let shop = connect(&db.url.replace("user=postgres", &format!("user=neighbour_{}", db.name()))).await;
+    let told = "select concat(target_app, ':', ordering_key) from integration.data_staging order by id";
+    for (id, who, what) in [(2, &client, "set local integration.notify = off"), (3, &shop, "select")] {
+        let (change, gid) = prepare(id, what);
+        who.batch_execute(&change).await.unwrap();
+        assert_eq!(said(&client, told).await, "");
+        client.batch_execute(&format!("commit prepared '{gid}'")).await.unwrap();
+        assert_eq!(said(&client, told).await, format!("mirror:public.orders:{id} tapped:public.orders:{id}"));
+        client.batch_execute("truncate integration.data_staging").await.unwrap();
+    }
+    let off = "select integration.set_target(t, '{\"bell\": \"off\"}') from unnest('{mirror, tapped}'::text[]) t";
+    client.batch_execute(off).await.unwrap();
+    let (change, gid) = prepare(4, "select");
+    client.batch_execute(&change).await.unwrap();
+    client.batch_execute(&format!("rollback prepared '{gid}'")).await.unwrap();
+    assert_eq!(said(&client, told).await, "");
+    assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

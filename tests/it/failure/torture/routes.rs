@@ -26,22 +26,24 @@ struct Question {
     op: String,
 }
 
-/// Writes into the captured table until told to stop; some of it is undone.
+/// What was prepared on another connection, or on another server, is ended somehow.
+const END: &str = "select format('%s prepared %L', case when random() < 0.5 then 'commit' else 'rollback' end, p.gid) \
+    from pg_prepared_xacts p where p.database = current_database() and p.gid like 'stock-%'";
+
+/// Writes into the captured table until told to stop; some of it is undone, and some prepared first.
 pub(super) async fn writes(url: String, seed: u64, stop: Arc<AtomicBool>) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut session: Option<Client> = None;
-    while !stop.load(Ordering::SeqCst) {
+    for round in 0.. {
         let Some(client) = session.as_ref().filter(|client| !client.is_closed()) else {
-            session = match tokio_postgres::connect(&url, NoTls).await {
-                Ok((client, connection)) => {
-                    tokio::spawn(connection);
-                    Some(client)
-                }
-                Err(_) => None,
-            };
+            session = began(&url).await;
             pace::pause(&mut random, 20, 200).await;
             continue;
         };
+        // Nothing that is prepared is left behind.
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
         let (id, n) = (random.random_range(0..20), random.random_range(0..1000));
         let change = match random.random_range(0..10) {
             0 => format!("delete from chk.stock where id = {id}"),
@@ -56,11 +58,31 @@ pub(super) async fn writes(url: String, seed: u64, stop: Arc<AtomicBool>) {
             _ => format!("insert into chk.stock values ({id}, {n}) on conflict (id) do update set n = excluded.n"),
         };
         let end = if random.random_bool(0.2) { "rollback" } else { "commit" };
-        if client.batch_execute(&format!("begin; {change}; {end}")).await.is_err() {
+        let gid = format!("'stock-{seed}-{round}'");
+        let (first, then) = match random.random_bool(0.2) {
+            true => (format!("prepare transaction {gid}"), Some(format!("{end} prepared {gid}"))),
+            false => (end.to_owned(), None),
+        };
+        if client.batch_execute(&format!("begin; {change}; {first}")).await.is_err() {
             let _ = client.batch_execute("rollback").await;
         }
         pace::pause(&mut random, 30, 120).await;
+        if let Some(then) = then
+            && client.batch_execute(&then).await.is_err()
+        {
+            session = None;
+        }
     }
+}
+
+/// A session; what an earlier one left prepared has come to an end.
+async fn began(url: &str) -> Option<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.ok()?;
+    tokio::spawn(connection);
+    for row in client.query(END, &[]).await.ok()? {
+        client.batch_execute(row.get(0)).await.ok()?;
+    }
+    Some(client)
 }
 
 /// Asks until told to stop; returns the questions that were replied to, and the replies.
