@@ -9,7 +9,8 @@ pub struct Contract {
     pub target: String,
     /// What they are, by name.
     pub record_type: String,
-    /// A condition in jsonpath over the payload: `strict $.cents > 0 && exists($.order)`.
+    /// A condition in jsonpath over the payload: `strict $.cents > 0 && exists($.order)`. Of a JSON Schema
+    /// [`json_schema::rule`](crate::written::json_schema::rule) makes one.
     pub rule: String,
     /// What becomes of one that breaks it.
     pub policy: Breach,
