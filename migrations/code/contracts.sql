@@ -84,13 +84,39 @@ begin
             v_failed := v_failed || v_breach.id;
             update integration.data_staging d
                set status = 'failed', attempt = d.attempt + 1, updated_at = v_now, available_at = null,
-                   error_message = integration.clean_text(format('breaks its contract, version %s: %s is not true of '
-                       'it', v_breach.version, v_breach.rule))
+                   error_message = integration.clean_text(integration.breach_reason(v_breach.version, v_breach.rule))
              where d.id = v_breach.id;
         end if;
     end loop;
     return v_failed;
 end $$;
+
+-- Why a message failed that was stored although it broke its contract. Who looks for such messages asks here, too.
+create or replace function integration.breach_reason(p_version integer, p_rule jsonpath) returns text
+    language sql immutable parallel safe as $$
+    select format('breaks its contract, version %s: %s is not true of it', p_version, p_rule)
+$$;
+
+-- For explain: a message that its contract failed, and what the contract says by now. Empty result: it is none.
+create or replace function integration.explain_breach(p_id bigint)
+    returns table (code text, sentence text, fix text, details jsonb)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select 'contract_broken', format('it failed when it was published, at %s, because version %s of the contract of '
+               '%s for %s is not true of it: %s%s', integration.time_in_words(d.updated_at), b.version, d.record_type,
+               d.target_app, b.rule, case when n.is_bound is null then '; there is no contract any more'
+                   when n.keeps then '; what the contract says by now is true of it' end),
+           format('mend whoever publishes it, or what the contract says (doorbell contracts); to have it handled all '
+               'the same: doorbell redrive %s', p_id),
+           jsonb_build_object('version', b.version, 'rule', b.rule, 'keeps_now', n.keeps, 'at', d.updated_at)
+      from integration.data_staging d
+     cross join lateral regexp_match(d.error_message,
+           '^breaks its contract, version (\d{1,9}): (.*) is not true of it$') with ordinality r (match)
+     cross join lateral (select r.match[1]::integer as version, r.match[2] as rule) b
+     cross join lateral (
+        select bool_or(true) as is_bound, bool_or(coalesce(d.data @@ c.rule, false)) as keeps
+          from integration.contracts c where c.target_app = d.target_app and c.record_type = d.record_type) n
+     where d.id = p_id and d.status = 'failed'
+$$;
 
 -- The contracts, and how many messages of their targets have broken one, since the beginning.
 create or replace view integration.kept_contracts as
@@ -99,16 +125,5 @@ select c.target_app, c.record_type, c.version, c.rule::text as rule, c.policy, c
          where o.target_app = c.target_app and o.action = 'breaches') as breaches
   from integration.contracts c;
 
--- AFTER INSERT of a contract, whoever makes it: from now on publishing asks for them.
-create or replace function integration.on_contract() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if tg_relid <> 'integration.contracts'::regclass then
-        raise insufficient_privilege using message = 'this trigger belongs to integration.contracts';
-    end if;
-    update integration.settings s set has_contracts = true where not s.has_contracts;
-    return null;
-end $$;
-
 create or replace trigger contracts_made after insert on integration.contracts
-    for each statement execute function integration.on_contract();
+    for each statement execute function integration.on_first('has_contracts');

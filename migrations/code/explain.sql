@@ -5,8 +5,9 @@
 -- or a command that changes what it names and nothing else; details the facts behind the sentence. Codes: not_found,
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect,
--- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's
--- messages routed, unrouted; expired, and, behind the cause, expires: until when it may wait. Never empty.
+-- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible;
+-- contract_broken; of a topic's messages routed, unrouted; expired, and, behind the cause, expires: until when it may
+-- wait. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -39,6 +40,10 @@ begin
                 select from integration.replies r where r.id = p_id) then ', which replied' end),
             null::text, details;
     when 'failed' then
+        return query select * from integration.explain_breach(p_id);
+        if found then
+            return;
+        end if;
         return query select 'failed', format('it failed for good at %s, by attempt %s: %s',
             integration.time_in_words(m.updated_at), m.attempt, coalesce(m.error_message, 'no reason was given')),
             'doorbell redrive ' || p_id, details;

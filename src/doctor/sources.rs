@@ -8,7 +8,9 @@ const CAPTURES: &str = "select x.\"table\", x.target_app, x.is_on, exists (selec
     from integration.captured x order by 1";
 
 const EXTRACTS: &str = "select e.name, e.last_error, e.began_at < integration.clock() - interval '1 min', e.skipped, \
-        coalesce(e.table_id::text, 'the tables of its query'), coalesce(e.watermark, '') \
+        coalesce(e.table_id::text, 'the tables of its query'), coalesce(e.watermark, ''), e.target_app, e.is_foreign, \
+        e.is_foreign and e.every is not null and coalesce(e.looked_at, e.created_at) \
+            < integration.clock() - greatest(e.every * 10, interval '5 min') \
     from integration.extracts e where e.paused_at is null order by 1";
 
 pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
@@ -46,11 +48,22 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         let (name, error, is_late): (String, Option<String>, Option<bool>) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let (skipped, of, watermark): (i64, String, String) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+        let (target, is_foreign, is_unread): (String, bool, bool) = (row.try_get(6)?, row.try_get(7)?, row.try_get(8)?);
         if let Some(error) = error {
+            let again = if is_foreign { "whoever reads it tries again" } else { "it is tried every minute" };
             findings.push(
                 Finding::problem("sources", format!("the extract {name} fails"))
                     .evidence(error)
-                    .fix("mend what it says; it is tried every minute"),
+                    .fix(format!("mend what it says; {again}. Until then: doorbell extract pause {}", quoted(&name))),
+            );
+        } else if is_unread {
+            findings.push(
+                Finding::problem("sources", format!("nobody reads the extract {name}, which is of another database"))
+                    .evidence(format!("{target} gets nothing new of it"))
+                    .fix(format!(
+                        "start what reads it (doorbell extract add, with its --source-url), or end it: doorbell extract remove {}",
+                        quoted(&name)
+                    )),
             );
         } else if is_late == Some(true) {
             findings.push(
@@ -61,7 +74,8 @@ pub(super) async fn check(session: &mut Session) -> Result<Vec<Finding>> {
         } else if skipped > 0 {
             findings.push(
                 Finding::note("sources", format!("{skipped} rows of the extract {name} could not be published"))
-                    .evidence("the audit log has them as extract_skipped, with the reason"),
+                    .evidence("the audit log has them as extract_skipped, with the reason")
+                    .fix(format!("doorbell audit --target {} --action extract_skipped", quoted(&target))),
             );
         }
     }

@@ -61,6 +61,36 @@ async fn what_has_ended_says_how_and_how_to_put_it_back() {
 }
 
 #[tokio::test]
+async fn what_its_contract_failed_names_that_and_whether_it_would_keep_it_by_now() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    at(&client, 0).await;
+    let contract = "select integration.set_contract('billing', 'n', 'strict $ > RULE', 'fail', VERSION)";
+    let set = |rule: &str, version: &str| contract.replace("RULE", rule).replace("VERSION", version);
+    run(&client, &set("1", "3")).await;
+    plain_insert(&client, "billing", "1").await;
+    let sentence = "it failed when it was published, at 2026-03-01 12:00:00Z, because version 3 of the contract of n for billing \
+        is not true of it: strict ($ > 1)";
+    let fix = "mend whoever publishes it, or what the contract says (doorbell contracts); to have it handled all the same: \
+        doorbell redrive 1";
+    is(&explain(&client, 1).await, "contract_broken", sentence, Some(fix));
+    run(&client, &set("0", "4")).await;
+    let by_now = format!("{sentence}; what the contract says by now is true of it");
+    is(&explain(&client, 1).await, "contract_broken", &by_now, Some(fix));
+    run(&client, "select integration.forget_contract('billing', 'n')").await;
+    let by_now = format!("{sentence}; there is no contract any more");
+    is(&explain(&client, 1).await, "contract_broken", &by_now, Some(fix));
+    // What fails later fails for another reason, whatever that says.
+    run(
+        &client,
+        "select integration.redrive('{1}'); select integration.claim('billing', 'me', 1, p_lease => '1 h'); \
+         select integration.reject(1, 2, 'me', 'breaks its contract, version ((: it does')",
+    )
+    .await;
+    assert_eq!(explain(&client, 1).await[0].0, "failed");
+}
+
+#[tokio::test]
 async fn a_scheduled_message_says_until_when_and_whether_it_was_delayed_snoozed_or_failed() {
     let db = Database::new().await;
     let client = db.client().await;

@@ -9,9 +9,10 @@ use crate::program::*;
 
 /// The codes of `explain` that come with advice, with what it may change: nothing, the message it is about, the messages
 /// of dead owners, or the gates of its target.
-const ADVICE: [(&str, Changes); 22] = [
+const ADVICE: [(&str, Changes); 23] = [
     ("gone", Changes::Nothing),
     ("failed", Changes::Message),
+    ("contract_broken", Changes::Message),
     ("cancelled", Changes::Message),
     ("expired", Changes::Message),
     ("scheduled", Changes::Message),
@@ -50,9 +51,16 @@ const NO_ADVICE: [&str; 11] = [
 ];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
-const SITUATIONS: [(&str, &str); 19] = [
+const SITUATIONS: [(&str, &str); 20] = [
     ("delete from integration.data_staging where id = $id", "gone"),
     ("update integration.data_staging set status = 'failed', error_message = 'no such card' where id = $id", "failed"),
+    (
+        "delete from integration.data_staging where id = $id; \
+         select integration.set_contract('$target', 'n', 'strict $ > 1', 'fail'); \
+         insert into integration.data_staging (id, source_app, target_app, record_type, data) \
+             values ($id, 'shop', '$target', 'n', '1')",
+        "contract_broken",
+    ),
     ("select integration.cancel(array[$id], 'withdrawn')", "cancelled"),
     ("select integration.cancel(array[$id], integration.expiry_reason())", "expired"),
     (
