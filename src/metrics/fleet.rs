@@ -18,12 +18,13 @@ use tokio::time::{Instant, timeout};
 use super::{
     labels::{Breaker, Depth, Target},
     names::{BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE},
+    sources::Sources,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     operate::Operator,
     outage::Outage,
-    rows::{BreakerRow, ProcessRow, TargetStats},
+    rows::{BreakerRow, MeasuredSources, ProcessRow, TargetStats},
 };
 
 /// Several scrapers, or one that is impatient, cost the database one look.
@@ -41,6 +42,7 @@ pub(super) struct Fleet {
     lateness: Family<Target, Gauge<f64, AtomicU64>>,
     processes: Family<Target, Gauge<i64, AtomicI64>>,
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
+    sources: Sources,
     database_up: Gauge<i64, AtomicI64>,
     read_at: Option<Instant>,
     outage: Outage,
@@ -56,6 +58,7 @@ impl Fleet {
             lateness: Family::default(),
             processes: Family::default(),
             breakers: Family::default(),
+            sources: Sources::register(registry),
             database_up: Gauge::default(),
             read_at: None,
             outage: Outage::new(
@@ -90,12 +93,14 @@ impl Fleet {
         self.lateness.clear();
         self.processes.clear();
         self.breakers.clear();
+        self.sources.clear();
         // A role that may not look was answered.
         let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
         self.database_up.set(i64::from(answered));
         match read {
-            Ok((stats, set_aside, blocked_keys, lateness, breakers, processes)) => {
+            Ok((stats, set_aside, blocked_keys, lateness, sources, breakers, processes)) => {
                 self.outage.over();
+                self.sources.set(sources);
                 self.set(&stats, &breakers, &processes);
                 for (target, count) in set_aside {
                     self.set_aside.get_or_create(&Target { target: target.into() }).set(count);
@@ -151,12 +156,19 @@ impl Fleet {
 }
 
 /// The counts of targets are of messages set aside and of blocked keys; the seconds are by how much schedules are late.
-type Read =
-    (Vec<TargetStats>, Vec<(String, i64)>, Vec<(String, i64)>, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
+type Read = (
+    Vec<TargetStats>,
+    Vec<(String, i64)>,
+    Vec<(String, i64)>,
+    Vec<(String, f64)>,
+    MeasuredSources,
+    Vec<BreakerRow>,
+    Vec<ProcessRow>,
+);
 
 async fn read(operator: &Operator) -> Result<Read> {
     let (set_aside, blocked_keys) = (operator.set_aside().await?, operator.count_blocked_keys().await?);
     let (breakers, processes) = (operator.breakers().await?, operator.processes().await?);
-    let lateness = operator.lateness_of_schedules().await?;
-    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, breakers, processes))
+    let (lateness, sources) = (operator.lateness_of_schedules().await?, operator.measured_sources().await?);
+    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, sources, breakers, processes))
 }

@@ -1,4 +1,4 @@
-//! Labels: targets, record types that have a handler of their own, and closed lists.
+//! Labels: targets, extracts, record types that have a handler of their own, and closed lists.
 
 use std::sync::Arc;
 
@@ -34,6 +34,12 @@ pub(super) struct Look {
 pub(super) struct Depth {
     pub(super) target: Arc<str>,
     pub(super) status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Source {
+    pub(super) extract: Arc<str>,
+    pub(super) target: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -3,6 +3,7 @@
 mod fleet;
 mod labels;
 mod names;
+mod sources;
 
 use std::{
     collections::HashSet,

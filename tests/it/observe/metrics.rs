@@ -58,6 +58,18 @@ async fn eventful(db: &Database) -> String {
         )
         .await
         .unwrap();
+    // Sources: a table that publishes nothing any more, an extract that fails, a contract that was broken.
+    client
+        .batch_execute(
+            "create table items (id integer primary key, at timestamptz); \
+             select integration.capture('items', 'mirror'); alter table items disable trigger all; \
+             select integration.set_extract('items', 'mirror', 'items', p_watermark => 'at'); insert into items values (1, now()); \
+             select integration.extract_more('items'); alter table items drop column at; select integration.extract_look('items'); \
+             select integration.set_contract('ledger', 'n', '$ > 0', 'warn'); \
+             select integration.publish('shop', 'ledger', 'n', '0')",
+        )
+        .await
+        .unwrap();
     // A consumer died holding a message, which somebody rescues.
     client
         .batch_execute(
@@ -131,6 +143,13 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     assert_eq!(value(&scrape, "doorbell_processes", &[("target", "reports")]), 0.0);
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "open")]), 1.0);
     assert_eq!(value(&scrape, "doorbell_breaker_state", &[("breaker", "ledger"), ("state", "closed")]), 0.0);
+    let of_items = |family: &str| value(&scrape, family, &[("extract", "items"), ("target", "mirror")]);
+    assert_eq!(of_items("doorbell_extracted_messages"), 1.0);
+    assert_eq!((of_items("doorbell_extract_skipped_rows"), of_items("doorbell_extract_failing")), (0.0, 1.0));
+    // The place is not there yet: what may still be written before it is not known since the extract was made.
+    assert!(of_items("doorbell_extract_lag_seconds") >= of_items("doorbell_extract_looked_seconds"));
+    assert_eq!(value(&scrape, "doorbell_breached_messages", &[("target", "ledger")]), 1.0);
+    assert_eq!(value(&scrape, "doorbell_captures_off", &[("target", "mirror")]), 1.0);
     assert_eq!(value(&scrape, "doorbell_database_up", &[]), 1.0);
 }
 
