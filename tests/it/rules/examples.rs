@@ -167,6 +167,37 @@ async fn one_event_reaches_all_who_are_subscribed_and_who_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_a_captured_table_is_told_and_none_that_was_rolled_back() {
+    let db = Database::new().await;
+    assert_eq!(
+        run(&db, "capture", &[]).await,
+        ["item.insert bell: 990 cents", "item.update bell: 990 -> 1090 cents", "item.delete bell: gone"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_version_of_a_row_of_another_database_is_handed_on() {
+    let db = Database::new().await;
+    let said = run(&db, "extract", &[]).await;
+    assert_eq!(sorted(said[..2].to_vec()), ["item 1: bell", "item 2: rope"]);
+    assert_eq!(said[2..], ["item 2: long rope"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_schema_does_not_allow_is_refused_or_stored_as_failed() {
+    let db = Database::new().await;
+    assert_eq!(
+        run(&db, "contracts", &[]).await,
+        [
+            "990 cents: published",
+            "0 cents: refused with 23514",
+            "-5 cents: contract_broken, mend whoever publishes it, or what the contract says (doorbell contracts); \
+                to have it handled all the same: doorbell redrive 3",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_prices_is_told_those_and_why_there_is_none() {
     let db = Database::new().await;
     assert_eq!(
