@@ -19,6 +19,7 @@ pub(crate) struct Outage {
     begins: &'static str,
     ends: &'static str,
     target: Option<String>,
+    extract: Option<String>,
     quiet: bool,
     base: Duration,
     cap: Duration,
@@ -28,7 +29,7 @@ pub(crate) struct Outage {
 impl Outage {
     /// `begins` and `ends` are the lines for either change: a warning with the error, and information.
     pub(crate) fn new(begins: &'static str, ends: &'static str) -> Self {
-        Self { begins, ends, target: None, quiet: false, base: BASE, cap: CAP, failures: 0 }
+        Self { begins, ends, target: None, extract: None, quiet: false, base: BASE, cap: CAP, failures: 0 }
     }
 
     /// For one call, of which there may be thousands at a time and whose caller hears of its end: the lines are for debugging.
@@ -41,6 +42,11 @@ impl Outage {
         Self { target: Some(target.into()), ..self }
     }
 
+    /// Which extract's: the lines name it.
+    pub(crate) fn for_extract(self, name: impl Into<String>) -> Self {
+        Self { extract: Some(name.into()), ..self }
+    }
+
     /// The first pause, about, and the longest.
     pub(crate) fn pauses(self, base: Duration, cap: Duration) -> Self {
         Self { base, cap, ..self }
@@ -48,10 +54,10 @@ impl Outage {
 
     /// It failed; returns how long to wait before trying again.
     pub(crate) fn failed(&mut self, error: &Error) -> Duration {
-        let target_app = self.target.as_deref();
+        let (target_app, extract) = (self.target.as_deref(), self.extract.as_deref());
         match (self.failures, self.quiet) {
-            (0, false) => warn!(target_app, ?error, "{}", self.begins),
-            (0, true) => debug!(target_app, ?error, "{}", self.begins),
+            (0, false) => warn!(target_app, extract, ?error, "{}", self.begins),
+            (0, true) => debug!(target_app, extract, ?error, "{}", self.begins),
             _ => {}
         }
         self.failures = self.failures.saturating_add(1);
@@ -60,11 +66,11 @@ impl Outage {
 
     /// It worked.
     pub(crate) fn over(&mut self) {
-        let (failures, target_app) = (std::mem::take(&mut self.failures), self.target.as_deref());
-        match (failures, self.quiet) {
+        let (target_app, extract) = (self.target.as_deref(), self.extract.as_deref());
+        match (std::mem::take(&mut self.failures), self.quiet) {
             (0, _) => {}
-            (_, false) => info!(target_app, failures, "{}", self.ends),
-            (_, true) => debug!(target_app, failures, "{}", self.ends),
+            (failures, false) => info!(target_app, extract, failures, "{}", self.ends),
+            (failures, true) => debug!(target_app, extract, failures, "{}", self.ends),
         }
     }
 

@@ -34,7 +34,8 @@ declare
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, rate_of, canaries_left,
         dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, expiry_reason, is_captured, keys_of_table, explain_routed, routes, takes, next_tick,
+        explain_set_aside, explain_breach, expiry_reason, is_captured, keys_of_table, explain_routed, routes, takes,
+        next_tick,
         tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';
     v_names  text[];
@@ -53,6 +54,7 @@ begin
             step_forward_forgotten, unblock, redrive_many, look_again, subscribe, unsubscribe, replay, keep_topics,
             schedule, unschedule, pause_schedule, fire_schedule, fire_due, expire, capture, uncapture,
             forget_extract, pause_extract, next_extract, extract_look, extract_more, extract_due,
+            extract_asks, extract_take, note_extract,
             set_contract, forget_contract}'::text[] end;
     if v_names is null then
         raise exception 'there is no verb "%"', p_verb

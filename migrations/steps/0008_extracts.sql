@@ -1,11 +1,15 @@
 -- Extracts: what is read out of tables and queries of applications, and how far.
 
--- One row per extract. Written by set_extract, forget_extract, pause_extract, next_extract and extract_more.
+-- One row per extract. Written by set_extract, set_foreign_extract, forget_extract, pause_extract, next_extract and
+-- extract_take.
 create table integration.extracts (
     name         text collate "C" primary key check (char_length(name) between 1 and 100),
-    -- What is read: a table, or what a query says.
+    -- What is read: a table, or what a query says; of another database always a query.
     table_id     regclass,
     query        text,
+    -- Of another database, which somebody reads who knows the way there. label: what messages call its table.
+    is_foreign   boolean     not null default false,
+    label        text,
     source_app   text collate "C" not null check (char_length(source_app) between 1 and 50),
     target_app   text collate "C" not null check (char_length(target_app) between 1 and 50),
     -- What the record type begins with; behind it comes .read.
@@ -30,6 +34,8 @@ create table integration.extracts (
     published    bigint      not null default 0,
     -- Rows that could not be published; the audit log says which and why.
     skipped      bigint      not null default 0,
+    -- How often it was looked: what was read as of another look is not published.
+    looks        bigint      not null default 0,
     next_at      timestamptz,
     -- Of the look that is under way, or did not come to its end.
     began_at     timestamptz,
@@ -40,7 +46,8 @@ create table integration.extracts (
     paused_by    text,
     created_at   timestamptz not null default integration.clock(),
     created_by   text        not null default integration.role_name(),
-    check ((table_id is null) <> (query is null)),
+    check ((table_id is null) <> (query is null) and (table_id is null or not is_foreign)
+        and (label is null or is_foreign)),
     check ((watermark is null) = (mark_type is null) and (watermark is null) = (every is null)
         and (watermark is null) = (grace is null))
 ) with (fillfactor = 50);

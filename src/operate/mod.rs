@@ -35,6 +35,7 @@ pub use crate::{
         StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest, Watermark,
         When,
     },
+    store::ForeignDatabase,
 };
 
 /// The operators' verbs over one database; from [`Broker::operator`](crate::Broker::operator). Cheap to clone.

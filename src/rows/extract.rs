@@ -34,7 +34,7 @@ impl Extract {
 pub enum ExtractFrom {
     /// A table or view, as SQL names it: `orders`, `shop.orders`.
     Table(String),
-    /// A SELECT, in which tables have their schemas' names.
+    /// A SELECT, in which tables have their schemas' names. (Those of other databases have them in any case.)
     Query(String),
 }
 
@@ -81,6 +81,8 @@ pub struct ExtractRow {
     pub table: Option<String>,
     /// The query, if it reads that.
     pub query: Option<String>,
+    /// Whether they are another database's.
+    pub is_foreign: bool,
     /// Who gets the rows.
     pub target: String,
     /// As which application they are published.

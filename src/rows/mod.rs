@@ -5,6 +5,8 @@ mod capture;
 mod contract;
 mod extract;
 mod keys;
+#[cfg(feature = "metrics")]
+mod measured;
 mod message;
 mod process;
 mod request;
@@ -20,6 +22,8 @@ pub use capture::{Capture, CaptureRow};
 pub use contract::{Breach, Contract, ContractRow};
 pub use extract::{Extract, ExtractFrom, ExtractRow, Extracted, Watermark};
 pub use keys::{KeyRow, KeyState};
+#[cfg(feature = "metrics")]
+pub(crate) use measured::{MeasuredExtract, MeasuredSources};
 pub use message::{Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use request::WaitingRequest;

@@ -9,6 +9,7 @@ mod contracts;
 mod extracts;
 mod fence;
 mod follow;
+mod foreign;
 mod held;
 mod inspect;
 mod json;
@@ -25,6 +26,8 @@ mod rights;
 mod savepoint;
 mod schedules;
 mod settle;
+#[cfg(feature = "metrics")]
+mod sources;
 mod steps;
 mod summed;
 mod topics;
@@ -46,6 +49,7 @@ use crate::{
 pub(crate) use claim::{ClaimRequest, KeptPlace, Looked, Most, Passed, Place, Ranges};
 pub(crate) use fence::Claim;
 pub(crate) use follow::Seen;
+pub use foreign::ForeignDatabase;
 pub(crate) use held::HeldTx;
 pub(crate) use lease::{Beat, Met, Registrant};
 pub(crate) use list::order_of;

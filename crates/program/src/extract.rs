@@ -1,5 +1,6 @@
 //! `doorbell extract`: rows of a table or a query as messages.
 
+mod keep;
 mod run;
 mod what;
 
@@ -20,7 +21,7 @@ use crate::{
 ///
 /// For tables that are not to bear triggers (else see `doorbell capture`), and for what was there before. Each row is a message
 /// {\"table\", \"op\": \"read\", \"new\"} with its key as ordering key. Tables are read in the name of the schema's owner, who alone
-/// adds and runs extracts. `doorbell extracts` lists them.
+/// adds and runs extracts; those of another database by this command, which goes on where it was. `doorbell extracts` lists them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,6 +29,8 @@ Examples:
   doorbell extract run orders-once warehouse --table shop.orders --type order
   doorbell extract run totals reports --query 'select day, sum(cents) from shop.orders group by day' --key day
   doorbell extract run orders-once warehouse --table shop.orders --type order --resume
+  DOORBELL_SOURCE_URL=postgres://reader@erp/erp doorbell extract add items \\
+      warehouse --table erp.items --watermark changed_at
   doorbell extract pause orders
   doorbell extract remove orders
 
@@ -88,18 +91,25 @@ impl Extract {
         let (name, changed, done) = match self.verb {
             Verb::Run(run) => return run.run(&operator, global.json).await,
             Verb::Add(Add { what, watermark: column, every, grace, after }) => {
+                let foreign = what.foreign()?;
                 let wanted = what.wanted(Some(Watermark { column, every, grace, after }));
-                let new = operator.extract(&wanted).await?;
+                let new = match &foreign {
+                    Some(source) => keep::make(&operator, source, &wanted).await?,
+                    None => operator.extract(&wanted).await?,
+                };
                 if global.json {
                     output::json(&json!({ "extract": wanted.name, "new": new }))?;
-                    return Ok(Exit::Done);
+                } else {
+                    let (name, target) = (output::printable(&wanted.name), output::printable(&wanted.target));
+                    match new {
+                        true => eprintln!("{target} gets every row of {name}, and from then on what is new or changed"),
+                        false => eprintln!("{name} was there; it is as you say now, and goes on from where it is"),
+                    }
                 }
-                let (name, target) = (output::printable(&wanted.name), output::printable(&wanted.target));
-                match new {
-                    true => eprintln!("{target} gets every row of {name}, and from then on what is new or changed"),
-                    false => eprintln!("{name} was there; it is as you say now, and goes on from where it is"),
-                }
-                return Ok(Exit::Done);
+                return match foreign {
+                    Some(source) => keep::reading(&operator, &source, &wanted.name).await,
+                    None => Ok(Exit::Done),
+                };
             }
             Verb::Pause { name } => (name.clone(), operator.pause_extract(&name, true).await?, "paused"),
             Verb::Resume { name } => (name.clone(), operator.pause_extract(&name, false).await?, "going on"),

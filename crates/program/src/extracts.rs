@@ -20,7 +20,7 @@ Examples:
   doorbell extracts
   doorbell extracts --json | jq '.extracts[] | select(.last_error != null)'
 
-JSON: {\"extracts\": [{\"extract\", \"table\", \"query\", \"target\", \"source\", \"type\", \"key_columns\", \"watermark\", \
+JSON: {\"extracts\": [{\"extract\", \"table\", \"query\", \"foreign\", \"target\", \"source\", \"type\", \"key_columns\", \"watermark\", \
 \"every_seconds\", \"place\", \"published\", \"skipped\", \"looked_at\", \"ended_at\", \"last_error\", \"paused_by\"}]}.")]
 pub(crate) struct Extracts {}
 
@@ -41,8 +41,8 @@ impl Extracts {
 
 fn extract_json(row: &ExtractRow) -> Value {
     json!({
-        "extract": row.name, "table": row.table, "query": row.query, "target": row.target, "source": row.source,
-        "type": row.record_type, "key_columns": row.key, "watermark": row.watermark, "every_seconds": row.every_seconds,
+        "extract": row.name, "table": row.table, "query": row.query, "foreign": row.is_foreign, "target": row.target,
+        "source": row.source, "type": row.record_type, "key_columns": row.key, "watermark": row.watermark, "every_seconds": row.every_seconds,
         "place": row.place, "published": row.published, "skipped": row.skipped,
         "looked_at": row.looked_at.map(rfc3339), "ended_at": row.ended_at.map(rfc3339), "last_error": row.last_error,
         "paused_by": row.paused_by,
@@ -61,9 +61,10 @@ fn cells(row: &ExtractRow) -> Vec<String> {
         ExtractRow { skipped, .. } if *skipped > 0 => format!("{skipped} rows skipped"),
         _ => "-".to_owned(),
     };
+    let of = row.table.clone().unwrap_or_else(|| "a query".to_owned());
     vec![
         row.name.clone(),
-        row.table.clone().unwrap_or_else(|| "a query".to_owned()),
+        of + if row.is_foreign { ", elsewhere" } else { "" },
         row.target.clone(),
         format!("{}.read", row.record_type),
         every.unwrap_or_else(|| "once".to_owned()),

@@ -26,7 +26,11 @@ impl Logs {
     }
 
     pub fn has(&self, text: &str) -> bool {
-        self.lines.lock().expect("no panic holds it").iter().any(|line| line.contains(text))
+        self.count(text) > 0
+    }
+
+    pub fn count(&self, text: &str) -> usize {
+        self.lines.lock().expect("no panic holds it").iter().filter(|line| line.contains(text)).count()
     }
 }
 

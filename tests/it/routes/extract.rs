@@ -100,6 +100,33 @@ async fn what_commits_late_is_found_which_a_plain_watermark_loses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_place_stays_before_a_row_that_is_prepared_until_it_is_committed_or_rolled_back() {
+    let db = Database::new().await;
+    let client = orders(&db).await;
+    let operator = extracted(&db).await;
+    let gid = |end| format!("{}-{end}", db.name());
+    let places = "select coalesce(place, 'none') from integration.extracts";
+    for (end, more) in [("commit", 1), ("rollback", 0)] {
+        let before = said(&client, places).await;
+        let prepare = format!("begin; insert into orders (at) values (now()); prepare transaction '{}'", gid(end));
+        client.batch_execute(&prepare).await.unwrap();
+        client.batch_execute("insert into orders (at) values (now())").await.unwrap();
+        assert_eq!([look(&operator).await, look(&operator).await, look(&operator).await], [1, 0, 0]);
+        assert_eq!(said(&client, places).await, before);
+        client.batch_execute(&format!("{end} prepared '{}'", gid(end))).await.unwrap();
+        assert_eq!(look(&operator).await, more);
+        // Others of this server may have something open still.
+        let moved = async {
+            while said(&client, places).await == before {
+                assert_eq!(look(&operator).await, 0);
+            }
+        };
+        soon("the place moves", moved).await;
+    }
+    assert_eq!(count(&client, "select count(*) from orders").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_writers_every_version_that_stays_is_published_once() {
     let db = Database::read_committed().await;
     let client = orders(&db).await;

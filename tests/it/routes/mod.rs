@@ -5,6 +5,8 @@ mod capture;
 mod contracts;
 mod expiry;
 mod extract;
+mod foreign;
+mod json_schema;
 mod late;
 mod patterns;
 mod replay;

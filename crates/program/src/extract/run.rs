@@ -32,6 +32,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) async fn run(self, operator: &Operator, as_json: bool) -> Result<Exit, Failure> {
+        let foreign = self.what.foreign()?;
         let wanted = self.what.wanted(None);
         let name = output::printable(&wanted.name);
         let before = operator.extracts().await?.into_iter().find(|row| row.name == wanted.name);
@@ -48,12 +49,19 @@ impl Run {
             }
             _ => {}
         }
-        operator.extract(&wanted).await?;
+        match &foreign {
+            Some(source) => operator.extract_from(source, &wanted).await?,
+            None => operator.extract(&wanted).await?,
+        };
         let expected = operator.extracts().await?.into_iter().find(|row| row.name == wanted.name);
         let expected = expected.and_then(|row| Some(row.estimate? - row.published)).unwrap_or_default();
         let bar = ProgressBar::hidden();
         bar.set_length(expected.max(1) as u64);
-        let done = pages(operator, &wanted.name, self.chunk, &bar).await;
+        let more = async || match &foreign {
+            Some(source) => operator.extract_more_from(source, &wanted.name, self.chunk).await,
+            None => operator.extract_more(&wanted.name, self.chunk).await,
+        };
+        let done = pages(more, &wanted.name, &bar).await;
         bar.finish_and_clear();
         let (published, skipped) = done?;
         if as_json {
@@ -70,10 +78,14 @@ impl Run {
 }
 
 /// Page by page until there are no more; a page that failed because of locks was undone, and is tried again.
-async fn pages(operator: &Operator, name: &str, chunk: u32, bar: &ProgressBar) -> Result<(u64, u64), Failure> {
+async fn pages(
+    more: impl AsyncFn() -> doorbell::Result<Option<Extracted>>,
+    name: &str,
+    bar: &ProgressBar,
+) -> Result<(u64, u64), Failure> {
     let (mut published, mut skipped, mut tries) = (0, 0, 0);
     loop {
-        match operator.extract_more(name, chunk).await {
+        match more().await {
             Ok(Some(Extracted { published: more, skipped: refused, is_done, .. })) => {
                 tries = 0;
                 published += more;

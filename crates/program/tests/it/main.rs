@@ -6,6 +6,7 @@ mod consume;
 mod database;
 mod demo;
 mod exec;
+mod extract;
 mod fields;
 mod help;
 mod large;

@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 38] = [
+const PARTS: [(&str, &str); 41] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -46,6 +46,9 @@ const PARTS: [(&str, &str); 38] = [
     ("fire_schedule", "schedule"),
     ("next_ticks", "schedules"),
     ("extract_more", "extract"),
+    ("extract_from", "extract"),
+    ("extract_more_from", "extract"),
+    ("keep_extracting", "extract"),
     ("pause_extract", "extract"),
     ("forget_extract", "extract"),
     ("forget_contract", "contract"),
