@@ -40,8 +40,7 @@ begin
         execute integration.extract_moment() into v_before;
     end if;
     execute integration.extract_rows(p_name, p_limit) into v_rows, v_keys, v_marks, v_last, v_count
-      using array(select s.key from integration.extract_seen s where s.name = p_name order by s.key, s.watermark),
-            array(select s.watermark from integration.extract_seen s where s.name = p_name order by s.key, s.watermark);
+      using integration.seen_of(p_name);
     if x.watermark is not null then
         execute integration.extract_moment() into v_after;
     end if;
@@ -66,6 +65,12 @@ begin
     return x;
 end $$;
 
+-- What an extract has published in front of its place, each as a watermark and a key.
+create or replace function integration.seen_of(p_name text) returns text[]
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array(select concat(s.watermark, ' ', s.key) from integration.extract_seen s where s.name = p_name)
+$$;
+
 -- After which look of which extract.
 create or replace function integration.as_of(x integration.extracts) returns text
     language sql immutable as $$
@@ -73,13 +78,13 @@ create or replace function integration.as_of(x integration.extracts) returns tex
 $$;
 
 -- For who reads another database for an extract, p_limit rows at most: what to ask there, in a transaction in READ
--- COMMITTED: moment, rows, which takes seen_keys and seen_marks, and moment again; the answers are for extract_take,
--- with as_of. Without a watermark nothing needs to be known of moments. every: after how many seconds to look again.
--- Nothing else: it is paused.
+-- COMMITTED: moment, rows, with seen as its parameter, and moment again; the answers are for extract_take, with as_of.
+-- Without a watermark nothing needs to be known of moments. every: after how many seconds to look again. Nothing else:
+-- it is paused.
 -- SQLSTATEs: MQ003 for an extract that reads this database, MQ004 when there is none.
 create or replace function integration.extract_asks(
-    p_name text, p_limit integer default 1000, out as_of text, out rows text, out moment text, out seen_keys text[],
-    out seen_marks text[], out every float8
+    p_name text, p_limit integer default 1000, out as_of text, out rows text, out moment text, out seen text[],
+    out every float8
 )
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -101,9 +106,7 @@ begin
         'count)', integration.extract_rows(p_name, least(greatest(p_limit, 1), 10000)));
     if x.watermark is not null then
         moment := integration.extract_moment();
-        select coalesce(array_agg(s.key order by s.key, s.watermark), '{}'),
-               coalesce(array_agg(s.watermark order by s.key, s.watermark), '{}')
-          into seen_keys, seen_marks from integration.extract_seen s where s.name = p_name;
+        seen := integration.seen_of(p_name);
     end if;
 end $$;
 
@@ -188,7 +191,7 @@ create or replace function integration.extract_query(p_table regclass, p_query t
 $$;
 
 -- The statement that reads the next rows of an extract: the rows, their keys and watermarks, the keys of the last one,
--- and how many there are. What was seen in front of the place, of which it takes two arrays, is left out.
+-- and how many there are. What was seen in front of the place, which is its parameter, is left out.
 create or replace function integration.extract_rows(p_name text, p_limit integer) returns text
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -197,6 +200,8 @@ declare
     v_captured boolean;
     v_keys     text;
     v_after    text := 'true';
+    v_order    text;
+    v_from     text;
 begin
     select * into x from integration.extracts e where e.name = p_name;
     select string_agg(format('a.%I', u.k), ', ' order by u.n) into v_keys
@@ -204,10 +209,14 @@ begin
     select case when c.columns is not null then c.columns || c.keys end, true into v_columns, v_captured
       from integration.captures c
      where c.table_id = x.table_id and c.target_app = x.target_app;
+    v_order := concat_ws(', ', case when x.watermark is not null then format('a.%I', x.watermark) end, v_keys);
+    v_from := case when x.table_id is null then integration.extract_query(null, x.query) else x.table_id::text end;
     if x.watermark is not null then
-        v_after := format('a.%I %s and not exists (select from unnest($1::text[], $2::text[]) s (key, mark) '
-            'where s.key = w.key and s.mark = a.%1$I::text)', x.watermark,
-            case when x.place is null then 'is not null' else format('> %L::%s', x.place, x.mark_type) end);
+        -- As many as may be left out: of what is guessed to be left over afterwards no plan is made.
+        v_from := format('(select a.* from %s a where a.%I %s order by %s limit %s + cardinality($1::text[]))', v_from,
+            x.watermark, case when x.place is null then 'is not null' else format('> %L::%s', x.place, x.mark_type) end,
+            v_order, p_limit);
+        v_after := format('concat(a.%I, '' '', w.key) <> all ($1::text[])', x.watermark);
     elsif x.place is not null then
         v_after := format('(%s) > (%s)', v_keys, (select string_agg(format('%L', p.value), ', ' order by p.ordinality)
             from jsonb_array_elements_text(x.place::jsonb) with ordinality p));
@@ -237,13 +246,11 @@ begin
         'offset 0) w where %s order by %s limit %s) r',
         case when x.watermark is null then 'null::text' else format('a.%I::text', x.watermark) end,
         (select string_agg(format('a.%I::text', u.k), ', ' order by u.n) from unnest(x.keys) with ordinality u (k, n)),
-        case when x.table_id is null then integration.extract_query(null, x.query) else x.table_id::text end,
-        integration.captured_key(x.keys),
+        v_from, integration.captured_key(x.keys),
         case when x.table_id is null then 'to_jsonb(a.*)'
              else format('(select to_jsonb(r.*) from (select %s) r)',
                          integration.captured_columns(x.table_id, v_columns)) end,
-        v_after, concat_ws(', ', case when x.watermark is not null then format('a.%I', x.watermark) end, v_keys),
-        p_limit);
+        v_after, v_order, p_limit);
 end $$;
 
 -- Publishes rows of an extract, in their order; or, where one of them is refused, those that are not.

@@ -17,7 +17,7 @@ const FINDS: &str = "select integration.extract_finds()";
 const PROBE: &str = "select integration.extract_probe(integration.extract_query(null, $1), $2)";
 const EXTRACT_FOREIGN: &str = "select integration.set_foreign_extract($1, $2, $3, $4::text::jsonb, $5, nullif($6::text[], '{}'), $7, \
         coalesce($8, 'extract'), coalesce(make_interval(secs => $9), '5 s'), coalesce(make_interval(secs => $10), '10 s'), $11)";
-const ASKS: &str = "select as_of, rows, moment, seen_keys, seen_marks, every from integration.extract_asks($1, $2)";
+const ASKS: &str = "select as_of, rows, moment, seen, every from integration.extract_asks($1, $2)";
 const TAKE: &str = "select published, skipped, is_done from integration.extract_take($1, $2, $3, $4::text::jsonb, $5::text::jsonb, \
         $6::text[]::jsonb[], $7, $8, $9, $10::bigint::integer)";
 const NOTE: &str = "select integration.note_extract($1, $2)";
@@ -94,8 +94,7 @@ impl Store {
         let every = asks.try_get::<_, Option<f64>>("every")?.map(Duration::from_secs_f64);
         let Some(as_of) = asks.try_get::<_, Option<String>>("as_of")? else { return Ok((None, every)) };
         let (read, moment): (String, Option<String>) = (asks.try_get("rows")?, asks.try_get("moment")?);
-        let (keys, marks): (Option<Vec<String>>, Option<Vec<String>>) =
-            (asks.try_get("seen_keys")?, asks.try_get("seen_marks")?);
+        let seen: Option<Vec<String>> = asks.try_get("seen")?;
         let (before, page, after) = source
             .read(async |there| {
                 let asked = async || match &moment {
@@ -103,8 +102,7 @@ impl Store {
                     None => Ok(None),
                 };
                 let before = asked().await?;
-                let seen: [(&(dyn ToSql + Sync), Type); 2] = [(&keys, Type::TEXT_ARRAY), (&marks, Type::TEXT_ARRAY)];
-                let page = there.rows(&read, &seen).await?;
+                let page = there.rows(&read, &[(&seen, Type::TEXT_ARRAY)]).await?;
                 Ok((before, page, asked().await?))
             })
             .await?;
