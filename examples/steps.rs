@@ -57,12 +57,14 @@ async fn main() -> Result<(), Error> {
         })
     });
     let orders = orders.start().await?;
-    while !broker.operator().is_drained("orders", None).await? {
+    let mut done = Vec::new();
+    while done.len() < 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        done = broker.operator().steps(id, false).await?;
     }
     orders.shutdown().await?;
 
-    for step in broker.operator().steps(id, false).await? {
+    for step in done {
         println!("{} was done by attempt {}", step.name, step.attempt);
     }
     broker.close().await;

@@ -70,6 +70,6 @@ async fn a_message_says_which_steps_are_not_done_again() {
     .await;
     let [all] = <[String; 1]>::try_from(told(&client, 1, "steps").await).unwrap();
     assert!(all.ends_with("step 08 (attempt 2) and 12 more"), "{all}");
-    run(&client, "select integration.reject(1, 2, 'me', 'no'); select integration.redrive('{1}')").await;
+    run(&client, "select integration.reject(1, 2, 'me', 'no'); select integration.redrive(1)").await;
     assert!(told(&client, 1, "steps").await.is_empty(), "they are done again");
 }
