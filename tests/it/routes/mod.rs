@@ -8,6 +8,7 @@ mod extract;
 mod foreign;
 mod json_schema;
 mod late;
+mod many_requests;
 mod patterns;
 mod replay;
 mod requests;
