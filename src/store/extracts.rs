@@ -31,6 +31,8 @@ const EXTRACTS: &str = "select name, coalesce(table_id::text, label) as \"table\
         extract(epoch from every)::float8 as every, place, published, skipped, estimate, looked_at, ended_at, last_error, \
         paused_by from integration.extracts order by name";
 
+type Texts = Vec<Option<String>>;
+
 impl Store {
     pub(crate) async fn set_extract(&self, wanted: &Extract) -> Result<bool> {
         let Extract { name, target, from, key, watermark, source, record_type } = wanted;
@@ -107,8 +109,8 @@ impl Store {
             })
             .await?;
         let page = page.first().ok_or_else(|| Error::invalid("the database that is read answers with no row"))?;
-        let (found, keys, marks): (Option<Vec<String>>, Option<Vec<Option<String>>>, Option<Vec<Option<String>>>) =
-            (page.try_get(0)?, page.try_get(1)?, page.try_get(2)?);
+        let found: Option<Vec<String>> = page.try_get(0)?;
+        let (keys, marks): (Option<Texts>, Option<Texts>) = (page.try_get(1)?, page.try_get(2)?);
         let (last, count): (Option<String>, i64) = (page.try_get(3)?, page.try_get(4)?);
         let params: [&(dyn ToSql + Sync); 10] =
             [&name, &as_of, &rows, &before, &after, &found, &keys, &marks, &last, &count];
