@@ -115,7 +115,7 @@ create or replace function integration.explain_breach(p_id bigint)
      cross join lateral (
         select bool_or(true) as is_bound, bool_or(coalesce(d.data @@ c.rule, false)) as keeps
           from integration.contracts c where c.target_app = d.target_app and c.record_type = d.record_type) n
-     where d.id = p_id and d.status = 'failed'
+     where d.id = p_id and d.status = 'failed' and r.match is not null
 $$;
 
 -- The contracts, and how many messages of their targets have broken one, since the beginning.

@@ -58,7 +58,7 @@ begin
     x.record_type := coalesce(p_type, v_name, p_name);
     x.every := p_every;
     x.grace := p_grace;
-    return integration.keep_extract(x, v_name);
+    return integration.keep_extract(to_jsonb(x), v_name);
 end $$;
 
 -- Makes an extract of another database, or changes how the one of that name publishes; as set_extract, but that whoever
@@ -92,7 +92,7 @@ begin
     x.record_type := coalesce(p_type, x.label, p_name);
     x.every := p_every;
     x.grace := p_grace;
-    return integration.keep_extract(x, x.label);
+    return integration.keep_extract(to_jsonb(x), x.label);
 end $$;
 
 -- For set_extract and set_foreign_extract: only the owner of the schema makes extracts.
@@ -116,11 +116,12 @@ begin
     end if;
 end $$;
 
--- For set_extract and set_foreign_extract: writes an extract, whose name in the audit log is p_table, unless it is a
--- query's.
-create or replace function integration.keep_extract(x integration.extracts, p_table text) returns boolean
+-- For set_extract and set_foreign_extract: writes an extract, a row as JSON, which the audit log calls p_table, unless
+-- it is a query's.
+create or replace function integration.keep_extract(p_extract jsonb, p_table text) returns boolean
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    x     integration.extracts := jsonb_populate_record(null::integration.extracts, p_extract);
     v_is  integration.extracts;
     v_new boolean;
 begin

@@ -45,8 +45,8 @@ begin
         execute integration.extract_moment() into v_after;
     end if;
     select t.* into published, skipped, is_done
-      from integration.extract_take(p_name, integration.as_of(x), p_limit, v_before, v_after, v_rows, v_keys, v_marks,
-               v_last, v_count, integration.clock()) t;
+      from integration.extract_take(p_name, integration.as_of(x.looks, x.created_at), p_limit, v_before, v_after,
+               v_rows, v_keys, v_marks, v_last, v_count, integration.clock()) t;
 end $$;
 
 -- An extract as it stands, locked; nothing while somebody else has it locked, or it is paused.
@@ -72,9 +72,9 @@ create or replace function integration.seen_of(p_name text) returns text[]
 $$;
 
 -- After which look of which extract.
-create or replace function integration.as_of(x integration.extracts) returns text
-    language sql immutable as $$
-    select x.looks || ' of ' || extract(epoch from x.created_at)
+create or replace function integration.as_of(p_looks bigint, p_created_at timestamptz) returns text
+    language sql immutable parallel safe as $$
+    select p_looks || ' of ' || extract(epoch from p_created_at)
 $$;
 
 -- For who reads another database for an extract, p_limit rows at most: what to ask there, in a transaction in READ
@@ -100,7 +100,7 @@ begin
     if x.paused_at is not null then
         return;
     end if;
-    as_of := integration.as_of(x);
+    as_of := integration.as_of(x.looks, x.created_at);
     -- As text, so that whoever carries them need not understand them.
     rows := format('select r.rows::text[], r.keys, r.marks, r.last, r.count from (%s) r (rows, keys, marks, last, '
         'count)', integration.extract_rows(p_name, least(greatest(p_limit, 1), 10000)));
@@ -144,7 +144,7 @@ declare
 begin
     is_done := false;
     x := integration.extract_now(p_name);
-    if x.name is null or integration.as_of(x) <> p_as_of then
+    if x.name is null or integration.as_of(x.looks, x.created_at) <> p_as_of then
         return;
     end if;
     if (p_before ->> 'is_standby')::boolean then
