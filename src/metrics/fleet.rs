@@ -10,14 +10,17 @@ use std::{
 };
 
 use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{
-    labels::{Breaker, Depth, Target},
-    names::{BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE},
+    labels::{Action, Breaker, Depth, Target},
+    names::{
+        ACTIONS, BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS,
+        SET_ASIDE,
+    },
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -41,6 +44,7 @@ pub(super) struct Fleet {
     lateness: Family<Target, Gauge<f64, AtomicU64>>,
     processes: Family<Target, Gauge<i64, AtomicI64>>,
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
+    actions: Family<Action, Counter>,
     database_up: Gauge<i64, AtomicI64>,
     read_at: Option<Instant>,
     outage: Outage,
@@ -56,6 +60,7 @@ impl Fleet {
             lateness: Family::default(),
             processes: Family::default(),
             breakers: Family::default(),
+            actions: Family::default(),
             database_up: Gauge::default(),
             read_at: None,
             outage: Outage::new(
@@ -70,6 +75,7 @@ impl Fleet {
         registry.register(SCHEDULE_LATENESS, "How late the latest schedule is", fleet.lateness.clone());
         registry.register(PROCESSES, "Processes with a live lease that consume", fleet.processes.clone());
         registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
+        registry.register(ACTIONS, "What happened to messages that no process counts", fleet.actions.clone());
         registry.register(DATABASE_UP, "Whether the database answered the last scrape", fleet.database_up.clone());
         fleet
     }
@@ -90,11 +96,12 @@ impl Fleet {
         self.lateness.clear();
         self.processes.clear();
         self.breakers.clear();
+        self.actions.clear();
         // A role that may not look was answered.
         let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
         self.database_up.set(i64::from(answered));
         match read {
-            Ok((stats, set_aside, blocked_keys, lateness, breakers, processes)) => {
+            Ok((stats, set_aside, blocked_keys, lateness, actions, breakers, processes)) => {
                 self.outage.over();
                 self.set(&stats, &breakers, &processes);
                 for (target, count) in set_aside {
@@ -102,6 +109,10 @@ impl Fleet {
                 }
                 for (target, count) in blocked_keys {
                     self.blocked_keys.get_or_create(&Target { target: target.into() }).set(count);
+                }
+                for (target, action, messages) in actions {
+                    let labels = Action { target: target.into(), action };
+                    self.actions.get_or_create(&labels).inc_by(messages.unsigned_abs());
                 }
                 for (target, seconds) in lateness {
                     self.lateness.get_or_create(&Target { target: target.into() }).set(seconds);
@@ -150,13 +161,22 @@ impl Fleet {
     }
 }
 
-/// The counts of targets are of messages set aside and of blocked keys; the seconds are by how much schedules are late.
-type Read =
-    (Vec<TargetStats>, Vec<(String, i64)>, Vec<(String, i64)>, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
+/// The counts of targets are of messages set aside and of blocked keys; the seconds are by how much schedules are late;
+/// and of actions, how often they happened.
+type Read = (
+    Vec<TargetStats>,
+    Vec<(String, i64)>,
+    Vec<(String, i64)>,
+    Vec<(String, f64)>,
+    Vec<(String, String, i64)>,
+    Vec<BreakerRow>,
+    Vec<ProcessRow>,
+);
 
 async fn read(operator: &Operator) -> Result<Read> {
     let (set_aside, blocked_keys) = (operator.set_aside().await?, operator.count_blocked_keys().await?);
     let (breakers, processes) = (operator.breakers().await?, operator.processes().await?);
     let lateness = operator.lateness_of_schedules().await?;
-    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, breakers, processes))
+    let actions = operator.uncounted_actions().await?;
+    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, actions, breakers, processes))
 }

@@ -22,6 +22,7 @@ use crate::{
     message::{Delivery, Found},
     outcome::Outcome,
     store::{Claim, Looked, Verdict},
+    telemetry::Event,
 };
 
 impl Loop {
@@ -130,6 +131,8 @@ impl Loop {
             return;
         }
         if let Some(opens_in) = opens_in {
+            let target = &self.context.target;
+            self.context.store.telemetry().tell(Event::RateLimited { target, opens_in });
             self.under_way.begin(Kind::Opening, opening::opens(opens_in).map(|()| Ended::Opened));
         }
         self.exhausted(Exhausted::new(&look, &observed));
