@@ -148,8 +148,8 @@ begin
           from integration.rate_of(p_target) r;
 end $$;
 
--- Whether a target may have gates. Most have neither settings nor a breaker that is open, and to be told so by the
--- gates themselves costs as much as to claim a message.
+-- Whether a target may have gates; claim and hold ask the same. Most have neither settings nor a breaker that is open,
+-- and to be told so by the gates themselves costs as much as to claim a message.
 create or replace function integration.has_gates(p_target text) returns boolean
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
