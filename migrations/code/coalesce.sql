@@ -229,4 +229,5 @@ create or replace function integration.explain_coalesced(p_id bigint)
            null::text, jsonb_build_object('replaced', c.replaced, 'coalesce_key', c.coalesce_key)
       from integration.coalescing c join integration.data_staging d on d.id = c.staging_id
      where c.staging_id = p_id and d.created_at = c.created_at and c.replaced > 0
+       and d.status in ('pending', 'scheduled') and d.attempt = 0
 $$;

@@ -16,17 +16,10 @@ use prometheus_client::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-<<<<<<< HEAD
     labels::{Action, Breaker, Depth, Target},
     names::{
         ACTIONS, BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS,
-        SET_ASIDE,
-=======
-    labels::{Breaker, Depth, Target},
-    names::{
-        BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE,
-        WAITING_REQUESTS,
->>>>>>> main
+        SET_ASIDE, WAITING_REQUESTS,
     },
 };
 use crate::{
@@ -112,11 +105,7 @@ impl Fleet {
         let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
         self.database_up.set(i64::from(answered));
         match read {
-<<<<<<< HEAD
-            Ok((stats, set_aside, blocked_keys, lateness, actions, breakers, processes)) => {
-=======
-            Ok((stats, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes)) => {
->>>>>>> main
+            Ok((stats, set_aside, blocked_keys, waiting_requests, lateness, actions, breakers, processes)) => {
                 self.outage.over();
                 self.set(&stats, &breakers, &processes);
                 for (target, count) in set_aside {
@@ -125,14 +114,12 @@ impl Fleet {
                 for (target, count) in blocked_keys {
                     self.blocked_keys.get_or_create(&Target { target: target.into() }).set(count);
                 }
-<<<<<<< HEAD
                 for (target, action, messages) in actions {
                     let labels = Action { target: target.into(), action };
                     self.actions.get_or_create(&labels).inc_by(messages.unsigned_abs());
-=======
+                }
                 for (target, count) in waiting_requests {
                     self.waiting_requests.get_or_create(&Target { target: target.into() }).set(count);
->>>>>>> main
                 }
                 for (target, seconds) in lateness {
                     self.lateness.get_or_create(&Target { target: target.into() }).set(seconds);
@@ -182,36 +169,20 @@ impl Fleet {
     }
 }
 
-<<<<<<< HEAD
-/// The counts of targets are of messages set aside and of blocked keys; the seconds are by how much schedules are late;
-/// and of actions, how often they happened.
-type Read = (
-    Vec<TargetStats>,
-    Vec<(String, i64)>,
-    Vec<(String, i64)>,
-    Vec<(String, f64)>,
-    Vec<(String, String, i64)>,
-    Vec<BreakerRow>,
-    Vec<ProcessRow>,
-);
-=======
 /// Of targets.
 type Counts = Vec<(String, i64)>;
+/// Of targets and actions.
+type Actions = Vec<(String, String, i64)>;
 
 /// The counts are of messages set aside, of blocked keys, and of requests that wait; the seconds are by how much schedules are
 /// late.
-type Read = (Vec<TargetStats>, Counts, Counts, Counts, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
->>>>>>> main
+type Read = (Vec<TargetStats>, Counts, Counts, Counts, Vec<(String, f64)>, Actions, Vec<BreakerRow>, Vec<ProcessRow>);
 
 async fn read(operator: &Operator) -> Result<Read> {
     let (set_aside, blocked_keys) = (operator.set_aside().await?, operator.count_blocked_keys().await?);
     let (breakers, processes) = (operator.breakers().await?, operator.processes().await?);
     let waiting_requests = operator.count_waiting_requests().await?;
     let lateness = operator.lateness_of_schedules().await?;
-<<<<<<< HEAD
     let actions = operator.uncounted_actions().await?;
-    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, actions, breakers, processes))
-=======
-    Ok((operator.stats().await?, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes))
->>>>>>> main
+    Ok((operator.stats().await?, set_aside, blocked_keys, waiting_requests, lateness, actions, breakers, processes))
 }

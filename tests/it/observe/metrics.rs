@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-<<<<<<< HEAD
-use doorbell::{Batch, BatchOutcome, Broker, BrokerConfig, Delivery, Outcome, observe::Metrics};
-=======
-use doorbell::{Answer, Broker, BrokerConfig, Outcome, observe::Metrics};
->>>>>>> main
+use doorbell::{Answer, Batch, BatchOutcome, Broker, BrokerConfig, Delivery, Outcome, observe::Metrics};
 use openmetrics_parser::{
     MetricsExposition, OpenMetricsType, OpenMetricsValue, Sample, openmetrics::parse_openmetrics,
 };
