@@ -160,7 +160,7 @@ end $$;
 create or replace function integration.explain_expired(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select 'expired', format('it expired %s ago: nobody takes it any more, and maintenance is about to cancel it',
+    select 'expiring', format('it expired %s ago: nobody takes it any more, and maintenance is about to cancel it',
                integration.in_words(integration.since(e.expires_at))), null::text,
            jsonb_build_object('at', e.expires_at)
       from integration.expiring e join integration.data_staging d on d.id = e.id and d.created_at = e.created_at

@@ -6,8 +6,9 @@
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect,
 -- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's
--- messages routed, unrouted; expired, and, behind the cause, expires: until when it may wait, coalesced: how often what
--- it says was replaced, asked: somebody waits for its reply, steps: what of its handling is done already. Never empty.
+-- messages routed, unrouted; expired, expiring (it is to be cancelled), and, behind the cause, expires: until when it
+-- may wait, coalesced: how often what it says was replaced, asked: somebody waits for its reply, steps: what of its
+-- handling is done already. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$

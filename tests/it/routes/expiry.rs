@@ -131,7 +131,7 @@ async fn from_its_time_on_nobody_claims_or_holds_it_whether_it_is_cancelled_yet_
         }
     }
     assert_eq!(taken, [4, 4, 4, 1, 0, 0, 0, 0]);
-    assert_eq!(said(&client, "select code from integration.explain(2)").await, "expired no_consumer");
+    assert_eq!(said(&client, "select code from integration.explain(2)").await, "expiring no_consumer");
     // A client that claims with a lease needs nobody who cancels it, and its key is free.
     let claimed = "select data::text from integration.claim('billing', 'me', 9, p_lease => '1 h')";
     assert_eq!(said(&client, claimed).await, "3");
