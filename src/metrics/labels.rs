@@ -49,6 +49,12 @@ pub(super) struct Source {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Action {
+    pub(super) target: Arc<str>,
+    pub(super) action: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Breaker {
     pub(super) breaker: String,
     pub(super) state: &'static str,

@@ -1,9 +1,6 @@
-//! What the database says about sources: captures, extracts, and contracts that were broken.
+//! What the database says about sources: captures and extracts.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64},
-};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -12,7 +9,7 @@ use prometheus_client::{
 
 use super::{
     labels::{Source, Target},
-    names::{BREACHED, CAPTURES_OFF, EXTRACT_FAILING, EXTRACT_LAG, EXTRACT_LOOKED, EXTRACT_SKIPPED, EXTRACTED},
+    names::{CAPTURES_OFF, EXTRACT_FAILING, EXTRACT_LAG, EXTRACT_LOOKED, EXTRACT_SKIPPED, EXTRACTED},
 };
 use crate::rows::MeasuredSources;
 
@@ -23,7 +20,6 @@ pub(super) struct Sources {
     failing: Family<Source, Gauge<i64, AtomicI64>>,
     looked: Family<Source, Gauge<f64, AtomicU64>>,
     lag: Family<Source, Gauge<f64, AtomicU64>>,
-    breached: Family<Target, Counter>,
     captures_off: Family<Target, Gauge<i64, AtomicI64>>,
 }
 
@@ -35,7 +31,6 @@ impl Sources {
         registry.register(EXTRACT_FAILING, "Whether the last look of an extract failed", sources.failing.clone());
         registry.register(EXTRACT_LOOKED, "How long ago an extract looked last", sources.looked.clone());
         registry.register(EXTRACT_LAG, "How long ago all was published that was there then", sources.lag.clone());
-        registry.register(BREACHED, "Messages that broke a contract and were stored", sources.breached.clone());
         registry.register(
             CAPTURES_OFF,
             "Captured tables whose changes are not published",
@@ -50,7 +45,6 @@ impl Sources {
         self.failing.clear();
         self.looked.clear();
         self.lag.clear();
-        self.breached.clear();
         self.captures_off.clear();
     }
 
@@ -68,12 +62,8 @@ impl Sources {
                 self.lag.get_or_create(&labels).set(seconds);
             }
         }
-        let target = |name: String| Target { target: Arc::from(name) };
-        for (name, count) in measured.breached {
-            self.breached.get_or_create(&target(name)).inc_by(count);
-        }
         for (name, count) in measured.captures_off {
-            self.captures_off.get_or_create(&target(name)).set(count);
+            self.captures_off.get_or_create(&Target { target: name.into() }).set(count);
         }
     }
 }

@@ -4,8 +4,6 @@
 #[derive(Debug, Default)]
 pub(crate) struct MeasuredSources {
     pub(crate) extracts: Vec<MeasuredExtract>,
-    /// How many messages of a target broke a contract and were stored, since the beginning.
-    pub(crate) breached: Vec<(String, u64)>,
     /// How many tables are captured for a target and publish nothing.
     pub(crate) captures_off: Vec<(String, i64)>,
 }

@@ -19,8 +19,6 @@ const EXTRACTS: &str = "select e.name, e.target_app, e.published, e.skipped, e.l
             when e.mark_type = 'timestamp' then e.place::timestamp at time zone 'UTC' \
             else e.place::timestamptz end))::float8 as lag \
     from integration.extracts e order by 1";
-const BREACHED: &str = "select o.target_app, sum(o.messages)::bigint from integration.current_totals o \
-    where o.action = 'breaches' group by 1 order by 1";
 const CAPTURES_OFF: &str =
     "select x.target_app, count(*) filter (where not x.is_on) from integration.captured x group by 1 order by 1";
 
@@ -40,11 +38,8 @@ impl Store {
             })
         });
         let extracts = extracts.collect::<Result<_>>()?;
-        let rows = self.query("see how many contracts were broken", BREACHED, &[]).await?;
-        let breached = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<_, i64>(1)?.unsigned_abs())));
-        let breached = breached.collect::<Result<_>>()?;
         let rows = self.query("see which captures are off", CAPTURES_OFF, &[]).await?;
         let captures_off = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
-        Ok(MeasuredSources { extracts, breached, captures_off })
+        Ok(MeasuredSources { extracts, captures_off })
     }
 }
