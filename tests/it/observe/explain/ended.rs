@@ -84,7 +84,7 @@ async fn what_its_contract_failed_names_that_and_whether_it_would_keep_it_by_now
     run(
         &client,
         "select integration.redrive(1); select integration.claim('billing', 'me', 1, p_lease => '1 h'); \
-         select integration.reject(1, 2, 'me', 'breaks its contract, version ((: it does')",
+         select integration.reject(1, 3, 'me', 'breaks its contract, version ((: it does')",
     )
     .await;
     assert_eq!(explain(&client, 1).await[0].0, "failed");
