@@ -93,7 +93,7 @@ end $$;
 
 -- Why a message failed that was stored although it broke its contract. Who looks for such messages asks here, too.
 create or replace function integration.breach_reason(p_version integer, p_rule jsonpath) returns text
-    language sql immutable parallel safe as $$
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select format('breaks its contract, version %s: %s is not true of it', p_version, p_rule)
 $$;
 
@@ -110,7 +110,7 @@ create or replace function integration.explain_breach(p_id bigint)
            jsonb_build_object('version', b.version, 'rule', b.rule, 'keeps_now', n.keeps, 'at', d.updated_at)
       from integration.data_staging d
      cross join lateral regexp_match(d.error_message,
-           '^breaks its contract, version (\d{1,9}): (.*) is not true of it$') with ordinality r (match)
+           '^breaks its contract, version ([0-9]{1,9}): (.*) is not true of it$') with ordinality r (match)
      cross join lateral (select r.match[1]::integer as version, r.match[2] as rule) b
      cross join lateral (
         select bool_or(true) as is_bound, bool_or(coalesce(d.data @@ c.rule, false)) as keeps

@@ -73,7 +73,7 @@ $$;
 
 -- After which look of which extract.
 create or replace function integration.as_of(p_looks bigint, p_created_at timestamptz) returns text
-    language sql immutable parallel safe as $$
+    language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select p_looks || ' of ' || extract(epoch from p_created_at)
 $$;
 
