@@ -19,5 +19,7 @@ async fn main() -> Result<(), doorbell::Error> {
         println!("charging {} cents for order {}", order.cents, order.id);
         Ok(Outcome::Done) // an Err is tried again later, Outcome::reject is not
     });
-    billing.run_until(doorbell::shutdown_signal()).await
+    billing.run_until(doorbell::shutdown_signal()).await?;
+    broker.close().await; // says that this process is no more
+    Ok(())
 }

@@ -1,26 +1,22 @@
 //! Handlers: async closures or types with a `handle`, found by record type; and running one of them to a verdict.
 
 mod batch;
+mod request;
 mod steps;
 
 use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tokio_postgres::Transaction;
 
-use crate::{
-    error::{Error, Result as Done},
-    message::{Delivery, check_payload},
-    outcome::Outcome,
-    schema::Schema,
-    statement::Statement,
-    store::Store,
-};
+use crate::{message::Delivery, outcome::Outcome, schema::Schema, statement::Statement};
 
 pub use batch::{Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler};
 pub(crate) use batch::{Batches, TypedBatchHandler};
+pub use request::Replier;
+pub(crate) use request::{RawRequestHandler, Replies, RequestHandler};
 pub use steps::Steps;
 pub(crate) use steps::StepsHandler;
 
@@ -276,86 +272,6 @@ where
         let completion = delivery.completion().in_schema(&self.schema);
         match delivery.json::<T>() {
             Ok(payload) => (self.f)(payload, delivery, completion).await,
-            Err(error) => Ok(unreadable::<T>(&error)),
-        }
-    }
-}
-
-/// What completes a request with its reply.
-#[derive(Clone, Debug)]
-pub struct Replier {
-    store: Store,
-    schema: Schema,
-    payload_bytes_max: usize,
-    delivery: Delivery,
-}
-
-impl Replier {
-    /// Completes the request with `reply`, for who asked, in a transaction of its own; return what this returns. Of a message
-    /// that is no request the reply is nobody's. A reply that is too large, or no JSON, rejects the request, and whoever
-    /// waits for it is told so.
-    ///
-    /// # Errors
-    /// [`LeaseLost`](crate::ErrorKind::LeaseLost): another attempt has the request, and it will reply; else the database's.
-    /// Return them: where the reply was written after all, the request is completed and the retry comes too late.
-    pub async fn reply<R: Serialize + ?Sized>(&self, reply: &R) -> Done<Outcome> {
-        match self.checked(reply) {
-            Ok(reply) => self.store.reply(&self.delivery, reply.get()).await.map(|()| Outcome::Settled),
-            Err(error) => Ok(Outcome::reject(chain(&error))),
-        }
-    }
-
-    /// What completes the request with `reply`, for a transaction of the handler's own, of any driver: effects, completion
-    /// and reply commit together. Say [`Outcome::Settled`] after the commit, as with
-    /// [`on_own_tx`](crate::ConsumerBuilder::on_own_tx).
-    ///
-    /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for a reply that is too large, or no JSON.
-    pub fn statement<R: Serialize + ?Sized>(&self, reply: &R) -> Done<Statement> {
-        let reply = self.checked(reply)?;
-        Ok(self.delivery.completion_with(&reply).in_schema(&self.schema))
-    }
-
-    fn checked<R: Serialize + ?Sized>(&self, reply: &R) -> Done<Box<serde_json::value::RawValue>> {
-        let text = serde_json::value::to_raw_value(reply)
-            .map_err(|error| Error::invalid("the reply does not serialize to JSON").with_source(error))?;
-        check_payload(text.get(), self.payload_bytes_max).map_err(|error| error.context("the reply"))?;
-        Ok(text)
-    }
-}
-
-/// A closure over a typed payload and what replies as a [`Handler`].
-pub(crate) struct RequestHandler<T, F> {
-    f: F,
-    store: Store,
-    schema: Schema,
-    payload_bytes_max: usize,
-    payload: std::marker::PhantomData<fn(T)>,
-}
-
-impl<T, F> RequestHandler<T, F> {
-    pub(crate) fn new(f: F, store: Store, schema: Schema, payload_bytes_max: usize) -> Self {
-        Self { f, store, schema, payload_bytes_max, payload: std::marker::PhantomData }
-    }
-}
-
-#[async_trait]
-impl<T, F, Fut> Handler for RequestHandler<T, F>
-where
-    T: DeserializeOwned + Send + 'static,
-    F: Fn(T, Delivery, Replier) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = HandlerResult> + Send,
-{
-    async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        let Self { store, schema, payload_bytes_max, .. } = self;
-        let replier = Replier {
-            store: store.clone(),
-            schema: schema.clone(),
-            payload_bytes_max: *payload_bytes_max,
-            delivery: delivery.clone(),
-        };
-        match delivery.json::<T>() {
-            Ok(payload) => (self.f)(payload, delivery, replier).await,
             Err(error) => Ok(unreadable::<T>(&error)),
         }
     }

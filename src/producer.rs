@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_postgres::Transaction;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     message::{Answer, Message, MessageId, Request, check_name},
     outage::Outage,
     statement::Statement,
+    telemetry::Event,
 };
 
 const RETRY_BASE: Duration = Duration::from_millis(100);
@@ -104,7 +105,7 @@ impl Producer {
         publishing.run(self.core.store().publish_many_in(tx, &self.source, &traced), |_| None).await
     }
 
-    /// Publishes a request, in a transaction of its own, and waits for what becomes of it, for `within` at most; see
+    /// Publishes a request, in a transaction of its own, and waits for what becomes of it, for `within` from then; see
     /// [`on_request`](crate::ConsumerBuilder::on_request) for the other side. A request that nobody has taken by then is
     /// cancelled, so that nobody works for a caller that left; with [`expires_after`](Message::expires_after) it is kept for as
     /// long as that says. A delay is not used.
@@ -119,7 +120,7 @@ impl Producer {
     pub async fn request<R: DeserializeOwned>(&self, message: &Message, within: Duration) -> Result<Answer<R>> {
         self.check(message)?;
         let requesters = self.core.requesters().await?;
-        let until = Instant::now() + within;
+        let began = Instant::now();
         let harmless = message.dedup_key.is_some();
         let publishing = self.core.store().telemetry().publishing(std::slice::from_ref(message));
         let traced = publishing.traced();
@@ -129,12 +130,18 @@ impl Producer {
             .retried(harmless, || self.core.store().request(&self.source, &traced[0], &asking.reply_to, wanted_for));
         let request = publishing.run(publish, |request| Some(request.id)).await?;
         let mut waiter = requesters.wait(&asking, &request);
-        let answer = match timeout_at(until, waiter.answer()).await {
+        // From now on: where it was published late, its own time began late, too.
+        let answer = match timeout(within, waiter.answer()).await {
             Ok(Some(answer)) => answer,
             Ok(None) => return Err(Error::new(ErrorKind::Closed, "the broker was closed")),
             Err(_) if message.expires_after.is_some() => Answer::Late(request),
             Err(_) => self.core.store().give_up(&request).await?,
         };
+        self.core.store().telemetry().tell(Event::Answered {
+            target: &message.target,
+            answer: answer.name(),
+            took: began.elapsed(),
+        });
         answer.read()
     }
 

@@ -6,7 +6,8 @@
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect,
 -- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's
--- messages routed, unrouted; expired, and, behind the cause, expires: until when it may wait. Never empty.
+-- messages routed, unrouted; expired, and, behind the cause, expires: until when it may wait, asked: somebody waits for
+-- its reply, steps: what of its handling is done already. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -35,8 +36,7 @@ begin
             return;
         end if;
         return query select 'completed', format('it was completed at %s by attempt %s%s',
-            integration.time_in_words(m.processed_at), m.attempt, case when exists (
-                select from integration.replies r where r.id = p_id) then ', which replied' end),
+            integration.time_in_words(m.processed_at), m.attempt, integration.replied_in_words(p_id)),
             null::text, details;
     when 'failed' then
         return query select 'failed', format('it failed for good at %s, by attempt %s: %s',
@@ -83,6 +83,10 @@ begin
             null::text, jsonb_build_object('at', e.expires_at, 'request', coalesce(m.is_request, false))
       from integration.expiring e join integration.data_staging d on d.id = e.id and d.created_at = e.created_at
      where e.id = p_id and m.status in ('pending', 'scheduled');
+    if m.status in ('pending', 'scheduled', 'processing') then
+        return query select * from integration.explain_asked(p_id) where m.is_request;
+        return query select * from integration.explain_steps(p_id);
+    end if;
 end $$;
 
 -- For explain: a message that is not in data_staging.

@@ -103,9 +103,36 @@ create or replace function integration.answers(p_ids bigint[], p_reply_tos text[
         or m.status in ('completed', 'failed', 'cancelled') and m.headers ->> 'reply_to' = u.reply_to
 $$;
 
+-- For explain: whether a completed request was replied to. Null: it is no request, or too long ago.
+create or replace function integration.replied_in_words(p_id bigint) returns text
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select case when exists (select from integration.replies r where r.id = p_id) then ', which replied'
+                when d.headers ? 'reply_to' and d.processed_at > integration.clock() - s.reply_retention
+                    then ', without a reply' end
+      from integration.data_staging d cross join integration.settings s where d.id = p_id
+$$;
+
+-- For explain: who waits for the reply to a request that has not ended, where explain does not say when it expires.
+create or replace function integration.explain_asked(p_id bigint)
+    returns table (code text, sentence text, fix text, details jsonb)
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select 'asked', case
+               when e.expires_at is null then 'it is a request, and its reply is kept for whoever asked'
+               when e.expires_at > integration.clock()
+                   then 'it is a request, and whoever asked waits for its reply until '
+                       || integration.time_in_words(e.expires_at)
+               else 'it is a request, and whoever asked waited for its reply until '
+                   || integration.time_in_words(e.expires_at) || ', and may ask for it later' end,
+           null::text, jsonb_build_object('until', e.expires_at)
+      from integration.data_staging d
+      left join integration.expiring e on e.id = d.id and e.created_at = d.created_at
+     where d.id = p_id and (d.status = 'processing' or e.id is null)
+$$;
+
 -- Ends a request whose time is over: it is cancelled where nobody has taken it, unless it is kept. Returns what became
--- of it as answers does; "waiting" where it is kept and nobody has taken it, "handled" where somebody is at it: the
--- reply is there when that is over. Null: the two do not fit.
+-- of it as answers does; "waiting" where it is kept, or its time is not over, and nobody has taken it; "handled" where
+-- somebody is at it: the reply is there when that is over. Null: the two do not fit. Before its time it is left alone,
+-- because several may wait for it, published under one dedup key; a second early is a clock that is ahead of this one.
 -- Locks: the row, SKIP LOCKED.
 create or replace function integration.give_up(p_id bigint, p_reply_to text, out state text, out reply jsonb,
     out reason text)
@@ -113,24 +140,23 @@ create or replace function integration.give_up(p_id bigint, p_reply_to text, out
 declare
     v_fits boolean := coalesce((select d.headers ->> 'reply_to' = p_reply_to
                                   from integration.data_staging d where d.id = p_id), false);
+    v_over boolean := exists (select from integration.expiring e
+                               where e.id = p_id and e.expires_at <= integration.clock() + interval '1 s');
 begin
-    if v_fits then
+    if v_fits and v_over then
         perform integration.expire_waiting(array[p_id]);
     end if;
     select a.state, a.reply, a.reason into state, reply, reason
       from integration.answers(array[p_id], array[p_reply_to]) a;
     if state is null and v_fits then
-        select case when d.status = 'processing' or not e.waits then 'handled' else 'waiting' end into state
-          from integration.data_staging d
-         cross join lateral (select not exists (select from integration.expiring x
-                              where x.id = d.id and x.created_at = d.created_at) as waits) e
-         where d.id = p_id;
+        select case when d.status = 'processing' or v_over then 'handled' else 'waiting' end into state
+          from integration.data_staging d where d.id = p_id;
     end if;
 end $$;
 
 -- Waits until a request has ended, for who asks by hand: it looks after 10 ms, then twice as long each time, half a
--- second at most. When p_within is over it gives up as give_up does. The results are those of answers and give_up;
--- state is null where id and reply_to do not fit.
+-- second at most. When p_within is over it gives up as give_up does. The results are those of answers and give_up, so
+-- that "waiting" may be awaited again; state is null where id and reply_to do not fit.
 --
 -- A procedure, because it commits between two looks: a function would hold the snapshot of the statement that called
 -- it, and with it keep vacuum from its work in the whole cluster, for as long as it waits; this has one for half a

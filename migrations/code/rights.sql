@@ -26,7 +26,7 @@ declare
         take, settle_many, keep_alive, fence}';
     v_look   constant text[] := '{list, list_ranges, list_conditions, peek, errors, reason_pattern, backlog, target,
         target_settings, usual_settings, is_known, explain, explain_absent, explain_scheduled, explain_consumers,
-        explain_locker,
+        explain_locker, explain_asked, explain_steps, replied_in_words,
         explain_processing, explain_queue, explain_key, head_of_key, key_blockers, key_slot, failed_blocks,
         waiting_keys,
         accepts, closed_gates, breaker_of, target_states, policy, audit,

@@ -36,6 +36,23 @@ begin
                                   and s.redrive_count = v.redrive_count and s.name = p_name));
 end $$;
 
+-- For explain: which steps of a message's handling are done, of this series of attempts. Empty result: none.
+create or replace function integration.explain_steps(p_id bigint)
+    returns table (code text, sentence text, fix text, details jsonb)
+    language sql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
+    select 'steps', format('steps that are done, and will not be done again: %s%s',
+               string_agg(format('%s (attempt %s)', x.name, x.attempt), ', ' order by x.nth) filter (where x.nth <= 10),
+               case when count(*) > 10 then format(' and %s more', count(*) - 10) end),
+           null::text, jsonb_build_object('count', count(*), 'steps', jsonb_agg(jsonb_build_object(
+               'name', x.name, 'attempt', x.attempt, 'saved_at', x.saved_at) order by x.nth) filter (where x.nth <= 10))
+      from (select s.name, s.attempt, s.saved_at, row_number() over (order by s.saved_at, s.name) as nth
+              from integration.steps s
+              join integration.data_staging d
+                on d.id = s.id and d.created_at = s.created_at and d.redrive_count = s.redrive_count
+             where s.id = p_id) x
+    having count(*) > 0
+$$;
+
 -- For those: the message that is being handled.
 create or replace function integration.in_step(p_id bigint, p_attempt integer, p_owner text, p_created_at timestamptz,
     out created_at timestamptz, out redrive_count integer)

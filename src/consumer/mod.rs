@@ -47,9 +47,9 @@ use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
     handler::{
-        Batch, BatchHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler, RawHandler, Registry,
-        Replier, RequestHandler, Several, Steps, StepsHandler, TxHandler, TypedBatchHandler, TypedHandler,
-        TypedTxHandler,
+        Batch, BatchHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler, RawHandler,
+        RawRequestHandler, Registry, Replier, Replies, RequestHandler, Several, Steps, StepsHandler, TxHandler,
+        TypedBatchHandler, TypedHandler, TypedTxHandler,
     },
     message::{Delivery, check_name},
     statement::Statement,
@@ -132,9 +132,8 @@ impl ConsumerBuilder {
         F: Fn(T, Delivery, Replier) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        let schema = self.core.settings().schema().clone();
-        let (store, payload_bytes_max) = (self.core.store().clone(), self.core.config().payload_bytes_max);
-        self.registry.insert(record_type.into(), Arc::new(RequestHandler::new(f, store, schema, payload_bytes_max)));
+        let handler = RequestHandler::new(f, self.replies());
+        self.registry.insert(record_type.into(), Arc::new(handler));
         self.registry.leases = true;
         self
     }
@@ -241,6 +240,24 @@ impl ConsumerBuilder {
     pub fn fallback_handler(mut self, handler: impl Handler) -> Self {
         self.registry.set_fallback(Arc::new(handler));
         self
+    }
+
+    /// Handles every record type that has no handler of its own with a closure over the delivery and what replies, as with
+    /// [`on_request`](Self::on_request): who [waits for a reply](Delivery::wants_reply) gets it, and what is no request is
+    /// handled, too. Such a consumer leases.
+    pub fn fallback_request<F, Fut>(mut self, f: F) -> Self
+    where
+        F: Fn(Delivery, Replier) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = HandlerResult> + Send + 'static,
+    {
+        self.registry.set_fallback(Arc::new(RawRequestHandler { f, replies: self.replies() }));
+        self.registry.leases = true;
+        self
+    }
+
+    fn replies(&self) -> Replies {
+        let (store, schema) = (self.core.store().clone(), self.core.settings().schema().clone());
+        Replies { store, schema, payload_bytes_max: self.core.config().payload_bytes_max }
     }
 
     /// Starts consuming in the background. Returns once the process is registered and LISTEN is in force (or the

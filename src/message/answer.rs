@@ -77,6 +77,19 @@ impl Answer<Box<str>> {
         })
     }
 
+    /// As telemetry names it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Reply(_) => "replied",
+            Self::Completed => "completed",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+            Self::Late(_) => "late",
+        }
+    }
+
     /// With the reply decoded.
     pub(crate) fn read<R: DeserializeOwned>(self) -> Result<Answer<R>> {
         Ok(match self {

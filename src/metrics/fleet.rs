@@ -17,7 +17,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     labels::{Breaker, Depth, Target},
-    names::{BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE},
+    names::{
+        BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE,
+        WAITING_REQUESTS,
+    },
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -38,6 +41,7 @@ pub(super) struct Fleet {
     oldest_age: Family<Target, Gauge<f64, AtomicU64>>,
     set_aside: Family<Target, Gauge<i64, AtomicI64>>,
     blocked_keys: Family<Target, Gauge<i64, AtomicI64>>,
+    waiting_requests: Family<Target, Gauge<i64, AtomicI64>>,
     lateness: Family<Target, Gauge<f64, AtomicU64>>,
     processes: Family<Target, Gauge<i64, AtomicI64>>,
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
@@ -53,6 +57,7 @@ impl Fleet {
             oldest_age: Family::default(),
             set_aside: Family::default(),
             blocked_keys: Family::default(),
+            waiting_requests: Family::default(),
             lateness: Family::default(),
             processes: Family::default(),
             breakers: Family::default(),
@@ -67,6 +72,7 @@ impl Fleet {
         registry.register(OLDEST_AGE, "Age of the oldest pending message; 0 when none is", fleet.oldest_age.clone());
         registry.register(SET_ASIDE, "Messages that the database refuses to change", fleet.set_aside.clone());
         registry.register(BLOCKED_KEYS, "Ordering keys that wait for somebody", fleet.blocked_keys.clone());
+        registry.register(WAITING_REQUESTS, "Requests that wait for an answer", fleet.waiting_requests.clone());
         registry.register(SCHEDULE_LATENESS, "How late the latest schedule is", fleet.lateness.clone());
         registry.register(PROCESSES, "Processes with a live lease that consume", fleet.processes.clone());
         registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
@@ -87,6 +93,7 @@ impl Fleet {
         self.oldest_age.clear();
         self.set_aside.clear();
         self.blocked_keys.clear();
+        self.waiting_requests.clear();
         self.lateness.clear();
         self.processes.clear();
         self.breakers.clear();
@@ -94,7 +101,7 @@ impl Fleet {
         let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
         self.database_up.set(i64::from(answered));
         match read {
-            Ok((stats, set_aside, blocked_keys, lateness, breakers, processes)) => {
+            Ok((stats, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes)) => {
                 self.outage.over();
                 self.set(&stats, &breakers, &processes);
                 for (target, count) in set_aside {
@@ -102,6 +109,9 @@ impl Fleet {
                 }
                 for (target, count) in blocked_keys {
                     self.blocked_keys.get_or_create(&Target { target: target.into() }).set(count);
+                }
+                for (target, count) in waiting_requests {
+                    self.waiting_requests.get_or_create(&Target { target: target.into() }).set(count);
                 }
                 for (target, seconds) in lateness {
                     self.lateness.get_or_create(&Target { target: target.into() }).set(seconds);
@@ -130,6 +140,7 @@ impl Fleet {
             }
             self.set_aside.get_or_create(&Target { target: target.clone() }).set(0);
             self.blocked_keys.get_or_create(&Target { target: target.clone() }).set(0);
+            self.waiting_requests.get_or_create(&Target { target: target.clone() }).set(0);
             self.oldest_age.get_or_create(&Target { target }).set(stats.oldest_age_seconds.unwrap_or(0.0));
         }
         for breaker in breakers {
@@ -150,13 +161,17 @@ impl Fleet {
     }
 }
 
-/// The counts of targets are of messages set aside and of blocked keys; the seconds are by how much schedules are late.
-type Read =
-    (Vec<TargetStats>, Vec<(String, i64)>, Vec<(String, i64)>, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
+/// Of targets.
+type Counts = Vec<(String, i64)>;
+
+/// The counts are of messages set aside, of blocked keys, and of requests that wait; the seconds are by how much schedules are
+/// late.
+type Read = (Vec<TargetStats>, Counts, Counts, Counts, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
 
 async fn read(operator: &Operator) -> Result<Read> {
     let (set_aside, blocked_keys) = (operator.set_aside().await?, operator.count_blocked_keys().await?);
     let (breakers, processes) = (operator.breakers().await?, operator.processes().await?);
+    let waiting_requests = operator.count_waiting_requests().await?;
     let lateness = operator.lateness_of_schedules().await?;
-    Ok((operator.stats().await?, set_aside, blocked_keys, lateness, breakers, processes))
+    Ok((operator.stats().await?, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes))
 }

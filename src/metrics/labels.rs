@@ -18,6 +18,12 @@ pub(super) struct Operation {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Asked {
+    pub(super) target: Arc<str>,
+    pub(super) answer: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Run {
     pub(super) target: Arc<str>,
     pub(super) record_type: Arc<str>,

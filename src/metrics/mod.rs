@@ -17,10 +17,10 @@ use prometheus_client::{
 
 use self::{
     fleet::Fleet,
-    labels::{Look, Operation, Run, Target},
+    labels::{Asked, Look, Operation, Run, Target},
     names::{
         BUILD, CONSUMED, END_TO_END, ERRORED, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, LOOKS,
-        OPERATION_DURATION, PROCESS_DURATION, RESCUED, RUNTIME_BLOCKED, SENT, SETTLED,
+        OPERATION_DURATION, PROCESS_DURATION, REQUEST_DURATION, RESCUED, RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
 use crate::{
@@ -61,6 +61,7 @@ pub struct Metrics {
     operation: Family<Operation, Histogram, fn() -> Histogram>,
     process: Family<Run, Histogram, fn() -> Histogram>,
     end_to_end: Family<Target, Histogram, fn() -> Histogram>,
+    requests: Family<Asked, Histogram, fn() -> Histogram>,
     sent: Family<Target, Counter>,
     consumed: Family<Target, Counter>,
     settled: Family<Target, Counter>,
@@ -96,6 +97,7 @@ impl Metrics {
             operation: Family::new_with_constructor(seconds),
             process: Family::new_with_constructor(seconds),
             end_to_end: Family::new_with_constructor(ages),
+            requests: Family::new_with_constructor(ages),
             sent: Family::default(),
             consumed: Family::default(),
             settled: Family::default(),
@@ -120,6 +122,7 @@ impl Metrics {
             "From publishing to the handler of the first attempt",
             metrics.end_to_end.clone(),
         );
+        registry.register(REQUEST_DURATION, "Requests, by how they were answered", metrics.requests.clone());
         registry.register(SENT, "Messages published", metrics.sent.clone());
         registry.register(CONSUMED, "Messages handed to handlers", metrics.consumed.clone());
         registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
@@ -184,6 +187,10 @@ impl Observer for Metrics {
                 let target = self.name(target);
                 self.ended(target.clone(), "send", took, error);
                 self.sent.get_or_create(&Target { target }).inc_by(messages as u64);
+            }
+            Event::Answered { target, answer, took } => {
+                let asked = Asked { target: self.name(target), answer };
+                self.requests.get_or_create(&asked).observe(took.as_secs_f64());
             }
             Event::Claimed { target, found, messages, took, error } => {
                 let target = self.name(target);

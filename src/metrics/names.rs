@@ -9,6 +9,7 @@ pub(crate) const CONSUMED: &str = "messaging_client_consumed_messages";
 pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
 
 // Ours: of this process.
+pub(crate) const REQUEST_DURATION: &str = "doorbell_request_duration_seconds";
 pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
 pub(crate) const LOOKS: &str = "doorbell_looks";
 pub(crate) const FOUND: &str = "doorbell_found_messages";
@@ -25,6 +26,7 @@ pub(crate) const BUILD: &str = "doorbell_build";
 pub(crate) const MESSAGES: &str = "doorbell_messages";
 pub(crate) const SET_ASIDE: &str = "doorbell_set_aside";
 pub(crate) const BLOCKED_KEYS: &str = "doorbell_blocked_keys";
+pub(crate) const WAITING_REQUESTS: &str = "doorbell_waiting_requests";
 pub(crate) const SCHEDULE_LATENESS: &str = "doorbell_schedule_lateness_seconds";
 pub(crate) const OLDEST_AGE: &str = "doorbell_oldest_age_seconds";
 pub(crate) const PROCESSES: &str = "doorbell_processes";

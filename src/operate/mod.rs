@@ -10,6 +10,7 @@ mod keys;
 mod overview;
 mod requests;
 mod schedules;
+mod steps;
 mod summed;
 mod topics;
 
@@ -31,9 +32,9 @@ pub use crate::{
     rows::{
         AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Contract, ContractRow,
         ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained,
-        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, Schedule, ScheduleRow,
-        StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest, Watermark,
-        When,
+        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, SavedStep, Schedule,
+        ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest,
+        Watermark, When,
     },
 };
 

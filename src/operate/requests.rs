@@ -12,4 +12,13 @@ impl Operator {
     pub async fn waiting_requests(&self, limit: u32) -> Result<Vec<WaitingRequest>> {
         self.core.store().waiting_requests(limit).await
     }
+
+    /// How many of them there are for each target, of the 10,000 messages whose time is over first. Targets without any are
+    /// left out.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn count_waiting_requests(&self) -> Result<Vec<(String, i64)>> {
+        self.core.store().count_waiting_requests().await
+    }
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{bell::Bell, listener::Listener, session::PingConfig};
@@ -33,7 +33,6 @@ pub(crate) struct Requesters {
     /// How what this process asks begins; the rest is each request's secret.
     name: String,
     waiting: Arc<Waiting>,
-    bell: Arc<Bell>,
     _listener: Listener,
     _task: AbortOnDropHandle<()>,
 }
@@ -42,8 +41,8 @@ pub(crate) struct Requesters {
 #[derive(Debug)]
 pub(crate) struct Asking {
     pub(crate) reply_to: String,
-    /// Looks that had begun before it was.
-    looks: u64,
+    /// Bells that had been heard before it was.
+    bells: u64,
 }
 
 /// One that waits; dropped, it does no more.
@@ -59,7 +58,10 @@ struct Waiting {
     /// A std mutex: never held across an await. Several may wait for one message, published under one dedup key.
     all: Mutex<BTreeMap<(MessageId, u64), Entry>>,
     next: AtomicU64,
-    looks: AtomicU64,
+    /// Those that the looks so far were for.
+    bells: AtomicU64,
+    /// Rung here, for a look that no bell of others asks for.
+    again: Bell,
 }
 
 #[derive(Debug)]
@@ -76,14 +78,14 @@ impl Requesters {
         let (waiting, bell) = (Arc::<Waiting>::default(), Arc::<Bell>::default());
         let listener = Listener::of_requesters(store.clone(), settings, ping);
         listener.subscribe(vec![channel], &bell).await;
-        let task = tokio::spawn(look_for_ever(store, waiting.clone(), bell.clone(), every));
-        Ok(Self { name, waiting, bell, _listener: listener, _task: AbortOnDropHandle::new(task) })
+        let task = tokio::spawn(look_for_ever(store, waiting.clone(), bell, every));
+        Ok(Self { name, waiting, _listener: listener, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Before a request is published.
     pub(crate) fn ask(&self) -> Asking {
         let reply_to = format!("{}.{:032x}", self.name, rand::random::<u128>());
-        Asking { reply_to, looks: self.waiting.looks.load(Ordering::Acquire) }
+        Asking { reply_to, bells: self.waiting.bells.load(Ordering::Acquire) }
     }
 
     /// After it was: waits for its end.
@@ -91,9 +93,10 @@ impl Requesters {
         let (tell, answer) = oneshot::channel();
         let key = (request.id, self.waiting.next.fetch_add(1, Ordering::Relaxed));
         self.waiting.with(|all| all.insert(key, Entry { reply_to: request.reply_to.clone(), tell }));
-        // A look that began meanwhile knew nothing of it, and may have been for its bell; another's bell rings elsewhere.
-        if self.waiting.looks.load(Ordering::Acquire) != asking.looks || request.reply_to != asking.reply_to {
-            self.bell.ring();
+        // A look that was for a bell meanwhile knew nothing of it, and that may have been its bell; another's rings elsewhere.
+        // Other looks took no bell: were they counted, whoever asks while one runs would cause the next, for ever.
+        if self.waiting.bells.load(Ordering::Acquire) != asking.bells || request.reply_to != asking.reply_to {
+            self.waiting.again.ring();
         }
         Waiter { waiting: &self.waiting, key, answer }
     }
@@ -141,9 +144,12 @@ async fn look_for_ever(store: Store, waiting: Arc<Waiting>, bell: Arc<Bell>, eve
     let mut outage = Outage::new("answers to requests cannot be looked for", "looking for answers to requests")
         .pauses(RETRY_BASE, RETRY_CAP);
     loop {
-        let _ = timeout(every, bell.rung()).await;
-        // Before it is collected who waits: who comes later sees that this look does not know of it.
-        waiting.looks.fetch_add(1, Ordering::AcqRel);
+        tokio::select! {
+            // Before it is collected who waits: who comes later sees that this look does not know of it.
+            () = bell.rung() => drop(waiting.bells.fetch_add(1, Ordering::AcqRel)),
+            () = waiting.again.rung() => {}
+            () = sleep(every) => {}
+        }
         let (ids, reply_tos) = waiting.asked();
         if ids.is_empty() {
             continue;
@@ -155,8 +161,8 @@ async fn look_for_ever(store: Store, waiting: Arc<Waiting>, bell: Arc<Bell>, eve
                 answers.iter().for_each(|(id, answer)| waiting.tell(*id, answer));
             }
             Err(error) => {
-                tokio::time::sleep(outage.failed(&error)).await;
-                bell.ring();
+                sleep(outage.failed(&error)).await;
+                waiting.again.ring();
             }
         }
     }

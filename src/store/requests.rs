@@ -19,6 +19,7 @@ const REQUEST: &str = "select id, reply_to from integration.request($1, $2, $3, 
 const CHANNEL: &str = "select integration.reply_channel($1)";
 const ANSWERS: &str = "select id, state, reply, reason from integration.answers($1, $2)";
 const WAITING: &str = "select * from integration.waiting_requests order by expires_at, id limit $1";
+const COUNT_WAITING: &str = "select r.target_app, count(*) from integration.waiting_requests r group by r.target_app";
 const GIVE_UP: &str = "select state, reply, reason from integration.give_up($1, $2)";
 const REPLY: &str = "select integration.reply($1, $2, $3, $4, $5)";
 
@@ -67,6 +68,11 @@ impl Store {
             })
         };
         rows.iter().map(request).collect()
+    }
+
+    pub(crate) async fn count_waiting_requests(&self) -> Result<Vec<(String, i64)>> {
+        let rows = self.query("count requests", COUNT_WAITING, &[]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// Where the process whose requests begin so is told of their ends.

@@ -44,6 +44,15 @@ pub enum Event<'a> {
         /// Why it failed.
         error: Option<&'a Error>,
     },
+    /// A request of this process was answered, or has not been in its time.
+    Answered {
+        /// Who was asked.
+        target: &'a str,
+        /// `replied`, `completed` (without a reply), `failed`, `cancelled`, `expired`, `gone` or `late`.
+        answer: &'static str,
+        /// From the call on, the publish included.
+        took: Duration,
+    },
     /// A look into the table ended.
     Claimed {
         /// Whose messages.

@@ -1,10 +1,13 @@
 //! `doorbell consume`: handle messages with a pipe or a program.
 
 mod batch;
+mod child;
 pub(crate) mod concealed;
 mod exec;
 pub(crate) mod guard;
 mod print;
+mod program;
+mod started;
 mod tally;
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
@@ -14,11 +17,13 @@ use doorbell::{Batch, Broker, ConsumerConfig};
 use tracing::warn;
 
 use self::{
-    batch::ExecBatch,
-    exec::{Environment, Exec, Program},
+    batch::{Children, ExecBatch},
+    exec::Exec,
     guard::Guard,
     print::Print,
-    tally::{Tallied, Tally},
+    program::{Environment, Program},
+    started::Starter,
+    tally::Tally,
 };
 use crate::{
     Global, duration,
@@ -45,7 +50,9 @@ const LINES_AHEAD: usize = 500;
 ///
 /// With --exec the program runs once per message: the payload on its stdin, and DOORBELL_ID, DOORBELL_ATTEMPT,
 /// DOORBELL_SOURCE, DOORBELL_TARGET, DOORBELL_TYPE, DOORBELL_PRIORITY, DOORBELL_RETRY_COUNT, DOORBELL_HEADERS (JSON),
-/// DOORBELL_EFFECT_KEY (to name its effect to other systems: the same in each attempt, until it is redriven) and, if the message has one, TRACEPARENT in its environment. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
+/// DOORBELL_EFFECT_KEY (to name its effect to other systems: the same in each attempt, until it is redriven) and, if the message
+/// has one, TRACEPARENT in its environment. With DOORBELL_REPLY=1 somebody waits for an answer: the JSON that it prints is the
+/// reply, if it ends with exit code 0. The address of the database (DATABASE_URL, PGHOST, …) is withheld, and on Linux
 /// this process can be read by root alone. Other secrets of the environment are handed on unless --env-clear says otherwise.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -57,19 +64,23 @@ How a program settles its message, by its exit code:
 A program that runs out of time is killed with all its children, and its message is retried. So is one whose message \
 was cancelled or put back meanwhile, within a heartbeat or two, and one that runs when this process is killed.
 
-How a program with --batch settles its messages: with 0 all are completed, except those of which it writes a line to its stdout:
+A program with --batch is started once and lives: one for each of --concurrency. It is given batch after batch on its stdin, a \
+line for each message and behind the last one a mark. It prints a line for each message that is not done, and, when all are \
+handled, the mark as it was, flushed:
   {\"id\": 7, \"outcome\": \"reject\", \"reason\": \"no such order\"}
-outcome is done, retry, snooze, unavailable or reject; retry and snooze may say \"after\": \"30s\". With any other exit code, or a line \
-that is none of these, its messages are handled one by one at once, and pay alone for how that ends.
+  {\"batch\":1}
+outcome is done, retry, snooze, unavailable or reject; retry and snooze may say \"after\": \"30s\". When its stdin ends, nothing comes \
+any more. If it ends before its batch has, or runs out of time with it, it is started again, and its messages are handled one by one at \
+once, and pay alone for how that ends; so they do after a line that is none of these.
 
-SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain), \
-exit code 0. A second one stops it at once, with exit code 130.
+SIGINT or SIGTERM stops it in an orderly way: no more messages, those being handled are finished (up to --drain; \
+programs that live have as long again to end), exit code 0. A second one stops it at once, with exit code 130.
 
 Examples:
   doorbell consume billing --exec 'curl -fsS --json @- https://ledger.example/charge'
   doorbell consume billing --exec ./charge --metrics 9187     curl localhost:9187/readyz
   doorbell consume billing --batch 500 --linger 1s --exec ./load
-                                                              up to 500 lines on stdin
+                                                              up to 500 lines at a time
   doorbell consume billing --complete --count 1 | jq .data    this message is done then
   doorbell consume billing --complete --exit-when-empty > backlog.ndjson
                                                               exit code 3 when there was nothing
@@ -101,8 +112,8 @@ pub(crate) struct Consume {
     #[arg(long, value_name = "NAME", requires = "exec", value_parser = variable)]
     env: Vec<String>,
 
-    /// Run it for up to N waiting messages at a time: a line of JSON for each on its stdin, as --complete prints them, and their
-    /// number in DOORBELL_BATCH
+    /// Start it once, and give it up to N waiting messages at a time: a line of JSON for each on its stdin, as --complete prints
+    /// them. N is its DOORBELL_BATCH
     #[arg(long, value_name = "N", requires = "exec")]
     batch: Option<NonZeroUsize>,
 
@@ -132,7 +143,7 @@ pub(crate) struct Consume {
         value_parser = duration::parse)]
     sweep: Duration,
 
-    /// How long the program may run; 0: for ever
+    /// How long the program may take for a message, or a batch; 0: for ever
     #[arg(long, value_name = "DURATION", default_value = "60s", allow_hyphen_values = true,
         value_parser = duration::parse)]
     timeout: Duration,
@@ -173,19 +184,22 @@ impl Consume {
             None => None,
         };
         let tally = Arc::new(Tally::default());
+        let starter = program.map(|(program, guard)| Starter { program, guard, tally: tally.clone() });
+        let (exec, children) = match (starter, self.batch) {
+            (Some(starter), Some(max)) => (None, Some(Arc::new(Children::new(starter, &self.target, max.get())))),
+            (starter, _) => (starter.map(Exec).map(Arc::new), None),
+        };
         let start = async {
             let watch = self.watch.prepare().await?;
             let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
-            let builder = match program {
-                Some((program, guard)) => {
-                    let exec = Exec::new(program, guard, tally.clone());
-                    match self.batch() {
-                        Some(batch) => builder.fallback_batch_handler(batch, ExecBatch(exec)),
-                        None => builder.fallback_handler(Tallied::new(exec, &tally)),
-                    }
-                }
-                None => builder.fallback_handler(Tallied::new(Print::new(tally.clone()), &tally)),
+            let builder = match (exec, children.clone().zip(self.batch())) {
+                (_, Some((children, batch))) => builder.fallback_batch_handler(batch, ExecBatch(children)),
+                (Some(exec), None) => builder.fallback_request(move |delivery, replier| {
+                    let exec = exec.clone();
+                    async move { exec.handle(delivery, replier).await }
+                }),
+                (None, None) => builder.fallback_handler(Print::new(tally.clone())),
             };
             let consumer = builder.start().await?;
             let watched = Watched::Consumer { target: self.target.clone(), pulse: consumer.pulse() };
@@ -208,10 +222,11 @@ impl Consume {
             () = consumer.ended() => Stop::Signal,
         };
         let end = async {
-            let ended = match &stop {
-                Stop::GivenUp(_) => consumer.shutdown_within(GIVE_UP_AFTER).await,
-                _ => consumer.shutdown().await,
-            };
+            let patience = if let Stop::GivenUp(_) = stop { GIVE_UP_AFTER } else { self.drain };
+            let ended = consumer.shutdown_within(patience).await;
+            if let Some(children) = &children {
+                children.end_within(patience).await;
+            }
             broker.close().await;
             Ok::<_, Failure>(ended?)
         };

@@ -3,10 +3,10 @@
 use clap::Args;
 use doorbell::{
     MessageId,
-    operate::{AuditEvent, MessageRow, StoredMessage},
+    operate::{AuditEvent, MessageRow, SavedStep, StoredMessage},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     Global, audit,
@@ -15,9 +15,12 @@ use crate::{
     timestamp::rfc3339,
 };
 
-/// Show all fields of a message and its history
+/// How much of a step's output is shown where it is not JSON that is asked for.
+const OUTPUT_CHARS: usize = 60;
+
+/// Show all fields of a message, which steps of its handling are done, and its history
 ///
-/// Looks into the archive, too. The payload is shown only with --data. Exit code 3 when there is no such message; what the
+/// Looks into the archive, too. The payload is shown only with --data, and so is what steps have returned. Exit code 3 when there is no such message; what the
 /// audit log still knows of it is then shown by `doorbell audit`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -26,8 +29,8 @@ Examples:
   doorbell show 42 --data --json | jq .data
 
 JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"expires_at\", \"max_retries\", \"ordering_key\", \
-\"dedup_key\", \"origin\", \"archived\", \"events\" (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" \
-with --data.")]
+\"dedup_key\", \"origin\", \"archived\", \"steps\" (\"name\", \"redrive_count\", \"attempt\", \"saved_at\", and \"output\" with --data), \"events\" \
+(as `doorbell audit` has them), \"headers\" if there are any, and \"data\" with --data.")]
 pub(crate) struct Show {
     /// The message
     #[arg(value_name = "ID")]
@@ -45,15 +48,20 @@ impl Show {
             let why = format!("there is no message {}; what is known of it: doorbell audit {}", self.id, self.id);
             return Err(Failure::new(Exit::NothingFound, why));
         };
+        let steps = broker.operator().steps(self.id, self.data).await?;
         let history = broker.operator().audit(self.id).await?;
         if global.json {
-            output::json_text(as_json(&message, &history)?)?;
+            output::json_text(as_json(&message, &steps, &history)?)?;
             return Ok(Exit::Done);
         }
         for (name, value) in fields(&message) {
             if let Some(value) = value {
                 output::line(format_args!("{name:<14} {}", output::printable(&value)))?;
             }
+        }
+        if !steps.is_empty() {
+            output::line("")?;
+            table(&steps, self.data)?;
         }
         if !history.is_empty() {
             output::line("")?;
@@ -75,11 +83,30 @@ struct Shown<'a> {
     dedup_key: Option<&'a str>,
     origin: Option<MessageId>,
     archived: bool,
+    steps: Vec<Step<'a>>,
     events: Vec<Value>,
 }
 
+#[derive(Serialize)]
+struct Step<'a> {
+    name: &'a str,
+    redrive_count: i32,
+    attempt: i32,
+    saved_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+}
+
+impl<'a> Step<'a> {
+    fn of(step: &'a SavedStep) -> serde_json::Result<Self> {
+        let SavedStep { name, redrive_count, attempt, saved_at, output, .. } = step;
+        let output = output.as_deref().map(serde_json::from_str).transpose()?;
+        Ok(Self { name, redrive_count: *redrive_count, attempt: *attempt, saved_at: rfc3339(*saved_at), output })
+    }
+}
+
 /// Headers and payload are put in as the table has them, so that numbers keep all their digits.
-fn as_json(message: &StoredMessage, history: &[AuditEvent]) -> std::io::Result<String> {
+fn as_json(message: &StoredMessage, steps: &[SavedStep], history: &[AuditEvent]) -> std::io::Result<String> {
     let mut text = serde_json::to_string(&Shown {
         row: &message.row,
         processed_at: message.processed_at.map(rfc3339),
@@ -90,6 +117,7 @@ fn as_json(message: &StoredMessage, history: &[AuditEvent]) -> std::io::Result<S
         dedup_key: message.dedup_key.as_deref(),
         origin: message.origin,
         archived: message.archived,
+        steps: steps.iter().map(Step::of).collect::<Result<_, _>>()?,
         events: history.iter().map(audit::event_json).collect(),
     })?;
     for (name, json) in [("headers", &message.headers), ("data", &message.payload)] {
@@ -131,4 +159,21 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
         ("headers", message.headers.clone()),
         ("data", message.payload.clone()),
     ]
+}
+
+/// Steps as people read them.
+fn table(steps: &[SavedStep], with_outputs: bool) -> std::io::Result<()> {
+    let row = |step: &SavedStep| {
+        let mut row = vec![
+            output::time(step.saved_at),
+            step.name.clone(),
+            step.attempt.to_string(),
+            step.redrive_count.to_string(),
+        ];
+        row.extend(step.output.as_ref().filter(|_| with_outputs).map(|json| output::cut(json, OUTPUT_CHARS)));
+        row
+    };
+    let headings = ["SAVED", "STEP", "ATTEMPT", "REDRIVES", "OUTPUT"];
+    let rows: Vec<_> = steps.iter().map(row).collect();
+    output::table(&headings[..headings.len() - usize::from(!with_outputs)], &rows)
 }

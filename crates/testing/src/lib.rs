@@ -22,7 +22,11 @@ use doorbell::{
     Broker, BrokerConfig, Consumer, ConsumerConfig, Delivery, Message, MessageId, Outcome, Producer, Settings,
     observe::Found,
 };
-use tokio::sync::{OnceCell, mpsc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{OnceCell, mpsc},
+};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// How long a test waits for an event that must come. Not an assertion about speed: a lost event would take for ever, and a machine
@@ -384,4 +388,17 @@ pub fn grants(to: &str, role: &str) -> String {
     let granted: Vec<String> = lines.map(|line| line.replace(&of, role)).collect();
     assert!(granted.iter().any(|line| line.contains("integration.grant_to")), "no grants to {of} in docs/deploy.md");
     granted.join("\n")
+}
+
+/// Reads the start-up packet, which begins with its length; a request for TLS before it is refused.
+pub async fn skip_startup(stream: &mut TcpStream) {
+    loop {
+        let length = stream.read_u32().await.unwrap();
+        let mut packet = vec![0; length as usize - 4];
+        stream.read_exact(&mut packet).await.unwrap();
+        if packet != 80_877_103_u32.to_be_bytes() {
+            return;
+        }
+        stream.write_all(b"N").await.unwrap();
+    }
 }

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use doorbell_connection::Given;
+use doorbell_testing::skip_startup;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 
 use super::{Pool, PoolConfig, Settings};
@@ -138,17 +139,4 @@ async fn listening() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-/// Reads the start-up packet, which begins with its length; a request for TLS before it is refused.
-async fn skip_startup(stream: &mut TcpStream) {
-    loop {
-        let length = stream.read_u32().await.unwrap();
-        let mut packet = vec![0; length as usize - 4];
-        stream.read_exact(&mut packet).await.unwrap();
-        if packet != 80_877_103_u32.to_be_bytes() {
-            return;
-        }
-        stream.write_all(b"N").await.unwrap();
-    }
 }

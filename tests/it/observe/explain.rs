@@ -1,5 +1,6 @@
 //! Why a message is not running: every answer, in the situation it is about.
 
+mod asked;
 mod ended;
 mod gates;
 mod takeover;

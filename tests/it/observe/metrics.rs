@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use doorbell::{Broker, BrokerConfig, Outcome, observe::Metrics};
+use doorbell::{Answer, Broker, BrokerConfig, Outcome, observe::Metrics};
 use openmetrics_parser::{
     MetricsExposition, OpenMetricsType, OpenMetricsValue, Sample, openmetrics::parse_openmetrics,
 };
@@ -86,6 +86,9 @@ async fn eventful(db: &Database) -> String {
         producer.publish(&message("billing", n)).await.unwrap();
     }
     told.take(4).await;
+    let asked = producer.request::<i64>(&message("nobody", 1), Duration::from_millis(1)).await.unwrap();
+    assert_eq!(asked, Answer::Expired);
+    client.batch_execute("select integration.request('shop', 'pricing', 'n', '1', '1 h')").await.unwrap();
     let settled = "select count(*) filter (where status = 'completed') = 2 and count(*) filter (where status = 'failed') = 1 \
         from integration.data_staging where target_app = 'billing'";
     until(&client, "all is settled", settled).await;
@@ -121,6 +124,12 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     // Nothing else than bells and being awake already explains that they were found.
     let found = |found| value(&scrape, "doorbell_found_messages", &[billing, ("found", found)]);
     assert_eq!((found("bell") + found("drain"), found("sweep")), (4.0, 0.0));
+    assert_eq!(
+        value(&scrape, "doorbell_request_duration_seconds", &[("target", "nobody"), ("answer", "expired")]),
+        1.0
+    );
+    assert_eq!(value(&scrape, "doorbell_waiting_requests", &[("target", "pricing")]), 1.0);
+    assert_eq!(value(&scrape, "doorbell_waiting_requests", &[("target", "nobody")]), 0.0);
     assert_eq!(value(&scrape, "doorbell_rescued_messages", &[]), 1.0);
     assert_eq!(value(&scrape, "doorbell_listener_up", &[]), 1.0);
     assert_eq!(value(&scrape, "doorbell_messages", &[billing, ("status", "completed")]), 2.0);

@@ -6,6 +6,7 @@ mod contracts;
 mod expiry;
 mod extract;
 mod late;
+mod many_requests;
 mod patterns;
 mod replay;
 mod requests;

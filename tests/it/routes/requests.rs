@@ -130,7 +130,7 @@ async fn somebody_who_is_at_it_is_left_to_it_and_what_is_kept_waits() {
     let db = Database::new().await;
     let client = db.client().await;
     let ask =
-        "select id::text || ' ' || reply_to from integration.request('shop', 'billing', 'ask', '1', '1 h', p_keep => ";
+        "select id::text || ' ' || reply_to from integration.request('shop', 'billing', 'ask', '1', '0', p_keep => ";
     let mut told = Vec::new();
     for keep in ["true", "false"] {
         let asked = said(&client, &format!("{ask}{keep})")).await;
@@ -250,6 +250,24 @@ async fn asking_again_under_a_dedup_key_gets_the_answer_of_the_first_also_in_ano
     assert_eq!((one.unwrap(), other.unwrap()), (Answer::Reply(6), Answer::Reply(6)));
     assert_eq!(soon("it has been", here.request::<i64>(&question, LONG)).await.unwrap(), Answer::Reply(6));
     assert_eq!(count(&db.client().await, "select count(*) from integration.data_staging").await, 1);
+    consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_the_same_with_less_patience_takes_the_answer_from_nobody() {
+    let db = Database::new().await;
+    let question = message("billing", 3).dedup_key("once");
+    let (patient, hasty) =
+        (db.broker_with(only_bells()).await.producer("shop"), db.broker_with(only_bells()).await.producer("shop"));
+    let asking = patient.request::<i64>(&question, LONG);
+    let meanwhile = async {
+        until_count(&db.client().await, "pending", 1).await;
+        let late = hasty.request::<i64>(&question, Duration::from_millis(1)).await.unwrap();
+        assert!(matches!(late, Answer::Late(_)), "{late:?}");
+        doubling(&db).await
+    };
+    let (answer, consumer) = soon("it is answered", async { tokio::join!(asking, meanwhile) }).await;
+    assert_eq!(answer.unwrap(), Answer::Reply(6));
     consumer.shutdown().await.unwrap();
 }
 
@@ -378,6 +396,8 @@ async fn who_waits_in_plain_sql_begins_a_transaction_for_each_look_and_gives_up_
     let id = ask(&client, 3).await;
     let explained = format!("select code from integration.explain({id})");
     assert_eq!(said(&client, &explained).await, "no_consumer expires");
+    assert_eq!(awaited(&asking, &id, 3, "0").await.0, "waiting", "others may wait for longer");
+    client.batch_execute("update integration.expiring set expires_at = integration.clock()").await.unwrap();
     assert_eq!(awaited(&asking, &id, 3, "0").await.0, "expired", "nobody wants it any more");
     assert_eq!(said(&client, &explained).await, "expired");
     let id = ask(&client, 4).await;

@@ -83,6 +83,7 @@ async fn the_programs_of_the_readme_print_what_it_shows_and_the_consumer_is_woke
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(number), nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(soon("it ends", consumer.wait()).await.unwrap().success());
     assert_eq!(count(&client, "select count(*) from integration.data_staging where status = 'completed'").await, 2);
+    assert_eq!(count(&client, "select count(*) from integration.processes").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +174,31 @@ async fn who_asks_for_prices_is_told_those_and_why_there_is_none() {
         run(&db, "request", &[]).await,
         ["item 7 costs 990 cents", "item 8 has no price: there is no item 8", "when nobody is there: Expired",]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_charged_once_although_it_is_shipped_by_the_second_attempt() {
+    let db = Database::new().await;
+    assert_eq!(
+        run(&db, "steps", &[]).await,
+        [
+            "the bank charges 1250 cents",
+            "attempt 1: the van is full",
+            "the warehouse ships order 7, paid with receipt 3141",
+            "charge was done by attempt 1",
+            "ship was done by attempt 2",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supplier_is_called_no_more_often_than_it_may_be() {
+    let db = Database::new().await;
+    let said = run(&db, "rates", &[]).await;
+    let (calls, waits) = said.split_at(2);
+    let called = |order: u64| format!("the supplier is called for order {order}");
+    assert_eq!(sorted(calls.to_vec()), [called(1), called(2)]);
+    assert_eq!(waits, ["order 5 waits: rate_limited"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use doorbell_testing::skip_startup;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -13,7 +14,7 @@ use tokio::{
 };
 use tracing::instrument::WithSubscriber;
 
-use super::{PASSWORD, everything, hosts::WELCOME, hosts::skip_startup, parse};
+use super::{PASSWORD, everything, hosts::WELCOME, parse};
 use crate::error::{Error, ErrorKind};
 
 const CLEAR_TEXT: &[u8] = b"R\0\0\0\x08\0\0\0\x03";

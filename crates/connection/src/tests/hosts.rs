@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use doorbell_testing::skip_startup;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 
 use super::{PASSWORD, everything, parse};
@@ -32,19 +33,6 @@ async fn answering(answer: impl AsRef<[u8]>) -> SocketAddr {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     address
-}
-
-/// Reads the start-up packet, which begins with its length; a request for TLS before it is refused.
-pub(super) async fn skip_startup(stream: &mut TcpStream) {
-    loop {
-        let length = stream.read_u32().await.unwrap();
-        let mut packet = vec![0; length as usize - 4];
-        stream.read_exact(&mut packet).await.unwrap();
-        if packet != 80_877_103_u32.to_be_bytes() {
-            return;
-        }
-        stream.write_all(b"N").await.unwrap();
-    }
 }
 
 /// AuthenticationOk and ReadyForQuery.

@@ -1,16 +1,37 @@
-//! A program per batch of messages.
+//! Programs that live, and are given batches of messages.
 
-use std::{collections::HashSet, process::Stdio};
+use std::{
+    collections::HashSet,
+    fmt::Display,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use doorbell::{BatchHandler, BatchOutcome, BatchResult, Delivery, HandlerError, MessageId, Outcome};
+use futures::future::join_all;
 use serde::Deserialize;
+use tracing::warn;
 
-use super::exec::{Exec, SAID_BYTES_MAX, outcome};
+use super::{
+    child::{Broken, Child},
+    started::{Starter, outcome},
+};
 use crate::{duration, line::Line};
 
-/// Runs it for every batch.
-pub(super) struct ExecBatch(pub(super) Exec);
+/// Gives each batch to one of them.
+pub(super) struct ExecBatch(pub(super) Arc<Children>);
+
+/// One child for each batch that is handled at the same time, started when there is a batch for it.
+pub(super) struct Children {
+    starter: Starter,
+    /// The most messages of a batch, which the program is told.
+    batch: usize,
+    target: String,
+    /// Those that wait for a batch.
+    idle: Mutex<Vec<Child>>,
+}
 
 /// A line of the program, as documented by `consume --help`.
 #[derive(Deserialize)]
@@ -32,45 +53,105 @@ enum Word {
     Reject,
 }
 
+impl Children {
+    pub(super) fn new(starter: Starter, target: &str, batch: usize) -> Self {
+        Self { starter, batch, target: target.to_owned(), idle: Mutex::default() }
+    }
+
+    /// After the consumer has ended: tells all that wait to end, and waits for that.
+    pub(super) async fn end_within(&self, limit: Duration) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        join_all(idle.into_iter().map(|child| child.end_within(limit))).await;
+    }
+
+    async fn child(&self) -> Result<Child, HandlerError> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(mut child) = idle else { break };
+            if child.is_there() {
+                return Ok(child);
+            }
+        }
+        let mut command = self.starter.program.command();
+        command.env("DOORBELL_BATCH", self.batch.to_string()).env("DOORBELL_TARGET", &self.target);
+        command.stdout(Stdio::piped());
+        Child::of(self.starter.start(command).await?).ok_or_else(|| "the program has no pipes".into())
+    }
+
+    /// What the program says of a batch, lines. One that is dropped here, or has broken off, is killed with all its children.
+    async fn said(&self, lines: &[u8]) -> Result<Vec<u8>, Outcome> {
+        let broken = |why: &dyn Display| Outcome::retry(why.to_string());
+        loop {
+            let mut busy = Busy(Some(self.child().await.map_err(|error| broken(&error))?));
+            let Some(child) = &mut busy.0 else { return Err(broken(&"there is no program")) };
+            let is_used = !child.knows_no_mark();
+            match child.handle(lines).await {
+                Ok(said) => {
+                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(busy.0.take());
+                    return Ok(said);
+                }
+                Err(Broken::Why(why)) => return Err(broken(&why)),
+                Err(Broken::Ended { silent }) => {
+                    let Some(child) = busy.0.take() else { return Err(broken(&"there is no program")) };
+                    let (status, stderr) = child.end().await.map_err(|error| broken(&error))?;
+                    // It was about to end anyway, after its last batch: the next one is another's.
+                    if !(status.success() && silent && is_used) {
+                        return Err(outcome(status, &stderr));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One that has a batch.
+struct Busy(Option<Child>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.as_ref().is_some_and(Child::knows_no_mark) {
+            warn!(
+                "the program is killed; it has never ended a batch by printing its mark, see doorbell consume --help"
+            );
+        }
+    }
+}
+
 #[async_trait]
 impl BatchHandler for ExecBatch {
     /// Dropped, it kills the program with all its children.
     async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
-        let Self(exec) = self;
+        let Self(children) = self;
         let (mut lines, count) = (Vec::new(), deliveries.len());
         for delivery in &deliveries {
             serde_json::to_writer(&mut lines, &Line::of_delivery(delivery)?)?;
             lines.push(b'\n');
         }
-        let mut command = exec.base();
-        command.env("DOORBELL_BATCH", count.to_string());
-        if let Some(first) = deliveries.first() {
-            command.env("DOORBELL_TARGET", &first.target);
-        }
-        command.stdout(Stdio::piped());
         // Of a batch that fails as a whole, each is handled once more.
-        let alone = (count == 1).then(|| exec.tally().counted(1));
-        let ended = exec.run(command, &lines).await?;
-        let result = match outcome(ended.status, &ended.stderr) {
-            Outcome::Done => outcomes(&ended.stdout, deliveries.iter().map(|delivery| delivery.id).collect()),
-            outcome if count == 1 => Ok(BatchOutcome::all(outcome)),
-            Outcome::Retry { reason, .. } | Outcome::Reject { reason } => Err(reason.into()),
-            other => Err(format!("{other:?}").into()),
+        let tally = &children.starter.tally;
+        let alone = (count == 1).then(|| tally.counted(1));
+        let said = children.said(&lines).await;
+        if let (Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }), 2..) = (&said, count) {
+            warn!(%reason, "the program has failed a batch");
+        }
+        let result = match said {
+            Ok(said) => outcomes(&said, deliveries.iter().map(|delivery| delivery.id).collect()),
+            Err(Outcome::Done) => Err("the program ended before it had ended its batch by printing its mark".into()),
+            Err(outcome) if count == 1 => Ok(BatchOutcome::all(outcome)),
+            Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) => Err(reason.into()),
+            Err(other) => Err(format!("{other:?}").into()),
         };
         if alone.is_none() && result.is_ok() {
-            drop(exec.tally().counted(count));
+            drop(tally.counted(count));
         }
         result
     }
 }
 
 /// What the program says of each; nothing: it is done.
-fn outcomes(stdout: &[u8], ids: HashSet<MessageId>) -> BatchResult {
-    if stdout.len() as u64 >= SAID_BYTES_MAX {
-        return Err(format!("the program says more than {} MiB", SAID_BYTES_MAX >> 20).into());
-    }
+fn outcomes(said: &[u8], ids: HashSet<MessageId>) -> BatchResult {
     let mut outcomes = BatchOutcome::done();
-    for (number, line) in stdout.split(|byte| *byte == b'\n').enumerate() {
+    for (number, line) in said.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }

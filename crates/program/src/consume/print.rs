@@ -34,6 +34,7 @@ impl Print {
 #[async_trait]
 impl Handler for Print {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
+        let _counted = self.tally.counted(1);
         let mut line = output::shown(serde_json::to_string(&Line::of_delivery(&delivery)?)?);
         line.push('\n');
         match self.write(line.as_bytes()).await {

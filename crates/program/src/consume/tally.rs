@@ -4,11 +4,9 @@ use std::{
     convert::Infallible,
     future::pending,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-use async_trait::async_trait;
-use doorbell::{Delivery, Handler, HandlerResult};
 use tokio::sync::{Notify, watch};
 
 use crate::exit::{Exit, Failure};
@@ -35,6 +33,7 @@ impl Tally {
         }
     }
 
+    /// Counts when the result is dropped: a handler that ran out of time has handled its message as well.
     pub(super) fn counted(&self, messages: usize) -> Counted<'_> {
         Counted(self, messages)
     }
@@ -52,27 +51,6 @@ impl Tally {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.failed.notify_one();
         pending().await
-    }
-}
-
-/// A handler whose messages are counted.
-pub(super) struct Tallied<H> {
-    handler: H,
-    tally: Arc<Tally>,
-}
-
-impl<H> Tallied<H> {
-    pub(super) fn new(handler: H, tally: &Arc<Tally>) -> Self {
-        Self { handler, tally: tally.clone() }
-    }
-}
-
-#[async_trait]
-impl<H: Handler> Handler for Tallied<H> {
-    async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        // Counted when dropped: a handler that ran out of time has handled its message as well.
-        let _counted = self.tally.counted(1);
-        self.handler.handle(delivery).await
     }
 }
 

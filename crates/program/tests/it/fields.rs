@@ -77,9 +77,9 @@ const RUNS: [&str; 64] = [
     "migrate --check",
 ];
 
-/// Values whose keys are no names of ours: payloads, headers, what an event says beside its columns, counts and settings by
+/// Values whose keys are no names of ours: payloads, what steps returned, headers, what an event says beside its columns, counts and settings by
 /// name, and what a process accepts, by target.
-const BY_KEY: [&str; 6] = ["data", "headers", "details", "actions", "settings", "targets"];
+const BY_KEY: [&str; 7] = ["data", "output", "headers", "details", "actions", "settings", "targets"];
 
 /// What the prepared database has, and by which names it may be called: alone, or among others of its kind.
 const IDEAS: [(&str, &[&str]); 7] = [
@@ -126,7 +126,8 @@ async fn prepared() -> Database {
         select 'the-source', 'the-target', 'the-type', '1', '{"the": "header"}', s, r,
                case s when 'scheduled' then now() + interval '1 h' end
           from (values ('pending', null), ('failed', 'the-reason'), ('scheduled', 'the-reason'), ('pending', null)) v (s, r);
-        select integration.claim('the-target', 'the-owner', 1)"#;
+        select integration.claim('the-target', 'the-owner', 1);
+        select integration.save_step(42424242, 1, 'the-owner', 'the-step', '{"the": "output"}')"#;
     client.batch_execute(prepare).await.unwrap();
     db
 }

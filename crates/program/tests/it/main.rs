@@ -1,6 +1,7 @@
 //! The tests of the program. One binary, one private server, one database per test.
 
 mod advice;
+mod batches;
 mod bench;
 mod consume;
 mod database;
@@ -19,6 +20,7 @@ mod packaging;
 mod pooler;
 mod program;
 mod publish;
+mod replies;
 mod stats;
 mod steering;
 mod terminal;

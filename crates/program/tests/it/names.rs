@@ -12,7 +12,7 @@ const OF_SERVICES: [(&str, &str); 4] =
     [("migrate", "migrate"), ("producer", "publish"), ("producer", "request"), ("consumer", "consume")];
 
 /// Operations that are a part of a command with another name.
-const PARTS: [(&str, &str); 38] = [
+const PARTS: [(&str, &str); 40] = [
     ("act", "redrive"),
     ("overview", "top"),
     ("traffic", "stats"),
@@ -25,6 +25,8 @@ const PARTS: [(&str, &str); 38] = [
     ("redrive_over", "redrive"),
     ("replay_part", "replay"),
     ("waiting_requests", "request"),
+    ("count_waiting_requests", "request"),
+    ("steps", "show"),
     ("find_ids", "redrive"),
     ("grant_app", "grant"),
     ("revoke_app", "revoke"),
@@ -65,6 +67,7 @@ async fn commands_are_named_as_the_operations_of_the_library() {
     operations.extend(public_functions("operate/contracts.rs"));
     operations.extend(public_functions("operate/summed.rs"));
     operations.extend(public_functions("operate/requests.rs"));
+    operations.extend(public_functions("operate/steps.rs"));
     let broker = public_functions("broker.rs");
     for (function, command) in OF_SERVICES {
         assert!(broker.contains(function), "Broker has no {function} for {command}");
