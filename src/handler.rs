@@ -15,8 +15,8 @@ use crate::{message::Delivery, outcome::Outcome, schema::Schema, statement::Stat
 
 pub use batch::{Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler};
 pub(crate) use batch::{Batches, TypedBatchHandler};
-pub use request::Replier;
-pub(crate) use request::{RawRequestHandler, Replies, RequestHandler};
+pub(crate) use request::{BatchRequestHandler, RawRequestHandler, RequestHandler};
+pub use request::{Replier, Repliers};
 pub use steps::Steps;
 pub(crate) use steps::StepsHandler;
 

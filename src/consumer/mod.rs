@@ -47,9 +47,9 @@ use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
     handler::{
-        Batch, BatchHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler, RawHandler,
-        RawRequestHandler, Registry, Replier, Replies, RequestHandler, Several, Steps, StepsHandler, TxHandler,
-        TypedBatchHandler, TypedHandler, TypedTxHandler,
+        Batch, BatchHandler, BatchRequestHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler,
+        RawHandler, RawRequestHandler, Registry, Replier, Repliers, RequestHandler, Several, Steps, StepsHandler,
+        TxHandler, TypedBatchHandler, TypedHandler, TypedTxHandler,
     },
     message::{Delivery, check_name},
     statement::Statement,
@@ -132,7 +132,7 @@ impl ConsumerBuilder {
         F: Fn(T, Delivery, Replier) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        let handler = RequestHandler::new(f, self.replies());
+        let handler = RequestHandler::new(f, self.repliers());
         self.registry.insert(record_type.into(), Arc::new(handler));
         self.registry.leases = true;
         self
@@ -250,14 +250,27 @@ impl ConsumerBuilder {
         F: Fn(Delivery, Replier) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult> + Send + 'static,
     {
-        self.registry.set_fallback(Arc::new(RawRequestHandler { f, replies: self.replies() }));
+        self.registry.set_fallback(Arc::new(RawRequestHandler { f, repliers: self.repliers() }));
         self.registry.leases = true;
         self
     }
 
-    fn replies(&self) -> Replies {
+    /// Handles every record type that has no handler of its own with a closure over several deliveries at a time and what replies
+    /// to those of them that are requests: `repliers.of(&delivery).reply(&price).await?` is what the closure sets of that
+    /// message. Else as [`fallback_batch_handler`](Self::fallback_batch_handler).
+    pub fn fallback_batch_request<F, Fut>(mut self, batch: Batch, f: F) -> Self
+    where
+        F: Fn(Vec<Delivery>, Repliers) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = BatchResult> + Send + 'static,
+    {
+        let handler = BatchRequestHandler { f, repliers: self.repliers() };
+        self.registry.insert_batch(None, batch, Several::Plain(Arc::new(handler)));
+        self
+    }
+
+    fn repliers(&self) -> Repliers {
         let (store, schema) = (self.core.store().clone(), self.core.settings().schema().clone());
-        Replies { store, schema, payload_bytes_max: self.core.config().payload_bytes_max }
+        Repliers { store, schema, payload_bytes_max: self.core.config().payload_bytes_max }
     }
 
     /// Starts consuming in the background. Returns once the process is registered and LISTEN is in force (or the

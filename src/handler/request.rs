@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Handler, HandlerResult, chain, unreadable};
+use super::{BatchHandler, BatchResult, Handler, HandlerResult, chain, unreadable};
 use crate::{
     error::{Error, Result},
     message::{Delivery, check_payload},
@@ -16,21 +16,23 @@ use crate::{
 /// What completes a request with its reply.
 #[derive(Clone, Debug)]
 pub struct Replier {
-    replies: Replies,
+    repliers: Repliers,
     delivery: Delivery,
 }
 
-/// What all repliers of a consumer need.
+/// What completes the requests of a batch with their replies; see
+/// [`fallback_batch_request`](crate::ConsumerBuilder::fallback_batch_request).
 #[derive(Clone, Debug)]
-pub(crate) struct Replies {
+pub struct Repliers {
     pub(crate) store: Store,
     pub(crate) schema: Schema,
     pub(crate) payload_bytes_max: usize,
 }
 
-impl Replies {
-    fn of(&self, delivery: &Delivery) -> Replier {
-        Replier { replies: self.clone(), delivery: delivery.clone() }
+impl Repliers {
+    /// What replies to this one, of the batch that this was given with.
+    pub fn of(&self, delivery: &Delivery) -> Replier {
+        Replier { repliers: self.clone(), delivery: delivery.clone() }
     }
 }
 
@@ -44,7 +46,7 @@ impl Replier {
     /// Return them: where the reply was written after all, the request is completed and the retry comes too late.
     pub async fn reply<R: Serialize + ?Sized>(&self, reply: &R) -> Result<Outcome> {
         match self.checked(reply) {
-            Ok(reply) => self.replies.store.reply(&self.delivery, reply.get()).await.map(|()| Outcome::Settled),
+            Ok(reply) => self.repliers.store.reply(&self.delivery, reply.get()).await.map(|()| Outcome::Settled),
             Err(error) => Ok(Outcome::reject(chain(&error))),
         }
     }
@@ -57,13 +59,13 @@ impl Replier {
     /// [`Invalid`](crate::ErrorKind::Invalid) for a reply that is too large, or no JSON.
     pub fn statement<R: Serialize + ?Sized>(&self, reply: &R) -> Result<Statement> {
         let reply = self.checked(reply)?;
-        Ok(self.delivery.completion_with(&reply).in_schema(&self.replies.schema))
+        Ok(self.delivery.completion_with(&reply).in_schema(&self.repliers.schema))
     }
 
     fn checked<R: Serialize + ?Sized>(&self, reply: &R) -> Result<Box<serde_json::value::RawValue>> {
         let text = serde_json::value::to_raw_value(reply)
             .map_err(|error| Error::invalid("the reply does not serialize to JSON").with_source(error))?;
-        check_payload(text.get(), self.replies.payload_bytes_max).map_err(|error| error.context("the reply"))?;
+        check_payload(text.get(), self.repliers.payload_bytes_max).map_err(|error| error.context("the reply"))?;
         Ok(text)
     }
 }
@@ -71,13 +73,13 @@ impl Replier {
 /// A closure over a typed payload and what replies as a [`Handler`].
 pub(crate) struct RequestHandler<T, F> {
     f: F,
-    replies: Replies,
+    repliers: Repliers,
     payload: std::marker::PhantomData<fn(T)>,
 }
 
 impl<T, F> RequestHandler<T, F> {
-    pub(crate) fn new(f: F, replies: Replies) -> Self {
-        Self { f, replies, payload: std::marker::PhantomData }
+    pub(crate) fn new(f: F, repliers: Repliers) -> Self {
+        Self { f, repliers, payload: std::marker::PhantomData }
     }
 }
 
@@ -89,7 +91,7 @@ where
     Fut: Future<Output = HandlerResult> + Send,
 {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        let replier = self.replies.of(&delivery);
+        let replier = self.repliers.of(&delivery);
         match delivery.json::<T>() {
             Ok(payload) => (self.f)(payload, delivery, replier).await,
             Err(error) => Ok(unreadable::<T>(&error)),
@@ -100,7 +102,7 @@ where
 /// A closure over the delivery and what replies as a [`Handler`].
 pub(crate) struct RawRequestHandler<F> {
     pub(crate) f: F,
-    pub(crate) replies: Replies,
+    pub(crate) repliers: Repliers,
 }
 
 #[async_trait]
@@ -110,7 +112,24 @@ where
     Fut: Future<Output = HandlerResult> + Send,
 {
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
-        let replier = self.replies.of(&delivery);
+        let replier = self.repliers.of(&delivery);
         (self.f)(delivery, replier).await
+    }
+}
+
+/// A closure over several deliveries and what replies as a [`BatchHandler`].
+pub(crate) struct BatchRequestHandler<F> {
+    pub(crate) f: F,
+    pub(crate) repliers: Repliers,
+}
+
+#[async_trait]
+impl<F, Fut> BatchHandler for BatchRequestHandler<F>
+where
+    F: Fn(Vec<Delivery>, Repliers) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = BatchResult> + Send,
+{
+    async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
+        (self.f)(deliveries, self.repliers.clone()).await
     }
 }

@@ -17,7 +17,7 @@ use doorbell::{Batch, Broker, ConsumerConfig};
 use tracing::warn;
 
 use self::{
-    batch::{Children, ExecBatch},
+    batch::Children,
     exec::Exec,
     guard::Guard,
     print::Print,
@@ -69,7 +69,7 @@ line for each message and behind the last one a mark. It prints a line for each 
 handled, the mark as it was, flushed:
   {\"id\": 7, \"outcome\": \"reject\", \"reason\": \"no such order\"}
   {\"batch\":1}
-outcome is done, retry, snooze, unavailable or reject; retry and snooze may say \"after\": \"30s\". When its stdin ends, nothing comes \
+outcome is done, retry, snooze, unavailable or reject; retry and snooze may say \"after\": \"30s\", done the \"reply\" to a request. When its stdin ends, nothing comes \
 any more. If it ends before its batch has, or runs out of time with it, it is started again, and its messages are handled one by one at \
 once, and pay alone for how that ends; so they do after a line that is none of these.
 
@@ -194,7 +194,10 @@ impl Consume {
             let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match (exec, children.clone().zip(self.batch())) {
-                (_, Some((children, batch))) => builder.fallback_batch_handler(batch, ExecBatch(children)),
+                (_, Some((children, batch))) => builder.fallback_batch_request(batch, move |deliveries, repliers| {
+                    let children = children.clone();
+                    async move { children.handle(deliveries, repliers).await }
+                }),
                 (Some(exec), None) => builder.fallback_request(move |delivery, replier| {
                     let exec = exec.clone();
                     async move { exec.handle(delivery, replier).await }

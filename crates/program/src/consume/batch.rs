@@ -1,17 +1,17 @@
 //! Programs that live, and are given batches of messages.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt::Display,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use doorbell::{BatchHandler, BatchOutcome, BatchResult, Delivery, HandlerError, MessageId, Outcome};
+use doorbell::{BatchOutcome, BatchResult, Delivery, HandlerError, MessageId, Outcome, Repliers};
 use futures::future::join_all;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use tracing::warn;
 
 use super::{
@@ -19,9 +19,6 @@ use super::{
     started::{Starter, outcome},
 };
 use crate::{duration, line::Line};
-
-/// Gives each batch to one of them.
-pub(super) struct ExecBatch(pub(super) Arc<Children>);
 
 /// One child for each batch that is handled at the same time, started when there is a batch for it.
 pub(super) struct Children {
@@ -41,6 +38,20 @@ struct Said {
     outcome: Word,
     reason: Option<String>,
     after: Option<String>,
+    /// Of a request.
+    #[serde(default, deserialize_with = "something")]
+    reply: Option<Box<RawValue>>,
+}
+
+/// A null that is said is one.
+fn something<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(deserializer).map(Some)
+}
+
+/// What the program says of a message.
+struct Verdict {
+    outcome: Outcome,
+    reply: Option<Box<RawValue>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -56,6 +67,32 @@ enum Word {
 impl Children {
     pub(super) fn new(starter: Starter, target: &str, batch: usize) -> Self {
         Self { starter, batch, target: target.to_owned(), idle: Mutex::default() }
+    }
+
+    /// Gives a batch to one of them. Dropped, it kills the program with all its children.
+    pub(super) async fn handle(&self, deliveries: Vec<Delivery>, repliers: Repliers) -> BatchResult {
+        let (mut lines, count) = (Vec::new(), deliveries.len());
+        for delivery in &deliveries {
+            serde_json::to_writer(&mut lines, &Line::of_delivery(delivery)?)?;
+            lines.push(b'\n');
+        }
+        // Of a batch that fails as a whole, each is handled once more.
+        let tally = &self.starter.tally;
+        let alone = (count == 1).then(|| tally.counted(1));
+        let result = match self.said(&lines, count).await {
+            Ok(said) => match verdicts(&said, deliveries.iter().map(|delivery| delivery.id).collect()) {
+                Ok(verdicts) => Ok(outcomes(verdicts, &deliveries, &repliers).await),
+                Err(unusable) => Err(unusable),
+            },
+            Err(Outcome::Done) => Err("the program ended before it had ended its batch by printing its mark".into()),
+            Err(outcome) if count == 1 => Ok(BatchOutcome::all(outcome)),
+            Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) => Err(reason.into()),
+            Err(other) => Err(format!("{other:?}").into()),
+        };
+        if alone.is_none() && result.is_ok() {
+            drop(tally.counted(count));
+        }
+        result
     }
 
     /// After the consumer has ended: tells all that wait to end, and waits for that.
@@ -79,8 +116,13 @@ impl Children {
     }
 
     /// What the program says of a batch, lines. One that is dropped here, or has broken off, is killed with all its children.
-    async fn said(&self, lines: &[u8]) -> Result<Vec<u8>, Outcome> {
+    async fn said(&self, lines: &[u8], messages: usize) -> Result<Vec<u8>, Outcome> {
         let broken = |why: &dyn Display| Outcome::retry(why.to_string());
+        // Of a message alone it is the reason.
+        let log = |why: &dyn Display| match messages {
+            1 => {}
+            _ => warn!(%why, messages, "the program has failed a batch"),
+        };
         loop {
             let mut busy = Busy(Some(self.child().await.map_err(|error| broken(&error))?));
             let Some(child) = &mut busy.0 else { return Err(broken(&"there is no program")) };
@@ -90,12 +132,16 @@ impl Children {
                     self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(busy.0.take());
                     return Ok(said);
                 }
-                Err(Broken::Why(why)) => return Err(broken(&why)),
+                Err(Broken::Why(why)) => {
+                    log(&why);
+                    return Err(broken(&why));
+                }
                 Err(Broken::Ended { silent }) => {
                     let Some(child) = busy.0.take() else { return Err(broken(&"there is no program")) };
                     let (status, stderr) = child.end().await.map_err(|error| broken(&error))?;
                     // It was about to end anyway, after its last batch: the next one is another's.
                     if !(status.success() && silent && is_used) {
+                        log(&status);
                         return Err(outcome(status, &stderr));
                     }
                 }
@@ -117,40 +163,9 @@ impl Drop for Busy {
     }
 }
 
-#[async_trait]
-impl BatchHandler for ExecBatch {
-    /// Dropped, it kills the program with all its children.
-    async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
-        let Self(children) = self;
-        let (mut lines, count) = (Vec::new(), deliveries.len());
-        for delivery in &deliveries {
-            serde_json::to_writer(&mut lines, &Line::of_delivery(delivery)?)?;
-            lines.push(b'\n');
-        }
-        // Of a batch that fails as a whole, each is handled once more.
-        let tally = &children.starter.tally;
-        let alone = (count == 1).then(|| tally.counted(1));
-        let said = children.said(&lines).await;
-        if let (Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }), 2..) = (&said, count) {
-            warn!(%reason, "the program has failed a batch");
-        }
-        let result = match said {
-            Ok(said) => outcomes(&said, deliveries.iter().map(|delivery| delivery.id).collect()),
-            Err(Outcome::Done) => Err("the program ended before it had ended its batch by printing its mark".into()),
-            Err(outcome) if count == 1 => Ok(BatchOutcome::all(outcome)),
-            Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) => Err(reason.into()),
-            Err(other) => Err(format!("{other:?}").into()),
-        };
-        if alone.is_none() && result.is_ok() {
-            drop(tally.counted(count));
-        }
-        result
-    }
-}
-
 /// What the program says of each; nothing: it is done.
-fn outcomes(said: &[u8], ids: HashSet<MessageId>) -> BatchResult {
-    let mut outcomes = BatchOutcome::done();
+fn verdicts(said: &[u8], ids: HashSet<MessageId>) -> Result<HashMap<MessageId, Verdict>, HandlerError> {
+    let mut verdicts = HashMap::new();
     for (number, line) in said.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
@@ -161,12 +176,46 @@ fn outcomes(said: &[u8], ids: HashSet<MessageId>) -> BatchResult {
             return Err(unusable(format!("there is no message {} in its batch", said.id)));
         }
         let id = said.id;
-        outcomes.set(id, said.outcome().map_err(unusable)?);
+        verdicts.insert(id, said.verdict().map_err(unusable)?);
     }
-    Ok(outcomes)
+    Ok(verdicts)
+}
+
+/// What becomes of each, once replies are written. Behind one of its key that is not done a message is handled again, and replies
+/// then.
+async fn outcomes(
+    mut verdicts: HashMap<MessageId, Verdict>,
+    deliveries: &[Delivery],
+    repliers: &Repliers,
+) -> BatchOutcome {
+    let (mut outcomes, mut keys) = (BatchOutcome::done(), HashSet::new());
+    for delivery in deliveries {
+        let Some(Verdict { mut outcome, reply }) = verdicts.remove(&delivery.id) else { continue };
+        let is_behind = delivery.ordering_key.as_ref().is_some_and(|key| keys.contains(key));
+        if let (Some(reply), false) = (reply, is_behind) {
+            // Where it was written after all, the message is completed, and the retry comes too late.
+            outcome =
+                repliers.of(delivery).reply(&reply).await.unwrap_or_else(|error| Outcome::retry(error.to_string()));
+        }
+        if !matches!(outcome, Outcome::Done | Outcome::Settled) {
+            keys.extend(delivery.ordering_key.as_ref());
+        }
+        outcomes.set(delivery.id, outcome);
+    }
+    outcomes
 }
 
 impl Said {
+    fn verdict(mut self) -> Result<Verdict, String> {
+        let reply = self.reply.take();
+        let outcome = self.outcome()?;
+        match (&outcome, reply) {
+            (Outcome::Done, reply) => Ok(Verdict { outcome, reply }),
+            (_, None) => Ok(Verdict { outcome, reply: None }),
+            (_, Some(_)) => Err("\"reply\" is for done".to_owned()),
+        }
+    }
+
     fn outcome(self) -> Result<Outcome, String> {
         let after = self.after.as_deref().map(duration::parse).transpose()?;
         let reason = self.reason.unwrap_or_else(|| "so said the program".to_owned());

@@ -8,6 +8,14 @@ fn consuming(db: &Database, program: &str, batch: &str, more: &[&str]) -> Comman
     doorbell(db, &[&arguments[..], more].concat())
 }
 
+/// What is retried there stays to be looked at, for hours.
+async fn prepared() -> Database {
+    let db = Database::new().await;
+    let policy = "insert into integration.targets (target_app, backoff_base_ms, backoff_cap_ms) values ('billing', 36000000000, 36000000000)";
+    db.client().await.batch_execute(policy).await.unwrap();
+    db
+}
+
 async fn became(db: &Database) -> String {
     let became = "select string_agg(format('%s %s %s %s', status, attempt, retry_count, left(error_message, 60)), ', ' order by id) from integration.data_staging";
     db.client().await.query_one(became, &[]).await.unwrap().get(0)
@@ -15,7 +23,7 @@ async fn became(db: &Database) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_lives_reads_batch_after_batch_and_says_of_which_messages_it_is_not_done() {
-    let db = Database::new().await;
+    let db = prepared().await;
     publish(&db, "1\n2\n3\n4\n5\n").await;
     // What it prints between the lines of two batches, and before it has read any, harms nobody.
     let program = r#"echo "started for $DOORBELL_TARGET, $DOORBELL_BATCH at a time" >&2; echo
@@ -33,7 +41,7 @@ async fn a_program_that_lives_reads_batch_after_batch_and_says_of_which_messages
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_ends_with_a_batch_is_started_again_for_each_message_which_pays_alone() {
-    let db = Database::new().await;
+    let db = prepared().await;
     publish(&db, "1\n2\n3\n4\n5\n").await;
     let program = r#"while IFS= read -r line; do case $line in
             *'"data":1}' | *'"data":5}') ;;
@@ -55,7 +63,7 @@ async fn a_program_that_ends_with_a_batch_is_started_again_for_each_message_whic
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_may_end_between_two_batches_and_its_messages_are_nobodys_loss() {
-    let db = Database::new().await;
+    let db = prepared().await;
     publish(&db, "1\n2\n3\n4\n").await;
     let directory = Directory::new("between");
     let starts = directory.join("starts");
@@ -70,7 +78,7 @@ async fn a_program_may_end_between_two_batches_and_its_messages_are_nobodys_loss
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mark_of_another_batch_ends_none() {
-    let db = Database::new().await;
+    let db = prepared().await;
     publish(&db, "1\n2\n").await;
     let program = r#"while IFS= read -r line; do case $line in '{"batch":'*) echo '{"batch": 1}';; esac; done"#;
     let output = ended(consuming(&db, program, "1", &["--count", "2"])).await;
@@ -80,7 +88,7 @@ async fn the_mark_of_another_batch_ends_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_hangs_with_its_batch_is_killed_with_its_children() {
-    let db = Database::new().await;
+    let db = prepared().await;
     publish(&db, "1\n").await;
     let program = "sleep 1000 & wait";
     let mut running = Running::start(consuming(&db, program, "10", &["--count", "1", "--timeout", "200ms"]));
@@ -93,7 +101,7 @@ async fn a_program_that_hangs_with_its_batch_is_killed_with_its_children() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_pipe_waits_for_the_other_however_much_is_in_them() {
-    let db = Database::new().await;
+    let db = prepared().await;
     let payload = format!("\"{}\"\n", "x".repeat(40_000));
     publish(&db, &payload.repeat(40)).await;
     // Prints as much as it reads, while it reads.
@@ -106,7 +114,7 @@ async fn neither_pipe_waits_for_the_other_however_much_is_in_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_the_program_finish_its_batch_and_the_end_of_its_stdin_tells_it_to_end() {
-    let db = Database::new().await;
+    let db = prepared().await;
     let directory = Directory::new("batch-drain");
     let pipe = directory.join("pipe");
     nix::unistd::mkfifo(pipe.as_str(), Mode::S_IRWXU).unwrap();
@@ -138,7 +146,7 @@ async fn the_programs_of_the_guide_handle_batches() {
         println!("skipped: there is no python3");
     }
     for (interpreter, language) in [("sh", "sh"), ("python3", "python")].into_iter().take(1 + usize::from(python)) {
-        let db = Database::new().await;
+        let db = prepared().await;
         publish(&db, "{\"cents\": 990}\n{\"cents\": 0}\n{\"cents\": 250}\n").await;
         let directory = Directory::new(language);
         let path = directory.join("load");
