@@ -38,12 +38,14 @@ pub struct Message {
     pub(crate) dedup_key: Option<String>,
     pub(crate) max_retries: Option<u32>,
     pub(crate) expires_after: Option<Duration>,
+    pub(crate) coalesce_key: Option<String>,
+    pub(crate) max_wait: Option<Duration>,
 }
 
 impl Message {
     /// Longest name of an application or record type, in characters (the schema's limit).
     pub const NAME_CHARS_MAX: usize = checks::NAME_CHARS_MAX;
-    /// Longest ordering or dedup key, in characters (the schema's limit).
+    /// Longest ordering, dedup or coalesce key, in characters (the schema's limit).
     pub const KEY_CHARS_MAX: usize = checks::KEY_CHARS_MAX;
     /// Largest payload as JSON text, in bytes, unless [`payload_bytes_max`](crate::BrokerConfig::payload_bytes_max) says
     /// another.
@@ -82,6 +84,8 @@ impl Message {
             dedup_key: None,
             max_retries: None,
             expires_after: None,
+            coalesce_key: None,
+            max_wait: None,
         }
     }
 
@@ -129,10 +133,31 @@ impl Message {
         self
     }
 
-    /// When nobody has taken it after so long, it is cancelled, within two seconds, with the reason `expired`; what is being
-    /// handled then is not touched, unless it is put back. Of a topic's messages it means none of the copies. Default: never.
+    /// When nobody has taken it after so long, nobody does any more, and within two seconds it is cancelled, with the reason
+    /// `expired`; what is being handled then is not touched, unless it is put back. Copies for subscribers expire, too.
+    /// Default: what `expire_after` of the target says, after it is due; else never.
     pub fn expires_after(mut self, after: Duration) -> Self {
         self.expires_after = Some(after);
+        self
+    }
+
+    /// Only the latest counts: while the last message under this key (of the same source, target and record type) waits and
+    /// nobody has taken it, publishing again replaces its payload and headers and answers with its id. With a
+    /// [`delay`](Self::delay) each replacement begins the delay anew (a debounce), until [`max_wait`](Self::max_wait). Priority,
+    /// ordering key and retries stay those of the first. What is being taken at that moment is left alone, and a new message is
+    /// published: nothing is lost, and whoever handles a message twice sees the latest last.
+    ///
+    /// Not beside a [dedup key](Self::dedup_key), and not for topics: publishing fails with
+    /// [`Invalid`](crate::ErrorKind::Invalid). Publishers of one key wait for each other's transactions.
+    pub fn coalesce(mut self, key: impl Into<String>) -> Self {
+        self.coalesce_key = Some(key.into());
+        self
+    }
+
+    /// How long after the first publish under its [coalesce key](Self::coalesce) later ones may put it off. Default: ten times
+    /// the delay. The delay itself: it is handled that long after the first publish, whatever comes.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
         self
     }
 
@@ -143,6 +168,18 @@ impl Message {
         check_name("record type", &self.record_type)?;
         check_key("ordering key", self.ordering_key.as_deref())?;
         check_key("dedup key", self.dedup_key.as_deref())?;
+        check_key("coalesce key", self.coalesce_key.as_deref())?;
+        if let (Some(dedup), Some(coalesce)) = (&self.dedup_key, &self.coalesce_key) {
+            return Err(Error::invalid(format!(
+                "a message has a dedup key, which keeps the first, or a coalesce key, which keeps the latest; not both: \
+                 {dedup:?} and {coalesce:?}"
+            )));
+        }
+        if self.coalesce_key.is_none() && self.max_wait.is_some() {
+            return Err(Error::invalid(
+                "max_wait says how long a message with a coalesce key may be put off, and there is none",
+            ));
+        }
         if let Some((name, _)) = self.headers.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
             return Err(Error::invalid(format!(
                 "header {name:?} contains a NUL character, which PostgreSQL cannot store"
@@ -163,6 +200,10 @@ impl Message {
 
     pub(crate) fn expires_ms(&self) -> Option<i64> {
         self.expires_after.map(storable_ms)
+    }
+
+    pub(crate) fn max_wait_ms(&self) -> Option<i64> {
+        self.max_wait.map(storable_ms)
     }
 }
 

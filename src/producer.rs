@@ -119,6 +119,11 @@ impl Producer {
     /// ended without a reply is no error, but another [`Answer`]; [`Answer::reply`] makes it one.
     pub async fn request<R: DeserializeOwned>(&self, message: &Message, within: Duration) -> Result<Answer<R>> {
         self.check(message)?;
+        if message.coalesce_key.is_some() {
+            return Err(Error::invalid(
+                "a request is answered, and so it cannot be replaced by another: leave its coalesce key out",
+            ));
+        }
         let requesters = self.core.requesters().await?;
         let began = Instant::now();
         let harmless = message.dedup_key.is_some();

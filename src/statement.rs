@@ -14,7 +14,8 @@ use crate::{
 const PUBLISH: &str = "select integration.publish(m ->> 'source', m ->> 'target', m ->> 'type', m -> 'data', \
     (m ->> 'priority')::integer, (m ->> 'delay_ms')::bigint * interval '1 ms', m -> 'headers', m ->> 'ordering_key', \
     m ->> 'dedup_key', (m ->> 'max_retries')::integer, \
-    (m ->> 'expires_ms')::bigint * interval '1 ms') as id from (select $1::text::jsonb) v (m)";
+    (m ->> 'expires_ms')::bigint * interval '1 ms', m ->> 'coalesce_key', \
+    (m ->> 'max_wait_ms')::bigint * interval '1 ms') as id from (select $1::text::jsonb) v (m)";
 
 const COMPLETE: &str = "select integration.complete((m ->> 'id')::bigint, (m ->> 'attempt')::integer, m ->> 'owner', \
     timestamptz 'epoch' + (m ->> 'created_us')::bigint * interval '1 us') from (select $1::text::jsonb) v (m)";
@@ -67,6 +68,10 @@ struct Publish<'a> {
     max_retries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coalesce_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_wait_ms: Option<i64>,
 }
 
 const REPLY: &str = "select integration.reply((m ->> 'id')::bigint, (m ->> 'attempt')::integer, m ->> 'owner', m -> 'reply', \
@@ -110,6 +115,8 @@ impl Message {
             dedup_key: self.dedup_key.as_deref(),
             max_retries: self.max_retries.map(|retries| retries.min(i32::MAX as u32)),
             expires_ms: self.expires_ms(),
+            coalesce_key: self.coalesce_key.as_deref(),
+            max_wait_ms: self.max_wait_ms(),
         };
         Statement::new(PUBLISH, &publish)
     }

@@ -28,12 +28,12 @@ async function handle(message) {
   }
 }
 
-async function tellPublished({ data, dedup_key, delay_ms, priority, ordering_key, max_retries, headers }) {
+async function tellPublished({ data, dedup_key, coalesce_key, delay_ms, priority, ordering_key, max_retries, headers }) {
   const client = new pg.Client(connection);
   await client.connect();
   const id = await publish(client.query.bind(client), {
     source: "shop", target: "billing", recordType: "n", data, dedupKey: dedup_key, delayMs: delay_ms, priority,
-    orderingKey: ordering_key, maxRetries: max_retries, headers,
+    orderingKey: ordering_key, maxRetries: max_retries, headers, coalesceKey: coalesce_key,
   });
   tell({ published: id });
   await client.end();

@@ -278,10 +278,11 @@ create or replace function integration.is_ours(p_stack text) returns boolean
 $$;
 
 -- Whether messages are made to stand behind others of their key, or to step forward: nothing but when they may be
--- claimed.
+-- claimed; or replaced while they wait, which on_rewritten writes down and replace_waiting counts and rings for.
 create or replace function integration.is_of_keys(p_stack text) returns boolean
     language sql immutable parallel safe as $$
     select p_stack like '%function integration.stand_behind(%' or p_stack like '%function integration.step_forward(%'
+        or p_stack like '%function integration.replace_waiting(%'
 $$;
 
 -- Writes down edits by hand that change no status: which columns, with what stood there and stands there now. What a

@@ -12,7 +12,9 @@
 -- the one before is done. ahead: it was taken from beyond where the look ended, with others of its key.
 -- Empty result: nothing pending there, or the target is paused. The rows come in claiming order. Where p_series is
 -- above 1, they are followed by rows without an attempt: what the look met and did not claim, messages of busy keys.
--- Those without created_at are to be looked for again, the others are pending again when their turn has come.
+-- Those without created_at are to be looked for again, the others are pending again when their turn has come. The last
+-- may name no message, and is ahead: rate_max, and nothing else, kept it from claiming more. created_at is when others
+-- may be claimed then, and requeued_at when that was said.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED: never waits. SQLSTATEs: MQ001 when p_owner is not alive and no lease
 -- was given.
 --
@@ -28,7 +30,7 @@ create or replace function integration.claim(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -45,6 +47,7 @@ declare
     v_behind bigint[];
     v_count  integer := 0;
     v_claims integer;
+    v_rated  boolean := false;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target], p_owner);
@@ -54,20 +57,29 @@ begin
             p_lows, p_highs, p_after_at, p_after_ids, p_again_at, p_again_ids);
         return;
     end if;
+    -- What has_gates asks is asked here: to call it costs more than all that is asked.
     select exists (select from integration.processes c where c.owner = p_owner),
-           integration.has_gates(p_target),
+           exists (select from integration.targets t where t.target_app = p_target)
+               or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed'),
            exists (select from integration.set_aside s where s.target_app = p_target)
+               or exists (select from integration.expiring e where e.expires_at <= v_now)
       into v_alive, v_gated, v_aside;
     if not v_alive then
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
     if v_gated then
-        select a.admitted, a.canary into v_limit, v_canary from integration.admit(p_target, p_limit) a;
+        select a.admitted, a.canary, a.rated into v_limit, v_canary, v_rated
+          from integration.admit(p_target, p_limit) a;
+        v_rated := v_rated and p_series > 1;
         -- Others may have been waited for.
         v_now := integration.clock();
+        v_aside := v_aside or exists (select from integration.expiring e where e.expires_at <= v_now);
     end if;
     if v_limit <= 0 then
+        if v_rated then
+            return query select * from integration.cut_by_rate(p_target);
+        end if;
         return;
     end if;
     v_ids := integration.pick(p_target, v_limit, p_types, p_bytes_max, p_lows, p_highs, p_after_at,
@@ -85,8 +97,10 @@ begin
                        lease_until = null, updated_at = v_now
                  where d.id = any (v_ids)
                 returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
-                          d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at)
-            select c.*, v_canary, false from claimed c order by c.priority desc, c.created_at, c.id;
+                          d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, d.origin_id)
+            select c.id, c.attempt, c.source_app, c.record_type, c.data, c.headers, c.priority, c.retry_count,
+                   c.redrive_count, c.ordering_key, c.created_at, c.requeued_at, v_canary, false, c.origin_id
+              from claimed c order by c.priority desc, c.created_at, c.id;
         get diagnostics v_count = row_count;
     end if;
     for i in 1 .. 20 loop
@@ -103,7 +117,7 @@ begin
             return query
                 select d.id, null::integer, null::text, null::text, null::jsonb, null::jsonb, d.priority, null::integer,
                        null::integer, d.ordering_key, case when d.behind_at is not null then d.created_at end,
-                       d.requeued_at, false, false
+                       d.requeued_at, false, false, null::bigint
                   from integration.data_staging d where d.id = any (v_seen) and d.status <> 'processing';
             exit;
         end if;
@@ -121,6 +135,9 @@ begin
     end if;
     if v_gated then
         perform integration.note_claimed(p_target, v_count);
+    end if;
+    if v_rated and v_count >= v_limit then
+        return query select * from integration.cut_by_rate(p_target);
     end if;
     -- A trigger of somebody's left all of them as they were.
     if v_ids is not null and v_count = 0 then
@@ -140,7 +157,7 @@ create or replace function integration.claim_in_parts(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -194,7 +211,7 @@ create or replace function integration.claim_picked(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -209,7 +226,7 @@ begin
     end if;
     return query
         select d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority, d.retry_count,
-               d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, p_canary, false
+               d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, p_canary, false, d.origin_id
           from integration.data_staging d where d.id = any (v_done) order by d.priority desc, d.created_at, d.id;
 end $$;
 
@@ -230,7 +247,7 @@ create or replace function integration.claim_keyed(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_nestloop = off set enable_sort = on as $$
@@ -246,8 +263,10 @@ begin
                    series = case when d.ordering_key is not null then v_series end
              where d.id = any (p_ids)
             returning d.id, d.attempt, d.source_app, d.record_type, d.data, d.headers, d.priority,
-                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at)
-        select c.*, p_canary, s.id is null from claimed c left join unnest(p_seen) s (id) on s.id = c.id
+                      d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, d.origin_id)
+        select c.id, c.attempt, c.source_app, c.record_type, c.data, c.headers, c.priority, c.retry_count,
+               c.redrive_count, c.ordering_key, c.created_at, c.requeued_at, p_canary, s.id is null, c.origin_id
+          from claimed c left join unnest(p_seen) s (id) on s.id = c.id
          order by c.priority desc, c.created_at, c.id;
 end $$;
 
@@ -262,7 +281,7 @@ create or replace function integration.claim_by_lease(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -301,7 +320,7 @@ create or replace function integration.claim_suspect(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off as $$
@@ -326,7 +345,7 @@ begin
         select s.id from integration.data_staging s
          where s.target_app = p_target and s.status = 'pending' and s.crash_count > 0
            and (p_types is null or s.record_type = any (p_types))
-           and not integration.is_set_aside(s.id, s.created_at)
+           and not integration.is_left_out(s.id, s.created_at)
            and (s.ordering_key is null or integration.is_first_of_key(p_target, s.ordering_key, s.id))
          order by s.crash_count, s.created_at, s.id
          limit 1
@@ -353,7 +372,7 @@ begin
     return exists (
         select from integration.data_staging d
          where d.target_app = p_target and d.status = 'pending' and d.crash_count > 0
-           and (p_types is null or d.record_type = any (p_types)) and not integration.is_set_aside(d.id, d.created_at));
+           and (p_types is null or d.record_type = any (p_types)) and not integration.is_left_out(d.id, d.created_at));
 end $$;
 
 -- Those of the targets for which something is pending, suspects too: one look for many idle consumers.

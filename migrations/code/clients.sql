@@ -84,6 +84,7 @@ declare
     v_in_hand boolean := false;
     v_more    jsonb;
     v_all     boolean;
+    v_opens   bigint;
 begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target], p_owner);
@@ -148,7 +149,11 @@ begin
         then
             due_in_ms := least(due_in_ms, 100);
         end if;
-        due_in_ms := least(due_in_ms, nullif(integration.opens_in(p_target), 0));
+        -- Where it has opened since, what was kept back is to be had.
+        v_opens := integration.opens_in(p_target);
+        if v_opens > 0 or v_opens = 0 and exists (select from integration.waiting(array[p_target])) then
+            due_in_ms := least(due_in_ms, greatest(v_opens, 20));
+        end if;
     end if;
 end $$;
 
@@ -275,8 +280,9 @@ begin
 end $$;
 
 -- Publishes one message, an object with the columns' names: source_app, target_app, record_type and data, and, where
--- wanted, priority, headers, ordering_key, dedup_key, max_retries, and delay_ms, after which it is pending. Returns its
--- id. In whatever transaction the caller is. Locks and SQLSTATEs: those of publish; MQ002 for what is no message.
+-- wanted, priority, headers, ordering_key, dedup_key, max_retries, coalesce_key, and, in milliseconds, delay_ms,
+-- expires_ms and max_wait_ms. Returns its id. In whatever transaction the caller is. Locks and SQLSTATEs: those of
+-- publish; MQ002 for what is no message.
 create or replace function integration.publish(p_message jsonb) returns bigint
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -285,7 +291,8 @@ begin
         p_message ->> 'source_app', p_message ->> 'target_app', p_message ->> 'record_type', p_message -> 'data',
         (p_message ->> 'priority')::integer, (p_message ->> 'delay_ms')::bigint * interval '1 ms',
         nullif(p_message -> 'headers', 'null'), p_message ->> 'ordering_key', p_message ->> 'dedup_key',
-        (p_message ->> 'max_retries')::integer);
+        (p_message ->> 'max_retries')::integer, (p_message ->> 'expires_ms')::bigint * interval '1 ms',
+        p_message ->> 'coalesce_key', (p_message ->> 'max_wait_ms')::bigint * interval '1 ms');
 end $$;
 
 -- Publishes an array of such messages in one statement, in the order given, all from one source; returns (ordinal, id),
@@ -309,7 +316,13 @@ begin
            array_agg(e.message ->> 'ordering_key') as ordering_keys,
            case when bool_or(e.message ->> 'dedup_key' is not null)
                 then array_agg(e.message ->> 'dedup_key') end as dedup_keys,
-           array_agg((e.message ->> 'max_retries')::integer) as max_retries
+           array_agg((e.message ->> 'max_retries')::integer) as max_retries,
+           case when bool_or(e.message ->> 'expires_ms' is not null)
+                then array_agg((e.message ->> 'expires_ms')::bigint) end as expires,
+           case when bool_or(e.message ->> 'coalesce_key' is not null)
+                then array_agg(e.message ->> 'coalesce_key') end as coalesce_keys,
+           case when bool_or(e.message ->> 'max_wait_ms' is not null)
+                then array_agg((e.message ->> 'max_wait_ms')::bigint) end as max_waits
       into v
       from jsonb_array_elements(p_messages) with ordinality e (message, ordinal);
     if v.sources > 1 then
@@ -317,7 +330,8 @@ begin
             hint = 'publish those of each source_app by themselves';
     end if;
     return query select p.ordinal, p.id from integration.publish_many(v.source, v.targets, v.types, v.data,
-        v.priorities, v.delays, v.headers, v.ordering_keys, v.dedup_keys, v.max_retries) p;
+        v.priorities, v.delays, v.headers, v.ordering_keys, v.dedup_keys, v.max_retries, v.expires, v.coalesce_keys,
+        v.max_waits) p;
 end $$;
 
 -- Refuses what publish(jsonb) does not understand. SQLSTATEs: MQ002.
@@ -332,11 +346,11 @@ begin
     end if;
     select k.key into v_unknown from jsonb_object_keys(p_message) k (key)
      where k.key <> all ('{source_app,target_app,record_type,data,priority,headers,ordering_key,dedup_key,max_retries,
-        delay_ms}'::text[])
+        delay_ms,expires_ms,coalesce_key,max_wait_ms}'::text[])
      limit 1;
     if found then
         raise exception 'a message has no "%"', v_unknown using errcode = 'MQ002',
             hint = 'it has source_app, target_app, record_type, data, priority, headers, ordering_key, dedup_key, '
-                || 'max_retries and delay_ms';
+                || 'max_retries, delay_ms, expires_ms, coalesce_key and max_wait_ms';
     end if;
 end $$;

@@ -1,8 +1,8 @@
 -- What waits for its time: scheduled -> pending.
 
 -- Makes due scheduled messages of the given targets pending, oldest due first; returns how many. Callers repeat while
--- the result equals the limit. Schedules of the targets whose time has come are fired first; breakers let their
--- canaries through.
+-- the result equals the limit. Schedules of the targets whose time has come are fired first, and what has expired is
+-- cancelled; breakers let their canaries through.
 -- Locks: the rows, SKIP LOCKED.
 create or replace function integration.promote(p_targets text[], p_limit integer default 1000) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -15,6 +15,9 @@ begin
     if exists (select from integration.schedules s where s.target_app = any (p_targets) and s.next_at <= v_now
                   and s.paused_at is null) then
         perform integration.fire_due(p_targets);
+    end if;
+    if exists (select from integration.expiring e where e.expires_at <= v_now and e.look_at <= v_now) then
+        perform integration.expire(least(p_limit, 100));
     end if;
     v_ids := array(
         select s.id

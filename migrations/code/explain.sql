@@ -6,8 +6,9 @@
 -- gone, archived, completed, failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked,
 -- paused, breaker_open, breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect,
 -- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible; of a topic's
--- messages routed, unrouted; expired, and, behind the cause, expires: until when it may wait, asked: somebody waits for
--- its reply, steps: what of its handling is done already. Never empty.
+-- messages routed, unrouted; expired, expiring (it is to be cancelled), and, behind the cause, expires: until when it
+-- may wait, coalesced: how often what it says was replaced, asked: somebody waits for its reply, steps: what of its
+-- handling is done already. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language plpgsql stable set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off as $$
@@ -56,6 +57,7 @@ begin
     when 'processing' then
         return query select * from integration.explain_processing(p_id);
     when 'scheduled' then
+        return query select * from integration.explain_expired(p_id);
         if m.behind_at is not null then
             return query select * from integration.explain_key(p_id);
         else
@@ -64,6 +66,8 @@ begin
         return query select * from integration.closed_gates(m.target_app);
         return query select * from integration.explain_consumers(m.target_app, m.record_type);
     when 'pending' then
+        return query select * from integration.explain_expired(p_id);
+        v_held := v_held or found;
         return query select * from integration.explain_locker(m.target_app, m.locker);
         v_held := v_held or found;
         return query select * from integration.explain_key(p_id);
@@ -82,7 +86,8 @@ begin
             case when m.is_request then ': whoever asked wants no reply then' end),
             null::text, jsonb_build_object('at', e.expires_at, 'request', coalesce(m.is_request, false))
       from integration.expiring e join integration.data_staging d on d.id = e.id and d.created_at = e.created_at
-     where e.id = p_id and m.status in ('pending', 'scheduled');
+     where e.id = p_id and m.status in ('pending', 'scheduled') and e.expires_at > integration.clock();
+    return query select * from integration.explain_coalesced(p_id);
     if m.status in ('pending', 'scheduled', 'processing') then
         return query select * from integration.explain_asked(p_id) where m.is_request;
         return query select * from integration.explain_steps(p_id);

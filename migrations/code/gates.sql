@@ -130,8 +130,26 @@ begin
      where t.target_app = p_target;
 end $$;
 
--- Whether a target may have gates. Most have neither settings nor a breaker that is open, and to be told so by the
--- gates themselves costs as much as to claim a message.
+-- For claim, which rate_max has cut short: the row that says when it lets others through.
+create or replace function integration.cut_by_rate(p_target text) returns table (
+    id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
+    retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
+    canary boolean, ahead boolean, origin_id bigint
+)
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    v_now timestamptz := integration.clock();
+begin
+    return query
+        select null::bigint, null::integer, null::text, null::text, null::jsonb, null::jsonb, null::integer,
+               null::integer, null::integer, null::text,
+               case when r.claimed >= r.rate_max then greatest(r.opens_at, v_now) else v_now end, v_now, false, true,
+               null::bigint
+          from integration.rate_of(p_target) r;
+end $$;
+
+-- Whether a target may have gates; claim and hold ask the same. Most have neither settings nor a breaker that is open,
+-- and to be told so by the gates themselves costs as much as to claim a message.
 create or replace function integration.has_gates(p_target text) returns boolean
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -151,9 +169,12 @@ begin
 end $$;
 
 -- How many messages of the target may be claimed now: at most p_limit, and 0 while a gate is closed. canary: they are
--- canaries of the target's breaker, and taken. Locks: only for a target with max_in_flight or rate_max (its row of
--- turns, so that the limit is exact) or a breaker that is not closed (its row).
-create or replace function integration.admit(p_target text, p_limit integer, out admitted integer, out canary boolean)
+-- canaries of the target's breaker, and taken. rated: they are fewer than p_limit because of rate_max. Locks: only for
+-- a target with max_in_flight or rate_max (its row of turns, so that the limit is exact) or a breaker that is not
+-- closed (its row).
+create or replace function integration.admit(
+    p_target text, p_limit integer, out admitted integer, out canary boolean, out rated boolean
+)
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     v_breaker text;
@@ -167,7 +188,10 @@ begin
         end if;
     end if;
     -- A statement of its own, which sees what the lock was waited for.
-    select greatest(least(p_limit, min(g.admits)), 0), min(g.breaker) into admitted, v_breaker
+    select greatest(least(p_limit, min(g.admits)), 0), min(g.breaker),
+           coalesce(min(g.admits) < p_limit
+               and min(g.admits) filter (where g.code = 'rate_limited') = min(g.admits), false)
+      into admitted, v_breaker, rated
       from integration.gates(p_target, false) g;
     canary := v_breaker is not null;
     if canary and admitted > 0 then

@@ -148,22 +148,30 @@ create or replace function integration.hash_of(p_data jsonb) returns text
     select encode(sha256(convert_to(p_data::text, 'UTF8')), 'hex')
 $$;
 
--- AFTER UPDATE of what a message says, or between whom: our verbs never change it, so it is a hand; the history says
--- which columns (never their contents) and whose name stood there before. SQLSTATEs: see check_contents.
+-- AFTER UPDATE of what a message says, or between whom: it is a hand, or a publish that replaces what waits under its
+-- coalesce key, which at level 'all' is written down; the history says which columns (never their contents) and whose
+-- name stood there before. SQLSTATEs: see check_contents.
 create or replace function integration.on_rewritten() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    v_level text := integration.audit_level();
+    v_ours  boolean;
+    v_stack text;
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
     perform integration.check_contents(integration.bytes_of(new.data), octet_length(new.data::text),
         jsonb_typeof(new.headers), pg_column_size(new.headers));
-    if integration.audit_level() <> 'off' then
+    get diagnostics v_stack = pg_context;
+    v_ours := v_stack like '%function integration.replace_waiting(%';
+    if v_level = 'all' or v_level <> 'off' and not v_ours then
         insert into integration.audit_log
             (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
                 new_status, details)
-        values (new.id, integration.actor(), 'rewritten', new.owner, new.source_app, new.target_app, new.record_type,
-            new.attempt, old.status, new.status, jsonb_strip_nulls(jsonb_build_object(
+        values (new.id, integration.actor(), case when v_ours then 'coalesced' else 'rewritten' end, new.owner,
+            new.source_app, new.target_app, new.record_type, new.attempt, old.status, new.status,
+            jsonb_strip_nulls(jsonb_build_object(
                 'columns', array_remove(array[case when new.data <> old.data then 'data' end,
                     case when new.headers is distinct from old.headers then 'headers' end,
                     case when new.source_app <> old.source_app then 'source_app' end,

@@ -16,7 +16,7 @@ create or replace function integration.hold(
 ) returns table (
     id bigint, attempt integer, source_app text, record_type text, data jsonb, headers jsonb, priority integer,
     retry_count integer, redrive_count integer, ordering_key text, created_at timestamptz, requeued_at timestamptz,
-    canary boolean, ahead boolean
+    canary boolean, ahead boolean, origin_id bigint
 )
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
         set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan as $$
@@ -29,7 +29,11 @@ begin
     if integration.is_limited() then
         perform integration.must_consume(array[p_target]);
     end if;
-    select integration.has_gates(p_target), exists (select from integration.set_aside s where s.target_app = p_target)
+    -- What has_gates asks is asked here: to call it costs more than all that is asked.
+    select exists (select from integration.targets t where t.target_app = p_target)
+               or exists (select from integration.breakers b where b.breaker_key = p_target and b.state <> 'closed'),
+           exists (select from integration.set_aside s where s.target_app = p_target)
+               or exists (select from integration.expiring e where e.expires_at <= (select integration.clock()))
       into v_gated, v_aside;
     v_gated := v_gated and integration.is_gated(p_target);
     -- Locked first, read in a statement of its own: a row that was edited a moment ago is locked as it is now, and the
@@ -41,14 +45,15 @@ begin
     if v_gated or v_ids[1] = 0 then
         return query
             select null::bigint, null::integer, null::text, null::text, null::jsonb, null::jsonb, null::integer,
-                   null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true;
+                   null::integer, null::integer, null::text, null::timestamptz, null::timestamptz, false, true,
+                   null::bigint;
         return;
     elsif v_ids is null then
         return;
     end if;
     return query
         select d.id, least(d.attempt, 2147483646) + 1, d.source_app, d.record_type, d.data, d.headers, d.priority,
-               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, false, false
+               d.retry_count, d.redrive_count, d.ordering_key, d.created_at, d.requeued_at, false, false, d.origin_id
           from integration.data_staging d
          where d.id = any (v_ids)
          order by d.priority desc, d.created_at, d.id;

@@ -139,7 +139,7 @@ begin
                     select y.* from (
                         (select x.id, integration.bytes_of(x.data) + coalesce(pg_column_size(x.headers), 0) as bytes,
                                 x.crash_count = 0 and (p_types is null or x.record_type = any (p_types))
-                                    and (not p_aside or not integration.is_set_aside(x.id, x.created_at)) as fits
+                                    and (not p_aside or not integration.is_left_out(x.id, x.created_at)) as fits
                            from integration.data_staging x
                           where x.target_app = p_target and x.ordering_key = s.key and x.series is null
                             and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)
@@ -148,7 +148,7 @@ begin
                         union all
                         (select x.id, integration.bytes_of(x.data) + coalesce(pg_column_size(x.headers), 0),
                                 x.crash_count = 0 and (p_types is null or x.record_type = any (p_types))
-                                    and (not p_aside or not integration.is_set_aside(x.id, x.created_at))
+                                    and (not p_aside or not integration.is_left_out(x.id, x.created_at))
                            from integration.data_staging x
                           where x.target_app = p_target and x.ordering_key = s.key and x.series = 0
                             and (x.status = 'pending' or x.status = 'scheduled' and x.behind_at is not null)

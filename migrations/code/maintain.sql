@@ -45,11 +45,12 @@ create or replace function integration.restore_single_rows() returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select from integration.settings) then
-        insert into integration.settings (has_topics, has_bells, has_contracts)
+        insert into integration.settings (has_topics, has_bells, has_contracts, has_expiry)
         select exists (select from integration.subscriptions)
                 or exists (select from integration.targets t where t.kind = 'topic'),
                exists (select from integration.targets t where t.bell <> 'on_demand'),
-               exists (select from integration.contracts) on conflict do nothing;
+               exists (select from integration.contracts),
+               exists (select from integration.targets t where t.expire_after is not null) on conflict do nothing;
         raise warning 'the settings of % were gone; they are the defaults now', 'integration';
     end if;
     if not exists (select from integration.contact) then
@@ -230,7 +231,8 @@ create or replace function integration.maintenance_due() returns table (task tex
             select 2, 'expire' as task, m.target_app, count(*)
               from integration.expiring e
               join integration.data_staging m on m.id = e.id and m.created_at = e.created_at
-             where e.look_at <= integration.clock() and m.status in ('pending', 'scheduled') group by m.target_app
+             where e.expires_at <= integration.clock() and e.look_at <= integration.clock()
+               and m.status in ('pending', 'scheduled') group by m.target_app
             union all
             select 2, 'extract' as task, e.name, 1 from integration.extracts e
              where e.next_at <= integration.clock() and e.paused_at is null

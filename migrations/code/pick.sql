@@ -9,7 +9,7 @@
 -- exclusive. What became pending again may lie behind that place: it is in an index of its own, in the order in which
 -- it did, with places of its own (p_again_at, p_again_ids; null: its beginning). Everything else that may lie behind a
 -- place (late commits, times set by hand) is found by looks from the beginning: p_lows null, or a place null.
--- p_aside: some messages of the target may be set aside, and are left out. Messages with a key take turns;
+-- p_aside: some messages may be set aside, or have expired, and are left out. Messages with a key take turns;
 -- that is not asked here: where some have a key the first of the ids is 0, and pick_keyed says which may be taken.
 -- Locks: the rows, FOR NO KEY UPDATE SKIP LOCKED; where p_bytes_max comes first, more than are returned. The order of
 -- the result is undefined.
@@ -71,7 +71,7 @@ begin
                        and q.crash_count = 0 and q.priority = p_lows[i]
                        and (q.requeued_at, q.id) > (coalesce(p_again_at[i], '-infinity'), coalesce(p_again_ids[i], 0))
                        and (p_types is null or q.record_type = any (p_types))
-                       and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
+                       and (not p_aside or not integration.is_left_out(q.id, q.created_at))
                      order by q.priority desc, q.requeued_at, q.id limit v_left
                      for no key update skip locked) l;
             end if;
@@ -91,7 +91,7 @@ begin
                    and q.priority = p_lows[i] and (q.created_at, q.id) > (p_after_at[i], p_after_ids[i])
                    and (q.requeued_at is null or ids is null or q.id <> all (ids))
                    and (p_types is null or q.record_type = any (p_types))
-                   and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
+                   and (not p_aside or not integration.is_left_out(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
         elsif not v_asked or i = any (v_there) then
@@ -102,7 +102,7 @@ begin
                  where q.target_app = p_target and q.status = 'pending' and q.crash_count = 0
                    and q.priority between coalesce(p_lows[i], -2147483648) and coalesce(p_highs[i], 2147483647)
                    and (p_types is null or q.record_type = any (p_types))
-                   and (not p_aside or not integration.is_set_aside(q.id, q.created_at))
+                   and (not p_aside or not integration.is_left_out(q.id, q.created_at))
                  order by q.priority desc, q.created_at, q.id limit v_left
                  for no key update skip locked) l;
         end if;

@@ -27,6 +27,7 @@ declare
     v_topics  text[];
     v_copy    boolean;
     v_bound   boolean;
+    v_expiry  boolean;
     v_failed  bigint[] := '{}';
     v_stack   text;
     -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
@@ -44,6 +45,7 @@ begin
                p.error_message, p.behind_at, p.series, p.headers, p.data),
            exists (select from published offset 1),
            coalesce((select s.known_targets_only or s.has_topics or s.has_bells or s.has_contracts
+                           or s.has_expiry
                        from integration.settings s), true)
       into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_many, v_asked
       from published p limit 1;
@@ -58,8 +60,8 @@ begin
         select s.known_targets_only, s.has_topics and (
                    exists (select from integration.subscriptions t where t.topic = v_target)
                    or exists (select from integration.targets t where t.target_app = v_target and t.kind = 'topic')),
-               s.has_contracts
-          into v_strict, v_routed, v_bound from integration.settings s;
+               s.has_contracts, s.has_expiry
+          into v_strict, v_routed, v_bound, v_expiry from integration.settings s;
         if v_copy then
             get diagnostics v_stack = pg_context;
             v_copy := integration.is_copying(v_stack);
@@ -74,6 +76,12 @@ begin
                 select p.id from published p
                  where exists (select from integration.contracts c where c.target_app = p.target_app)), v_copy);
             v_routed := v_routed and cardinality(v_failed) < v_messages;
+        end if;
+        if v_expiry then
+            perform integration.expire_by_default(array_agg(p.id)) from published p
+              where exists (select from integration.targets t
+                             where t.target_app = p.target_app and t.expire_after is not null)
+             having count(*) > 0;
         end if;
     end if;
     if v_alike and v_many then

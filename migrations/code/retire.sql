@@ -97,7 +97,7 @@ $$;
 
 -- Deletes up to p_limit dedup keys whose window is over, up to p_limit rows of traffic and outcomes past
 -- traffic_retention, and up to p_limit rows past retention that fell into a default partition; forgets what is not set
--- aside any more. Returns how many rows; callers repeat while there are any.
+-- aside any more, and coalesce keys of what does not wait. Returns how many rows; callers repeat while there are any.
 -- Locks: the rows, SKIP LOCKED.
 create or replace function integration.purge_expired(p_limit integer default 1000) returns integer
     language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -156,5 +156,5 @@ begin
     delete from integration.counters k
      where k.messages = 0 and k.target_app in (select f.target_app from forgotten f);
     get diagnostics v_count = row_count;
-    return v_all + v_count + integration.tidy_set_aside(p_limit);
+    return v_all + v_count + integration.tidy_set_aside(p_limit) + integration.forget_coalesced(p_limit);
 end $$;

@@ -34,15 +34,18 @@ declare
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, rate_of, canaries_left,
         dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, expiry_reason, is_captured, keys_of_table, explain_routed, routes, takes, next_tick,
+        explain_set_aside, explain_expired, explain_coalesced, expiry_reason, is_captured, keys_of_table,
+        explain_routed, routes, takes, next_tick,
         tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';
     v_names  text[];
 begin
     v_names := case p_verb
         when 'publish' then '{publish, publish_many, published_under, must_be_message, expire_after,
+            replace_waiting, coalesce_into, take_coalesce_keys,
             request, reply_to_of, reply_channel, answers, give_up, await_reply}'::text[]
         when 'publish_app' then '{publish, publish_many, published_under, must_be_message, expire_after,
+            replace_waiting, coalesce_into, take_coalesce_keys,
             request, reply_to_of, reply_channel, answers, give_up, await_reply, must_publish}'::text[]
         when 'consume' then v_consume
         when 'consume_app' then v_consume

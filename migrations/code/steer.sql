@@ -48,7 +48,7 @@ create or replace function integration.target_settings() returns text[]
     language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
     select '{bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight, key_failed,
         foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted,
-        rate_max, rate_per}'::text[]
+        rate_max, rate_per, expire_after}'::text[]
 $$;
 
 -- What a target has that says nothing: the defaults of the columns of targets.
@@ -86,7 +86,7 @@ begin
            completed_retention = v_new.completed_retention, failed_retention = v_new.failed_retention,
            breaker_key = v_new.breaker_key, kind = coalesce(v_new.kind, 'queue'),
            unrouted = coalesce(v_new.unrouted, 'keep'), rate_max = v_new.rate_max,
-           rate_per = coalesce(v_new.rate_per, '1 s')
+           rate_per = coalesce(v_new.rate_per, '1 s'), expire_after = v_new.expire_after
      where t.target_app = p_target;
     perform integration.ring(p_target);
     return integration.target(p_target);

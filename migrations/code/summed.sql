@@ -66,6 +66,6 @@ $$;
 -- known here.
 create or replace view integration.waiting_requests with (security_invoker = true) as
     select d.id, d.source_app, d.target_app, d.record_type, d.status, d.attempt, d.created_at, e.expires_at, d.owner
-      from (select x.id, x.created_at, x.expires_at from integration.expiring x order by x.look_at limit 10000) e
+      from (select x.id, x.created_at, x.expires_at from integration.expiring x order by x.expires_at limit 10000) e
       join integration.data_staging d on d.id = e.id and d.created_at = e.created_at
      where d.headers ? 'reply_to' and d.status in ('pending', 'scheduled', 'processing');

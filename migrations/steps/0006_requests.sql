@@ -8,10 +8,17 @@ create table integration.expiring (
     created_at timestamptz not null,
     expires_at timestamptz not null,
     -- When to look: later than it expires where it was being handled then, and may be put back.
-    look_at    timestamptz not null
+    look_at    timestamptz not null,
+    -- Its target's expire_after says so, and nobody else has.
+    by_default boolean     not null default false
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
--- Serves expire: what is over.
-create index expiring_look_at on integration.expiring (look_at);
+-- Serves expire, and claims: what is over, if anything is.
+create index expiring_expires_at on integration.expiring (expires_at);
+
+-- After how long messages of a target that say nothing else are not wanted any more; null: always.
+alter table integration.targets add column expire_after interval check (expire_after > interval '0');
+-- Whether any target has ever had one: what publishes asks for that first. Kept by on_expire_after.
+alter table integration.settings add column has_expiry boolean not null default false;
 
 -- One row per request that was replied to, for settings.reply_retention. Written by reply, in the transaction that
 -- completes the request.

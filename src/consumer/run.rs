@@ -59,8 +59,6 @@ pub(super) struct Loop {
     outbox: Outbox,
     report: BreakerReport,
     under_way: UnderWay,
-    /// How often a gate that had opened was looked through in vain.
-    opened: u32,
     /// The role may not consume any more: it ends with this.
     forbidden: Option<Error>,
 }
@@ -107,7 +105,6 @@ impl Loop {
             outbox: Outbox::default(),
             report: BreakerReport::default(),
             under_way: UnderWay::new(),
-            opened: 0,
             forbidden: None,
         })
     }

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     context::Context,
-    handling,
+    handling, opening,
     running::{GRACE, Ran, did_not_stop},
     settle::settle_until_done,
 };
@@ -25,7 +25,7 @@ pub(super) async fn run_alone(context: Arc<Context>, owner: Arc<str>, stopping: 
     }
 }
 
-async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<Option<Duration>>) -> Result<()> {
+async fn run(context: Arc<Context>, owner: Arc<str>, mut stopping: watch::Receiver<Option<Duration>>) -> Result<()> {
     while stopping.borrow().is_none() && context.store.has_suspects(&context.request(&owner)).await? {
         let alone = context.process.isolation().alone().await;
         if context.allowance.take(1) == 0 {
@@ -37,7 +37,17 @@ async fn run(context: Arc<Context>, owner: Arc<str>, stopping: watch::Receiver<O
         let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
         let Some(delivery) = claimed.into_iter().next() else {
             context.allowance.put_back(1);
-            return Ok(());
+            drop(alone);
+            // What the target's rate keeps back is not rung for when it does not any more.
+            match context.store.opens_in(&context.target).await? {
+                Some(opens_in) if !opens_in.is_zero() => {
+                    tokio::select! {
+                        () = opening::opens(opens_in) => continue,
+                        _ = stopping.changed() => return Ok(()),
+                    }
+                }
+                _ => return Ok(()),
+            }
         };
         let claim = Claim::of(&delivery);
         let settling = context.process.in_hand().settling(vec![claim]);

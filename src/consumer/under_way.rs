@@ -56,8 +56,8 @@ pub(super) enum Ended {
     Kept,
     /// Whether there is something to look for.
     Swept(bool),
-    /// A gate lets messages through that did not: how often it did in vain; `None`: there is none.
-    Opened(Option<u32>),
+    /// A gate lets messages through that did not.
+    Opened,
 }
 
 pub(super) struct UnderWay {

@@ -60,6 +60,8 @@ pub struct Delivery {
     pub age: Duration,
     /// How it was found.
     pub found: Found,
+    /// What it is a copy of.
+    pub(crate) origin: Option<MessageId>,
     /// When it became pending again, if it did.
     pub(crate) requeued_at: Option<std::time::SystemTime>,
     /// Whether it tests the water for a half-open breaker.
@@ -116,6 +118,7 @@ impl Delivery {
             created_at: std::time::SystemTime::UNIX_EPOCH,
             age: Duration::ZERO,
             found: Found::Bell,
+            origin: None,
             requeued_at: None,
             canary: false,
             ahead: false,
@@ -152,6 +155,19 @@ impl Delivery {
             Ok(after) => after.as_micros() as i64,
             Err(before) => -(before.duration().as_micros() as i64),
         }
+    }
+
+    /// The message that this one is a copy of, the first where copies are handed on: what was published to a topic, or is
+    /// [replayed](crate::operate::Operator::replay). The same for all subscribers, and however often it is replayed. `None`: it
+    /// is no copy.
+    pub fn origin(&self) -> Option<MessageId> {
+        self.origin
+    }
+
+    /// Whether it was published again, from history: by [`replay`](crate::operate::Operator::replay), or for who has subscribed
+    /// since some time ago.
+    pub fn replayed(&self) -> bool {
+        self.headers.get("replayed").is_some_and(|value| value == "true")
     }
 
     /// Whether its publisher waits for a reply, see [`on_request`](crate::ConsumerBuilder::on_request).

@@ -10,16 +10,16 @@ use std::{
 };
 
 use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{
-    labels::{Breaker, Depth, Target},
+    labels::{Action, Breaker, Depth, Target},
     names::{
-        BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS, SET_ASIDE,
-        WAITING_REQUESTS,
+        ACTIONS, BLOCKED_KEYS, BREAKER_STATE, DATABASE_UP, MESSAGES, OLDEST_AGE, PROCESSES, SCHEDULE_LATENESS,
+        SET_ASIDE, WAITING_REQUESTS,
     },
 };
 use crate::{
@@ -45,6 +45,7 @@ pub(super) struct Fleet {
     lateness: Family<Target, Gauge<f64, AtomicU64>>,
     processes: Family<Target, Gauge<i64, AtomicI64>>,
     breakers: Family<Breaker, Gauge<i64, AtomicI64>>,
+    actions: Family<Action, Counter>,
     database_up: Gauge<i64, AtomicI64>,
     read_at: Option<Instant>,
     outage: Outage,
@@ -61,6 +62,7 @@ impl Fleet {
             lateness: Family::default(),
             processes: Family::default(),
             breakers: Family::default(),
+            actions: Family::default(),
             database_up: Gauge::default(),
             read_at: None,
             outage: Outage::new(
@@ -76,6 +78,7 @@ impl Fleet {
         registry.register(SCHEDULE_LATENESS, "How late the latest schedule is", fleet.lateness.clone());
         registry.register(PROCESSES, "Processes with a live lease that consume", fleet.processes.clone());
         registry.register(BREAKER_STATE, "1 for the state that a breaker is in", fleet.breakers.clone());
+        registry.register(ACTIONS, "What happened to messages that no process counts", fleet.actions.clone());
         registry.register(DATABASE_UP, "Whether the database answered the last scrape", fleet.database_up.clone());
         fleet
     }
@@ -97,11 +100,12 @@ impl Fleet {
         self.lateness.clear();
         self.processes.clear();
         self.breakers.clear();
+        self.actions.clear();
         // A role that may not look was answered.
         let answered = read.as_ref().err().is_none_or(|error| error.sqlstate() == Some("42501"));
         self.database_up.set(i64::from(answered));
         match read {
-            Ok((stats, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes)) => {
+            Ok((stats, set_aside, blocked_keys, waiting_requests, lateness, actions, breakers, processes)) => {
                 self.outage.over();
                 self.set(&stats, &breakers, &processes);
                 for (target, count) in set_aside {
@@ -109,6 +113,10 @@ impl Fleet {
                 }
                 for (target, count) in blocked_keys {
                     self.blocked_keys.get_or_create(&Target { target: target.into() }).set(count);
+                }
+                for (target, action, messages) in actions {
+                    let labels = Action { target: target.into(), action };
+                    self.actions.get_or_create(&labels).inc_by(messages.unsigned_abs());
                 }
                 for (target, count) in waiting_requests {
                     self.waiting_requests.get_or_create(&Target { target: target.into() }).set(count);
@@ -163,15 +171,18 @@ impl Fleet {
 
 /// Of targets.
 type Counts = Vec<(String, i64)>;
+/// Of targets and actions.
+type Actions = Vec<(String, String, i64)>;
 
 /// The counts are of messages set aside, of blocked keys, and of requests that wait; the seconds are by how much schedules are
 /// late.
-type Read = (Vec<TargetStats>, Counts, Counts, Counts, Vec<(String, f64)>, Vec<BreakerRow>, Vec<ProcessRow>);
+type Read = (Vec<TargetStats>, Counts, Counts, Counts, Vec<(String, f64)>, Actions, Vec<BreakerRow>, Vec<ProcessRow>);
 
 async fn read(operator: &Operator) -> Result<Read> {
     let (set_aside, blocked_keys) = (operator.set_aside().await?, operator.count_blocked_keys().await?);
     let (breakers, processes) = (operator.breakers().await?, operator.processes().await?);
     let waiting_requests = operator.count_waiting_requests().await?;
     let lateness = operator.lateness_of_schedules().await?;
-    Ok((operator.stats().await?, set_aside, blocked_keys, waiting_requests, lateness, breakers, processes))
+    let actions = operator.uncounted_actions().await?;
+    Ok((operator.stats().await?, set_aside, blocked_keys, waiting_requests, lateness, actions, breakers, processes))
 }

@@ -43,6 +43,12 @@ pub(super) struct Depth {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Action {
+    pub(super) target: Arc<str>,
+    pub(super) action: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Breaker {
     pub(super) breaker: String,
     pub(super) state: &'static str,

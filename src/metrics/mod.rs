@@ -19,8 +19,9 @@ use self::{
     fleet::Fleet,
     labels::{Asked, Look, Operation, Run, Target},
     names::{
-        BUILD, CONSUMED, END_TO_END, ERRORED, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS, LISTENER_UP, LOOKS,
-        OPERATION_DURATION, PROCESS_DURATION, REQUEST_DURATION, RESCUED, RUNTIME_BLOCKED, SENT, SETTLED,
+        BATCH, BUILD, CONSUMED, END_TO_END, ERRORED, FAILED_BATCHES, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS,
+        LISTENER_UP, LOOKS, OPERATION_DURATION, PROCESS_DURATION, RATE_CUTS, REQUEST_DURATION, RESCUED,
+        RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
 /// OpenTelemetry's advice for durations in seconds, and three below: a wake-up takes less than a millisecond.
 const SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Of batches.
+const SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 /// Messages may wait for long.
 const AGES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0];
 
@@ -67,6 +70,9 @@ pub struct Metrics {
     settled: Family<Target, Counter>,
     errored: Family<Target, Counter>,
     lease_losses: Family<Target, Counter>,
+    batch: Family<Target, Histogram, fn() -> Histogram>,
+    failed_batches: Family<Target, Counter>,
+    rate_cuts: Family<Target, Counter>,
     looks: Family<Look, Counter>,
     found: Family<Look, Counter>,
     rescued: Counter,
@@ -91,6 +97,7 @@ impl Metrics {
         let fleet = tokio::sync::Mutex::new(Fleet::register(&mut registry));
         let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
         let ages: fn() -> Histogram = || Histogram::new(AGES);
+        let sizes: fn() -> Histogram = || Histogram::new(SIZES);
         let metrics = Self {
             fleet,
             names: RwLock::default(),
@@ -103,6 +110,9 @@ impl Metrics {
             settled: Family::default(),
             errored: Family::default(),
             lease_losses: Family::default(),
+            batch: Family::new_with_constructor(sizes),
+            failed_batches: Family::default(),
+            rate_cuts: Family::default(),
             looks: Family::default(),
             found: Family::default(),
             rescued: Counter::default(),
@@ -128,6 +138,9 @@ impl Metrics {
         registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
         registry.register(ERRORED, "Runs that failed for now", metrics.errored.clone());
         registry.register(LEASE_LOSSES, "Messages lost to another owner", metrics.lease_losses.clone());
+        registry.register(BATCH, "Messages that handlers of batches were given", metrics.batch.clone());
+        registry.register(FAILED_BATCHES, "Batches that failed as a whole", metrics.failed_batches.clone());
+        registry.register(RATE_CUTS, "Claims that a target's rate cut short", metrics.rate_cuts.clone());
         registry.register(LOOKS, "Looks into the table, by what they were made for", metrics.looks.clone());
         registry.register(FOUND, "Messages claimed, by what found them", metrics.found.clone());
         registry.register(RESCUED, "Messages of dead consumers that this process gave back", metrics.rescued.clone());
@@ -216,6 +229,14 @@ impl Observer for Metrics {
                 }
                 let run = Run { target, record_type, outcome: outcome.name() };
                 self.process.get_or_create(&run).observe(took.as_secs_f64());
+            }
+            Event::Batch { target, messages, failed, .. } => {
+                let labels = Target { target: self.name(target) };
+                self.batch.get_or_create(&labels).observe(messages as f64);
+                self.failed_batches.get_or_create(&labels).inc_by(u64::from(failed));
+            }
+            Event::RateLimited { target, .. } => {
+                self.rate_cuts.get_or_create(&Target { target: self.name(target) }).inc();
             }
             Event::Settled { target, messages, took, error } => {
                 let target = self.name(target);

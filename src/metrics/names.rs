@@ -13,6 +13,9 @@ pub(crate) const REQUEST_DURATION: &str = "doorbell_request_duration_seconds";
 pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
 pub(crate) const LOOKS: &str = "doorbell_looks";
 pub(crate) const FOUND: &str = "doorbell_found_messages";
+pub(crate) const BATCH: &str = "doorbell_batch_messages";
+pub(crate) const FAILED_BATCHES: &str = "doorbell_failed_batches";
+pub(crate) const RATE_CUTS: &str = "doorbell_rate_cuts";
 pub(crate) const SETTLED: &str = "doorbell_settled_messages";
 pub(crate) const ERRORED: &str = "doorbell_errored_runs";
 pub(crate) const LEASE_LOSSES: &str = "doorbell_lease_losses";
@@ -24,6 +27,7 @@ pub(crate) const BUILD: &str = "doorbell_build";
 
 // Ours: of the database, the same from every process.
 pub(crate) const MESSAGES: &str = "doorbell_messages";
+pub(crate) const ACTIONS: &str = "doorbell_actions";
 pub(crate) const SET_ASIDE: &str = "doorbell_set_aside";
 pub(crate) const BLOCKED_KEYS: &str = "doorbell_blocked_keys";
 pub(crate) const WAITING_REQUESTS: &str = "doorbell_waiting_requests";

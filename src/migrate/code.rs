@@ -11,7 +11,7 @@ pub const CODE: &[(&str, &str)] = files! {
     "code/rescue"
     "code/changed" "code/deleted" "code/audit" "code/operate" "code/counters" "code/fold" "code/stats" "code/retire"
     "code/maintain" "code/words" "code/explain" "code/explain_processing" "code/explain_keys" "code/list" "code/peek" "code/summed"
-    "code/expiry" "code/requests" "code/steps" "code/capture" "code/extract" "code/contracts" "code/cron" "code/schedules" "code/topics" "code/replay" "code/steer" "code/clients" "code/kept"
+    "code/expiry" "code/coalesce" "code/requests" "code/steps" "code/capture" "code/extract" "code/contracts" "code/cron" "code/schedules" "code/topics" "code/replay" "code/steer" "code/clients" "code/kept"
     "code/partitions" "code/audit_level" "code/audit_settings"
     "code/app_rights" "code/grants" "code/row_security" "code/rights"
 };

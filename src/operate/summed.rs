@@ -19,6 +19,12 @@ impl Operator {
         self.core.store().set_aside().await
     }
 
+    /// How often what no process counts has happened to messages of each target, by action, since the beginning.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn uncounted_actions(&self) -> Result<Vec<(String, String, i64)>> {
+        self.core.store().uncounted_actions().await
+    }
+
     /// What happened to messages in the last `span`, of one target or of all together: by the minute up to three hours, else by
     /// ten minutes; as far back as `traffic_retention`, 2 days by default.
     ///

@@ -121,6 +121,8 @@ pub(crate) struct Looked {
     pub(crate) deliveries: Vec<Delivery>,
     /// Messages of busy keys that it met and left.
     pub(crate) passed: Vec<Passed>,
+    /// The target's rate cut it short, and lets others through after so long.
+    pub(crate) opens_in: Option<Duration>,
 }
 
 /// A message that a look met and left, because its key is busy.
@@ -297,16 +299,22 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
     };
     let (oldest_xid, next_xid) = (first.try_get("oldest")?, first.try_get("next")?);
     let (now, limited, gated) = (first.try_get("now")?, first.try_get("limited")?, first.try_get("gated")?);
-    let nothing = first.try_get::<_, Option<MessageId>>("id")?.is_none();
-    let rows = if nothing { &[] } else { rows };
-    let (mut deliveries, mut passed) = (Vec::with_capacity(rows.len()), Vec::new());
+    let (mut deliveries, mut passed, mut opens_in) = (Vec::with_capacity(rows.len()), Vec::new(), None);
     for row in rows {
-        match row.try_get::<_, Option<i32>>("attempt")? {
-            Some(_) => deliveries.push(delivery(row, request, found)?),
-            None => passed.push(passed_over(row)?),
+        match (row.try_get::<_, Option<MessageId>>("id")?, row.try_get::<_, Option<i32>>("attempt")?) {
+            (Some(_), Some(_)) => deliveries.push(delivery(row, request, found)?),
+            (Some(_), None) => passed.push(passed_over(row)?),
+            (None, _) => opens_in = opens_in.or(cut_by_rate(row)?),
         }
     }
-    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries, passed })
+    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries, passed, opens_in })
+}
+
+/// What a row that names no message says: nothing was found, or how long until the target's rate lets others through.
+fn cut_by_rate(row: &Row) -> Result<Option<Duration>> {
+    let (opens_at, now): (Option<SystemTime>, Option<SystemTime>) =
+        (row.try_get("created_at")?, row.try_get("requeued_at")?);
+    Ok(opens_at.zip(now).map(|(opens_at, now)| opens_at.duration_since(now).unwrap_or_default()))
 }
 
 fn passed_over(row: &Row) -> Result<Passed> {
@@ -338,6 +346,7 @@ fn delivery(row: &Row, request: &ClaimRequest<'_>, found: Found) -> Result<Deliv
         redrive_count: row.try_get("redrive_count")?,
         headers,
         ordering_key: row.try_get("ordering_key")?,
+        origin: row.try_get("origin_id")?,
         created_at,
         requeued_at: row.try_get("requeued_at")?,
         // Both are the server's: no clock of ours is involved.

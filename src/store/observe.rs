@@ -27,6 +27,9 @@ const TARGETS: &str = concat!(
 
 #[cfg(feature = "metrics")]
 const SET_ASIDE: &str = "select target_app, count(*) from integration.set_aside_now group by target_app";
+#[cfg(feature = "metrics")]
+const ACTIONS: &str = "select target_app, action, sum(messages)::bigint from integration.current_totals \
+    where action in ('coalesced', 'expired', 'unrouted', 'breaches') group by target_app, action";
 const BREAKERS: &str = "select breaker_key, state from integration.breakers order by breaker_key";
 const PING: &str = "select integration.lock_class()";
 const BELL_IS_OFF: &str =
@@ -47,6 +50,13 @@ impl Store {
     pub(crate) async fn set_aside(&self) -> Result<Vec<(String, i64)>> {
         let rows = self.query("count what is set aside", SET_ASIDE, &[]).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// How often what no process counts has happened to messages of each target, since the beginning.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn uncounted_actions(&self) -> Result<Vec<(String, String, i64)>> {
+        let rows = self.query("count what happened", ACTIONS, &[]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
     }
 
     /// One round trip, which needs the schema.

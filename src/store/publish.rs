@@ -15,12 +15,12 @@ use crate::{
     message::{Message, MessageId},
 };
 
-/// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup keys, nor what expires.
+/// From how many messages on COPY beats one INSERT from arrays. COPY knows neither delays nor dedup and coalesce keys, nor what expires.
 const COPY_FROM: usize = 64;
 
 const PUBLISH: &str = "select integration.publish($1, $2, $3, $4, $5, $6::bigint * interval '1 ms', $7, $8, $9, $10, \
-    $11::bigint * interval '1 ms')";
-const PUBLISH_TYPES: [Type; 11] = [
+    $11::bigint * interval '1 ms', $12, $13::bigint * interval '1 ms')";
+const PUBLISH_TYPES: [Type; 13] = [
     Type::TEXT,
     Type::TEXT,
     Type::TEXT,
@@ -31,12 +31,14 @@ const PUBLISH_TYPES: [Type; 11] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT4,
+    Type::INT8,
+    Type::TEXT,
     Type::INT8,
 ];
 
 const PUBLISH_MANY: &str =
-    "select id from integration.publish_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) order by ordinal";
-const PUBLISH_MANY_TYPES: [Type; 11] = [
+    "select id from integration.publish_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) order by ordinal";
+const PUBLISH_MANY_TYPES: [Type; 13] = [
     Type::TEXT,
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -47,6 +49,8 @@ const PUBLISH_MANY_TYPES: [Type; 11] = [
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::INT4_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
     Type::INT8_ARRAY,
 ];
 
@@ -120,7 +124,10 @@ impl Store {
     /// applications only may not.
     fn copies(&self, messages: &[Message]) -> bool {
         let plain = |message: &Message| {
-            message.dedup_key.is_none() && message.delay.is_none() && message.expires_after.is_none()
+            message.dedup_key.is_none()
+                && message.delay.is_none()
+                && message.expires_after.is_none()
+                && message.coalesce_key.is_none()
         };
         self.pool.prepares() && messages.len() >= COPY_FROM && messages.iter().all(plain)
     }
@@ -171,6 +178,7 @@ struct One<'a> {
     delay_ms: Option<i64>,
     max_retries: Option<i32>,
     expires_ms: Option<i64>,
+    max_wait_ms: Option<i64>,
 }
 
 impl<'a> One<'a> {
@@ -183,10 +191,11 @@ impl<'a> One<'a> {
             delay_ms: message.delay_ms(),
             max_retries: max_retries(message),
             expires_ms: message.expires_ms(),
+            max_wait_ms: message.max_wait_ms(),
         }
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 11] {
+    fn params(&self) -> [&(dyn ToSql + Sync); 13] {
         [
             &self.source,
             &self.message.target,
@@ -199,6 +208,8 @@ impl<'a> One<'a> {
             &self.message.dedup_key,
             &self.max_retries,
             &self.expires_ms,
+            &self.message.coalesce_key,
+            &self.max_wait_ms,
         ]
     }
 }
@@ -216,6 +227,8 @@ struct Columns<'a> {
     dedup_keys: Option<Vec<Option<&'a str>>>,
     max_retries: Option<Vec<Option<i32>>>,
     expires_ms: Option<Vec<Option<i64>>>,
+    coalesce_keys: Option<Vec<Option<&'a str>>>,
+    max_waits_ms: Option<Vec<Option<i64>>>,
 }
 
 impl<'a> Columns<'a> {
@@ -232,10 +245,12 @@ impl<'a> Columns<'a> {
             dedup_keys: column(messages, |message| message.dedup_key.as_deref()),
             max_retries: column(messages, max_retries),
             expires_ms: column(messages, Message::expires_ms),
+            coalesce_keys: column(messages, |message| message.coalesce_key.as_deref()),
+            max_waits_ms: column(messages, Message::max_wait_ms),
         }
     }
 
-    fn params(&self) -> [&(dyn ToSql + Sync); 11] {
+    fn params(&self) -> [&(dyn ToSql + Sync); 13] {
         [
             &self.source,
             &self.targets,
@@ -248,6 +263,8 @@ impl<'a> Columns<'a> {
             &self.dedup_keys,
             &self.max_retries,
             &self.expires_ms,
+            &self.coalesce_keys,
+            &self.max_waits_ms,
         ]
     }
 }

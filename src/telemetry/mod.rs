@@ -242,6 +242,10 @@ impl ProcessingTogether<'_> {
         }
         let outcomes = handling.instrument(span.clone()).await;
         spans::handled_together(&span, outcomes.as_deref().ok());
+        if let Some(started) = started {
+            let (messages, failed) = (messages.len(), outcomes.is_err());
+            telemetry.tell(Event::Batch { target, messages, failed, took: started.elapsed() });
+        }
         if let (Some(started), Ok(outcomes)) = (started, &outcomes) {
             let took = started.elapsed() / u32::try_from(outcomes.len().max(1)).unwrap_or(u32::MAX);
             for ((record_type, _), outcome) in messages.iter().zip(outcomes) {

@@ -87,6 +87,25 @@ pub enum Event<'a> {
         /// How long it ran.
         took: Duration,
     },
+    /// A handler of batches came to its end; what became of each message is told by [`Event::Processed`], where the batch did
+    /// not fail as a whole.
+    Batch {
+        /// Whose messages.
+        target: &'a str,
+        /// How many were in it.
+        messages: usize,
+        /// It failed as a whole: an error, a panic, a timeout. Its messages are handled one by one.
+        failed: bool,
+        /// How long it ran.
+        took: Duration,
+    },
+    /// The rate of a target cut a claim short, or kept it from taking anything.
+    RateLimited {
+        /// Whose messages.
+        target: &'a str,
+        /// After how long others may be claimed.
+        opens_in: Duration,
+    },
     /// A settle ended; of transactional handlers, the commit.
     Settled {
         /// Whose messages.

@@ -97,6 +97,12 @@ export interface NewMessage {
   /** Within the window, a second message of the source under this key is the first one. */
   dedupKey?: string;
   maxRetries?: number;
+  /** It is cancelled if it still waits after so long. */
+  expiresAfterMs?: number;
+  /** It replaces what the message under this key says that waits, whose delay begins anew. */
+  coalesceKey?: string;
+  /** How long after the first publish later ones may put it off. */
+  maxWaitMs?: number;
   /** Default "integration". */
   schema?: string;
 }

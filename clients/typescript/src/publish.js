@@ -13,6 +13,9 @@ export function publishing(message) {
     ordering_key: message.orderingKey,
     dedup_key: message.dedupKey,
     max_retries: message.maxRetries,
+    expires_ms: message.expiresAfterMs && Math.round(message.expiresAfterMs),
+    coalesce_key: message.coalesceKey,
+    max_wait_ms: message.maxWaitMs && Math.round(message.maxWaitMs),
   });
   // Bound as text: some drivers would write it as JSON a second time.
   return [`select ${schemaName(message.schema)}.publish($1::text::jsonb) as id`, [text]];

@@ -24,7 +24,7 @@ Examples:
 JSON: {\"id\", \"causes\": [{\"code\", \"sentence\", \"fix\", \"details\"}]}. Codes: not_found, gone, archived, completed, \
 failed, cancelled, scheduled, due, processing, owner_dead, foreign_claim, held, locked, paused, breaker_open, \
 breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect, busy, queued, ready, set_aside, \
-key_busy, key_waits, key_blocked, key_type, key_turn, not_visible.")]
+key_busy, key_waits, key_blocked, key_type, key_turn, not_visible, expired, expiring, expires, coalesced.")]
 pub(crate) struct Explain {
     /// The message
     #[arg(value_name = "ID")]

@@ -33,6 +33,7 @@ Examples:
   doorbell publish billing --source shop --type order.placed --file orders.ndjson
   jq -c '.[]' orders.json | doorbell publish billing --source shop --type order.placed -
   doorbell publish billing --source shop --type order.placed --dedup-key order-7 --data '{}'
+  doorbell publish mailer --source shop --type digest --coalesce user-7 --delay 5m --data '{}'
   doorbell publish billing --cloudevents --file events.ndjson
 
 A bad line ends it with exit code 65 and its number, and nothing is published.
@@ -50,7 +51,7 @@ pub(crate) struct Publish {
     record_type: Option<String>,
 
     /// Each is an event of CloudEvents 1.0 in JSON, which says its source and type; its id is the dedup key
-    #[arg(long, conflicts_with_all = ["source", "record_type", "headers", "ordering_key", "dedup_key"])]
+    #[arg(long, conflicts_with_all = ["source", "record_type", "headers", "ordering_key", "dedup_key", "coalesce"])]
     cloudevents: bool,
 
     /// The payload of one message
@@ -88,6 +89,14 @@ pub(crate) struct Publish {
     /// Publishing the same key of the same source again answers with the first message's id
     #[arg(long, value_name = "KEY", conflicts_with_all = ["file", "stdin"])]
     dedup_key: Option<String>,
+
+    /// While the last one under this key waits, this replaces what it says; a delay begins anew
+    #[arg(long, value_name = "KEY", conflicts_with = "dedup_key")]
+    coalesce: Option<String>,
+
+    /// Later ones put it off until so long after the first; ten times the delay by default
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "coalesce", allow_hyphen_values = true)]
+    max_wait: Option<Duration>,
 }
 
 impl Publish {
@@ -129,6 +138,8 @@ impl Publish {
         message = self.delay.into_iter().fold(message, Message::delay);
         message = self.expires_after.into_iter().fold(message, Message::expires_after);
         message = self.ordering_key.iter().fold(message, Message::ordering_key);
+        message = self.coalesce.iter().fold(message, Message::coalesce);
+        message = self.max_wait.into_iter().fold(message, Message::max_wait);
         Ok((source, self.dedup_key.iter().fold(message, Message::dedup_key)))
     }
 

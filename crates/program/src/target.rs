@@ -20,6 +20,7 @@ Examples:
   doorbell target show                                    the settings of the installation
   doorbell target set billing max_in_flight=20 failed_retention='90 days'
   doorbell target set billing rate_max=100 rate_per=1min    at most 100 in any minute
+  doorbell target set codes expire_after=10min              who takes none by then need not
   doorbell target set billing max_in_flight=              as the installation has it
   doorbell target forget biling                           a name that was typed wrong
 
@@ -41,7 +42,8 @@ enum Verb {
         /// The target
         target: String,
         /// What to change: bell, max_retries, max_crashes, backoff_base_ms, backoff_factor, backoff_cap_ms, max_in_flight,
-        /// foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted, rate_max, rate_per
+        /// foreign_lease, on_complete, completed_retention, failed_retention, breaker_key, kind, unrouted, rate_max, rate_per,
+        /// expire_after
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = assignment)]
         settings: Vec<(String, Value)>,
         /// It may be one that nothing knows yet

@@ -88,12 +88,7 @@ impl Loop {
             Ended::Latched(parked) => self.park(parking::Event::Latched(parked)),
             Ended::Settled(_) => self.outbox.settled(),
             // There is nothing to look for any more.
-            Ended::HeldLook(_)
-            | Ended::Suspects
-            | Ended::Reported
-            | Ended::Kept
-            | Ended::Swept(_)
-            | Ended::Opened(_) => {}
+            Ended::HeldLook(_) | Ended::Suspects | Ended::Reported | Ended::Kept | Ended::Swept(_) | Ended::Opened => {}
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     message::{Delivery, Found},
     outcome::Outcome,
     store::{Claim, Looked, Verdict},
+    telemetry::Event,
 };
 
 impl Loop {
@@ -45,11 +46,8 @@ impl Loop {
                 self.begin_suspects();
             }
             Ended::Suspects => self.looking.room_again(),
-            Ended::Opened(Some(tries)) => {
-                self.opened = tries;
-                self.looking.look(Found::Drain);
-            }
-            Ended::Opened(None) | Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
+            Ended::Opened => self.looking.look(Found::Drain),
+            Ended::Swept(false) | Ended::Reported | Ended::Kept => {}
         }
     }
 
@@ -114,7 +112,7 @@ impl Loop {
                 return;
             }
         };
-        let (observed, count) = (Observed::of(&looked), looked.deliveries.len());
+        let (observed, count, opens_in) = (Observed::of(&looked), looked.deliveries.len(), looked.opens_in);
         let full =
             count + looked.passed.len() >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);
         self.context.process.found().add(&self.context.target, look.why(), count);
@@ -132,12 +130,10 @@ impl Loop {
             self.park(parking::Event::Busy);
             return;
         }
-        if observed.gated {
-            if count > 0 || look.why() != Found::Drain {
-                self.opened = 0;
-            }
-            let opening = opening::opens(self.context.clone(), self.opened);
-            self.under_way.begin(Kind::Opening, opening.map(Ended::Opened));
+        if let Some(opens_in) = opens_in {
+            let target = &self.context.target;
+            self.context.store.telemetry().tell(Event::RateLimited { target, opens_in });
+            self.under_way.begin(Kind::Opening, opening::opens(opens_in).map(|()| Ended::Opened));
         }
         self.exhausted(Exhausted::new(&look, &observed));
     }

@@ -16,6 +16,7 @@ pub(in crate::consumer) fn delivery(id: i64) -> Delivery {
         created_at: std::time::SystemTime::UNIX_EPOCH,
         age: Duration::ZERO,
         found: Found::Bell,
+        origin: None,
         requeued_at: None,
         canary: false,
         ahead: false,

@@ -5,6 +5,6 @@ mod keys;
 mod leases;
 mod order;
 mod places;
-mod rates;
+pub(crate) mod rates;
 mod side_by_side;
 mod taken;

@@ -1,23 +1,23 @@
 //! Targets of which only so many messages may be claimed within a time, by all together.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use doorbell::{ConsumerConfig, Message, Outcome};
 
 use crate::support::{Database, bells_only, count, message, seen, stop_the_clock, until_count};
 
-async fn limited(db: &Database, max: i32, per: &str) {
+pub(crate) async fn limited(db: &Database, max: i32, per: &str) {
     let limit = format!("select integration.set_target('billing', '{{\"rate_max\": {max}, \"rate_per\": \"{per}\"}}')");
     db.client().await.batch_execute(&limit).await.unwrap();
 }
 
-async fn publish(db: &Database, messages: i64) {
+pub(crate) async fn publish(db: &Database, messages: i64) {
     let messages: Vec<Message> = (0..messages).map(|n| message("billing", n)).collect();
     db.broker().await.producer("shop").publish_many(&messages).await.unwrap();
 }
 
 /// The most messages that were claimed within any such time, by the history.
-async fn most_within(db: &Database, per: &str) -> i64 {
+pub(crate) async fn most_within(db: &Database, per: &str) -> i64 {
     let most = format!(
         "select coalesce(max(n), 0) from (select count(*) over (order by a.created_at range between '{per}'::interval \
              preceding and current row) as n \
@@ -78,8 +78,8 @@ async fn several_processes_keep_the_rate_together_also_when_one_is_gone_and_each
     let mut consumers = Vec::new();
     for _ in 0..3 {
         let tell = tell.clone();
-        // What wakes them is that the time is over; where it is over before they have asked how long it takes, a sweep.
-        let config = ConsumerConfig { concurrency: 4, sweep: Some(Duration::from_secs(1)), ..bells_only() };
+        // What wakes them is that the time is over, and nothing else.
+        let config = ConsumerConfig { concurrency: 4, ..bells_only() };
         let broker = db.broker().await;
         let consumer = broker.consumer("billing").config(config).on("n", move |n: i64, _| {
             let _ = tell.send(n);

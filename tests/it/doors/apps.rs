@@ -35,6 +35,9 @@ const SHOP: &[(&str, &str)] = &[
     ),
     ("select integration.publish('shop', 'billing', 'x', '1', p_delay => '1 h', p_dedup_key => 'k')", ""),
     ("select integration.publish_many('shop', '{billing,billing}', '{x,x}', '{1,2}', p_dedup_keys => '{k,l}')", ""),
+    ("select integration.publish('shop', 'billing', 'x', '1', p_coalesce_key => 'c', p_expires_after => '1 h')", ""),
+    ("select integration.publish('shop', 'billing', 'x', '2', p_coalesce_key => 'c')", ""),
+    ("select integration.publish_many('shop', '{billing,billing}', '{x,x}', '{1,2}', p_coalesce_keys => '{c,d}')", ""),
     // As somebody else, to somebody else, before everybody else.
     ("INSERT) values ('crm', 'billing', 'x', '1')", "42501"),
     ("INSERT) values ('shop', 'billing', 'x', '1'), ('crm', 'billing', 'x', '1')", "42501"),
@@ -44,6 +47,15 @@ const SHOP: &[(&str, &str)] = &[
     ("select integration.publish('crm', 'billing', 'x', '1')", "42501"),
     ("select integration.publish('crm', 'billing', 'x', '1', p_dedup_key => 'order-7')", "42501"),
     ("select integration.publish_many('shop', '{billing,ledger}', '{x,x}', '{1,2}')", "42501"),
+    ("select integration.publish('crm', 'billing', 'x', '1', p_coalesce_key => 'c')", "42501"),
+    ("select integration.publish_many('crm', '{billing}', '{x}', '{1}', p_coalesce_keys => '{c}')", "42501"),
+    // Whoever is said to ask.
+    (
+        "select integration.replace_waiting('pg_database_owner', 'crm', 'billing', 'x', '1', null, null, null, null, null, 'c', null)",
+        "42501",
+    ),
+    ("select integration.take_coalesce_keys('pg_database_owner', 'crm', '{billing}', '{x}', '{c}')", "42501"),
+    ("select integration.coalesce_into(MAILER, 'c')", "MQ002"),
     // Columns that are ours, and ids that others have reserved.
     ("INSERT, id) values ('shop', 'billing', 'x', '1', 1)", "42501"),
     ("INSERT, attempt) values ('shop', 'billing', 'x', '1', 7)", "42501"),

@@ -3,6 +3,7 @@
 //!
 //! One file per scenario.
 
+mod batches;
 mod blocked;
 mod child;
 mod frozen;

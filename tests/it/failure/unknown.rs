@@ -1,6 +1,7 @@
 //! Unknown outcomes: the connection ends after a statement was sent and before its answer came. Nothing is done twice,
 //! nothing is reported lost that was not, and nothing that may be committing is ever cancelled.
 
+mod batches;
 mod publishes;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use doorbell::{Answer, Broker, BrokerConfig, Outcome, observe::Metrics};
+use doorbell::{Answer, Batch, BatchOutcome, Broker, BrokerConfig, Delivery, Outcome, observe::Metrics};
 use openmetrics_parser::{
     MetricsExposition, OpenMetricsType, OpenMetricsValue, Sample, openmetrics::parse_openmetrics,
 };
@@ -99,9 +99,27 @@ async fn eventful(db: &Database) -> String {
     )
     .await;
     until_so("it was told", || metrics.encode().contains("doorbell_rescued_messages_total 1")).await;
+    // Batches, a rate that lets one through, and what is replaced while it waits.
+    client
+        .batch_execute("select integration.set_target('mailer', '{\"rate_max\": 1, \"rate_per\": \"1 day\"}')")
+        .await
+        .unwrap();
+    let batches = broker.consumer("mailer").config(bells_only());
+    let batches = batches.on_batch("n", Batch::of(9), |_: Vec<(i64, Delivery)>| async { Ok(BatchOutcome::done()) });
+    let mailer = batches.start().await.unwrap();
+    producer.publish_many(&[message("mailer", 1), message("mailer", 2).coalesce("k")]).await.unwrap();
+    until_so("the rate was met", || metrics.encode().contains("doorbell_rate_cuts_total")).await;
+    until(
+        &client,
+        "one was handled",
+        "select status = 'completed' from integration.data_staging where target_app = 'mailer' order by id limit 1",
+    )
+    .await;
+    producer.publish(&message("mailer", 3).coalesce("k")).await.unwrap();
     broker.operator().open_breaker("ledger", None, None).await.unwrap();
     let text = metrics.scrape(&broker).await;
     consumer.shutdown().await.unwrap();
+    mailer.shutdown().await.unwrap();
     text
 }
 
@@ -121,6 +139,11 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     assert_eq!(value(&scrape, "doorbell_settled_messages", &[billing]), 4.0);
     assert_eq!(value(&scrape, "doorbell_errored_runs", &[billing]), 1.0);
     assert_eq!(value(&scrape, "doorbell_lease_losses", &[billing]), 0.0);
+    let mailer = ("target", "mailer");
+    assert_eq!(value(&scrape, "doorbell_batch_messages", &[mailer]), 1.0);
+    assert_eq!(value(&scrape, "doorbell_failed_batches", &[mailer]), 0.0);
+    assert!(value(&scrape, "doorbell_rate_cuts", &[mailer]) >= 1.0);
+    assert_eq!(value(&scrape, "doorbell_actions", &[mailer, ("action", "coalesced")]), 1.0);
     // Nothing else than bells and being awake already explains that they were found.
     let found = |found| value(&scrape, "doorbell_found_messages", &[billing, ("found", found)]);
     assert_eq!((found("bell") + found("drain"), found("sweep")), (4.0, 0.0));

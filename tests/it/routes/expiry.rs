@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::said;
-use crate::support::{Database, count, message, stop_the_clock};
+use super::{said, subscribed};
+use crate::support::{Database, count, message, plain_insert, stop_the_clock};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const STATUSES: &str = "select status from integration.data_staging order by id";
@@ -87,10 +87,12 @@ async fn only_the_transaction_that_publishes_a_message_can_say_when_it_expires()
     let expire =
         "select integration.expire_after(array[max(id)], array[interval '0'])::bigint from integration.data_staging";
     client.batch_execute(publish).await.unwrap();
-    assert_eq!(count(&client, expire).await, 0);
+    let refused = client.query_one(expire, &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "MQ002");
     client.batch_execute("begin").await.unwrap();
     client.batch_execute(publish).await.unwrap();
     assert_eq!(count(&client, expire).await, 1);
+    client.query_one(expire, &[]).await.unwrap_err();
     client.batch_execute("rollback").await.unwrap();
     assert_eq!(count(&client, "select count(*) from integration.expiring").await, 0);
     let inserted = "with made as (insert into integration.data_staging (source_app, target_app, record_type, data) \
@@ -99,4 +101,85 @@ async fn only_the_transaction_that_publishes_a_message_can_say_when_it_expires()
     assert_eq!(count(&client, inserted).await, 1);
     assert_eq!(count(&client, "select integration.expire()::bigint").await, 1);
     assert_eq!(said(&client, STATUSES).await, "pending cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_its_time_on_nobody_claims_or_holds_it_whether_it_is_cancelled_yet_or_not() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    stop_the_clock(&client, 0).await;
+    let producer = db.broker().await.producer("shop");
+    for n in 0..4 {
+        let n = message("billing", n).expires_after(if n == 3 { MINUTE * 2 } else { MINUTE });
+        producer.publish(&n.ordering_key("k")).await.unwrap();
+        producer.publish(&message("mailer", 1).expires_after(MINUTE)).await.unwrap();
+    }
+    client.batch_execute("select integration.register('c', 'h', 1, 'a', 'v', '{}', 3600000)").await.unwrap();
+    let takes = [
+        "select count(*) from integration.claim('mailer', 'c', 9)",
+        "select count(id) from integration.hold('mailer', 9)",
+        "select count(*) from integration.claim_in_parts('mailer', 'c', 9)",
+        "select count(*) from integration.claim('billing', 'c', 9)",
+    ];
+    let mut taken = Vec::new();
+    for second in [59, 60] {
+        stop_the_clock(&client, second).await;
+        for take in takes {
+            client.batch_execute("begin").await.unwrap();
+            taken.push(count(&client, take).await);
+            client.batch_execute("rollback").await.unwrap();
+        }
+    }
+    assert_eq!(taken, [4, 4, 4, 1, 0, 0, 0, 0]);
+    assert_eq!(said(&client, "select code from integration.explain(2)").await, "expiring no_consumer");
+    // A client that claims with a lease needs nobody who cancels it, and its key is free.
+    let claimed = "select data::text from integration.claim('billing', 'me', 9, p_lease => '1 h')";
+    assert_eq!(said(&client, claimed).await, "3");
+    assert_eq!(
+        said(&client, STATUSES).await,
+        "cancelled cancelled cancelled cancelled cancelled cancelled processing cancelled"
+    );
+    // What was handled then and is put back is not claimed either, although nobody has looked.
+    stop_the_clock(&client, 120).await;
+    client.batch_execute("select integration.expire(); select integration.release(7, 1, 'me')").await.unwrap();
+    assert_eq!(count(&client, "select count(*) from integration.claim('billing', 'c', 9)").await, 0);
+    assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_expire_with_what_was_published_and_a_target_may_say_it_for_all_that_say_nothing() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    stop_the_clock(&client, 0).await;
+    subscribed(&db, &["billing", "mailer"]).await;
+    let producer = db.broker().await.producer("shop");
+    producer.publish(&message("orders", 1).expires_after(MINUTE)).await.unwrap();
+    producer.publish_many(&[message("orders", 2), message("orders", 3).expires_after(MINUTE * 2)]).await.unwrap();
+    let ends = "select concat_ws(',', d.target_app, d.data, extract(epoch from e.expires_at - '2026-03-01 12:00:00Z')::integer) \
+        from integration.data_staging d left join integration.expiring e using (id, created_at) \
+        where d.status in ('pending', 'scheduled') order by d.id";
+    assert_eq!(said(&client, ends).await, "billing,1,60 mailer,1,60 billing,2 mailer,2 billing,3,120 mailer,3,120");
+    client.batch_execute("truncate integration.data_staging, integration.expiring").await.unwrap();
+    client.batch_execute("select integration.set_target('mailer', '{\"expire_after\": \"10 min\"}')").await.unwrap();
+    producer.publish(&message("mailer", 1)).await.unwrap();
+    producer.publish(&message("mailer", 2).delay(MINUTE)).await.unwrap();
+    producer.publish(&message("mailer", 3).expires_after(MINUTE)).await.unwrap();
+    producer
+        .publish_many(&(4..100).map(|n| message(if n == 4 { "mailer" } else { "other" }, n)).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    producer.publish(&message("orders", 5)).await.unwrap();
+    producer.publish(&message("orders", 6).expires_after(MINUTE)).await.unwrap();
+    plain_insert(&client, "mailer", "7").await;
+    let mailer = ends.replace("where", "where d.target_app = 'mailer' and");
+    assert_eq!(
+        said(&client, &mailer).await,
+        "mailer,1,600 mailer,2,660 mailer,3,60 mailer,4,600 mailer,5,600 mailer,6,60 mailer,7,600"
+    );
+    // It is for what is published from then on, and ends with it.
+    client.batch_execute("select integration.set_target('mailer', '{\"expire_after\": null}')").await.unwrap();
+    producer.publish(&message("mailer", 8)).await.unwrap();
+    stop_the_clock(&client, 600).await;
+    client.batch_execute("select integration.rescue_and_promote()").await.unwrap();
+    assert_eq!(said(&client, &mailer).await, "mailer,2,660 mailer,8");
 }

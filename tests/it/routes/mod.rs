@@ -1,7 +1,8 @@
-//! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again; what is answered, and what is
-//! not wanted any more.
+//! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again; what is answered, of what
+//! the latest counts, and what is not wanted any more.
 
 mod capture;
+mod coalesce;
 mod contracts;
 mod expiry;
 mod extract;

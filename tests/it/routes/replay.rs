@@ -3,7 +3,7 @@
 use doorbell::operate::{Moment, Replay};
 
 use super::{said, subscribed};
-use crate::support::{Database, count};
+use crate::support::{Database, count, echo, message, until_count};
 
 const HISTORY: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key, priority, created_at) \
         select case n % 2 when 0 then 'shop' else 'crm' end, 'billing', case n % 3 when 0 then 'order.placed' else 'paid' end, \
@@ -59,4 +59,25 @@ async fn replaying_a_topic_reaches_all_who_are_subscribed_now_and_comes_to_an_en
     let copies = "select string_agg(c.target_app || c.count, ' ' order by c.target_app) from (select target_app, count(*) \
         from integration.data_staging where target_app <> 'orders' group by 1) c";
     assert_eq!(said(&client, copies).await, "billing2400 mailer1200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_told_what_its_message_is_a_copy_of_and_whether_it_was_published_again() {
+    let db = Database::new().await;
+    let operator = subscribed(&db, &["billing"]).await;
+    let broker = db.broker().await;
+    let (consumer, mut told) = echo(&broker, "billing").await;
+    let producer = broker.producer("shop");
+    let published = producer.publish(&message("orders", 1)).await.unwrap();
+    let copy = told.next().await;
+    assert_eq!((copy.origin(), copy.replayed()), (Some(published), false));
+    producer.publish(&message("billing", 2)).await.unwrap();
+    let plain = told.next().await;
+    assert_eq!((plain.origin(), plain.replayed()), (None, false));
+    until_count(&db.client().await, "completed", 3).await;
+    operator.replay(&Replay { target: "billing".into(), ..Replay::default() }).await.unwrap();
+    let mut again: Vec<_> = told.take(2).await.iter().map(|again| (again.origin(), again.replayed())).collect();
+    again.sort_unstable();
+    assert_eq!(again, [(Some(published), true), (Some(plain.id), true)]);
+    consumer.shutdown().await.unwrap();
 }

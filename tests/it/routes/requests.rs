@@ -305,9 +305,10 @@ async fn a_request_whose_caller_has_gone_expires_and_its_retry_as_well() {
         let published = std::pin::pin!(until_count(&client, "pending", 1));
         soon("it is published", futures::future::select(asking, published)).await;
     }
-    client.batch_execute("update integration.expiring set look_at = '2000-01-01Z'").await.unwrap();
     let claimed = "select attempt::text from integration.claim('billing', 'me', p_lease => '1 h')";
     assert_eq!(said(&client, claimed).await, "1");
+    let over = "update integration.expiring set expires_at = '2000-01-01Z', look_at = '2000-01-01Z'";
+    client.batch_execute(over).await.unwrap();
     let expire = "select integration.expire()::bigint";
     assert_eq!(count(&client, expire).await, 0, "somebody is at it");
     assert_eq!(count(&client, "select count(*) from integration.expiring").await, 1);
@@ -315,7 +316,7 @@ async fn a_request_whose_caller_has_gone_expires_and_its_retry_as_well() {
         .batch_execute("select integration.fail(id, attempt, 'me', 'later') from integration.data_staging")
         .await
         .unwrap();
-    client.batch_execute("update integration.expiring set look_at = '2000-01-01Z'").await.unwrap();
+    client.batch_execute(over).await.unwrap();
     assert_eq!(count(&client, expire).await, 1);
     assert_eq!(said(&client, "select status from integration.data_staging").await, "cancelled");
     assert_eq!(count(&client, "select count(*) from integration.expiring").await, 0);

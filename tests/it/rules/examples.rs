@@ -117,6 +117,13 @@ async fn batches_copy_each_order_into_the_warehouse_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_coalesced_each_user_is_told_the_latest() {
+    let db = Database::new().await;
+    let said = sorted(run(&db, "coalesce", &[]).await);
+    assert_eq!(said, ["ada has 20 unread messages", "bob has 20 unread messages"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_bulk_consumer_sums_up_what_the_bulk_producer_published() {
     let db = Database::new().await;
     let said = run(&db, "bulk_producer", &["5500"]).await.join("\n");

@@ -22,7 +22,7 @@ const FROM_OUTSIDE: [&str; 14] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 33] = [
+const FROM_INSIDE: [&str; 34] = [
     "accepts",
     "action_of",
     "actor",
@@ -45,6 +45,7 @@ const FROM_INSIDE: [&str; 33] = [
     "is_ours",
     "is_passing",
     "is_plain",
+    "is_publish",
     "key_chars_max",
     "key_slot",
     "name_chars_max",

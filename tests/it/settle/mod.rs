@@ -1,6 +1,7 @@
 //! Settling: what becomes of a message once its handler is through.
 
 mod batches;
+mod batches_guarded;
 mod breaker;
 mod effects;
 mod lifecycle;

@@ -35,7 +35,7 @@ const ADVICE: [(&str, Changes); 22] = [
 ];
 
 /// Those without: nothing needs to be done.
-const NO_ADVICE: [&str; 11] = [
+const NO_ADVICE: [&str; 13] = [
     "not_found",
     "archived",
     "completed",
@@ -47,6 +47,8 @@ const NO_ADVICE: [&str; 11] = [
     "ready",
     "key_busy",
     "expires",
+    "expiring",
+    "coalesced",
 ];
 
 /// A situation: what brings it about, given a target of its own, and the code that `explain` has for its message first.
