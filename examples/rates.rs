@@ -30,9 +30,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..2 {
         println!("the supplier is called for order {}", calls.recv().await.ok_or("the consumer has ended")?);
     }
-    for cause in broker.operator().explain(ids[4]).await? {
-        println!("order 5 waits: {}", cause.code);
-    }
+    // The first is the cause.
+    println!("order 5 waits: {}", broker.operator().explain(ids[4]).await?[0].code);
     supplier.shutdown().await?;
     broker.close().await;
     Ok(())

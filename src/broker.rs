@@ -168,7 +168,9 @@ impl Broker {
         self.0.running().is_none_or(|process| process.is_beating())
     }
 
-    /// Gives back whatever this process still holds and closes its connections. Shut consumers down first.
+    /// Gives back whatever this process still holds, takes it off the list of processes, and closes its connections. Shut consumers
+    /// down first. Where a program ends without it, nothing is lost: other processes find that its connection has ended, give back
+    /// what it had and take it off the list; where there are none, it stays on the list until there is one.
     pub async fn close(self) {
         if let Some(process) = self.0.running() {
             match process.deregister().await {

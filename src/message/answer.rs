@@ -37,7 +37,8 @@ pub enum Answer<R> {
     Expired,
     /// It is not there: somebody deleted it, or it ended too long ago.
     Gone,
-    /// It has not ended in the time that was given: somebody is at it, or it is kept. Ask again with this, see
+    /// It has not ended in the time that was given: somebody is at it, it is kept, or it was asked before, under the same dedup
+    /// key and for longer. Ask again with this, see
     /// [`Producer::answer`](crate::Producer::answer).
     Late(Request),
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// Longer than the watchdog takes for all its steps.
-const STOP_MAX: Duration = Duration::from_secs(20);
+const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// How often the table of processes is read while waiting for killed ones.
 const PAUSE: Duration = Duration::from_millis(5);

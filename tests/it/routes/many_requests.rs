@@ -105,5 +105,4 @@ async fn a_server_that_is_killed_and_comes_back_loses_and_doubles_no_reply() {
     for consumer in consumers {
         soon("the consumer stops", consumer.shutdown()).await.unwrap();
     }
-    server.stop().await.unwrap();
 }
