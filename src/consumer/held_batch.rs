@@ -57,7 +57,7 @@ pub(super) enum Kept {
     Ended(Claim, Outcome),
     Running(Handling),
     /// Its transactional handler did not end in time: to be run in a transaction of its own.
-    Cut(Delivery),
+    Cut(Box<Delivery>),
 }
 
 impl Kept {
@@ -265,7 +265,7 @@ impl Batch {
         context.settling(done, settle).await?;
         let otherwise = self.otherwise.drain(..).map(|(claim, outcome)| Kept::Ended(claim, outcome));
         let running = std::mem::take(&mut self.running).into_iter().map(Kept::Running);
-        let cut = self.cut.drain(..).map(Kept::Cut);
+        let cut = self.cut.drain(..).map(|cut| Kept::Cut(Box::new(cut)));
         let is_leased = |kept: &Kept| leased.contains(&kept.claim());
         Ok((completed, otherwise.chain(running).chain(cut).filter(is_leased).collect()))
     }

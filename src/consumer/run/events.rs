@@ -201,7 +201,7 @@ impl Loop {
                     let abort = self.under_way.begin_handler(|tell| handling.finish(tell));
                     self.workers.started(claim, &begun, &abort, slot);
                 }
-                Kept::Cut(delivery) => self.workers.queue(vec![delivery]),
+                Kept::Cut(delivery) => self.workers.queue(vec![*delivery]),
             }
         }
     }

@@ -130,7 +130,7 @@ async fn somebody_who_is_at_it_is_left_to_it_and_what_is_kept_waits() {
     let db = Database::new().await;
     let client = db.client().await;
     let ask =
-        "select id::text || ' ' || reply_to from integration.request('shop', 'billing', 'ask', '1', '0', p_keep => ";
+        "select id::text || ' ' || reply_to from integration.request('shop', 'billing', 'ask', '1', '1 h', p_keep => ";
     let mut told = Vec::new();
     for keep in ["true", "false"] {
         let asked = said(&client, &format!("{ask}{keep})")).await;
