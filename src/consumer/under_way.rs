@@ -43,7 +43,7 @@ const KINDS: usize = Kind::Opening as usize + 1;
 /// What has come to its end.
 pub(super) enum Ended {
     /// Tasks that ran handlers.
-    Handled(Vec<Box<Handled>>),
+    Handled(Vec<Handled>),
     /// What was to be settled. An error: the role may not.
     Settled(Result<()>),
     Claimed(Claimed),
@@ -164,7 +164,7 @@ impl UnderWay {
         let mut handled = Vec::new();
         if self.ended_handlers.poll_recv_many(context, &mut handled, SETTLE_MAX).is_ready() {
             self.reap();
-            return Poll::Ready(Ended::Handled(handled));
+            return Poll::Ready(Ended::Handled(handled.into_iter().map(|handled| *handled).collect()));
         }
         for slot in &mut self.one_of_each {
             if let Some(task) = slot

@@ -68,9 +68,9 @@ impl Loop {
     }
 
     /// Takes the ends of handlers.
-    pub(super) fn handled(&mut self, handled: Vec<Box<Handled>>) {
+    pub(super) fn handled(&mut self, handled: Vec<Handled>) {
         for handled in handled {
-            let (claim, ran, canary, took, handler) = match *handled {
+            let (claim, ran, canary, took, handler) = match handled {
                 Handled::One { claim, ran, canary, took, handler } => (claim, ran, canary, took, handler),
                 Handled::Several { claim, became, took } => {
                     self.handled_together(claim, became, took);
