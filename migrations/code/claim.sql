@@ -390,30 +390,6 @@ begin
                 and not integration.is_set_aside(d.id, d.created_at) limit 1) d;
 end $$;
 
--- Has the claims of our consumers of one target take turns: those under way at the same time walk over each other's
--- locked rows, each over all that the others take (64 processes read eight times the blocks of one). Called in the
--- statement of the claim, before it, in a transaction that ends with it: claims in transactions of plain SQL take no
--- turns, so nobody waits for one that is left open. False: it was nobody's turn for too long; claim all the same.
--- Locks: an advisory one per target until the end of the transaction; tried, for at most a fifth of a second.
-create or replace function integration.take_turn(p_target text) returns boolean
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    for i in 1 .. 200 loop
-        if pg_try_advisory_xact_lock(integration.lock_class() + 3, hashtext(p_target)) then
-            return true;
-        end if;
-        -- Anybody can take an advisory lock; who may not claim is not waited for.
-        exit when i = 3 and exists (
-            select from pg_locks l join pg_stat_activity a on a.pid = l.pid
-             where l.locktype = 'advisory' and l.objsubid = 2 and l.granted
-               and l.classid::bigint = integration.lock_class() + 3
-               and l.objid::bigint = (hashtext(p_target)::bigint & 4294967295)
-               and not has_function_privilege(a.usesysid, 'integration.has_suspects(text,text[])', 'execute'));
-        perform pg_sleep(0.001);
-    end loop;
-    return false;
-end $$;
-
 -- Keeps the places where a consumer would look next, for the next one to start.
 -- Locks: the places, in the order of priorities.
 create or replace function integration.keep_places(p_target text, p_priorities integer[], p_times timestamptz[],

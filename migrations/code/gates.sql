@@ -221,6 +221,7 @@ begin
     case p_gate
     when 'rescue' then lock table integration.gate_rescue in share row exclusive mode nowait;
     when 'fold' then lock table integration.gate_fold in share row exclusive mode nowait;
+    when 'turn' then lock table integration.gate_turn in share row exclusive mode nowait;
     end case;
     return true;
 exception when lock_not_available then

@@ -393,8 +393,10 @@ insert into integration.maintenance default values;
 -- an advisory lock could be held by anybody, for as long as he likes.
 create table integration.gate_rescue ();
 create table integration.gate_fold ();
+create table integration.gate_turn ();
 alter table integration.gate_rescue replica identity full;
 alter table integration.gate_fold replica identity full;
+alter table integration.gate_turn replica identity full;
 
 -- One row per target with max_in_flight that was ever claimed from: claims lock it, so that the limit is exact. Not the
 -- row of targets, which others must be able to change meanwhile.

@@ -27,12 +27,12 @@ pub(super) async fn handle(
     context: Arc<Context>,
     delivery: Delivery,
     begun: Begun,
-    handled: mpsc::UnboundedSender<Handled>,
+    handled: mpsc::UnboundedSender<Box<Handled>>,
 ) {
     let (started, claim, canary) = (begun.now(), Claim::of(&delivery), delivery.canary);
     let (ran, handler) = run(&context, delivery).await;
     // The loop is gone only when the process is being torn down.
-    let _ = handled.send(Handled::One { claim, ran, canary, took: started.elapsed(), handler });
+    let _ = handled.send(Box::new(Handled::One { claim, ran, canary, took: started.elapsed(), handler }));
 }
 
 /// Runs the handler of a leased message to its end. Returns how long the handler itself took, too.
@@ -84,10 +84,11 @@ impl Handling {
     }
 
     /// Goes on as a task of its own, and tells of its end.
-    pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Handled>) {
+    pub(super) async fn finish(self, handled: mpsc::UnboundedSender<Box<Handled>>) {
         let (claim, took, outcome) = self.await;
         // The loop is gone only when the process is being torn down.
-        let _ = handled.send(Handled::One { claim, ran: Ran::Outcome(outcome), canary: false, took, handler: took });
+        let (ran, handler) = (Ran::Outcome(outcome), took);
+        let _ = handled.send(Box::new(Handled::One { claim, ran, canary: false, took, handler }));
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) async fn run(
     owner: Arc<str>,
     (look, ranges): (Look, Option<Ranges>),
     (limit, cap): (usize, Duration),
-    tell: mpsc::UnboundedSender<HeldLook>,
+    tell: mpsc::UnboundedSender<Box<HeldLook>>,
 ) -> HeldBatch {
     let asked = Instant::now();
     let mut ended = HeldBatch::refused(look, limit);
@@ -118,7 +118,7 @@ async fn hold_and_handle(
     owner: &Arc<str>,
     ranges: Option<&Ranges>,
     cap: Duration,
-    tell: &mpsc::UnboundedSender<HeldLook>,
+    tell: &mpsc::UnboundedSender<Box<HeldLook>>,
     ended: &mut HeldBatch,
 ) -> Result<()> {
     let (asked, request, why) = (Instant::now(), context.request(owner), ended.look.why());
@@ -134,7 +134,7 @@ async fn hold_and_handle(
         let full = ended.took >= ended.limit || request.may_be_cut(&looked.deliveries);
         let (look, observed) = (ended.look, Observed::of(looked));
         // The loop is gone only when the process is being torn down.
-        let _ = tell.send(HeldLook { look, observed, full, took: asked.elapsed() });
+        let _ = tell.send(Box::new(HeldLook { look, observed, full, took: asked.elapsed() }));
     }
     let Some(looked) = looked.filter(|looked| !looked.deliveries.is_empty()) else {
         if tx.roll_back().await.is_ok() {

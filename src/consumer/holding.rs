@@ -31,7 +31,7 @@ const SHORT: Duration = Duration::from_millis(1);
 const WORTH: u32 = 10;
 
 /// Most messages in one transaction.
-const BATCH_MAX: usize = 500;
+const BATCH_MAX: usize = 1000;
 
 /// Messages that the first transaction of a consumer may hold, before anything is known about its handlers.
 const FIRST: usize = 16;
@@ -141,7 +141,7 @@ impl Holding {
             let fits = (cap.as_nanos() / 2 / each.as_nanos().max(1)) as usize;
             // What more messages have savepoints for, if so many have needed one.
             let most = if batch.savepoints * 2 > *begun { SAVEPOINTS_MAX } else { BATCH_MAX };
-            self.limit = (self.limit * 2).min(fits).clamp(1, most);
+            self.limit = (self.limit * 4).min(fits).clamp(1, most);
         }
         // The cap came first.
         if begun < took { Then::LookAgain(Found::Drain) } else { Then::Nothing }

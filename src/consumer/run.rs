@@ -128,7 +128,8 @@ impl Loop {
             }
         }
         let forbidden = self.forbidden.take();
-        self.drain().await;
+        // In a box: as long as it runs, a consumer carries what it needs for its end.
+        Box::pin(self.drain()).await;
         forbidden.map_or(Ok(()), Err)
     }
 

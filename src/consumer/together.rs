@@ -28,12 +28,12 @@ pub(super) async fn handle(
     deliveries: Vec<Delivery>,
     claim: Claim,
     begun: Begun,
-    handled: mpsc::UnboundedSender<Handled>,
+    handled: mpsc::UnboundedSender<Box<Handled>>,
 ) {
     let started = begun.now();
     let became = run(&context, deliveries).await;
     // The loop is gone only when the process is being torn down.
-    let _ = handled.send(Handled::Several { claim, became, took: started.elapsed() });
+    let _ = handled.send(Box::new(Handled::Several { claim, became, took: started.elapsed() }));
 }
 
 /// Runs it for one message.

@@ -48,7 +48,7 @@ pub(super) enum Ended {
     Settled(Result<()>),
     Claimed(Claimed),
     /// Not ended: a batch has said what it holds.
-    HeldLook(HeldLook),
+    HeldLook(Box<HeldLook>),
     Held(HeldBatch),
     Latched(Option<Parked>),
     Suspects,
@@ -63,12 +63,13 @@ pub(super) enum Ended {
 pub(super) struct UnderWay {
     one_of_each: [Option<BoxFuture<'static, Ended>>; KINDS],
     held: FuturesUnordered<Batch>,
-    tell: mpsc::UnboundedSender<HeldLook>,
-    looks: mpsc::UnboundedReceiver<HeldLook>,
+    // In boxes, because a channel has room for 32 from the beginning: 7 kB, of a thousand consumers that wait.
+    tell: mpsc::UnboundedSender<Box<HeldLook>>,
+    looks: mpsc::UnboundedReceiver<Box<HeldLook>>,
     /// Aborted when dropped.
     handlers: JoinSet<()>,
-    handled: mpsc::UnboundedSender<Handled>,
-    ended_handlers: mpsc::UnboundedReceiver<Handled>,
+    handled: mpsc::UnboundedSender<Box<Handled>>,
+    ended_handlers: mpsc::UnboundedReceiver<Box<Handled>>,
 }
 
 /// A batch that is held.
@@ -116,7 +117,7 @@ impl UnderWay {
 
     /// Begins a batch, which tells of its look. It runs beside the loop, whatever a handler does to its thread. `or`: how
     /// it has ended if it panics.
-    pub(super) fn begin_held<F>(&mut self, or: HeldBatch, batch: impl FnOnce(mpsc::UnboundedSender<HeldLook>) -> F)
+    pub(super) fn begin_held<F>(&mut self, or: HeldBatch, batch: impl FnOnce(mpsc::UnboundedSender<Box<HeldLook>>) -> F)
     where
         F: Future<Output = HeldBatch> + Send + 'static,
     {
@@ -139,7 +140,10 @@ impl UnderWay {
 
     /// Begins a task that runs a handler and tells of its end. It runs beside the loop, whatever a handler does to its
     /// thread.
-    pub(super) fn begin_handler<F>(&mut self, handle: impl FnOnce(mpsc::UnboundedSender<Handled>) -> F) -> AbortHandle
+    pub(super) fn begin_handler<F>(
+        &mut self,
+        handle: impl FnOnce(mpsc::UnboundedSender<Box<Handled>>) -> F,
+    ) -> AbortHandle
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -160,7 +164,7 @@ impl UnderWay {
         let mut handled = Vec::new();
         if self.ended_handlers.poll_recv_many(context, &mut handled, SETTLE_MAX).is_ready() {
             self.reap();
-            return Poll::Ready(Ended::Handled(handled));
+            return Poll::Ready(Ended::Handled(handled.into_iter().map(|handled| *handled).collect()));
         }
         for slot in &mut self.one_of_each {
             if let Some(task) = slot

@@ -7,7 +7,7 @@ use super::checksum;
 pub const CODE: &[(&str, &str)] = files! {
     "code/base" "code/bell" "code/dedup" "code/publish" "code/published" "code/fan_out" "code/hand_edit" "code/gates" "code/breaker" "code/set_aside"
     "code/keyed" "code/pick"
-    "code/claim" "code/hold" "code/due" "code/policy" "code/complete" "code/settle" "code/lease" "code/contact"
+    "code/turn" "code/claim" "code/hold" "code/due" "code/policy" "code/complete" "code/settle" "code/lease" "code/contact"
     "code/rescue"
     "code/changed" "code/deleted" "code/audit" "code/operate" "code/counters" "code/fold" "code/stats" "code/retire"
     "code/maintain" "code/words" "code/explain" "code/explain_processing" "code/explain_keys" "code/list" "code/peek" "code/summed"

@@ -103,7 +103,7 @@ fn batches_grow_while_they_fit_into_half_of_the_cap_and_shrink_when_they_are_rol
             limit
         })
         .collect();
-    assert_eq!(limits, [16, 32, 64, 128, 256, 500, 500]);
+    assert_eq!(limits, [16, 64, 256, 1000, 1000, 1000, 1000]);
     holding.ended(&HeldBatch { duration: Duration::from_millis(500), ..batch(100, 10, 10) });
     assert_eq!(holding.batch(0), Some((10, CAP)));
     holding.ended(&HeldBatch { refused: true, ..batch(10, 10, 0) });
@@ -114,7 +114,7 @@ fn batches_grow_while_they_fit_into_half_of_the_cap_and_shrink_when_they_are_rol
 #[test]
 fn where_handlers_need_savepoints_a_batch_has_as_many_messages_as_there_may_be() {
     let mut holding = holding(false, Duration::ZERO);
-    for (savepoints, limit) in [(1, 32), (1, 64), (60, SAVEPOINTS_MAX), (60, SAVEPOINTS_MAX), (1, 120)] {
+    for (savepoints, limit) in [(1, 64), (1, 256), (60, SAVEPOINTS_MAX), (60, SAVEPOINTS_MAX), (1, 240)] {
         holding.ended(&HeldBatch { savepoints, ..batch(60, 60, 60) });
         assert_eq!(holding.batch(0), Some((limit, CAP)));
     }

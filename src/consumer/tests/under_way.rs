@@ -3,9 +3,9 @@ use std::future::{pending, ready};
 use super::*;
 use crate::consumer::{running::Ran, workers::tests::claim};
 
-fn handled() -> Handled {
+fn handled() -> Box<Handled> {
     let (took, handler) = Default::default();
-    Handled::One { claim: claim(1), ran: Ran::Completed, canary: false, took, handler }
+    Box::new(Handled::One { claim: claim(1), ran: Ran::Completed, canary: false, took, handler })
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn one_of_a_kind_takes_the_place_of_another() {
 async fn ends_of_handlers_are_taken_together() {
     let mut under_way = UnderWay::new();
     for _ in 0..3 {
-        let handle = |tell: mpsc::UnboundedSender<Handled>| async move {
+        let handle = |tell: mpsc::UnboundedSender<Box<Handled>>| async move {
             let _ = tell.send(handled());
         };
         under_way.begin_handler(handle);

@@ -211,6 +211,9 @@ async fn publish(broker: &Broker, given: &Value) {
     if let Some(key) = given["ordering_key"].as_str() {
         message = message.ordering_key(key);
     }
+    if let Some(key) = given["coalesce_key"].as_str() {
+        message = message.coalesce(key);
+    }
     if let Some(priority) = given["priority"].as_i64() {
         message = message.priority(priority as i32);
     }

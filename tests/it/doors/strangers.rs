@@ -23,7 +23,7 @@ async fn a_stranger_who_holds_every_advisory_lock_of_ours_stops_neither_rescue_n
     assert_eq!(count(&client, "select integration.rescue()::bigint").await, 1);
     assert!(count(&client, "select integration.fold()").await > 0);
     client.batch_execute("select * from integration.recount()").await.unwrap();
-    // It is given up at once: not after the two hundredth try.
+    // It is not waited for.
     assert_eq!(count(&client, "select integration.take_turn('billing')::integer::bigint").await, 0);
     client.batch_execute("update integration.data_staging set crash_count = 0").await.unwrap();
     assert_eq!(
@@ -44,7 +44,7 @@ async fn only_the_owner_passes_a_gate_and_one_session_at_a_time() {
     assert_eq!(count(&second, passes).await, 1);
     for to in ["consumer", "operator", "watcher", "neighbour"] {
         let stranger = role(&db, to).await;
-        for gate in ["gate_rescue", "gate_fold"] {
+        for gate in ["gate_rescue", "gate_fold", "gate_turn"] {
             let lock = format!("do $$ begin lock table integration.{gate} in share mode nowait; end $$");
             let locked = super::answer(&stranger, &lock).await;
             assert_eq!(locked, "42501", "{to} {gate}");
