@@ -195,7 +195,7 @@ impl From<tokio_postgres::Error> for Error {
                 "3F000" | "42P01" | "42883" | "42703" => ErrorKind::Schema,
                 // Of ours none was renamed, forgotten or made twice.
                 "26000" | "42P05" => return Self::new(ErrorKind::Config, Self::NAMES_ARE_SHARED).with_source(error),
-                "08P01" if db.message().starts_with("bind message supplies") => {
+                "08P01" if db.routine() == Some("exec_bind_message") => {
                     return Self::new(ErrorKind::Config, Self::NAMES_ARE_SHARED).with_source(error);
                 }
                 // Ended in the middle of something, which may have been a commit.
@@ -252,7 +252,7 @@ fn advice(db: &tokio_postgres::error::DbError) -> Option<String> {
              (select max(id) from {0}.data_staging))",
             schema()
         )),
-        _ if db.message().starts_with("could not load library") => {
+        _ if db.routine() == Some("internal_load_library") => {
             Some("were the files of the server replaced while it runs? Then it has to be restarted".to_owned())
         }
         _ => None,

@@ -36,6 +36,15 @@ create or replace function integration.role_name() returns text
                 else session_user || ' as ' || current_setting('role') end
 $$;
 
+-- Whether one of our functions, named one after the other with bars between, is in a stack as "get diagnostics" tells
+-- it: by their signatures, since the words around them are in the server's language. What others give such a name is in
+-- quotes or in a schema of its own. On a server that does not quote statements as an English one does, the text of
+-- somebody's statement may look like it: who may do something must not depend on this alone.
+create or replace function integration.is_within(p_stack text, p_functions text) returns boolean
+    language sql immutable parallel safe as $$
+    select p_stack ~ ('(?n)^[^"(]*(?<![a-z0-9_])integration[.](' || p_functions || ')[(]')
+$$;
+
 -- How long a time is past; null when it is none, or infinitely far.
 create or replace function integration.since(p_at timestamptz) returns interval
     language sql stable as $$

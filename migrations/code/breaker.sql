@@ -26,8 +26,7 @@ begin
     exception when others then
         -- It protects without its history, too; but nobody acts unseen.
         get diagnostics v_stack = pg_context;
-        if integration.is_passing(sqlstate) or v_stack like any (array[
-            '%function integration.open_breaker(%', '%function integration.close_breaker(%']) then
+        if integration.is_passing(sqlstate) or integration.is_within(v_stack, 'open_breaker|close_breaker') then
             raise;
         end if;
         perform integration.note_unaudited(array[p_key]);

@@ -244,8 +244,7 @@ begin
         return false;
     end if;
     get diagnostics v_stack = pg_context;
-    return integration.is_ours(v_stack) and (v_stack like '%function integration.in_parts(%'
-        or v_stack like '%function integration.settle_in_parts(%');
+    return integration.is_ours(v_stack) and integration.is_within(v_stack, 'in_parts|settle_in_parts');
 end $$;
 
 -- Whether an error came from writing history: what people have put on the audit log, a check or a trigger, refuses it.
@@ -266,23 +265,19 @@ create or replace function integration.note_unaudited(p_targets text[]) returns 
 $$;
 
 -- Whether a change was made by a claim, a settle or the upkeep, and not by people: told by the functions in whose
--- middle it happens, which nobody can make believe. What operators call is people's; what completes an edit by hand is
--- not told again.
+-- middle it happens. What operators call is people's; what completes an edit by hand is not told again.
 create or replace function integration.is_ours(p_stack text) returns boolean
     language sql immutable parallel safe as $$
-    select p_stack like '%function integration.guard_hand_edit(%'
-        or p_stack not like '%function integration.operate_on(%' and p_stack like any (array[
-            '%function integration.in_parts(%', '%function integration.settle(%', '%function integration.claim(%',
-            '%function integration.complete_many(%', '%function integration.complete_out(%',
-            '%function integration.extend(%', '%function integration.keep_contact(%'])
+    select integration.is_within(p_stack, 'guard_hand_edit')
+        or not integration.is_within(p_stack, 'operate_on') and integration.is_within(p_stack,
+            'in_parts|settle|claim|complete_many|complete_out|extend|keep_contact')
 $$;
 
 -- Whether messages are made to stand behind others of their key, or to step forward: nothing but when they may be
 -- claimed; or replaced while they wait, which on_rewritten writes down and replace_waiting counts and rings for.
 create or replace function integration.is_of_keys(p_stack text) returns boolean
     language sql immutable parallel safe as $$
-    select p_stack like '%function integration.stand_behind(%' or p_stack like '%function integration.step_forward(%'
-        or p_stack like '%function integration.replace_waiting(%'
+    select integration.is_within(p_stack, 'stand_behind|step_forward|replace_waiting')
 $$;
 
 -- Writes down edits by hand that change no status: which columns, with what stood there and stands there now. What a

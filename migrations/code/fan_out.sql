@@ -87,7 +87,7 @@ end $$;
 -- all others.
 create or replace function integration.is_copying(p_stack text) returns boolean
     language sql immutable parallel safe as $$
-    select p_stack like any (array['%function integration.fan_out(%', '%function integration.copy_history(%'])
+    select integration.is_within(p_stack, 'fan_out|copy_history')
 $$;
 
 -- For maintenance: hands on what waits for a topic although nobody consumes it, because it was moved there, put back,

@@ -164,7 +164,7 @@ begin
     perform integration.check_contents(integration.bytes_of(new.data), octet_length(new.data::text),
         jsonb_typeof(new.headers), pg_column_size(new.headers));
     get diagnostics v_stack = pg_context;
-    v_ours := v_stack like '%function integration.replace_waiting(%';
+    v_ours := integration.is_within(v_stack, 'replace_waiting');
     if v_level = 'all' or v_level <> 'off' and not v_ours then
         insert into integration.audit_log
             (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,

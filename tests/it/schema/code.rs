@@ -22,7 +22,7 @@ const FROM_OUTSIDE: [&str; 14] = [
     "takes",
 ];
 /// These are called by functions that pin theirs.
-const FROM_INSIDE: [&str; 34] = [
+const FROM_INSIDE: [&str; 35] = [
     "accepts",
     "action_of",
     "actor",
@@ -46,6 +46,7 @@ const FROM_INSIDE: [&str; 34] = [
     "is_passing",
     "is_plain",
     "is_publish",
+    "is_within",
     "key_chars_max",
     "key_slot",
     "name_chars_max",
@@ -191,4 +192,34 @@ fn has_a_plain_backslash(code: &str) -> bool {
 fn backslashes_in_plain_literals_are_seen() {
     assert!(has_a_plain_backslash(r"select 'a\b'"));
     assert!(!has_a_plain_backslash(r"select E'a\\b', 'c'"));
+}
+
+/// What a server says of the functions in whose middle something happens, in languages that it may speak.
+#[tokio::test]
+async fn who_calls_whom_is_known_whatever_language_the_server_speaks() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let within = async |stack: &str| {
+        let sql = "select integration.is_within($1, 'copy_history|fan_out')";
+        client.query_one(sql, &[&stack]).await.unwrap().get::<_, bool>(0)
+    };
+    let call = "integration.fan_out(text,bigint[],boolean)";
+    for stack in [
+        format!("SQL statement \"insert\"\nPL/pgSQL function {call} line 61 at SQL statement"),
+        format!("PL/pgSQL-Funktion {call} Zeile 61 bei SQL-Anweisung\nSQL-Anweisung »select 1«"),
+        format!("fonction PL/pgSQL {call}, ligne 61, à instruction SQL"),
+        format!("функция PL/pgSQL {call}, строка 61, оператор SQL-оператор"),
+        format!("PL/pgSQL関数{call}の61行目 - SQLステートメント"),
+    ] {
+        assert!(within(&stack).await, "{stack}");
+    }
+    for stack in [
+        "PL/pgSQL function integration.fan_out_all(text) line 1 at SQL statement",
+        "PL/pgSQL function disintegration.fan_out(text) line 1 at SQL statement",
+        "PL/pgSQL function mine.\"integration.fan_out(\"(text) line 1 at SQL statement",
+        "PL/pgSQL function integration_fan_out(text) line 1 at SQL statement",
+        "SQL statement \"insert /* integration.fan_out( */ into t values (1)\"",
+    ] {
+        assert!(!within(stack).await, "{stack}");
+    }
 }
