@@ -75,8 +75,8 @@ begin
 end $$;
 
 -- AFTER INSERT and UPDATE, by whomever, of what publishing asks for only where there ever was one: bells that are not
--- on demand, topics and subscriptions, contracts. The trigger's argument is the column of settings that says so from
--- now on.
+-- on demand, topics and subscriptions, contracts, targets with an expire_after. The trigger's argument is the column of
+-- settings that says so from now on.
 create or replace function integration.on_first() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -86,7 +86,8 @@ begin
     end if;
     update integration.settings s
        set has_bells = s.has_bells or tg_argv[0] = 'has_bells', has_topics = s.has_topics or tg_argv[0] = 'has_topics',
-           has_contracts = s.has_contracts or tg_argv[0] = 'has_contracts'
+           has_contracts = s.has_contracts or tg_argv[0] = 'has_contracts',
+           has_expiry = s.has_expiry or tg_argv[0] = 'has_expiry'
      where not (to_jsonb(s) -> tg_argv[0])::boolean;
     return null;
 end $$;

@@ -89,7 +89,7 @@ begin
 end $$;
 
 -- Whether a message is left out of claims now: it was set aside, or nobody wants it any more. Cheap, so that it is
--- asked after all else; claims ask only where has_left_out says so.
+-- asked after all else; claims ask only while there are such messages.
 create or replace function integration.is_left_out(p_id bigint, p_created_at timestamptz) returns boolean
     language plpgsql stable cost 1 set search_path = pg_catalog, pg_temp as $$
 begin
@@ -98,20 +98,8 @@ begin
          where e.id = p_id and e.created_at = p_created_at and e.expires_at <= integration.clock());
 end $$;
 
--- AFTER INSERT of a target with an expire_after, and UPDATE to one, whoever does it: from now on publishing asks for
--- them.
-create or replace function integration.on_expire_after() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if tg_relid <> 'integration.targets'::regclass then
-        raise insufficient_privilege using message = 'this trigger belongs to integration.targets';
-    end if;
-    update integration.settings s set has_expiry = true where not s.has_expiry;
-    return null;
-end $$;
-
 create or replace trigger targets_expire_after after insert or update of expire_after on integration.targets
-    for each row when (new.expire_after is not null) execute function integration.on_expire_after();
+    for each row when (new.expire_after is not null) execute function integration.on_first('has_expiry');
 
 -- Cancels messages that have expired and still wait, of p_limit whose time has come; returns how many. What is being
 -- handled, or locked by somebody, is looked at again five seconds later.

@@ -17,7 +17,7 @@ create index expiring_expires_at on integration.expiring (expires_at);
 
 -- After how long messages of a target that say nothing else are not wanted any more; null: always.
 alter table integration.targets add column expire_after interval check (expire_after > interval '0');
--- Whether any target has ever had one: what publishes asks for that first. Kept by on_expire_after.
+-- Whether any target has ever had one: what publishes asks for that first. Kept by on_first.
 alter table integration.settings add column has_expiry boolean not null default false;
 
 -- One row per request that was replied to, for settings.reply_retention. Written by reply, in the transaction that
