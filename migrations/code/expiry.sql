@@ -91,7 +91,7 @@ end $$;
 -- Whether a message is left out of claims now: it was set aside, or nobody wants it any more. Cheap, so that it is
 -- asked after all else; claims ask only while there are such messages.
 create or replace function integration.is_left_out(p_id bigint, p_created_at timestamptz) returns boolean
-    language plpgsql stable cost 1 set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable cost 20 set search_path = pg_catalog, pg_temp as $$
 begin
     return integration.is_set_aside(p_id, p_created_at) or exists (
         select from integration.expiring e

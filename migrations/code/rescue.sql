@@ -69,6 +69,7 @@ declare
     v_dead   jsonb[];
     v_lost   bigint[];
     v_count  integer;
+    v_alive  text[];
 begin
     if not integration.pass_gate('rescue') then
         return 0;
@@ -95,9 +96,13 @@ begin
     elsif not p_full then
         return 0;
     end if;
+    -- Nearly all of it is in the hands of somebody alive, which is seen without a call for each: heartbeats may wait for
+    -- what is locked here.
+    v_alive := array(select c.owner from integration.processes c);
     v_lost := array(
         select d.id from integration.data_staging d
          where d.status = 'processing'
+           and (d.lease_until is not null or d.owner is null or d.owner <> all (v_alive))
            and integration.lost_because(d.owner, d.lease_until, d.updated_at, d.target_app, '{}', v_now) is not null
            and not integration.is_set_aside(d.id, d.created_at) and not integration.is_owed(d.id, d.created_at)
          limit p_limit

@@ -9,9 +9,11 @@ create or replace function integration.is_passing(p_sqlstate text) returns boole
     select left(p_sqlstate, 2) in ('08', '25', '40', '53', '57', '58', 'XX') or p_sqlstate = '55P03'
 $$;
 
--- Whether a message is left out now. Cheap, so that it is asked after all else.
+-- Whether a message is left out now. Costs more than comparing two columns, so that comparisons come first: those for
+-- equality come last at the same cost, and each process that wants its own messages back would ask this of all that the
+-- whole fleet has in flight. Costs little, because the planner looks for other ways to find few rows if they are dear.
 create or replace function integration.is_set_aside(p_id bigint, p_created_at timestamptz) returns boolean
-    language plpgsql stable cost 1 set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable cost 20 set search_path = pg_catalog, pg_temp as $$
 begin
     return exists (select from integration.set_aside s
                     where s.id = p_id and s.created_at = p_created_at and s.next_look > integration.clock());
@@ -19,7 +21,7 @@ end $$;
 
 -- Whether an outcome of the message is owed: its handler has come to its end, so nobody may run it again.
 create or replace function integration.is_owed(p_id bigint, p_created_at timestamptz) returns boolean
-    language plpgsql stable cost 1 set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable cost 20 set search_path = pg_catalog, pg_temp as $$
 begin
     return exists (select from integration.set_aside s
                     where s.id = p_id and s.created_at = p_created_at and s.outcome is not null);
