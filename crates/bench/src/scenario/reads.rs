@@ -21,13 +21,15 @@ const OPEN: &str = "insert into integration.deltas (at, created_at, pending, mes
       from generate_series(1, $) n \
      cross join lateral (select integration.clock() - n * interval '1 hour' / $ as at) t";
 /// Targets of which every tenth has something to do; all had, in each minute of the last hour. No other scenario knows
-/// them: what was counted for those would be there twice.
+/// them: what was counted for those would be there twice. The clock is read once: a minute that ends meanwhile would be there
+/// twice, too.
 const TARGETS: &str = "insert into integration.counters (target_app, status, messages) \
     select 'doorbell_reads' || n, s, case when s = 'completed' then 1000 else 0 end \
       from generate_series(1, $) n, unnest('{pending,processing,completed}'::text[]) s; \
     insert into integration.traffic (minute, target_app, action, messages) \
-    select integration.minute_of(integration.clock()) - m * interval '1 min', 'doorbell_reads' || n, a, 10 \
-      from generate_series(1, $) n, generate_series(0, 59) m, unnest('{published,claimed,completed,found_drain}'::text[]) a; \
+      with now as materialized (select integration.minute_of(integration.clock()) as minute) \
+    select now.minute - m * interval '1 min', 'doorbell_reads' || n, a, 10 \
+      from now, generate_series(1, $) n, generate_series(0, 59) m, unnest('{published,claimed,completed,found_drain}'::text[]) a; \
     insert into integration.traffic_tens (at, target_app, action, messages) \
     select integration.ten_minutes(t.minute), t.target_app, t.action, sum(t.messages) from integration.traffic t \
      where t.target_app like 'doorbell_reads%' group by 1, 2, 3; \

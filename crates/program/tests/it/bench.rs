@@ -36,9 +36,12 @@ async fn bench(db: &Database, arguments: &[&str]) -> Output {
 
 /// Runs scenarios; each must print one object with what was promised of it.
 async fn measured(scenarios: &[&str]) -> Vec<Value> {
-    let db = Database::new().await;
+    measured_in(&Database::new().await, scenarios).await
+}
+
+async fn measured_in(db: &Database, scenarios: &[&str]) -> Vec<Value> {
     let command = if scenarios == ["latency"] { &[][..] } else { &["bench"][..] };
-    let output = bench(&db, &[command, scenarios, &TINY].concat()).await;
+    let output = bench(db, &[command, scenarios, &TINY].concat()).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -112,8 +115,13 @@ async fn fleets_and_idle_consumers_are_measured_in_processes_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_leave_nothing_of_what_they_made_to_be_read() {
-    let results = measured(&["reads"]).await;
+async fn reads_are_measured_also_while_minutes_end() {
+    let db = Database::new().await;
+    let minutes = "create sequence public.minutes; grant usage on public.minutes to public; \
+        create or replace function integration.clock() returns timestamptz language sql volatile parallel unsafe \
+        as $$ select pg_catalog.clock_timestamp() + nextval('public.minutes') * interval '1 min' $$";
+    db.client().await.batch_execute(minutes).await.unwrap();
+    let results = measured_in(&db, &["reads"]).await;
     assert_eq!(results[0]["cases"].as_array().unwrap().len(), 3);
     assert!(results[0]["cases"][0]["also"]["fold_10000_ms"].is_number(), "{}", results[0]);
 }
