@@ -40,7 +40,9 @@ impl Speed {
             broker.migrate().await?;
             broker.close().await;
             println!("PostgreSQL {}, durable, {SERVER_SETTINGS:?}, payload {BYTES} bytes", server.version());
-            Result::Ok((server, Lab::open(&url).await?))
+            let lab = Lab::open(&url).await?;
+            lab.run_in().await?;
+            Result::Ok((server, lab))
         })?;
         let criterion = Criterion::default().configure_from_args();
         Ok(Self { runtime, lab, criterion, pairs: Vec::new(), server })

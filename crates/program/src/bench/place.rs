@@ -17,12 +17,13 @@ use crate::{
 const CONNECTIONS_MAX: u32 = 500;
 
 /// What decides how long a commit takes.
-const SHOWN: [&str; 8] = [
+const SHOWN: [&str; 9] = [
     "fsync",
     "synchronous_commit",
     "full_page_writes",
     "shared_buffers",
     "max_wal_size",
+    "min_wal_size",
     "checkpoint_timeout",
     "wal_sync_method",
     "max_connections",
@@ -95,6 +96,7 @@ impl Place {
         let url = own.connection_string("postgres");
         doorbell::Broker::connect(&url).await?.migrate().await?;
         let lab = Lab::open(&url).await.map_err(failure)?;
+        lab.run_in().await.map_err(failure)?;
         // It tells records of the log from full pages; not everybody's PostgreSQL comes with it.
         let _ = lab.execute("create extension if not exists pg_walinspect").await;
         Self::with(lab, Some(own)).await.map_err(failure)
