@@ -30,7 +30,12 @@ impl Producer {
         Self { core, source }
     }
 
-    /// Publishes one message in a transaction of its own and returns its id.
+    /// Publishes one message and returns its id. It is committed then.
+    ///
+    /// While other calls of this source for the same target are under way, those that come meanwhile share a statement, and a
+    /// transaction: what many tasks publish side by side costs the server little more than
+    /// [`publish_many`](Self::publish_many). None of them fails because another one does. What has a dedup key or a coalesce key,
+    /// or expires, goes by itself.
     ///
     /// While the server certainly did nothing ([`Error::is_refused`](crate::Error::is_refused)) it is begun anew, for
     /// [`publish_within`](crate::BrokerConfig::publish_within), a minute by default: a failover passes unnoticed.

@@ -30,6 +30,7 @@ mod settle;
 mod sources;
 mod steps;
 mod summed;
+mod together;
 mod topics;
 mod unnamed;
 mod window;
@@ -58,6 +59,8 @@ pub(crate) use savepoint::Savepoint;
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;
 
+use together::Together;
+
 /// The verbs, over pooled connections, each statement under a deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
@@ -68,12 +71,13 @@ pub(crate) struct Store {
     /// Connections that may hold messages at a time: half of all, so that others never wait for handlers, and none where
     /// there is only one.
     holders: Arc<Semaphore>,
+    together: Together,
 }
 
 impl Store {
     pub(crate) fn new(pool: Pool, deadline: Duration, telemetry: Telemetry) -> Self {
         let holders = Arc::new(Semaphore::new(pool.connections_max() / 2));
-        Self { pool, deadline, telemetry, holders }
+        Self { pool, deadline, telemetry, holders, together: Together::default() }
     }
 
     /// Whom to tell about what was done with it.

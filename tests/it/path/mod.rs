@@ -8,3 +8,4 @@ mod publish;
 mod publishers;
 pub(crate) mod seed;
 mod shutdown;
+mod together;
