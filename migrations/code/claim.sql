@@ -68,7 +68,7 @@ begin
         raise exception 'consumer "%" is not alive', p_owner
             using errcode = 'MQ001', hint = 'register it again, or claim with p_lease';
     end if;
-    if v_gated then
+    if v_gated and p_limit > 0 then
         select a.admitted, a.canary, a.rated into v_limit, v_canary, v_rated
           from integration.admit(p_target, p_limit) a;
         v_rated := v_rated and p_series > 1;

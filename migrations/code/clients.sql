@@ -58,12 +58,13 @@ begin
     end if;
 end $$;
 
--- Takes up to p_limit messages for the owner that hello gave, or says how long to wait; also makes pending what is due.
--- messages: an array of what claim returns, in claiming order. Those whose consumers died come one at a time. A message
--- that the database refuses to change is set aside. may_wait: there is nothing else now, and whoever publishes from now
--- on rings; so wait until a notification, due_in_ms (null: nothing is due), or a few seconds have passed. Not may_wait
--- and no messages: call again, after a pause of milliseconds that grows. barrier: hand it to the next call, on the same
--- connection; null on a new one. With p_limit 0 nothing is taken, and nobody rings for this session any more.
+-- Takes up to p_limit messages for the owner that hello gave, or says how long to wait; also makes pending what is
+-- due. messages: an array of what claim returns, in claiming order. Those whose consumers died come one at a time. A
+-- message that the database refuses to change is set aside. may_wait: there is nothing else now, and whoever publishes
+-- from now on rings; so wait until a notification, due_in_ms (null: nothing is due), or a few seconds have passed. Not
+-- may_wait and no messages: call again, after a pause of milliseconds that grows: among others too many may wait for
+-- the target's turn. barrier: hand it to the next call, on the same connection; null on a new one. With p_limit 0
+-- nothing is taken, and nobody rings for this session any more.
 --
 -- Parks and unparks the session (see park), which costs no round trips then. Without p_backend, or in a transaction
 -- that has written something, the session stays as it is, and may_wait says no more than that there is nothing now.
@@ -92,7 +93,13 @@ begin
     messages := '[]';
     if p_limit > 0 then
         if v_own then
-            perform set_config('synchronous_commit', 'off', true), integration.take_turn(p_target);
+            perform set_config('synchronous_commit', 'off', true);
+            -- Now and then it asks who has it: it cannot say whom it saw.
+            if integration.take_turn(p_target, case when random() < 0.1 then '' end) is not null then
+                may_wait := false;
+                barrier := p_barrier;
+                return;
+            end if;
         end if;
         perform integration.promote(array[p_target], greatest(p_limit, 100));
         if integration.has_suspects(p_target, p_types) then

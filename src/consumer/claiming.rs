@@ -19,12 +19,13 @@ pub(super) struct Claimed {
 }
 
 /// Claims messages. After a failure it pauses, and gives back what a claim took whose answer did not come
-/// before it can be claimed.
+/// before it can be claimed. `seen`: who had the turn, where it is to ask that again.
 pub(super) async fn claim(
     context: Arc<Context>,
     owner: Arc<str>,
     (look, ranges): (Look, Option<Ranges>),
     most: Most,
+    seen: Option<String>,
     pause: Option<Duration>,
 ) -> Claimed {
     if let Some(pause) = pause {
@@ -36,8 +37,10 @@ pub(super) async fn claim(
         if pause.is_some() {
             in_hand.return_strays(&context.store, &owner).await?;
         }
-        let claim = in_hand.claim(context.store.claim(&request, most, ranges.as_ref(), look.why()));
-        context.claiming(look.why(), claim, |looked| looked.deliveries.len()).await
+        let claim = in_hand.claim(context.store.claim(&request, most, ranges.as_ref(), seen.as_deref(), look.why()));
+        context
+            .claiming(look.why(), claim, |looked| looked.turned_away.is_none().then_some(looked.deliveries.len()))
+            .await
     };
     let looked = looked.await;
     Claimed { look, limit: most.messages, took: asked.elapsed(), looked }

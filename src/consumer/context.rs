@@ -36,12 +36,12 @@ impl Context {
         }
     }
 
-    /// Runs a claim, for telemetry. `count`: how many messages it brought.
+    /// Runs a claim, for telemetry. `count`: how many messages it brought; `None`: it was no look.
     pub(super) async fn claiming<T>(
         &self,
         found: Found,
         claim: impl Future<Output = Result<T>>,
-        count: impl FnOnce(&T) -> usize,
+        count: impl FnOnce(&T) -> Option<usize>,
     ) -> Result<T> {
         // In a box: each function that hands a future on makes room for it twice, and a thousand consumers that look for
         // the first time would leave as many holes of 50 kB in the heap.

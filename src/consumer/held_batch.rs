@@ -125,7 +125,7 @@ async fn hold_and_handle(
     // Whatever ends this early closes the connection, and with it the transaction.
     let mut client = context.store.busy().await?;
     let tx = HeldTx::begin(&context.store, &mut client, !context.registry.is_plain()).await?;
-    let count = |looked: &Option<Looked>| looked.as_ref().map_or(0, |looked| looked.deliveries.len());
+    let count = |looked: &Option<Looked>| Some(looked.as_ref().map_or(0, |looked| looked.deliveries.len()));
     let holding = tx.hold(&request, ended.limit, ranges, why, cap);
     let looked = context.claiming(why, holding, count).await?;
     ended.refused = looked.is_none();

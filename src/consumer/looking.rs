@@ -8,6 +8,7 @@ use super::{
     observed::Observed,
     places::{Places, is_worth_asking},
     reached::Start,
+    turn::TurnedAway,
 };
 use crate::{
     error::Error,
@@ -36,6 +37,8 @@ pub(super) struct Looking {
     outage: Outage,
     /// How long the next look waits, after one that failed.
     pause: Option<Duration>,
+    /// It was turned away. In a box: most have their turn at once.
+    turned_away: Option<Box<TurnedAway>>,
     way: Way,
     /// Looks since parking waits for a transaction to end.
     unsettled: u32,
@@ -132,6 +135,7 @@ impl Looking {
             keyed: false,
             outage: outage.for_target(target).pauses(RETRY_BASE, RETRY_CAP),
             pause: None,
+            turned_away: None,
             way: Way { places, ..Way::default() },
             unsettled: 0,
         }
@@ -140,6 +144,10 @@ impl Looking {
     /// There is a reason to look.
     pub(super) fn look(&mut self, why: Found) {
         self.why = Some(why);
+        if why == Found::Bell {
+            // All who are turned away may be pausing.
+            self.come_back();
+        }
     }
 
     /// The same, where another reason goes before.
@@ -180,13 +188,30 @@ impl Looking {
 
     /// Under a new owner.
     pub(super) fn start_over(&mut self) {
-        self.pause = None;
+        (self.pause, self.turned_away) = (None, None);
         self.forget_places();
         self.look(Found::Sweep);
     }
 
     pub(super) fn is_wanted(&self) -> bool {
         self.why.is_some()
+    }
+
+    /// When the look that is wanted may claim, after it was turned away; `None`: now.
+    pub(super) fn back_at(&self) -> Option<Instant> {
+        self.turned_away.as_ref().and_then(|turned_away| turned_away.back_at())
+    }
+
+    /// It may now.
+    pub(super) fn come_back(&mut self) {
+        if let Some(turned_away) = &mut self.turned_away {
+            turned_away.come_back();
+        }
+    }
+
+    /// Whom it saw having the turn when it asked last, where the look that begins is to ask.
+    pub(super) fn asks_for_turn(&self, now: Instant) -> Option<String> {
+        self.turned_away.as_ref().and_then(|turned_away| turned_away.asks(now))
     }
 
     /// When to look from the beginning, if nothing comes before.
@@ -229,6 +254,7 @@ impl Looking {
     /// Learns what a look saw. `full`: there may be more, and it is looked for.
     pub(super) fn looked(&mut self, look: &Look, observed: &Observed, full: bool, took: Duration) {
         self.outage.over();
+        self.turned_away = None;
         self.limited = observed.is_limited();
         self.keyed |= observed.is_keyed();
         let way = &mut self.way;
@@ -242,8 +268,21 @@ impl Looking {
         }
     }
 
+    /// It was not its turn, and nothing was looked at: once more, later. `holder`: who has the turn, where that is known.
+    pub(super) fn turned_away(&mut self, look: &Look, holder: String, now: Instant, random: f64) {
+        self.outage.over();
+        // Whoever waits in its place may have looked before the bell.
+        let rung = self.why == Some(Found::Bell);
+        let turned_away = self.turned_away.get_or_insert_with(|| Box::new(TurnedAway::new(now)));
+        turned_away.again(holder, rung, now, random);
+        self.also_look(look.why);
+        self.way.everywhere |= look.is_everywhere();
+        self.unsettled = self.unsettled.saturating_sub(1);
+    }
+
     /// A look failed: once more.
     pub(super) fn failed(&mut self, look: &Look, error: &Error) {
+        self.turned_away = None;
         self.pause = Some(self.outage.failed(error));
         // It may be another server when it is back.
         self.forget_places();

@@ -16,6 +16,7 @@ mod pulse;
 mod reached;
 mod running;
 mod signals;
+mod turn;
 mod under_way;
 mod workers;
 

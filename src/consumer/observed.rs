@@ -32,7 +32,18 @@ pub(super) struct Taken {
 
 impl Observed {
     pub(super) fn of(looked: &Looked) -> Self {
-        let Looked { oldest_xid, next_xid, now, limited, gated, in_parts: _, deliveries, passed, opens_in: _ } = looked;
+        let Looked {
+            oldest_xid,
+            next_xid,
+            now,
+            limited,
+            gated,
+            in_parts: _,
+            turned_away: _,
+            deliveries,
+            passed,
+            opens_in: _,
+        } = looked;
         // What was taken with others of its key, and was not looked at, says nothing of those before it.
         let taken = deliveries.iter().filter(|delivery| !delivery.ahead).map(|delivery| Taken {
             priority: delivery.priority,

@@ -34,7 +34,7 @@ use super::{
     pulse::Pulse,
     running::Begun,
     settle::settle_until_done,
-    signals::{Signal, Signals},
+    signals::{Signal, Signals, Times},
     suspects, together,
     under_way::{Ended, Kind, UnderWay},
     workers::Workers,
@@ -148,10 +148,12 @@ impl Loop {
         let idle = !self.looking.is_wanted() && !self.under_way.has(Kind::Claim);
         let look_at = self.parking.next_look().filter(|_| idle);
         let everywhere_at = self.looking.everywhere_at().filter(|_| idle);
+        let times =
+            Times { look_at, back_at: self.looking.back_at(), everywhere_at, batch_at: self.workers.next_task_at() };
         tokio::select! {
             biased;
             ended = self.under_way.next() => Event::Ended(ended),
-            signal = self.signals.next(look_at, everywhere_at, self.workers.next_task_at()) => Event::Signal(signal),
+            signal = self.signals.next(times) => Event::Signal(signal),
         }
     }
 
@@ -231,7 +233,7 @@ impl Loop {
 
     /// Begins a look for leases, where there is room for a worthwhile batch.
     fn begin_claim(&mut self, next: NextLook) {
-        if self.under_way.has(Kind::Claim) {
+        if self.under_way.has(Kind::Claim) || self.looking.back_at().is_some() {
             return;
         }
         let Some(room) = self.workers.room(self.outbox.len()) else {
@@ -244,7 +246,8 @@ impl Loop {
         }
         let Some(look) = self.looking.begin(next, self.parking.is_settling()) else { return };
         let most = Most { messages: limit, of_a_key: self.workers.series() };
-        let claim = claim(self.context.clone(), self.owner.clone(), look, most, self.looking.pause());
+        let seen = self.looking.asks_for_turn(Instant::now());
+        let claim = claim(self.context.clone(), self.owner.clone(), look, most, seen, self.looking.pause());
         self.under_way.begin(Kind::Claim, claim.map(Ended::Claimed));
     }
 

@@ -21,11 +21,22 @@ pub(super) enum Signal {
     Stop,
     Rung,
     LookAgain,
+    /// The look that was turned away may be made.
+    TurnAgain,
     LookEverywhere,
     /// Messages that wait for others to be handled with have waited long enough.
     Lingered,
     Sweep,
     Watchdog,
+}
+
+/// When the loop looks again, and begins a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) look_at: Option<Instant>,
+    pub(super) back_at: Option<Instant>,
+    pub(super) everywhere_at: Option<Instant>,
+    pub(super) batch_at: Option<Instant>,
 }
 
 pub(super) struct Signals {
@@ -51,14 +62,15 @@ impl Signals {
         Self { bell, stopping, owners, gone, taken, next_sweep: None, watchdog }
     }
 
-    /// The next one, the most urgent first; the loop looks again, and begins a batch, at the times given. Cancelling it loses
-    /// nothing.
-    pub(super) async fn next(
-        &mut self,
-        look_at: Option<Instant>,
-        everywhere_at: Option<Instant>,
-        batch_at: Option<Instant>,
-    ) -> Signal {
+    /// The next one, the most urgent first, and of what the clock says the first. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self, times: Times) -> Signal {
+        let clock = first([
+            (times.look_at, Signal::LookAgain),
+            (times.back_at, Signal::TurnAgain),
+            (times.everywhere_at, Signal::LookEverywhere),
+            (times.batch_at, Signal::Lingered),
+            (self.next_sweep, Signal::Sweep),
+        ]);
         tokio::select! {
             biased;
             _ = self.owners.changed() => Signal::LeaseLost,
@@ -66,10 +78,7 @@ impl Signals {
             Ok(()) = self.taken.changed() => Signal::Taken,
             _ = self.stopping.wait_for(Option::is_some) => Signal::Stop,
             () = self.bell.rung() => Signal::Rung,
-            () = at(look_at) => Signal::LookAgain,
-            () = at(everywhere_at) => Signal::LookEverywhere,
-            () = at(batch_at) => Signal::Lingered,
-            () = at(self.next_sweep) => Signal::Sweep,
+            signal = clock => signal,
             _ = self.watchdog.tick() => Signal::Watchdog,
         }
     }
@@ -103,9 +112,13 @@ impl Signals {
     }
 }
 
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
+/// The first of these, at its time. One timer for all: each is a hundred bytes of every consumer that waits.
+async fn first<const N: usize>(signals: [(Option<Instant>, Signal); N]) -> Signal {
+    match signals.into_iter().filter_map(|(at, signal)| Some((at?, signal))).min_by_key(|(at, _)| *at) {
+        Some((at, signal)) => {
+            sleep_until(at).await;
+            signal
+        }
         None => std::future::pending().await,
     }
 }
@@ -131,20 +144,25 @@ mod tests {
         owner.send_replace("second".into());
         lost.send_replace(());
         take.send_replace(());
-        assert_eq!(signals.next(past, past, None).await, Signal::LeaseLost);
+        let (none, look_at, back_at) = (Times::default(), past, past);
+        let all = Times { look_at, back_at, everywhere_at: past, batch_at: past };
+        assert_eq!(signals.next(all).await, Signal::LeaseLost);
         assert_eq!(&*signals.owner(), "second");
-        assert_eq!(signals.next(past, past, None).await, Signal::Gone);
-        assert_eq!(signals.next(past, past, None).await, Signal::Taken);
-        assert_eq!(signals.next(past, past, None).await, Signal::Rung);
-        assert_eq!(signals.next(past, past, None).await, Signal::LookAgain);
-        assert_eq!(signals.next(None, past, past).await, Signal::LookEverywhere);
-        assert_eq!(signals.next(None, None, past).await, Signal::Lingered);
-        assert_eq!(signals.next(None, None, None).await, Signal::Sweep);
+        assert_eq!(signals.next(all).await, Signal::Gone);
+        assert_eq!(signals.next(all).await, Signal::Taken);
+        assert_eq!(signals.next(all).await, Signal::Rung);
+        assert_eq!(signals.next(all).await, Signal::LookAgain);
+        assert_eq!(signals.next(Times { look_at: None, ..all }).await, Signal::TurnAgain);
+        assert_eq!(signals.next(Times { everywhere_at: past, batch_at: past, ..none }).await, Signal::LookEverywhere);
+        assert_eq!(signals.next(Times { batch_at: past, ..none }).await, Signal::Lingered);
+        assert_eq!(signals.next(none).await, Signal::Sweep);
+        signals.sweep_at(past.map(|past| past + WATCHDOG * 1000));
+        assert_eq!(signals.next(Times { batch_at: past, ..none }).await, Signal::Lingered);
         signals.sweep_at(None);
-        assert_eq!(signals.next(None, None, None).await, Signal::Watchdog);
-        assert!(signals.next(None, None, None).now_or_never().is_none());
+        assert_eq!(signals.next(none).await, Signal::Watchdog);
+        assert!(signals.next(none).now_or_never().is_none());
         stop.send_replace(Some(Duration::ZERO));
         bell.ring();
-        assert_eq!(signals.next(None, None, None).await, Signal::Stop);
+        assert_eq!(signals.next(none).await, Signal::Stop);
     }
 }

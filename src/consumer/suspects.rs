@@ -33,7 +33,7 @@ async fn run(context: Arc<Context>, owner: Arc<str>, mut stopping: watch::Receiv
         }
         let request = context.request(&owner);
         let claim = context.process.in_hand().claim(context.store.claim_suspect(&request));
-        let claimed = context.claiming(Found::Sweep, claim, Vec::len).await;
+        let claimed = context.claiming(Found::Sweep, claim, |claimed| Some(claimed.len())).await;
         let claimed = claimed.inspect_err(|_| context.allowance.put_back(1))?;
         let Some(delivery) = claimed.into_iter().next() else {
             context.allowance.put_back(1);

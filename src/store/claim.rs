@@ -16,13 +16,14 @@ use crate::{
 
 // What was committed before the ids of transactions were read, the claim sees. It does not wait for the WAL's flush: a claim
 // that is lost in a crash of the server only returns the message.
-const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* from \
+const CLAIM: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, x.turn, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
-        integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
+        integration.is_gated($1) as gated, integration.take_turn($1, $14) as turn, \
+        integration.next_xid() as next, integration.clock() as now, \
         case when $12 then integration.oldest_writer() else integration.oldest_xid() end as oldest, \
         set_config('synchronous_commit', 'off', true)) x \
-    left join integration.claim($1, $2, $3, $4, null, $5, $6, $7, $8, $9, $10, $11, $13) c on true";
-// The same, and goes on where that was refused.
+    left join integration.claim($1, $2, case when x.turn is null then $3 else 0 end, $4, null, $5, $6, $7, $8, $9, $10, $11, $13) c on true";
+// The same, and goes on where that was refused. That is rare, so it does not come back for a turn.
 const CLAIM_IN_PARTS: &str = "select x.oldest, x.next, x.now, x.limited, x.gated, c.* from \
     (select exists (select from integration.targets t where t.target_app = $1 and t.max_in_flight is not null) as limited, \
         integration.is_gated($1) as gated, integration.take_turn($1), integration.next_xid() as next, integration.clock() as now, \
@@ -117,6 +118,9 @@ pub(crate) struct Looked {
     pub(crate) gated: bool,
     /// The database refused to change some of those that were found, and they were left out.
     pub(crate) in_parts: bool,
+    /// It was not this look's turn, and there was no room to wait for it: nothing was looked at. Who has the turn; empty: that
+    /// was not asked, or cannot be said.
+    pub(crate) turned_away: Option<String>,
     /// In claiming order.
     pub(crate) deliveries: Vec<Delivery>,
     /// Messages of busy keys that it met and left.
@@ -167,18 +171,19 @@ impl ClaimRequest<'_> {
 }
 
 impl Store {
-    /// Claims messages.
+    /// Claims messages. `seen`: who had the turn when it was asked last, empty the first time; `None`: it is not asked.
     pub(crate) async fn claim(
         &self,
         request: &ClaimRequest<'_>,
         most: Most,
         ranges: Option<&Ranges>,
+        seen: Option<&str>,
         found: Found,
     ) -> Result<Looked> {
         let limit = i32::try_from(most.messages).unwrap_or(i32::MAX);
         let series = i32::try_from(most.of_a_key.max(2)).unwrap_or(i32::MAX);
         let at = ranges.filter(|ranges| !ranges.is_everywhere());
-        let params: [&(dyn ToSql + Sync); 13] = [
+        let params: [&(dyn ToSql + Sync); 14] = [
             &request.target,
             &&**request.owner,
             &limit,
@@ -192,6 +197,7 @@ impl Store {
             &at.map(|ranges| &ranges.again_ids),
             &ranges.is_some_and(|ranges| ranges.writers),
             &series,
+            &seen,
         ];
         match self.query("claim messages", CLAIM, &params).await {
             Err(error) if error.is_refusal() => {
@@ -199,7 +205,11 @@ impl Store {
                 let rows = self.query("claim messages in parts", CLAIM_IN_PARTS, &params[..12]).await?;
                 Ok(Looked { in_parts: true, ..looked(&rows, request, found)? })
             }
-            rows => looked(&rows?, request, found),
+            rows => {
+                let rows = rows?;
+                let turned_away = rows.first().and_then(|row| row.try_get("turn").transpose()).transpose()?;
+                Ok(Looked { turned_away, ..looked(&rows, request, found)? })
+            }
         }
     }
 
@@ -307,7 +317,18 @@ pub(super) fn looked(rows: &[Row], request: &ClaimRequest<'_>, found: Found) -> 
             (None, _) => opens_in = opens_in.or(cut_by_rate(row)?),
         }
     }
-    Ok(Looked { oldest_xid, next_xid, now, limited, gated, in_parts: false, deliveries, passed, opens_in })
+    Ok(Looked {
+        oldest_xid,
+        next_xid,
+        now,
+        limited,
+        gated,
+        in_parts: false,
+        turned_away: None,
+        deliveries,
+        passed,
+        opens_in,
+    })
 }
 
 /// What a row that names no message says: nothing was found, or how long until the target's rate lets others through.

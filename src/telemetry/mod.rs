@@ -49,19 +49,19 @@ impl Telemetry {
         Publishing { telemetry: self, messages, span: spans::publish(messages), started: self.now() }
     }
 
-    /// Runs one claim. `count`: how many messages it brought.
+    /// Runs one claim. `count`: how many messages it brought; `None`: it was no look.
     pub(crate) async fn claiming<T>(
         &self,
         target: &str,
         found: Found,
         claim: impl Future<Output = Result<T>>,
-        count: impl FnOnce(&T) -> usize,
+        count: impl FnOnce(&T) -> Option<usize>,
     ) -> Result<T> {
         let (span, started) = (spans::receive(target, found), self.now());
         let claimed = claim.instrument(span.clone()).await;
-        let messages = claimed.as_ref().map_or(0, count);
-        spans::ended(&span, messages, claimed.as_ref().err());
-        if let Some(started) = started {
+        let messages = claimed.as_ref().map_or(Some(0), count);
+        spans::ended(&span, messages.unwrap_or(0), claimed.as_ref().err());
+        if let (Some(started), Some(messages)) = (started, messages) {
             let (took, error) = (started.elapsed(), claimed.as_ref().err());
             self.tell(Event::Claimed { target, found, messages, took, error });
         }

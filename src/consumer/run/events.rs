@@ -59,6 +59,7 @@ impl Loop {
                 self.looking.look(Found::Bell);
             }
             Signal::LookAgain => self.looking.look(Found::Drain),
+            Signal::TurnAgain => self.looking.come_back(),
             Signal::LookEverywhere => self.looking.look_everywhere(Found::Drain),
             Signal::Sweep => self.sweep(),
             Signal::Watchdog => self.watch(),
@@ -112,6 +113,10 @@ impl Loop {
                 return;
             }
         };
+        if let Some(holder) = looked.turned_away {
+            self.context.allowance.put_back(limit);
+            return self.looking.turned_away(&look, holder, Instant::now(), rand::random());
+        }
         let (observed, count, opens_in) = (Observed::of(&looked), looked.deliveries.len(), looked.opens_in);
         let full =
             count + looked.passed.len() >= limit || self.context.request(&self.owner).may_be_cut(&looked.deliveries);

@@ -150,3 +150,52 @@ fn suspects_are_worth_a_look_where_nothing_was_found_and_it_was_looked_for() {
     assert!(bell.suspects_may_wait() && Exhausted { everywhere: true, ..drain }.suspects_may_wait());
     assert!(!drain.suspects_may_wait() && !Exhausted { nothing: false, ..bell }.suspects_may_wait());
 }
+
+#[test]
+fn a_look_that_was_turned_away_is_made_again_as_it_was_after_a_pause() {
+    let (mut looking, now) = (looking(), Instant::now());
+    looking.look_everywhere(Found::Sweep);
+    let look = begin(&mut looking, NextLook::Leased);
+    looking.turned_away(&look, String::new(), now, 0.5);
+    assert!(looking.is_wanted() && looking.back_at() > Some(now));
+    // Nothing failed.
+    assert_eq!(looking.pause(), None);
+    looking.come_back();
+    assert_eq!(looking.back_at(), None);
+    let again = begin(&mut looking, NextLook::Leased);
+    assert_eq!((again.why(), again.is_everywhere()), (look.why(), true));
+    saw(&mut looking, &again, false);
+    assert!(!looking.is_wanted());
+    assert_eq!(looking.asks_for_turn(now + Duration::from_secs(60)), None);
+}
+
+#[test]
+fn a_bell_is_answered_at_once_even_by_whom_was_turned_away() {
+    let (mut looking, now) = (looking(), Instant::now());
+    let look = begin(&mut looking, NextLook::Leased);
+    looking.turned_away(&look, String::new(), now, 0.5);
+    looking.look(Found::Drain);
+    assert!(looking.back_at().is_some());
+    looking.look(Found::Bell);
+    assert_eq!(looking.back_at(), None);
+    let look = begin(&mut looking, NextLook::Leased);
+    // While it was under way: whoever had the turn may have looked before.
+    looking.look(Found::Bell);
+    looking.turned_away(&look, String::new(), now, 0.5);
+    assert!(looking.is_wanted());
+    assert_eq!(looking.back_at(), None);
+}
+
+#[test]
+fn while_the_turn_stays_where_it_is_looks_say_whom_they_saw() {
+    let (mut looking, now) = (looking(), Instant::now());
+    let later = now + Duration::from_secs(5);
+    let look = begin(&mut looking, NextLook::Leased);
+    assert_eq!(looking.asks_for_turn(later), None);
+    looking.turned_away(&look, String::new(), now, 0.5);
+    assert_eq!((looking.asks_for_turn(now), looking.asks_for_turn(later).as_deref()), (None, Some("")));
+    looking.turned_away(&look, "3/14".into(), now, 0.5);
+    assert_eq!(looking.asks_for_turn(later).as_deref(), Some("3/14"));
+    looking.start_over();
+    assert_eq!(looking.asks_for_turn(later), None);
+}

@@ -8,3 +8,4 @@ mod places;
 pub(crate) mod rates;
 mod side_by_side;
 mod taken;
+mod turns;
