@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -149,16 +149,31 @@ impl Error {
     pub fn sqlstate(&self) -> Option<&str> {
         sqlstate_of(std::error::Error::source(self))
     }
+
+    /// The target whose contract rejected a publish: nothing of it was stored. `None`: it failed for another reason. Of a
+    /// publish of many it is that of the message that was met first.
+    pub fn contract_of(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Detail {
+            target_app: String,
+        }
+        let db = db_error_of(std::error::Error::source(self))?;
+        let rejected = db.code() == &SqlState::CHECK_VIOLATION && db.constraint() == Some("data");
+        let detail: Option<Detail> = rejected.then(|| serde_json::from_str(db.detail()?).ok()).flatten();
+        detail.map(|detail| detail.target_app)
+    }
 }
 
 /// The server's error code in an error or its causes.
-fn sqlstate_of<'a>(mut cause: Option<&'a (dyn std::error::Error + 'static)>) -> Option<&'a str> {
+fn sqlstate_of<'a>(cause: Option<&'a (dyn std::error::Error + 'static)>) -> Option<&'a str> {
+    Some(db_error_of(cause)?.code().code())
+}
+
+/// What the server said, in an error or its causes.
+fn db_error_of<'a>(mut cause: Option<&'a (dyn std::error::Error + 'static)>) -> Option<&'a DbError> {
     while let Some(error) = cause {
-        if let Some(postgres) = error.downcast_ref::<tokio_postgres::Error>() {
-            return postgres.code().map(SqlState::code);
-        }
-        if let Some(db) = error.downcast_ref::<tokio_postgres::error::DbError>() {
-            return Some(db.code().code());
+        if let Some(db) = error.downcast_ref::<DbError>() {
+            return Some(db);
         }
         cause = error.source();
     }
@@ -244,7 +259,7 @@ impl From<doorbell_connection::Error> for Error {
 }
 
 /// What the server cannot know about its own error.
-fn advice(db: &tokio_postgres::error::DbError) -> Option<String> {
+fn advice(db: &DbError) -> Option<String> {
     let schema = || db.schema().unwrap_or("integration").to_owned();
     match (db.code().code(), db.constraint()) {
         ("23505", Some("data_staging_pkey")) => Some(format!(

@@ -50,7 +50,8 @@ end $$;
 
 -- For on_published, of messages that have just been inserted: rejects them, or makes those failed that break their
 -- contract; returns the ids of these. p_copies: made by us, for subscribers or again.
--- SQLSTATEs: 23514 with the column data as the constraint's name.
+-- SQLSTATEs: 23514 with the column data as the constraint's name; its detail is a document for programs: whose contract
+-- it is, "target_app", "record_type" and "version". Nothing here can count it, because all of it is rolled back.
 create or replace function integration.keep_contracts(p_ids bigint[], p_copies boolean) returns bigint[]
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
@@ -72,6 +73,8 @@ begin
             raise exception 'a message of type % for % breaks its contract: % is not true of it', v_breach.record_type,
                 v_breach.target_app, v_breach.rule
                 using errcode = 'check_violation', column = 'data', constraint = 'data',
+                    detail = jsonb_build_object('target_app', v_breach.target_app, 'record_type',
+                        v_breach.record_type, 'version', v_breach.version)::text,
                     hint = format('version %s of the contract says so: integration.contracts', v_breach.version);
         end if;
         insert into integration.deltas (at, messages, target_app, action)

@@ -21,7 +21,7 @@ use self::{
     labels::{Asked, Look, Operation, Run, Target},
     names::{
         BATCH, BUILD, CONSUMED, END_TO_END, ERRORED, FAILED_BATCHES, FOUND, LEASE_LOSSES, LISTENER_RECONNECTS,
-        LISTENER_UP, LOOKS, OPERATION_DURATION, PROCESS_DURATION, RATE_CUTS, REQUEST_DURATION, RESCUED,
+        LISTENER_UP, LOOKS, OPERATION_DURATION, PROCESS_DURATION, RATE_CUTS, REJECTED, REQUEST_DURATION, RESCUED,
         RUNTIME_BLOCKED, SENT, SETTLED,
     },
 };
@@ -67,6 +67,7 @@ pub struct Metrics {
     end_to_end: Family<Target, Histogram, fn() -> Histogram>,
     requests: Family<Asked, Histogram, fn() -> Histogram>,
     sent: Family<Target, Counter>,
+    rejected: Family<Target, Counter>,
     consumed: Family<Target, Counter>,
     settled: Family<Target, Counter>,
     errored: Family<Target, Counter>,
@@ -107,6 +108,7 @@ impl Metrics {
             end_to_end: Family::new_with_constructor(ages),
             requests: Family::new_with_constructor(ages),
             sent: Family::default(),
+            rejected: Family::default(),
             consumed: Family::default(),
             settled: Family::default(),
             errored: Family::default(),
@@ -135,6 +137,7 @@ impl Metrics {
         );
         registry.register(REQUEST_DURATION, "Requests, by how they were answered", metrics.requests.clone());
         registry.register(SENT, "Messages published", metrics.sent.clone());
+        registry.register(REJECTED, "Publishes that a contract rejected", metrics.rejected.clone());
         registry.register(CONSUMED, "Messages handed to handlers", metrics.consumed.clone());
         registry.register(SETTLED, "Messages settled, whatever became of them", metrics.settled.clone());
         registry.register(ERRORED, "Runs that failed for now", metrics.errored.clone());
@@ -200,7 +203,11 @@ impl Observer for Metrics {
             Event::Published { target, messages, took, error } => {
                 let target = self.name(target);
                 self.ended(target.clone(), "send", took, error);
-                self.sent.get_or_create(&Target { target }).inc_by(messages as u64);
+                let labels = Target { target };
+                // It is told of every target of the call, and one of them has the contract.
+                let rejected = error.and_then(Error::contract_of).is_some_and(|of| *of == *labels.target);
+                self.rejected.get_or_create(&labels).inc_by(u64::from(rejected));
+                self.sent.get_or_create(&labels).inc_by(messages as u64);
             }
             Event::Answered { target, answer, took } => {
                 let asked = Asked { target: self.name(target), answer };

@@ -10,6 +10,7 @@ pub(crate) const PROCESS_DURATION: &str = "messaging_process_duration_seconds";
 
 // Ours: of this process.
 pub(crate) const REQUEST_DURATION: &str = "doorbell_request_duration_seconds";
+pub(crate) const REJECTED: &str = "doorbell_rejected_publishes";
 pub(crate) const END_TO_END: &str = "doorbell_end_to_end_seconds";
 pub(crate) const LOOKS: &str = "doorbell_looks";
 pub(crate) const FOUND: &str = "doorbell_found_messages";

@@ -66,7 +66,8 @@ async fn eventful(db: &Database) -> String {
              select integration.set_extract('items', 'mirror', 'items', p_watermark => 'at'); insert into items values (1, now()); \
              select integration.extract_more('items'); alter table items drop column at; select integration.extract_look('items'); \
              select integration.set_contract('ledger', 'n', '$ > 0', 'warn'); \
-             select integration.publish('shop', 'ledger', 'n', '0')",
+             select integration.publish('shop', 'ledger', 'n', '0'); \
+             select integration.set_contract('vault', 'n', '$ > 0')",
         )
         .await
         .unwrap();
@@ -98,6 +99,8 @@ async fn eventful(db: &Database) -> String {
         producer.publish(&message("billing", n)).await.unwrap();
     }
     told.take(4).await;
+    // One is good, and nothing of it is stored, either.
+    producer.publish_many(&[message("nobody", 1), message("vault", 0)]).await.unwrap_err();
     let asked = producer.request::<i64>(&message("nobody", 1), Duration::from_millis(1)).await.unwrap();
     assert_eq!(asked, Answer::Expired);
     client.batch_execute("select integration.request('shop', 'pricing', 'n', '1', '1 h')").await.unwrap();
@@ -141,6 +144,8 @@ async fn a_scrape_says_what_a_consumer_did_and_what_the_database_holds() {
     let scrape = parsed(&text);
     let billing = ("target", "billing");
     assert_eq!(value(&scrape, "messaging_client_sent_messages", &[billing]), 3.0);
+    let rejected = |target| value(&scrape, "doorbell_rejected_publishes", &[("target", target)]);
+    assert_eq!((rejected("billing"), rejected("nobody"), rejected("vault")), (0.0, 0.0, 1.0));
     assert_eq!(value(&scrape, "messaging_client_consumed_messages", &[billing]), 4.0);
     assert_eq!(value(&scrape, "messaging_client_operation_duration_seconds", &[billing, ("operation", "send")]), 3.0);
     let runs = |outcome| {

@@ -31,6 +31,10 @@ async fn what_breaks_its_contract_is_rejected_stored_as_failed_or_counted_and_ot
     assert_eq!(refused.sqlstate(), Some("23514"));
     let told = refused.to_string();
     assert!(told.contains("billing") && told.contains("$ > 0"), "{told}");
+    assert_eq!(refused.contract_of().as_deref(), Some("billing"));
+    client.batch_execute("alter table integration.data_staging add check (priority < 9)").await.unwrap();
+    let another = producer.publish(&message("billing", 1).priority(9)).await.unwrap_err();
+    assert_eq!((another.sqlstate(), another.contract_of()), (Some("23514"), None));
     for one in [-1, 1] {
         let many = [message("billing", 1), message("billing", one)];
         assert_eq!(producer.publish_many(&many).await.is_ok(), one == 1);
