@@ -15,8 +15,8 @@ use crate::{message::Delivery, outcome::Outcome, schema::Schema, statement::Stat
 
 pub use batch::{Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler};
 pub(crate) use batch::{Batches, TypedBatchHandler};
-pub(crate) use request::{BatchRequestHandler, RawRequestHandler, RequestHandler};
-pub use request::{Replier, Repliers};
+pub use request::Replier;
+pub(crate) use request::{RawRequestHandler, Repliers, RequestHandler, check_reply};
 pub use steps::Steps;
 pub(crate) use steps::StepsHandler;
 
@@ -74,6 +74,8 @@ pub(crate) struct Registry {
     pub(crate) unknown: UnknownType,
     /// Some handlers need leases: they complete their messages in transactions of their own, or take several.
     pub(crate) leases: bool,
+    /// The most that a reply may have.
+    pub(crate) reply_bytes_max: usize,
 }
 
 /// Who handles several messages at a time.

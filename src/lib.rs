@@ -194,7 +194,7 @@ pub use core::Client;
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{
     Batch, BatchHandler, BatchOutcome, BatchResult, BatchTxHandler, Handler, HandlerError, HandlerResult, Replier,
-    Repliers, Steps, TxHandler, UnknownType,
+    Steps, TxHandler, UnknownType,
 };
 pub use message::{Answer, Delivery, Headers, Message, MessageId, Request};
 pub use outcome::Outcome;

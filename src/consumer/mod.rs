@@ -48,9 +48,9 @@ use crate::{
     core::Core,
     error::{Error, ErrorKind, Result},
     handler::{
-        Batch, BatchHandler, BatchRequestHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler,
-        RawHandler, RawRequestHandler, Registry, Replier, Repliers, RequestHandler, Several, Steps, StepsHandler,
-        TxHandler, TypedBatchHandler, TypedHandler, TypedTxHandler,
+        Batch, BatchHandler, BatchResult, BatchTxHandler, Handler, HandlerResult, OwnTxHandler, RawHandler,
+        RawRequestHandler, Registry, Replier, Repliers, RequestHandler, Several, Steps, StepsHandler, TxHandler,
+        TypedBatchHandler, TypedHandler, TypedTxHandler,
     },
     message::{Delivery, check_name},
     statement::Statement,
@@ -140,8 +140,8 @@ impl ConsumerBuilder {
     }
 
     /// Handles messages of one record type several at a time, with a closure over their decoded payloads:
-    /// `|orders: Vec<(Order, Delivery)>| async move { … Ok(BatchOutcome::done()) }`, which says of each message what becomes of it. A
-    /// payload that does not decode as `T` fails its message alone.
+    /// `|orders: Vec<(Order, Delivery)>| async move { … Ok(BatchOutcome::done()) }`, which says of each message what becomes of it, and
+    /// [replies](crate::BatchOutcome::reply) to requests. A payload that does not decode as `T` fails its message alone.
     ///
     /// An error, a panic or a time-out of a batch of several costs no retry: its messages are handled one by one at once, so that the bad
     /// one pays alone. [`handler_timeout`](ConsumerConfig::handler_timeout) is that of the batch, and `concurrency` counts batches: up to
@@ -256,19 +256,6 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Handles every record type that has no handler of its own with a closure over several deliveries at a time and what replies
-    /// to those of them that are requests: `repliers.of(&delivery).reply(&price).await?` is what the closure sets of that
-    /// message. Else as [`fallback_batch_handler`](Self::fallback_batch_handler).
-    pub fn fallback_batch_request<F, Fut>(mut self, batch: Batch, f: F) -> Self
-    where
-        F: Fn(Vec<Delivery>, Repliers) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = BatchResult> + Send + 'static,
-    {
-        let handler = BatchRequestHandler { f, repliers: self.repliers() };
-        self.registry.insert_batch(None, batch, Several::Plain(Arc::new(handler)));
-        self
-    }
-
     fn repliers(&self) -> Repliers {
         let (store, schema) = (self.core.store().clone(), self.core.settings().schema().clone());
         Repliers { store, schema, payload_bytes_max: self.core.config().payload_bytes_max }
@@ -291,6 +278,7 @@ impl ConsumerBuilder {
         }
         self.registry.batches().sizes.iter().try_for_each(Batch::check)?;
         self.registry.unknown = self.config.unknown_type;
+        self.registry.reply_bytes_max = self.core.config().payload_bytes_max;
         if self.registry.leases {
             self.config.hold = None;
         }

@@ -6,6 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::mpsc;
+use tokio_postgres::Transaction;
 use tracing::warn;
 
 use super::{
@@ -16,11 +17,14 @@ use super::{
 };
 use crate::{
     error::{Result, is_conflict},
-    handler::{BatchHandler, BatchOutcome, BatchResult, BatchTxHandler, Several, chain, reasoned},
+    handler::{BatchHandler, BatchOutcome, BatchResult, BatchTxHandler, Several, chain, check_reply, reasoned},
     message::Delivery,
     outcome::Outcome,
-    store::Claim,
+    store::{Claim, Done},
 };
+
+/// Replies that travel in one statement.
+const REPLIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Runs the handler of leased messages, as a task that tells of its end.
 pub(super) async fn handle(
@@ -69,8 +73,70 @@ async fn plain(
     handler: &dyn BatchHandler,
     deliveries: Vec<Delivery>,
 ) -> std::result::Result<Vec<Became>, String> {
-    let outcomes = outcomes(context, deliveries, |readable| handler.handle(readable)).await?;
-    Ok(outcomes.into_iter().map(|outcome| Became::Ran(Ran::Outcome(outcome))).collect())
+    let lot = Lot::of(&deliveries);
+    let Said { outcomes, replies } = outcomes(context, deliveries, |readable| handler.handle(readable)).await?;
+    let mut became: Vec<_> = outcomes.iter().map(|outcome| Became::Ran(Ran::Outcome(outcome.clone()))).collect();
+    if !replies.is_empty() {
+        reply(context, &lot, &Said { outcomes, replies }, &mut became).await;
+    }
+    Ok(became)
+}
+
+/// Completes requests with their replies. What is done of the ordering keys of these is completed with them, in its order; what
+/// comes after one that is not done is handled again, and replies then.
+async fn reply(context: &Context, lot: &Lot, said: &Said, became: &mut [Became]) {
+    let Said { outcomes, replies } = said;
+    let replied = |at: &usize| replies[*at].is_some();
+    let keys: HashSet<&String> = (0..outcomes.len()).filter(replied).filter_map(|at| lot.keys[at].as_ref()).collect();
+    let mut waits = HashSet::new();
+    let mut ending = Vec::new();
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let key = lot.keys[at].as_ref();
+        match outcome {
+            _ if key.is_some_and(|key| waits.contains(key)) => {}
+            Outcome::Done if replied(&at) || key.is_some_and(|key| keys.contains(key)) => ending.push(at),
+            Outcome::Done | Outcome::Settled => {}
+            _ => waits.extend(key),
+        }
+    }
+    // Together, and where one of them is refused, or is not this owner's any more, one by one.
+    let mut together = true;
+    while !ending.is_empty() {
+        let count = if together { part_of(replies, &ending) } else { 1 };
+        let part = &ending[..count];
+        let done: Vec<Done<'_>> = part.iter().map(|at| (lot.claims[*at], replies[*at].as_deref())).collect();
+        let ended = context.committing(count, context.store.end(&lot.owner, &done)).await;
+        match &ended {
+            Err(error) if count > 1 && (error.is_lease_lost() || error.is_refusal()) => {
+                together = false;
+                continue;
+            }
+            Err(_) => waits.extend(part.iter().filter_map(|at| lot.keys[*at].as_ref())),
+            Ok(()) => {}
+        }
+        part.iter().for_each(|at| became[*at] = Became::Ran(ran(&ended)));
+        ending.drain(..count);
+        ending.retain(|at| lot.keys[*at].as_ref().is_none_or(|key| !waits.contains(key)));
+    }
+}
+
+/// Where it was completed after all the retry comes too late.
+fn ran(ended: &Result<()>) -> Ran {
+    match ended {
+        Ok(()) => Ran::Completed,
+        Err(error) if error.is_lease_lost() => Ran::LeaseLost,
+        Err(error) => Ran::Outcome(Outcome::retry(chain(error))),
+    }
+}
+
+/// How many of these one statement takes.
+fn part_of(replies: &[Option<Box<str>>], ending: &[usize]) -> usize {
+    let mut bytes = 0;
+    let fits = ending.iter().take_while(|at| {
+        bytes += replies[**at].as_ref().map_or(0, |reply| reply.len());
+        bytes <= REPLIES_BYTES_MAX
+    });
+    fits.count().max(1)
 }
 
 /// # Errors
@@ -98,17 +164,14 @@ async fn run_and_commit(
     handler: &dyn BatchTxHandler,
     deliveries: Vec<Delivery>,
 ) -> Result<std::result::Result<Vec<Became>, String>> {
-    let claims: Vec<Claim> = deliveries.iter().map(Claim::of).collect();
-    let keys: Vec<Option<String>> = deliveries.iter().map(|delivery| delivery.ordering_key.clone()).collect();
-    let owner = deliveries.first().map(|first| first.owner.clone()).unwrap_or_default();
+    let Lot { claims, keys, owner } = Lot::of(&deliveries);
     // Whatever ends this early closes the connection, and with it the transaction.
     let mut client = context.store.busy().await?;
     let tx = context.store.within_deadline("begin", client.build_handlers_transaction().start()).await?;
     let handle = |readable| async { without_conflict(handler.handle(readable, &tx).await) };
     let became = match outcomes(context, deliveries, handle).await {
-        Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == Outcome::Done) => {
-            let completing = context.store.complete_in(&tx, &owner, &claims);
-            let completed = context.store.within_deadline("complete messages", completing).await?;
+        Ok(Said { outcomes, replies }) if outcomes.iter().all(|outcome| *outcome == Outcome::Done) => {
+            let completed = complete(context, &tx, &owner, &claims, &replies).await?;
             match () {
                 () if completed == claims.len() => None,
                 () if claims.len() == 1 => Some(Ok(vec![Became::Ran(Ran::LeaseLost)])),
@@ -116,7 +179,7 @@ async fn run_and_commit(
                 () => Some(Ok(vec![Became::Alone; claims.len()])),
             }
         }
-        Ok(outcomes) => Some(Ok(undone(outcomes, &keys))),
+        Ok(said) => Some(Ok(undone(said.outcomes, &keys))),
         Err(reason) => Some(Err(reason)),
     };
     if let Some(became) = became {
@@ -136,6 +199,30 @@ async fn run_and_commit(
         }
     }
     Ok(Ok(vec![Became::Ran(Ran::Completed); claims.len()]))
+}
+
+/// Completes all, requests with their replies; returns how many were this owner's still.
+async fn complete(
+    context: &Context,
+    tx: &Transaction<'_>,
+    owner: &str,
+    claims: &[Claim],
+    replies: &[Option<Box<str>>],
+) -> Result<usize> {
+    let replied: Vec<Done<'_>> =
+        claims.iter().zip(replies).filter_map(|(claim, reply)| Some((*claim, Some(reply.as_deref()?)))).collect();
+    for (at, done) in replied.iter().enumerate() {
+        // One by one: their transaction is one, and their bytes together may be too many for a statement.
+        let ending = context.store.end_in(tx, owner, std::slice::from_ref(done));
+        match context.store.within_deadline("reply to requests", ending).await {
+            Err(error) if error.is_lease_lost() => return Ok(at),
+            ended => ended?,
+        }
+    }
+    let without = |at: &usize| replies.get(*at).is_none_or(Option::is_none);
+    let plain: Vec<Claim> = (0..claims.len()).filter(without).map(|at| claims[at]).collect();
+    let completing = context.store.complete_in(tx, owner, &plain);
+    Ok(replied.len() + context.store.within_deadline("complete messages", completing).await?)
 }
 
 /// What becomes of messages whose effects were rolled back because some were not done: these are settled, the others run again
@@ -160,6 +247,30 @@ fn without_conflict(result: BatchResult) -> BatchResult {
     }
 }
 
+/// Messages that are handled together, without what is in them.
+struct Lot {
+    claims: Vec<Claim>,
+    keys: Vec<Option<String>>,
+    owner: Arc<str>,
+}
+
+impl Lot {
+    fn of(deliveries: &[Delivery]) -> Self {
+        Self {
+            claims: deliveries.iter().map(Claim::of).collect(),
+            keys: deliveries.iter().map(|delivery| delivery.ordering_key.clone()).collect(),
+            owner: deliveries.first().map(|first| first.owner.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// What a handler says of each message.
+struct Said {
+    outcomes: Vec<Outcome>,
+    /// As many, or none: nobody is replied to.
+    replies: Vec<Option<Box<str>>>,
+}
+
 /// Runs the handler, for telemetry, too; of each message what it says. What cannot be read is refused without it, and what comes
 /// after that of its key is left out.
 ///
@@ -169,7 +280,7 @@ async fn outcomes<Handling: Future<Output = BatchResult>>(
     context: &Context,
     deliveries: Vec<Delivery>,
     handle: impl FnOnce(Vec<Delivery>) -> Handling,
-) -> std::result::Result<Vec<Outcome>, String> {
+) -> std::result::Result<Said, String> {
     let processing = context.processing_together(&deliveries);
     let ids: Vec<_> = deliveries.iter().map(|delivery| delivery.id).collect();
     let refusals: Vec<_> = deliveries.iter().map(Delivery::refusal).collect();
@@ -185,16 +296,28 @@ async fn outcomes<Handling: Future<Output = BatchResult>>(
         }
         is_readable && !is_after
     });
+    let mut replies = Vec::new();
     let handling = async {
-        let outcome = match readable.is_empty() {
+        let mut outcome = match readable.is_empty() {
             true => BatchOutcome::done(),
             false => reasoned(handle(readable), context.config.handler_timeout).await?,
         };
         if let Some(id) = outcome.stranger(&ids) {
             return Err(format!("its handler says what becomes of message {id}, which it was not given"));
         }
-        let outcomes = ids.iter().zip(refusals).map(|(id, refusal)| refusal.unwrap_or_else(|| outcome.of(*id).clone()));
-        Ok(outcomes.collect())
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for (id, refusal) in ids.iter().zip(refusals) {
+            let reply = outcome.take_reply(*id).filter(|_| refusal.is_none());
+            let unfit = reply.as_ref().and_then(|reply| check_reply(reply, context.registry.reply_bytes_max).err());
+            replies.push(if unfit.is_none() { reply } else { None });
+            let unfit = unfit.map(|error| Outcome::reject(chain(&error)));
+            outcomes.push(refusal.or(unfit).unwrap_or_else(|| outcome.of(*id).clone()));
+        }
+        Ok(outcomes)
     };
-    processing.run(handling).await
+    let outcomes = processing.run(handling).await?;
+    if replies.iter().all(Option::is_none) {
+        replies.clear();
+    }
+    Ok(Said { outcomes, replies })
 }

@@ -7,10 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_postgres::Transaction;
 
-use super::{HandlerError, unreadable};
+use super::{HandlerError, request::written, unreadable};
 use crate::{
     error::{Error, Result},
     message::{Delivery, MessageId},
@@ -63,6 +63,8 @@ impl Batch {
 pub struct BatchOutcome {
     all: Outcome,
     but: HashMap<MessageId, Outcome>,
+    /// Of those that are done, as JSON.
+    replies: HashMap<MessageId, Box<str>>,
 }
 
 impl Default for BatchOutcome {
@@ -79,7 +81,7 @@ impl BatchOutcome {
 
     /// The same for all, except where [`but`](Self::but) or [`set`](Self::set) says otherwise.
     pub fn all(outcome: Outcome) -> Self {
-        Self { all: outcome, but: HashMap::new() }
+        Self { all: outcome, but: HashMap::new(), replies: HashMap::new() }
     }
 
     /// Something else for the message with this id. An id that is not in the batch fails the batch.
@@ -90,7 +92,22 @@ impl BatchOutcome {
 
     /// As [`but`](Self::but), in a loop. Said twice of one message, the last counts.
     pub fn set(&mut self, id: MessageId, outcome: Outcome) {
+        self.replies.remove(&id);
         self.but.insert(id, outcome);
+    }
+
+    /// The [request](crate::Producer::request) with this id is done, and this is the reply; of a message that is none it is
+    /// nobody's. It is written by the transaction that completes the message: with [`on_batch_tx`](crate::ConsumerBuilder::on_batch_tx)
+    /// that of the batch, else one of its own, which those of a batch share. A reply that is larger than a payload may be rejects
+    /// its request, and whoever waits is told so.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid) for what does not serialize to JSON; nothing was said then.
+    pub fn reply<R: Serialize + ?Sized>(&mut self, id: MessageId, reply: &R) -> Result<()> {
+        let reply = written(reply)?;
+        self.set(id, Outcome::Done);
+        self.replies.insert(id, reply.get().into());
+        Ok(())
     }
 
     /// Of whom it says something, and is not one of these.
@@ -101,6 +118,10 @@ impl BatchOutcome {
 
     pub(crate) fn of(&self, id: MessageId) -> &Outcome {
         self.but.get(&id).unwrap_or(&self.all)
+    }
+
+    pub(crate) fn take_reply(&mut self, id: MessageId) -> Option<Box<str>> {
+        self.replies.remove(&id)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
-use super::{BatchHandler, BatchResult, Handler, HandlerResult, chain, unreadable};
+use super::{Handler, HandlerResult, chain, unreadable};
 use crate::{
     error::{Error, Result},
     message::{Delivery, check_payload},
@@ -20,18 +21,16 @@ pub struct Replier {
     delivery: Delivery,
 }
 
-/// What completes the requests of a batch with their replies; see
-/// [`fallback_batch_request`](crate::ConsumerBuilder::fallback_batch_request).
+/// What makes one for each request.
 #[derive(Clone, Debug)]
-pub struct Repliers {
+pub(crate) struct Repliers {
     pub(crate) store: Store,
     pub(crate) schema: Schema,
     pub(crate) payload_bytes_max: usize,
 }
 
 impl Repliers {
-    /// What replies to this one, of the batch that this was given with.
-    pub fn of(&self, delivery: &Delivery) -> Replier {
+    fn of(&self, delivery: &Delivery) -> Replier {
         Replier { repliers: self.clone(), delivery: delivery.clone() }
     }
 }
@@ -62,12 +61,24 @@ impl Replier {
         Ok(self.delivery.completion_with(&reply).in_schema(&self.repliers.schema))
     }
 
-    fn checked<R: Serialize + ?Sized>(&self, reply: &R) -> Result<Box<serde_json::value::RawValue>> {
-        let text = serde_json::value::to_raw_value(reply)
-            .map_err(|error| Error::invalid("the reply does not serialize to JSON").with_source(error))?;
-        check_payload(text.get(), self.repliers.payload_bytes_max).map_err(|error| error.context("the reply"))?;
+    fn checked<R: Serialize + ?Sized>(&self, reply: &R) -> Result<Box<RawValue>> {
+        let text = written(reply)?;
+        check_reply(text.get(), self.repliers.payload_bytes_max)?;
         Ok(text)
     }
+}
+
+/// # Errors
+/// It does not serialize to JSON.
+pub(super) fn written<R: Serialize + ?Sized>(reply: &R) -> Result<Box<RawValue>> {
+    serde_json::value::to_raw_value(reply)
+        .map_err(|error| Error::invalid("the reply does not serialize to JSON").with_source(error))
+}
+
+/// # Errors
+/// It is too large, or nothing that can be stored.
+pub(crate) fn check_reply(reply: &str, bytes_max: usize) -> Result<()> {
+    check_payload(reply, bytes_max).map_err(|error| error.context("the reply"))
 }
 
 /// A closure over a typed payload and what replies as a [`Handler`].
@@ -114,22 +125,5 @@ where
     async fn handle(&self, delivery: Delivery) -> HandlerResult {
         let replier = self.repliers.of(&delivery);
         (self.f)(delivery, replier).await
-    }
-}
-
-/// A closure over several deliveries and what replies as a [`BatchHandler`].
-pub(crate) struct BatchRequestHandler<F> {
-    pub(crate) f: F,
-    pub(crate) repliers: Repliers,
-}
-
-#[async_trait]
-impl<F, Fut> BatchHandler for BatchRequestHandler<F>
-where
-    F: Fn(Vec<Delivery>, Repliers) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = BatchResult> + Send,
-{
-    async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
-        (self.f)(deliveries, self.repliers.clone()).await
     }
 }

@@ -55,6 +55,7 @@ pub(crate) use held::HeldTx;
 pub(crate) use lease::{Beat, Met, Registrant};
 pub(crate) use list::order_of;
 pub(crate) use maintain::{FOLD_SLICE, FoundCounts};
+pub(crate) use requests::Done;
 pub(crate) use savepoint::Savepoint;
 pub(crate) use settle::{Settlement, Verdict};
 pub(crate) use window::Window;

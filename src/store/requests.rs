@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
+use tokio_postgres::{
+    Row, Transaction,
+    types::{ToSql, Type},
+};
 
 use super::{
     Store,
+    fence::{Claim, Fence},
     json::{JsonbString, JsonbText},
 };
 use crate::{
@@ -21,6 +25,11 @@ const ANSWERS: &str = "select id, state, reply, reason from integration.answers(
 const WAITING: &str = "select * from integration.waiting_requests order by expires_at, id limit $1";
 const COUNT_WAITING: &str = "select r.target_app, count(*) from integration.waiting_requests r group by r.target_app";
 const GIVE_UP: &str = "select state, reply, reason from integration.give_up($1, $2)";
+// With what is done and has no reply: of one ordering key nothing is completed before what comes before it.
+const END: &str = "select case when u.reply is null then integration.complete(u.id, u.attempt, $1::text, u.created_at) \
+        else integration.reply(u.id, u.attempt, $1::text, u.reply::jsonb, u.created_at) end \
+    from unnest($2::bigint[], $3::integer[], $4::timestamptz[], $5::text[]) u (id, attempt, created_at, reply), \
+        set_config('idle_in_transaction_session_timeout', $6, true)";
 const REPLY: &str = "select integration.reply($1, $2, $3, $4, $5)";
 
 impl Store {
@@ -34,7 +43,7 @@ impl Store {
     ) -> Result<Request> {
         let (payload, headers) = (JsonbText(message.payload.get()), message.headers_json().map(JsonbText));
         let max_retries = message.max_retries.map(|retries| i32::try_from(retries).unwrap_or(i32::MAX));
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 11] = [
+        let params: [&(dyn ToSql + Sync); 11] = [
             &source,
             &message.target,
             &message.record_type,
@@ -105,10 +114,46 @@ impl Store {
     /// Completes a request with its reply, JSON text.
     pub(crate) async fn reply(&self, delivery: &Delivery, reply: &str) -> Result<()> {
         let reply = JsonbText(reply);
-        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        let params: [&(dyn ToSql + Sync); 5] =
             [&delivery.id, &delivery.attempt, &&*delivery.owner, &reply, &delivery.created_at];
         self.query("reply to a request", REPLY, &params).await.map(drop)
     }
+
+    /// Completes messages in one transaction, requests with their replies.
+    ///
+    /// # Errors
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost) where one of them is not the owner's any more: nothing was done then.
+    pub(crate) async fn end(&self, owner: &str, done: &[Done<'_>]) -> Result<()> {
+        let (Fence { ids, attempts, created }, replies) = columns(done);
+        self.query("reply to requests", END, &[&owner, &ids, &attempts, &created, &replies, &self.limit()])
+            .await
+            .map(drop)
+    }
+
+    /// As long as the completion of what transactional handlers did may wait for the commit.
+    fn limit(&self) -> String {
+        self.deadline.as_millis().max(1).to_string()
+    }
+
+    /// The same, in a handler's transaction.
+    pub(crate) async fn end_in(&self, tx: &Transaction<'_>, owner: &str, done: &[Done<'_>]) -> Result<()> {
+        let (Fence { ids, attempts, created }, replies) = columns(done);
+        let types =
+            [Type::TEXT, Type::INT8_ARRAY, Type::INT4_ARRAY, Type::TIMESTAMPTZ_ARRAY, Type::TEXT_ARRAY, Type::TEXT];
+        let limit = self.limit();
+        let params: [&(dyn ToSql + Sync); 6] = [&owner, &ids, &attempts, &created, &replies, &limit];
+        let typed: Vec<_> = params.into_iter().zip(types).collect();
+        Ok(tx.query_typed(&self.sql(END), &typed).await.map(drop)?)
+    }
+}
+
+/// A message that is done, and what was replied.
+pub(crate) type Done<'a> = (Claim, Option<&'a str>);
+
+fn columns<'a>(done: &[Done<'a>]) -> (Fence, Vec<Option<&'a str>>) {
+    let mut fence = Fence::default();
+    done.iter().for_each(|(claim, _)| fence.push(*claim));
+    (fence, done.iter().map(|(_, reply)| *reply).collect())
 }
 
 fn read(row: &tokio_postgres::Row) -> Result<Option<Answer<Box<str>>>> {

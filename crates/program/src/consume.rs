@@ -17,7 +17,7 @@ use doorbell::{Batch, Broker, ConsumerConfig};
 use tracing::warn;
 
 use self::{
-    batch::Children,
+    batch::{Children, Several},
     exec::Exec,
     guard::Guard,
     print::Print,
@@ -194,10 +194,7 @@ impl Consume {
             let broker = global.database.broker_with(watch.config()).await?;
             let builder = broker.consumer(&self.target).config(self.config());
             let builder = match (exec, children.clone().zip(self.batch())) {
-                (_, Some((children, batch))) => builder.fallback_batch_request(batch, move |deliveries, repliers| {
-                    let children = children.clone();
-                    async move { children.handle(deliveries, repliers).await }
-                }),
+                (_, Some((children, batch))) => builder.fallback_batch_handler(batch, Several(children)),
                 (Some(exec), None) => builder.fallback_request(move |delivery, replier| {
                     let exec = exec.clone();
                     async move { exec.handle(delivery, replier).await }

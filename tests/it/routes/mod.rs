@@ -1,6 +1,7 @@
 //! One event to many: topics, subscriptions, taps; history for those who come late; what is handed out again; what is answered, of what
 //! the latest counts, and what is not wanted any more.
 
+mod batches;
 mod capture;
 mod coalesce;
 mod contracts;

@@ -1,14 +1,15 @@
 //! Programs that live, and are given batches of messages.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt::Display,
     process::Stdio,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use doorbell::{BatchOutcome, BatchResult, Delivery, HandlerError, MessageId, Outcome, Repliers};
+use async_trait::async_trait;
+use doorbell::{BatchHandler, BatchOutcome, BatchResult, Delivery, HandlerError, MessageId, Outcome};
 use futures::future::join_all;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -48,12 +49,6 @@ fn something<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Ra
     Box::deserialize(deserializer).map(Some)
 }
 
-/// What the program says of a message.
-struct Verdict {
-    outcome: Outcome,
-    reply: Option<Box<RawValue>>,
-}
-
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {
@@ -64,13 +59,23 @@ enum Word {
     Reject,
 }
 
+/// The consumer's part; who has started it waits for their ends.
+pub(super) struct Several(pub(super) Arc<Children>);
+
+#[async_trait]
+impl BatchHandler for Several {
+    async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
+        self.0.handle(deliveries).await
+    }
+}
+
 impl Children {
     pub(super) fn new(starter: Starter, target: &str, batch: usize) -> Self {
         Self { starter, batch, target: target.to_owned(), idle: Mutex::default() }
     }
 
     /// Gives a batch to one of them. Dropped, it kills the program with all its children.
-    pub(super) async fn handle(&self, deliveries: Vec<Delivery>, repliers: Repliers) -> BatchResult {
+    async fn handle(&self, deliveries: Vec<Delivery>) -> BatchResult {
         let (mut lines, count) = (Vec::new(), deliveries.len());
         for delivery in &deliveries {
             serde_json::to_writer(&mut lines, &Line::of_delivery(delivery)?)?;
@@ -80,10 +85,7 @@ impl Children {
         let tally = &self.starter.tally;
         let alone = (count == 1).then(|| tally.counted(1));
         let result = match self.said(&lines, count).await {
-            Ok(said) => match verdicts(&said, deliveries.iter().map(|delivery| delivery.id).collect()) {
-                Ok(verdicts) => Ok(outcomes(verdicts, &deliveries, &repliers).await),
-                Err(unusable) => Err(unusable),
-            },
+            Ok(said) => outcomes(&said, &deliveries.iter().map(|delivery| delivery.id).collect()),
             Err(Outcome::Done) => Err("the program ended before it had ended its batch by printing its mark".into()),
             Err(outcome) if count == 1 => Ok(BatchOutcome::all(outcome)),
             Err(Outcome::Retry { reason, .. } | Outcome::Reject { reason }) => Err(reason.into()),
@@ -164,58 +166,28 @@ impl Drop for Busy {
 }
 
 /// What the program says of each; nothing: it is done.
-fn verdicts(said: &[u8], ids: HashSet<MessageId>) -> Result<HashMap<MessageId, Verdict>, HandlerError> {
-    let mut verdicts = HashMap::new();
+fn outcomes(said: &[u8], ids: &HashSet<MessageId>) -> BatchResult {
+    let mut outcomes = BatchOutcome::done();
     for (number, line) in said.split(|byte| *byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
         let unusable = |why: String| -> HandlerError { format!("line {} of the program: {why}", number + 1).into() };
-        let said: Said = serde_json::from_slice(line).map_err(|error| unusable(error.to_string()))?;
+        let mut said: Said = serde_json::from_slice(line).map_err(|error| unusable(error.to_string()))?;
         if !ids.contains(&said.id) {
             return Err(unusable(format!("there is no message {} in its batch", said.id)));
         }
-        let id = said.id;
-        verdicts.insert(id, said.verdict().map_err(unusable)?);
-    }
-    Ok(verdicts)
-}
-
-/// What becomes of each, once replies are written. Behind one of its key that is not done a message is handled again, and replies
-/// then.
-async fn outcomes(
-    mut verdicts: HashMap<MessageId, Verdict>,
-    deliveries: &[Delivery],
-    repliers: &Repliers,
-) -> BatchOutcome {
-    let (mut outcomes, mut keys) = (BatchOutcome::done(), HashSet::new());
-    for delivery in deliveries {
-        let Some(Verdict { mut outcome, reply }) = verdicts.remove(&delivery.id) else { continue };
-        let is_behind = delivery.ordering_key.as_ref().is_some_and(|key| keys.contains(key));
-        if let (Some(reply), false) = (reply, is_behind) {
-            // Where it was written after all, the message is completed, and the retry comes too late.
-            outcome =
-                repliers.of(delivery).reply(&reply).await.unwrap_or_else(|error| Outcome::retry(error.to_string()));
+        let (id, reply) = (said.id, said.reply.take());
+        match (said.outcome().map_err(unusable)?, reply) {
+            (Outcome::Done, Some(reply)) => outcomes.reply(id, &reply)?,
+            (outcome, None) => outcomes.set(id, outcome),
+            (_, Some(_)) => return Err(unusable("\"reply\" is for done".to_owned())),
         }
-        if !matches!(outcome, Outcome::Done | Outcome::Settled) {
-            keys.extend(delivery.ordering_key.as_ref());
-        }
-        outcomes.set(delivery.id, outcome);
     }
-    outcomes
+    Ok(outcomes)
 }
 
 impl Said {
-    fn verdict(mut self) -> Result<Verdict, String> {
-        let reply = self.reply.take();
-        let outcome = self.outcome()?;
-        match (&outcome, reply) {
-            (Outcome::Done, reply) => Ok(Verdict { outcome, reply }),
-            (_, None) => Ok(Verdict { outcome, reply: None }),
-            (_, Some(_)) => Err("\"reply\" is for done".to_owned()),
-        }
-    }
-
     fn outcome(self) -> Result<Outcome, String> {
         let after = self.after.as_deref().map(duration::parse).transpose()?;
         let reason = self.reason.unwrap_or_else(|| "so said the program".to_owned());
