@@ -41,10 +41,13 @@ begin
         p_role := integration.asking_role();
     end if;
     perform integration.may_coalesce(p_role, p_source, array[p_target], array[p_coalesce_key]);
-    insert into integration.coalescing as c (source_app, target_app, record_type, coalesce_key, created_at, look_at)
-    values (p_source, p_target, p_type, p_coalesce_key, v_now, v_now + interval '1 hour')
+    insert into integration.coalescing as c
+        (source_app, target_app, record_type, coalesce_key, created_at, look_at, max_wait)
+    values (p_source, p_target, p_type, p_coalesce_key, v_now, v_now + interval '1 hour',
+            case when p_delay > interval '0'
+                then greatest(least(coalesce(p_max_wait, p_delay * 10), interval '100 years'), '0') end)
     on conflict (source_app, target_app, record_type, coalesce_key) do update
-       set replaced = least(c.replaced, 2147483646) + 1
+       set replaced = least(c.replaced, 2147483646) + 1, max_wait = excluded.max_wait
     returning c.* into v_key;
     -- In a statement of its own, which sees what the key was waited for.
     select d.id, d.created_at, d.available_at, d.status = 'scheduled' and d.behind_at is null as waits into m
@@ -59,9 +62,9 @@ begin
     if not found then
         return null;
     end if;
-    if m.waits and p_delay > interval '0' then
-        v_due := case when m.available_at <= v_now then m.available_at else least(v_now + p_delay,
-            m.created_at + greatest(least(coalesce(p_max_wait, p_delay * 10), interval '100 years'), '0')) end;
+    if m.waits and v_key.max_wait is not null then
+        v_due := case when m.available_at <= v_now then m.available_at
+            else least(v_now + p_delay, m.created_at + v_key.max_wait) end;
     end if;
     -- What waits is looked for again: a look may have passed it over while it was locked here.
     update integration.data_staging d
@@ -219,15 +222,29 @@ begin
     return v_count;
 end $$;
 
--- For explain: how often what a message says was replaced. Empty result: never.
+-- For explain: under which key what a message says may be replaced, how often it was, and until when it may be put off.
+-- Empty result: it is nobody's to replace.
 create or replace function integration.explain_coalesced(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)
     language sql stable set search_path = pg_catalog, pg_temp as $$
-    select 'coalesced', format('what it says was replaced %s since it was published: whoever publishes under its '
-               'coalesce key "%s" does so until somebody has taken it', case c.replaced when 1 then 'once'
-               else c.replaced || ' times' end, c.coalesce_key),
-           null::text, jsonb_build_object('replaced', c.replaced, 'coalesce_key', c.coalesce_key)
+    select 'coalesced', format('whoever publishes under its coalesce key "%s" replaces what it says, until somebody '
+               'has taken it; so far it was %s%s', w.coalesce_key, case w.replaced when 0 then 'not replaced'
+               when 1 then 'replaced once' else 'replaced ' || w.replaced || ' times' end,
+               ', and it is put off until ' || integration.time_in_words(w.put_off_until) || ' at most'),
+           null::text, jsonb_build_object('replaced', w.replaced, 'coalesce_key', w.coalesce_key, 'put_off_until',
+               w.put_off_until)
+      from integration.waits_under(p_id) w
+$$;
+
+-- The coalesce key under which a message may be replaced while it waits, how often it was since it was published, and,
+-- of one that waits for its time, until when it may be put off, as whoever published under the key last has said. Empty
+-- result: it is nobody's to replace.
+create or replace function integration.waits_under(p_id bigint)
+    returns table (coalesce_key text, replaced integer, put_off_until timestamptz)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.coalesce_key, c.replaced,
+           case when d.status = 'scheduled' and d.behind_at is null then d.created_at + c.max_wait end
       from integration.coalescing c join integration.data_staging d on d.id = c.staging_id
-     where c.staging_id = p_id and d.created_at = c.created_at and c.replaced > 0
-       and d.status in ('pending', 'scheduled') and d.attempt = 0
+     where c.staging_id = p_id and d.created_at = c.created_at and d.status in ('pending', 'scheduled')
+       and d.attempt = 0 and d.retry_count = 0
 $$;

@@ -7,7 +7,7 @@
 -- paused, breaker_open, breaker_half_open, in_flight_limit, rate_limited, no_consumer, type_not_accepted, suspect,
 -- busy, queued, ready, set_aside, key_busy, key_waits, key_blocked, key_type, key_turn, not_visible, contract_broken;
 -- of a topic's messages routed, unrouted; expired, expiring (it is to be cancelled), and, behind the cause, expires:
--- until when it may wait, coalesced: how often what it says was replaced, asked: somebody waits for its reply, steps:
+-- until when it may wait, coalesced: it may be replaced, asked: somebody waits for its reply, steps:
 -- what of its handling is done already. Never empty.
 create or replace function integration.explain(p_id bigint)
     returns table (code text, sentence text, fix text, details jsonb)

@@ -34,7 +34,7 @@ declare
         audit_list, fold_ahead, check_counters, maintenance_due, audit_level, gates, rate_of, canaries_left,
         dead_owners,
         lost_because, actions_of, changes_of, outcomes_of, empty_in, ten_minutes, is_set_aside, is_owed,
-        explain_set_aside, explain_breach, explain_expired, explain_coalesced, expiry_reason, is_captured,
+        explain_set_aside, explain_breach, explain_expired, explain_coalesced, waits_under, expiry_reason, is_captured,
         keys_of_table, explain_routed, routes, takes, next_tick,
         tick_after, cron_field,
         partition_ends, rights, granted, is_drained}';

@@ -33,7 +33,7 @@ pub use crate::schema::Schema;
 /// The steps, in order: step 1 is the first. The text is part of the contract once released: an altered file is refused.
 pub const STEPS: &[(&str, &str)] = files! { "steps/0001_tables" "steps/0002_set_aside" "steps/0003_grants" "steps/0004_topics"
 "steps/0005_schedules" "steps/0006_requests" "steps/0007_captures" "steps/0008_extracts" "steps/0009_contracts" "steps/0010_handling"
-"steps/0011_coalescing" };
+"steps/0011_coalescing" "steps/0012_max_wait" };
 
 /// What the schema is made, compared and repaired under, at the beginning of a transaction.
 pub(crate) const PREAMBLE: &str = text("preamble");

@@ -30,11 +30,11 @@ pub use crate::{
     filter::{AuditFilter, Filter, ListOrder, Moment, Status},
     maintenance::Maintenance,
     rows::{
-        AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Contract, ContractRow,
-        ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState, Maintained,
-        MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, SavedStep, Schedule,
-        ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb, WaitingRequest,
-        Watermark, When,
+        AppRights, AuditEvent, AuditPage, BacklogRow, Breach, BreakerRow, Capture, CaptureRow, Coalescing, Contract,
+        ContractRow, ErrorGroup, ErrorRate, Explanation, Extract, ExtractFrom, ExtractRow, Extracted, KeyRow, KeyState,
+        Maintained, MaintenanceDue, MessageRow, Missed, Page, ProcessRow, Replay, ReplayPart, RightsRow, SavedStep,
+        Schedule, ScheduleRow, StoredMessage, Subscription, TargetState, TargetStats, TopicRow, Traffic, Verb,
+        WaitingRequest, Watermark, When,
     },
     store::ForeignDatabase,
 };

@@ -79,6 +79,8 @@ pub struct StoredMessage {
     pub lease_until: Option<SystemTime>,
     /// When nobody wants it any more, if it still waits then; `None`: it is always wanted, or has ended.
     pub expires_at: Option<SystemTime>,
+    /// Under which key it may still be replaced; `None`: nobody replaces it any more, or ever did.
+    pub coalescing: Option<Coalescing>,
     /// Its own limit of retries, if it has one.
     pub max_retries: Option<i32>,
     /// Its headers, as a JSON object.
@@ -93,6 +95,19 @@ pub struct StoredMessage {
     pub archived: bool,
     /// Its payload as JSON, if it was asked for.
     pub payload: Option<String>,
+}
+
+/// How a message may be [replaced](crate::Message::coalesce) until somebody has taken it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Coalescing {
+    /// Whoever publishes under this key replaces it.
+    pub key: String,
+    /// How often it was, since it was published.
+    pub replaced: u32,
+    /// Until when it is put off at most, as whoever published under the key last has said; `None`: it does not wait for its
+    /// time.
+    pub put_off_until: Option<SystemTime>,
 }
 
 /// One reason why a message is not running, or would not be when the one before it is gone.

@@ -25,7 +25,7 @@ pub use extract::{Extract, ExtractFrom, ExtractRow, Extracted, Watermark};
 pub use keys::{KeyRow, KeyState};
 #[cfg(feature = "metrics")]
 pub(crate) use measured::{MeasuredExtract, MeasuredSources};
-pub use message::{Explanation, MessageRow, Page, StoredMessage};
+pub use message::{Coalescing, Explanation, MessageRow, Page, StoredMessage};
 pub use process::ProcessRow;
 pub use request::WaitingRequest;
 pub use rights::{AppRights, RightsRow, Verb};

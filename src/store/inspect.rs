@@ -6,16 +6,20 @@ use super::{Store, json::JsonbString, list::message};
 use crate::{
     error::Result,
     message::MessageId,
-    rows::{Explanation, StoredMessage},
+    rows::{Coalescing, Explanation, StoredMessage},
 };
 
-const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload, e.expires_at \
+const SHOW: &str = "select m.*, m.error_message as reason, case when $2 then m.data end as payload, e.expires_at, \
+          w.coalesce_key, w.replaced, w.put_off_until \
       from (select d.*, false as archived from integration.data_staging d where d.id = $1 \
             union all select a.*, true from integration.data_staging_archive a where a.id = $1) m \
-      left join integration.expiring e on e.id = m.id and e.created_at = m.created_at and not m.archived limit 1";
+      left join integration.expiring e on e.id = m.id and e.created_at = m.created_at and not m.archived \
+      left join lateral integration.waits_under(m.id) w on not m.archived limit 1";
 const PEEK: &str = "select d.*, d.error_message as reason, d.data as payload, false as archived, \
-          (select e.expires_at from integration.expiring e where e.id = d.id and e.created_at = d.created_at) \
-      from integration.peek($1, $2, $3) with ordinality p join integration.data_staging d on d.id = p.id order by p.ordinality";
+          (select e.expires_at from integration.expiring e where e.id = d.id and e.created_at = d.created_at), \
+          w.coalesce_key, w.replaced, w.put_off_until \
+      from integration.peek($1, $2, $3) with ordinality p join integration.data_staging d on d.id = p.id \
+      left join lateral integration.waits_under(d.id) w on true order by p.ordinality";
 const EXPLAIN: &str = "select * from integration.explain($1)";
 
 impl Store {
@@ -60,6 +64,7 @@ fn stored(row: &Row) -> Result<StoredMessage> {
         processed_at: row.try_get("processed_at")?,
         lease_until: row.try_get("lease_until")?,
         expires_at: row.try_get("expires_at")?,
+        coalescing: coalescing(row)?,
         max_retries: row.try_get("max_retries")?,
         headers: json("headers")?,
         ordering_key: row.try_get("ordering_key")?,
@@ -68,4 +73,10 @@ fn stored(row: &Row) -> Result<StoredMessage> {
         archived: row.try_get("archived")?,
         payload: json("payload")?,
     })
+}
+
+fn coalescing(row: &Row) -> Result<Option<Coalescing>> {
+    let Some(key) = row.try_get("coalesce_key")? else { return Ok(None) };
+    let replaced: i32 = row.try_get("replaced")?;
+    Ok(Some(Coalescing { key, replaced: replaced.unsigned_abs(), put_off_until: row.try_get("put_off_until")? }))
 }

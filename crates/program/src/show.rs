@@ -29,7 +29,7 @@ Examples:
   doorbell show 42 --data --json | jq .data
 
 JSON: the fields of `doorbell list`, and \"processed_at\", \"lease_until\", \"expires_at\", \"max_retries\", \"ordering_key\", \
-\"dedup_key\", \"origin\", \"archived\", \"steps\" (\"name\", \"redrive_count\", \"attempt\", \"saved_at\", and \"output\" with --data), \"events\" \
+\"coalesce_key\", \"replaced\", \"put_off_until\" (while it may be replaced), \"dedup_key\", \"origin\", \"archived\", \"steps\" (\"name\", \"redrive_count\", \"attempt\", \"saved_at\", and \"output\" with --data), \"events\" \
 (as `doorbell audit` has them), \"headers\" if there are any, and \"data\" with --data.")]
 pub(crate) struct Show {
     /// The message
@@ -80,6 +80,10 @@ struct Shown<'a> {
     expires_at: Option<String>,
     max_retries: Option<i32>,
     ordering_key: Option<&'a str>,
+    /// Of one that may still be replaced.
+    coalesce_key: Option<&'a str>,
+    replaced: Option<u32>,
+    put_off_until: Option<String>,
     dedup_key: Option<&'a str>,
     origin: Option<MessageId>,
     archived: bool,
@@ -107,6 +111,7 @@ impl<'a> Step<'a> {
 
 /// Headers and payload are put in as the table has them, so that numbers keep all their digits.
 fn as_json(message: &StoredMessage, steps: &[SavedStep], history: &[AuditEvent]) -> std::io::Result<String> {
+    let waits = message.coalescing.as_ref();
     let mut text = serde_json::to_string(&Shown {
         row: &message.row,
         processed_at: message.processed_at.map(rfc3339),
@@ -114,6 +119,9 @@ fn as_json(message: &StoredMessage, steps: &[SavedStep], history: &[AuditEvent])
         expires_at: message.expires_at.map(rfc3339),
         max_retries: message.max_retries,
         ordering_key: message.ordering_key.as_deref(),
+        coalesce_key: waits.map(|waits| &*waits.key),
+        replaced: waits.map(|waits| waits.replaced),
+        put_off_until: waits.and_then(|waits| waits.put_off_until).map(rfc3339),
         dedup_key: message.dedup_key.as_deref(),
         origin: message.origin,
         archived: message.archived,
@@ -133,6 +141,7 @@ fn as_json(message: &StoredMessage, steps: &[SavedStep], history: &[AuditEvent])
 fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
     let row = &message.row;
     let count = |count: i32| Some(count.to_string());
+    let waits = || message.coalescing.as_ref();
     vec![
         ("id", Some(row.id.to_string())),
         ("status", Some(format!("{}{}", row.status, if message.archived { ", in the archive" } else { "" }))),
@@ -153,6 +162,9 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, Option<String>)> {
         ("lease_until", message.lease_until.map(rfc3339)),
         ("expires_at", message.expires_at.map(rfc3339)),
         ("ordering_key", message.ordering_key.clone()),
+        ("coalesce_key", waits().map(|waits| waits.key.clone())),
+        ("replaced", waits().map(|waits| waits.replaced.to_string())),
+        ("put_off_until", waits().and_then(|waits| waits.put_off_until).map(rfc3339)),
         ("dedup_key", message.dedup_key.clone()),
         ("origin", message.origin.map(|id| id.to_string())),
         ("reason", row.reason.clone()),

@@ -273,6 +273,52 @@ async fn while_it_is_consumed_nothing_is_lost_and_the_last_is_handled_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_at_what_may_be_replaced_is_told_under_which_key_and_until_when_it_is_put_off() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    stop_the_clock(&client, 0).await;
+    let broker = db.broker().await;
+    let (producer, operator) = (broker.producer("shop"), broker.operator());
+    let why = async |id: i64| {
+        let why = format!("select sentence from integration.explain({id}) where code = 'coalesced'");
+        said(&client, &why).await
+    };
+    let shown = async |id: i64| {
+        let waits = operator.show(id, false).await.unwrap().unwrap().coalescing?;
+        let published = operator.show(id, false).await.unwrap().unwrap().row.created_at;
+        Some((waits.key, waits.replaced, waits.put_off_until.map(|at| at.duration_since(published).unwrap())))
+    };
+    producer.publish(&digest(1)).await.unwrap();
+    producer.publish(&message("mailer", 1).coalesce("later").delay(MINUTE).max_wait(MINUTE * 2)).await.unwrap();
+    producer.publish(&message("mailer", 1)).await.unwrap();
+    assert_eq!(shown(1).await, Some(("user-7".into(), 0, None)));
+    assert_eq!(shown(2).await, Some(("later".into(), 0, Some(MINUTE * 2))));
+    assert_eq!((shown(3).await, why(3).await), (None, String::new()));
+    assert_eq!(
+        why(2).await,
+        "whoever publishes under its coalesce key \"later\" replaces what it says, until somebody has taken it; so far it was \
+         not replaced, and it is put off until 2026-03-01 12:02:00Z at most"
+    );
+    // The last one to publish says for how long.
+    stop_the_clock(&client, 30).await;
+    for _ in 0..2 {
+        producer.publish(&digest(2)).await.unwrap();
+        producer.publish(&message("mailer", 2).coalesce("later").delay(MINUTE)).await.unwrap();
+    }
+    assert_eq!(shown(1).await, Some(("user-7".into(), 2, None)));
+    assert_eq!(shown(2).await, Some(("later".into(), 2, Some(MINUTE * 10))));
+    assert!(why(2).await.ends_with("it was replaced 2 times, and it is put off until 2026-03-01 12:10:00Z at most"));
+    assert!(why(1).await.ends_with("it was replaced 2 times"));
+    assert_eq!(operator.peek("mailer", 9, None).await.unwrap()[0].coalescing.as_ref().map(|c| c.replaced), Some(2));
+    // What it was may have been seen by whoever had it.
+    for ends in ["", "select integration.fail(1, 1, 'me', 'no')"] {
+        client.batch_execute("select integration.claim('mailer', 'me', p_lease => '9 h')").await.unwrap();
+        client.batch_execute(ends).await.unwrap();
+        assert_eq!((shown(1).await, why(1).await), (None, String::new()), "{ends}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_forgotten_when_its_message_does_not_wait_any_more_and_explained_while_it_does() {
     let db = Database::new().await;
     let client = db.client().await;

@@ -111,12 +111,15 @@ fn event(event: AuditEvent) -> Event {
 fn fields(message: &StoredMessage) -> Vec<(&'static str, String)> {
     let row = &message.row;
     let number = |number: i32| (number != 0).then(|| number.to_string());
+    let waits = || message.coalescing.as_ref();
     let all = [
         ("priority", number(row.priority)),
         ("retries used", number(row.retry_count)),
         ("retries at most", message.max_retries.map(|most| most.to_string())),
         ("consumers that died with it", number(row.crash_count)),
         ("put back", number(row.redrive_count)),
+        ("coalesce key", waits().map(|waits| waits.key.clone())),
+        ("replaced", waits().map(|waits| format!("{} times", waits.replaced))),
         ("dedup key", message.dedup_key.clone()),
         ("owner", row.owner.clone()),
     ];
@@ -125,10 +128,12 @@ fn fields(message: &StoredMessage) -> Vec<(&'static str, String)> {
 
 fn times(message: &StoredMessage) -> Vec<(&'static str, Time)> {
     let row = &message.row;
-    let all: [(_, Option<SystemTime>); 6] = [
+    let put_off = message.coalescing.as_ref().and_then(|waits| waits.put_off_until);
+    let all: [(_, Option<SystemTime>); 7] = [
         ("published", Some(row.created_at)),
         ("last changed", Some(row.updated_at)),
         ("due", row.available_at),
+        ("put off until, at most", put_off),
         ("completed", message.processed_at),
         ("lease until", message.lease_until),
         ("not wanted after", message.expires_at),
