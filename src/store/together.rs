@@ -1,9 +1,11 @@
-//! Messages that are published at the same moment travel together: while statements of one source for one target are under
+//! Messages that are published at the same moment travel together: while a statement of one source for one target is under
 //! way, those that come meanwhile wait for the next one, which takes them all. So statements grow with load, nothing delays a
-//! lone message, and 32 tasks that publish side by side cost the server a few statements in place of 32, and a few commits.
+//! lone message, and 32 tasks that publish side by side cost the server two statements in place of 32. One at a time: the
+//! second of two would wait for the flush of the first one's commit before its own.
 //!
 //! What one of them is refused for is nobody else's fault: where the server has done nothing, each is published by itself.
-//! And nobody waits for a statement that takes long: whoever is not on its way soon goes by itself.
+//! And nobody waits for a statement that takes long: whoever is not on its way soon goes by itself, and who comes later does
+//! not wait for it at all.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -11,23 +13,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::{
     error::{Error, ErrorKind, Result},
     message::{Message, MessageId},
 };
 
-/// Statements of a lane at the same time before others wait for them: one is worked on while another waits for its flush.
-const STATEMENTS: usize = 2;
-
-/// Most messages of a statement, below what goes by COPY, which takes round trips more.
-const MESSAGES_MAX: usize = 60;
+/// Most messages of a statement.
+const MESSAGES_MAX: usize = 500;
 
 /// Most bytes of payloads in a statement, where it is more than one message.
 const BYTES_MAX: usize = 1 << 20;
 
-/// How long to wait for others: longer than a statement takes, and a flush.
+/// How long to wait for others: longer than a statement and its flush take.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What is being published.
@@ -43,10 +46,10 @@ struct Lane {
 
 #[derive(Debug, Default)]
 struct Traffic {
-    /// Statements that were begun.
-    under_way: usize,
+    /// Statements that were begun, with their numbers.
+    under_way: Vec<(u64, Instant)>,
     waiting: VecDeque<Waiting>,
-    /// The number of the next that waits.
+    /// The next number.
     next: u64,
 }
 
@@ -69,8 +72,8 @@ enum Became {
 
 /// What a message does when it comes.
 enum Way {
-    /// It goes, by itself, and has a [`Turn`].
-    Go,
+    /// It goes by itself, in the turn of this number.
+    Go(u64),
     /// It waits, under a number.
     Wait(u64, oneshot::Receiver<Became>),
 }
@@ -96,16 +99,18 @@ pub(super) async fn publish(statements: &impl Statements, source: &str, message:
     let lane = Lane { source: source.to_owned(), target: message.target.clone() };
     let together = statements.together();
     let (number, mut answer) = match together.enter(&lane, message) {
-        Way::Go => {
-            let _turn = Turn { statements: statements.clone(), lane };
+        Way::Go(number) => {
+            let _turn = Turn { statements: statements.clone(), lane, number };
             return statements.one(source, message).await;
         }
         Way::Wait(number, answer) => (number, answer),
     };
-    let became = match timeout(PATIENCE, &mut answer).await {
-        Ok(became) => became,
-        Err(_) if together.leave(&lane, number) => Ok(Became::Left),
-        Err(_) => answer.await,
+    let became = loop {
+        match timeout(PATIENCE, &mut answer).await {
+            Ok(became) => break became,
+            Err(_) if together.leave(&lane, number) => break Ok(Became::Left),
+            Err(_) => {}
+        }
     };
     match became {
         Ok(Became::Published(id)) => Ok(id),
@@ -119,37 +124,37 @@ impl Together {
     fn enter(&self, lane: &Lane, message: &Message) -> Way {
         let mut lanes = self.lanes();
         let traffic = lanes.entry(lane.clone()).or_default();
-        if traffic.under_way < STATEMENTS {
-            traffic.under_way += 1;
-            return Way::Go;
+        if !traffic.is_soon_over() {
+            return Way::Go(traffic.begin());
         }
         let (tell, answer) = oneshot::channel();
-        let number = traffic.next;
-        traffic.next += 1;
+        let number = traffic.number();
         traffic.waiting.push_back(Waiting { number, message: message.clone(), tell });
         Way::Wait(number, answer)
     }
 
-    /// Waits no longer. False: it is on its way.
+    /// Waits no longer. False: it is on its way, or those before it are.
     fn leave(&self, lane: &Lane, number: u64) -> bool {
         let mut lanes = self.lanes();
-        let Some(traffic) = lanes.get_mut(lane) else { return false };
+        let Some(traffic) = lanes.get_mut(lane).filter(|traffic| !traffic.is_soon_over()) else { return false };
         let at = traffic.waiting.iter().position(|waiting| waiting.number == number);
         at.is_some_and(|at| traffic.waiting.remove(at).is_some())
     }
 
-    /// A statement of the lane has ended: what the next one takes. Empty: there is none.
-    fn next(&self, lane: &Lane) -> Vec<Waiting> {
+    /// A turn is over: the number of the next one, and what it takes.
+    fn next(&self, lane: &Lane, ended: u64) -> Option<(u64, Vec<Waiting>)> {
         let mut lanes = self.lanes();
-        let Entry::Occupied(mut entry) = lanes.entry(lane.clone()) else { return Vec::new() };
-        let next = entry.get_mut().take();
-        if next.is_empty() {
-            entry.get_mut().under_way -= 1;
-            if entry.get().under_way == 0 {
-                entry.remove();
-            }
+        let Entry::Occupied(mut entry) = lanes.entry(lane.clone()) else { return None };
+        let traffic = entry.get_mut();
+        traffic.under_way.retain(|(number, _)| *number != ended);
+        let next = if traffic.is_soon_over() { Vec::new() } else { traffic.take() };
+        if !next.is_empty() {
+            return Some((traffic.begin(), next));
         }
-        next
+        if traffic.under_way.is_empty() && traffic.waiting.is_empty() {
+            entry.remove();
+        }
+        None
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<Lane, Traffic>> {
@@ -158,6 +163,22 @@ impl Together {
 }
 
 impl Traffic {
+    /// Whether a statement is under way for which others wait.
+    fn is_soon_over(&self) -> bool {
+        self.under_way.iter().any(|(_, began)| began.elapsed() < PATIENCE)
+    }
+
+    fn begin(&mut self) -> u64 {
+        let number = self.number();
+        self.under_way.push((number, Instant::now()));
+        number
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     /// Those that have waited longest, as many as one statement takes; nobody waits for the others.
     fn take(&mut self) -> Vec<Waiting> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
@@ -177,15 +198,13 @@ impl Traffic {
 struct Turn<S: Statements> {
     statements: S,
     lane: Lane,
+    number: u64,
 }
 
 impl<S: Statements> Drop for Turn<S> {
     fn drop(&mut self) {
-        let next = self.statements.together().next(&self.lane);
-        if next.is_empty() {
-            return;
-        }
-        let turn = Self { statements: self.statements.clone(), lane: self.lane.clone() };
+        let Some((number, next)) = self.statements.together().next(&self.lane, self.number) else { return };
+        let turn = Self { statements: self.statements.clone(), lane: self.lane.clone(), number };
         match Handle::try_current() {
             // A task, because whoever waits may leave, and the others still want to know.
             Ok(runtime) => drop(runtime.spawn(turn.take_along(next))),

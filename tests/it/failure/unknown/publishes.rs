@@ -47,8 +47,8 @@ async fn a_publish_without_a_dedup_key_says_that_its_outcome_is_unknown() {
     let copy_done = || Cut::Unanswered(Box::new(|said| said.tag == b'c'));
     let copy_unsent = || Cut::Unsent(Box::new(|said| said.tag == b'c'));
     for (cut, messages, happened) in [
-        (Cut::unanswered("integration.publish("), &copied[..1], true),
-        (Cut::unsent("integration.publish("), &copied[..1], false),
+        (Cut::unanswered("insert into integration.data_staging"), &copied[..1], true),
+        (Cut::unsent("insert into integration.data_staging"), &copied[..1], false),
         (Cut::unanswered("integration.publish_many("), &copied[..2], true),
         (Cut::unsent("integration.publish_many("), &copied[..2], false),
         (copy_done(), &copied[..], true),
