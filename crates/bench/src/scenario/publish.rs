@@ -43,6 +43,7 @@ pub async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let settings = json!({
         "payload_bytes": BYTES, "window_s": effort.window.as_secs_f64(), "rounds": effort.rounds,
         "connections": "one per producer, on both sides",
+        "producers": "tasks of one process, so that those of publish() share statements; each plain INSERT is a transaction of its own, as in any language",
         "busy": "8 handlers of 20 ms on a growing backlog, on both sides",
         "idle": "a parked consumer that handles what it is told of; the floor tells it nothing, so ours includes waking, claiming and settling",
         "producers_vary": PRODUCERS,
