@@ -64,8 +64,8 @@ const PUBLISH_MANY_TYPES: [Type; 13] = [
     Type::INT8_ARRAY,
 ];
 
-// No row: not allowed, ids or all of COPY, and so not reserved.
-const RESERVE_IDS: &str = "select nextval('integration.data_staging_id_seq') from generate_series(1, $1::bigint) \
+// Null: not allowed, ids or all of COPY, and so not reserved.
+const RESERVE_IDS: &str = "select array_agg(nextval('integration.data_staging_id_seq')) from generate_series(1, $1::bigint) \
     where has_column_privilege('integration.data_staging'::regclass, 'id', 'insert') \
         and not row_security_active('integration.data_staging'::regclass)";
 
@@ -86,16 +86,17 @@ impl Store {
         if self.copies(messages) {
             let client = self.busy().await.map_err(|error| error.context("publish"))?;
             let copied = self.conclude(client, "publish", async |client| {
-                let reserve = client.prepare_cached(&self.sql(RESERVE_IDS)).await?;
-                let ids = client.query(&reserve, &[&(messages.len() as i64)]).await?;
-                let ids = ids.iter().map(|row| row.try_get(0)).collect::<Result<Vec<MessageId>, _>>()?;
-                if !ids.is_empty() {
-                    copy(client.copy_in(&*self.sql(COPY)).await?, source, &ids, messages).await?;
+                let (reserve, into) = (self.sql(RESERVE_IDS), self.sql(COPY));
+                let (reserve, into) =
+                    futures::try_join!(client.prepare_cached(&reserve), client.prepare_cached(&into))?;
+                let ids = client.query_one(&reserve, &[&(messages.len() as i64)]).await?;
+                let ids = ids.try_get::<_, Option<Vec<MessageId>>>(0)?;
+                if let Some(ids) = &ids {
+                    copy(client.copy_in(&into).await?, source, ids, messages).await?;
                 }
                 Ok(ids)
             });
-            let copied = copied.await?;
-            if !copied.is_empty() {
+            if let Some(copied) = copied.await? {
                 return Ok(copied);
             }
         }
@@ -119,8 +120,10 @@ impl Store {
     ) -> Result<Vec<MessageId>> {
         if self.copies(messages) {
             let count = messages.len() as i64;
-            let reserved = ids(tx.query_typed(&self.sql(RESERVE_IDS), &[(&count, Type::INT8)]).await?)?;
-            if !reserved.is_empty() {
+            let reserved = tx.query_typed(&self.sql(RESERVE_IDS), &[(&count, Type::INT8)]).await?;
+            let reserved =
+                reserved.first().map(|row| row.try_get::<_, Option<Vec<MessageId>>>(0)).transpose()?.flatten();
+            if let Some(reserved) = reserved {
                 copy(tx.copy_in(&*self.sql(COPY)).await?, source, &reserved, messages).await?;
                 return Ok(reserved);
             }
