@@ -10,9 +10,10 @@
 --
 -- Nothing is lost: what somebody has taken, or has locked at this moment, is left alone, and so is what was taken
 -- before: its effects may have been seen, and its steps saved. p_role: who publishes, which publish knows.
--- Locks: the key's row, for which others that publish under it wait; the message, SKIP LOCKED. SQLSTATEs: MQ002 for a
--- dedup key beside it, a wait without a key and a topic; 23514 for a key that is none, and what the payload breaks;
--- 42501; 40001 in another isolation level than READ COMMITTED, where others publish under the key.
+-- Locks: the key's row, for which others that publish under it wait; the message, SKIP LOCKED, but tried for a second
+-- where it waits for its time. SQLSTATEs: MQ002 for a dedup key beside it, a wait without a key and a topic; 23514 for
+-- a key that is none, and what the payload breaks; 42501; 40001 in another isolation level than READ COMMITTED, where
+-- others publish under the key.
 create or replace function integration.replace_waiting(
     p_role name, p_source text, p_target text, p_type text, p_data jsonb, p_delay interval, p_headers jsonb,
     p_ordering_key text, p_dedup_key text, p_expires_after interval, p_coalesce_key text, p_max_wait interval
@@ -49,17 +50,25 @@ begin
     on conflict (source_app, target_app, record_type, coalesce_key) do update
        set replaced = least(c.replaced, 2147483646) + 1, max_wait = excluded.max_wait
     returning c.* into v_key;
-    -- In a statement of its own, which sees what the key was waited for.
-    select d.id, d.created_at, d.available_at, d.status = 'scheduled' and d.behind_at is null as waits into m
-      from integration.data_staging d
-     where d.id = v_key.staging_id and d.created_at = v_key.created_at and d.status in ('pending', 'scheduled')
-       and d.attempt = 0 and d.retry_count = 0 and d.source_app = p_source and d.target_app = p_target
-       and d.record_type = p_type and d.ordering_key is not distinct from p_ordering_key
-       and not exists (select from integration.set_aside s where s.id = d.id and s.created_at = d.created_at)
-       and not exists (select from integration.expiring e
-                        where e.id = d.id and e.created_at = d.created_at and e.expires_at <= v_now)
-       for no key update skip locked;
-    if not found then
+    -- In statements of their own, which see what the key was waited for. What waits for its time and is locked is being
+    -- promoted, or edited by hand: a new message that is due would be handled before it.
+    for i in 1 .. 1000 loop
+        select d.id, d.created_at, d.available_at, d.status = 'scheduled' and d.behind_at is null as waits,
+               l.id is not null as locked into m
+          from integration.data_staging d
+          left join lateral (
+            select x.id from integration.data_staging x where x.id = d.id and x.xmin = d.xmin
+               for no key update skip locked) l on true
+         where d.id = v_key.staging_id and d.created_at = v_key.created_at and d.status in ('pending', 'scheduled')
+           and d.attempt = 0 and d.retry_count = 0 and d.source_app = p_source and d.target_app = p_target
+           and d.record_type = p_type and d.ordering_key is not distinct from p_ordering_key
+           and not exists (select from integration.set_aside s where s.id = d.id and s.created_at = d.created_at)
+           and not exists (select from integration.expiring e
+                            where e.id = d.id and e.created_at = d.created_at and e.expires_at <= v_now);
+        exit when m.locked or m.id is null or not m.waits and i > 1;
+        perform pg_sleep(0.001);
+    end loop;
+    if m.locked is not true then
         return null;
     end if;
     if m.waits and v_key.max_wait is not null then

@@ -47,6 +47,8 @@ const SETTINGS: &str = "update integration.settings set backoff_base_ms = 20, ba
 const UNBLOCK: &str = "set application_name = 'operator'; \
     select integration.unblock(b.target_app, b.ordering_key, 'redrive') from integration.blocked_keys b";
 
+const REPLACED: &str = "select coalesce(sum(messages), 0)::bigint from integration.current_totals where target_app = 'latest' and action = 'coalesced'";
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -82,6 +84,9 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
     producers.spawn(ledger::plain_sql(url.clone(), "psql".to_owned(), random.random(), ledger.clone(), stop.clone()));
 
     producers.spawn(routes::writes(url.clone(), random.random(), stop.clone()));
+    for _ in 0..2 {
+        producers.spawn(routes::speaks(url.clone(), random.random(), stop.clone()));
+    }
     let asking = tokio::spawn(routes::asks(proxy.url.clone(), random.random(), stop.clone()));
 
     let mut nemesis = Nemesis::new(pair, proxy, ledger.clone(), log.clone(), random.random());
@@ -136,6 +141,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
         "copies": one("select count(*) from chk.every where target_app = 'tapped'").await,
         "ticks": one("select count(*) from chk.tick").await,
         "images": one("select count(*) from chk.every where target_app = 'images'").await,
+        "replaced": one(REPLACED).await, "heard": one("select count(*) from chk.heard").await,
         "replies": answered.len(),
         "rescued": one("select count(*) from integration.audit_log where action = 'rescued'").await,
         "redriven": one("select count(*) from integration.audit_log where action = 'redriven'").await,
@@ -169,6 +175,7 @@ async fn nothing_is_lost_or_doubled_or_stuck_whatever_fails() {
         (summary["rescued"].as_i64() > Some(0), "a rescue"),
         (!answered.is_empty(), "a question that was answered"),
         (summary["images"].as_i64() > Some(0), "a captured change"),
+        (summary["replaced"].as_i64() > Some(0), "a message that was replaced"),
         (stale + unsure > 0, "a refused or unknown settle"),
         (summary["found_by_sweep"].as_i64() > Some(0), "a find by sweep"),
     ] {

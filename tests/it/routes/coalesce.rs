@@ -180,6 +180,26 @@ async fn publishers_of_a_key_wait_for_each_other_and_see_what_became_of_the_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_promoted_is_waited_for_and_replaced_so_that_nothing_overtakes_it() {
+    let db = Database::new().await;
+    let (client, mut other) = (db.client().await, db.client().await);
+    stop_the_clock(&client, 0).await;
+    let producer = db.broker().await.producer("shop");
+    producer.publish(&digest(1).delay(MINUTE)).await.unwrap();
+    stop_the_clock(&client, 61).await;
+    let promoting = other.transaction().await.unwrap();
+    assert_eq!(count_of(&promoting, "select integration.promote('{mailer}')::bigint").await, 1);
+    let publishing = tokio::spawn(async move { producer.publish(&digest(2)).await.unwrap() });
+    let waits =
+        "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep')";
+    until(&client, "the publisher waits", waits).await;
+    promoting.commit().await.unwrap();
+    assert_eq!(publishing.await.unwrap(), 1);
+    assert_eq!(said(&client, THERE).await, "1,pending,2");
+    assert_eq!(count(&client, "select count(*) from integration.check_counters()").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_look_may_have_passed_over_is_rung_for_and_found_again() {
     let db = Database::new().await;
     let client = db.client().await;

@@ -1,4 +1,5 @@
-//! Who uses what stands on messages, beside the producers: a table is written that is captured, and questions are asked.
+//! Who uses what stands on messages, beside the producers: a table is written that is captured, questions are asked, and things are
+//! said of which only the latest counts.
 
 use std::{
     sync::{
@@ -8,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use doorbell::{Answer, Broker, BrokerConfig, Consumer, ConsumerConfig, Message, Settings};
+use doorbell::{Answer, Broker, BrokerConfig, Consumer, ConsumerConfig, Message, Outcome, Settings};
+use futures::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{Client, NoTls};
@@ -120,5 +122,45 @@ pub(super) async fn answering(broker: &Broker) -> doorbell::Result<Consumer> {
             .on_request("ask", |question: Question, _delivery, replier| async move {
                 Ok(replier.reply(&question.op).await?)
             });
+    consumer.start().await
+}
+
+/// Says things until told to stop, some of them later, or undone.
+pub(super) async fn speaks(url: String, seed: u64, stop: Arc<AtomicBool>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut session: Option<Client> = None;
+    while !stop.load(Ordering::SeqCst) {
+        let Some(client) = session.as_ref().filter(|client| !client.is_closed()) else {
+            session = began(&url).await;
+            pace::pause(&mut random, 20, 200).await;
+            continue;
+        };
+        let (key, delay) =
+            (random.random_range(1..=5), ["null", "null", "'50 ms'", "'400 ms'"][random.random_range(0..4)]);
+        let end = if random.random_bool(0.1) { "rollback" } else { "commit" };
+        if client.batch_execute(&format!("begin; select chk.speak('key {key}', {delay}); {end}")).await.is_err() {
+            let _ = client.batch_execute("rollback").await;
+        }
+        pace::pause(&mut random, 5, 60).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Said {
+    key: String,
+    n: i32,
+}
+
+/// Hears what is said.
+pub(super) async fn hearing(broker: &Broker) -> doorbell::Result<Consumer> {
+    let config = ConsumerConfig { concurrency: 2, sweep: Some(Duration::from_secs(1)), ..ConsumerConfig::default() };
+    let consumer = broker.consumer("latest").config(config).on_tx("say", |said: Said, delivery, tx| {
+        let hear = async move {
+            tx.execute("insert into chk.heard (key, n, id) values ($1, $2, $3)", &[&said.key, &said.n, &delivery.id])
+                .await?;
+            Ok(Outcome::Done)
+        };
+        hear.boxed()
+    });
     consumer.start().await
 }

@@ -1,9 +1,22 @@
--- What stands on messages: a tapped queue, a schedule, a captured table, requests. Nobody consumes tapped, ticks and images.
+-- What stands on messages: a tapped queue, a schedule, a captured table, requests, messages of which only the latest counts. Nobody consumes tapped, ticks and images.
 create table chk.stock (id integer primary key, n integer not null);
 create table chk.answered (op text not null, reply text not null);
 select integration.capture('chk.stock', 'images');
 select integration.subscribe('plain', 'tapped', p_tap => true);
 select integration.schedule('beat', 'ticks', 'tick', p_every => '1 s', p_missed => 'all', p_missed_max => 1000);
+
+-- Of each key, which number was said last: what says so is published with it, under the key. What was heard, in order.
+create table chk.spoken (key text primary key, n integer not null);
+insert into chk.spoken select 'key ' || k, 0 from generate_series(1, 5) k;
+create table chk.heard (at bigint generated always as identity, key text not null, n integer not null, id bigint not null);
+create function chk.speak(p_key text, p_delay interval) returns bigint language plpgsql as $$
+declare
+    v_n integer;
+begin
+    update chk.spoken s set n = s.n + 1 where s.key = p_key returning s.n into v_n;
+    return integration.publish('speaker', 'latest', 'say', jsonb_build_object('key', p_key, 'n', v_n), p_delay => p_delay,
+        p_ordering_key => p_key, p_coalesce_key => p_key, p_max_wait => case when p_delay is not null then interval '1 s' end);
+end $$;
 
 create view chk.image as
     select distinct on (m.ordering_key) m.data ->> 'op' as op, (m.data -> 'new' ->> 'id')::integer as id,
@@ -43,4 +56,22 @@ union all
 select 'R4 told', a.op, a.reply from chk.answered a where a.reply <> a.op
 union all
 select 'R4 stuck', m.id::text, m.status from chk.every m
- where m.target_app = 'asked' and m.status in ('pending', 'scheduled', 'processing');
+ where m.target_app = 'asked' and m.status in ('pending', 'scheduled', 'processing')
+union all
+-- R5 what was said last is heard, and heard last; nothing is heard that was replaced, and nothing twice.
+select 'R5 last', s.key, format('%s was said, and %s heard', s.n, h.n)
+  from chk.spoken s left join lateral (select h.n from chk.heard h where h.key = s.key order by h.at desc limit 1) h on true
+ where s.n <> coalesce(h.n, 0)
+union all
+select 'R5 order', h.id::text, format('%s of %s after %s: %s', h.n, h.key, h.before, h.before_id)
+  from (select h.*, lag(h.n) over w as before, lag(h.id) over w as before_id from chk.heard h window w as (partition by h.key order by h.at)) h
+ where h.n <= h.before
+union all
+select 'R5 heard', x.key, format('%s, as no message says', x.n)
+  from (select h.key, h.n from chk.heard h
+        except select m.data ->> 'key', (m.data ->> 'n')::integer from chk.every m
+                where m.target_app = 'latest' and m.status = 'completed') x
+union all
+select 'R5 unheard', m.id::text, m.data::text from chk.every m
+ where m.target_app = 'latest' and not exists (
+    select from chk.heard h where h.key = m.data ->> 'key' and h.n = (m.data ->> 'n')::integer);

@@ -138,8 +138,9 @@ async fn consumer_process() {
                 && let Ok(plain) = plain(&broker, &log).await
                 && let Ok(tx) = transactional(&broker, &log).await
                 && let Ok(answering) = super::routes::answering(&broker).await
+                && let Ok(hearing) = super::routes::hearing(&broker).await
             {
-                return (broker, [plain, tx, answering]);
+                return (broker, [plain, tx, answering, hearing]);
             }
             pace::look_again().await;
         }
