@@ -98,9 +98,10 @@ end $$;
 -- For maintenance: brings late subscribers forward, by about p_limit messages. What was published before a
 -- subscription could be seen is history; everything later was copied as it was published. The line between them is
 -- exact: first every transaction that ran when the subscription was seen committed has to end (virtual ids name those,
--- too, that have a snapshot and no xid yet), then every one that has an xid (among them what was prepared meanwhile).
--- Then all that lacks the subscriber's copy can be seen, and live_copies tells it from what has one. Returns how many
--- copies were made; callers repeat while there are any.
+-- too, that have a snapshot and no xid yet), then every one that is prepared, which is asked afterwards: what does not
+-- run any more has ended, or is prepared. barrier is the first xid after those; 0: there are none. Then all that lacks
+-- the subscriber's copy can be seen, and live_copies tells it from what has one. Returns how many copies were made;
+-- callers repeat while there are any.
 -- Locks: the rows of subscriptions, SKIP LOCKED.
 create or replace function integration.catch_up(p_limit integer default 1000) returns integer
     language plpgsql set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -116,7 +117,10 @@ begin
             s.running := integration.running_transactions();
         end if;
         if s.barrier is null and not s.running && integration.running_transactions() then
-            s.barrier := integration.next_xid();
+            -- In one statement, so of one snapshot: its oldest xid, and how much younger others are.
+            select coalesce(max(o.xid::text::bigint + age(o.xid::xid) - age(p.transaction)) + 1, 0) into s.barrier
+              from pg_prepared_xacts p cross join (select pg_snapshot_xmin(pg_current_snapshot()) as xid) o
+             where p.database = current_database();
         end if;
         if s.last_id is null and integration.oldest_xid() >= s.barrier then
             s.last_id := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);

@@ -61,6 +61,25 @@ async fn history_waits_for_every_transaction_that_could_not_see_the_subscription
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn history_waits_for_nobody_who_began_when_the_subscription_could_be_seen() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    let operator = subscribed(&db, &["billing"]).await;
+    let (mut before, mut after) = (db.client().await, db.client().await);
+    plain_insert(&client, "orders", "0").await;
+    let running = before.transaction().await.unwrap();
+    running.batch_execute("select integration.publish('shop', 'orders', 'n', '1')").await.unwrap();
+    operator.subscribe(&late()).await.unwrap();
+    client.batch_execute("select integration.keep_topics()").await.unwrap();
+    let open = after.transaction().await.unwrap();
+    open.batch_execute("select integration.publish('shop', 'orders', 'n', '2')").await.unwrap();
+    running.commit().await.unwrap();
+    keep_until_caught_up(&client).await;
+    open.commit().await.unwrap();
+    assert_eq!(count(&client, WRONG).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_and_history_are_what_was_published_exactly_while_many_publish() {
     let db = Database::new().await;
     let client = db.client().await;
