@@ -3,7 +3,7 @@
 use doorbell::operate::{Moment, Replay};
 
 use super::{said, subscribed};
-use crate::support::{Database, count, echo, message, until_count};
+use crate::support::{Database, count, echo, message, stop_the_clock, until_count};
 
 const HISTORY: &str = "insert into integration.data_staging (source_app, target_app, record_type, data, ordering_key, priority, created_at) \
         select case n % 2 when 0 then 'shop' else 'crm' end, 'billing', case n % 3 when 0 then 'order.placed' else 'paid' end, \
@@ -80,4 +80,27 @@ async fn a_handler_is_told_what_its_message_is_a_copy_of_and_whether_it_was_publ
     again.sort_unstable();
     assert_eq!(again, [(Some(published), true), (Some(plain.id), true)]);
     consumer.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replayed_expires_as_the_target_says_from_now_on_and_not_as_it_did_when_it_was_published() {
+    let db = Database::new().await;
+    let client = db.client().await;
+    stop_the_clock(&client, 0).await;
+    let broker = db.broker().await;
+    let wanted_for_a_minute = message("billing", 1).expires_after(std::time::Duration::from_secs(60));
+    broker.producer("shop").publish(&wanted_for_a_minute).await.unwrap();
+    let complete = "select integration.complete(c.id, c.attempt, 'me') from integration.claim('billing', 'me', p_lease => '1 h') c; \
+        select integration.set_target('mailer', '{\"expire_after\": \"1 h\"}')";
+    client.batch_execute(complete).await.unwrap();
+    stop_the_clock(&client, 600).await;
+    let operator = broker.operator();
+    for to in ["billing", "mailer"] {
+        let replay = Replay { to: Some(to.into()), target: "billing".into(), ..Replay::default() };
+        assert_eq!(operator.replay(&replay).await.unwrap(), 1, "{to}");
+    }
+    let expires = "select concat_ws(' ', d.target_app, d.status, extract(epoch from e.expires_at - integration.clock())::integer) || ';' \
+        from integration.data_staging d left join integration.expiring e on e.id = d.id and e.created_at = d.created_at \
+        where d.origin_id is not null order by d.id";
+    assert_eq!(said(&client, expires).await, "billing pending; mailer pending 3600;");
 }
