@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use crate::{
     doors::role,
-    support::{Database, bells_only, count, message, until, until_count},
+    support::{Database, bells_only, count, message, until_count},
 };
 
 /// So many may wait for a turn, or claim after they have.
@@ -135,24 +135,5 @@ async fn whoever_holds_all_these_locks_for_ever_keeps_no_consumer_from_its_messa
     keep(&colleague, &client, true, true).await;
     broker.producer("shop").publish(&message("billing", 2)).await.unwrap();
     until_count(&client, "completed", 2).await;
-    consumer.shutdown().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_was_turned_away_stops_without_its_turn() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    let broker = db.broker().await;
-    let holder = db.client().await;
-    keep(&holder, &client, true, true).await;
-    let consumer = broker.consumer("billing").config(ConsumerConfig { hold: None, ..bells_only() });
-    let consumer = consumer.on("n", |_: i64, _| async { Ok(Outcome::Done) }).start().await.unwrap();
-    until(
-        &client,
-        "it was turned away",
-        "select exists (select from pg_stat_activity where query like '%take_turn%' \
-        and pid <> pg_backend_pid() and state = 'idle' and datname = current_database())",
-    )
-    .await;
     consumer.shutdown().await.unwrap();
 }
