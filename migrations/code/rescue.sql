@@ -96,8 +96,8 @@ begin
     elsif not p_full then
         return 0;
     end if;
-    -- Nearly all of it is in the hands of somebody alive, which is seen without a call for each: heartbeats may wait for
-    -- what is locked here.
+    -- Nearly all of it is in the hands of somebody alive, which is seen without a call for each: heartbeats may wait
+    -- for what is locked here.
     v_alive := array(select c.owner from integration.processes c);
     v_lost := array(
         select d.id from integration.data_staging d
