@@ -161,3 +161,29 @@ async fn what_the_pages_show_being_typed_is_what_happens() {
         played.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
     }
 }
+
+/// What is in backticks in the text of a page, and sets a target.
+fn inline(page: &str) -> impl Iterator<Item = &str> {
+    page.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|typed| typed.starts_with("doorbell target set ") && !typed.contains('\n'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_says_in_passing_about_targets_can_be_typed() {
+    let db = Database::new().await;
+    publish(&db, "1\n").await;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let commands: Vec<&str> = inline(&readme).collect();
+    assert!(commands.contains(&"doorbell target set billing bell=off"), "{commands:?}");
+    for command in commands {
+        let arguments = shell_words::split(command).unwrap();
+        let arguments: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+        let output = ended(doorbell(&db, &arguments)).await;
+        assert!(output.status.success(), "{command}: {}", err(&output));
+    }
+    let off = "select bell = 'off' from integration.targets where target_app = 'billing'";
+    let off: bool = db.client().await.query_one(off, &[]).await.unwrap().get(0);
+    assert!(off, "its bell is off");
+}
