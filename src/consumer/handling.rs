@@ -37,13 +37,15 @@ pub(super) async fn handle(
 
 /// Runs the handler of a leased message to its end. Returns how long the handler itself took, too.
 pub(super) async fn run(context: &Context, delivery: Delivery) -> (Ran, Duration) {
+    // In boxes: a future has room for the largest of what it may become, and is moved when its task begins. These took a fifth of
+    // the time of a consumer of plain handlers, twice of it when replies were added to one of them.
     if context.registry.several(&delivery.record_type).is_some() {
         let began = Instant::now();
-        let ran = together::run_one(context, delivery).await;
+        let ran = Box::pin(together::run_one(context, delivery)).await;
         return (ran, began.elapsed());
     }
     if context.registry.tx(&delivery.record_type).is_some() {
-        return effects::run(context, &delivery).await;
+        return Box::pin(effects::run(context, &delivery)).await;
     }
     let (began, processing) = (Instant::now(), context.processing(&delivery));
     let handling = context.registry.run(delivery, context.config.handler_timeout);
