@@ -9,6 +9,7 @@ use std::{
 use doorbell::{Broker, BrokerConfig, ErrorKind, Message, Producer, Settings};
 use futures::future::join_all;
 use serde_json::json;
+use tokio_postgres::Client;
 
 use crate::support::{Database, count, until};
 
@@ -35,6 +36,20 @@ const GUARD: &str = "create function public.guard() returns trigger language plp
 /// Who waits for it.
 const WAITING: &str = "from pg_locks where locktype = 'advisory' and not granted \
     and database = (select oid from pg_database where datname = current_database())";
+
+/// Somebody has the lock.
+async fn behind_a_lock() -> (Database, Client, Producer) {
+    let db = Database::new().await;
+    let client = db.client().await;
+    client.batch_execute(GUARD).await.unwrap();
+    client.execute("select pg_advisory_lock(42)", &[]).await.unwrap();
+    let producer = producer(&db).await;
+    (db, client, producer)
+}
+
+fn slow() -> Message {
+    Message::new("billing", "order.placed", &json!({ "slow": 1 })).unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_published_side_by_side_share_statements_and_each_call_has_its_own_id() {
@@ -99,15 +114,11 @@ async fn a_message_that_is_refused_takes_none_along_that_was_published_beside_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_statements_that_take_long() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    client.batch_execute(GUARD).await.unwrap();
-    client.execute("select pg_advisory_lock(42)", &[]).await.unwrap();
-    let producer = producer(&db).await;
+    let (_db, client, producer) = behind_a_lock().await;
     let slow: Vec<_> = (0..4)
         .map(|_| {
-            let (producer, slow) = (producer.clone(), Message::new("billing", "order.placed", &json!({ "slow": 1 })));
-            tokio::spawn(async move { producer.publish(&slow.unwrap()).await })
+            let producer = producer.clone();
+            tokio::spawn(async move { producer.publish(&slow()).await })
         })
         .collect();
     until(&client, "all wait for the lock", &format!("select count(*) = 4 {WAITING}")).await;
@@ -123,12 +134,8 @@ async fn nobody_waits_for_statements_that_take_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_while_others_wait_keeps_none_of_them() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    client.batch_execute(GUARD).await.unwrap();
-    client.execute("select pg_advisory_lock(42)", &[]).await.unwrap();
-    let producer = producer(&db).await;
-    let slow = Message::new("billing", "order.placed", &json!({ "slow": 1 })).unwrap();
+    let (_db, client, producer) = behind_a_lock().await;
+    let slow = slow();
     {
         let both = format!("select count(*) = 2 {WAITING}");
         let leaving = join_all((0..2).map(|_| producer.publish(&slow)));
@@ -147,12 +154,8 @@ async fn who_leaves_while_others_wait_keeps_none_of_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_lost_on_the_way_is_unknown_to_all_who_shared_it() {
-    let db = Database::new().await;
-    let client = db.client().await;
-    client.batch_execute(GUARD).await.unwrap();
-    client.execute("select pg_advisory_lock(42)", &[]).await.unwrap();
-    let producer = producer(&db).await;
-    let slow = Message::new("billing", "order.placed", &json!({ "slow": 1 })).unwrap();
+    let (_db, client, producer) = behind_a_lock().await;
+    let slow = slow();
     let mut publishing = pin!(join_all((0..30).map(|_| producer.publish(&slow))));
     let end = format!("select pg_terminate_backend(pid) {WAITING}");
     let published = loop {
