@@ -10,8 +10,6 @@
 create or replace function integration.on_published() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    v_messages bigint := 1;
-    v_many    boolean;
     v_target  text;
     v_source  text;
     v_status  text;
@@ -19,164 +17,188 @@ declare
     v_due     timestamptz;
     v_since   timestamptz;
     v_alike   boolean;
-    v_plain   boolean := false;
-    v_pending boolean;
+    v_many    boolean;
     v_asked   boolean;
-    v_strict  boolean;
-    v_routed  boolean := false;
-    v_topics  text[];
     v_copy    boolean;
-    v_bound   boolean;
-    v_expiry  boolean;
-    v_failed  bigint[] := '{}';
-    v_stack   text;
-    -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
-    v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
 begin
     if tg_relid <> 'integration.data_staging'::regclass then
         raise insufficient_privilege using message = 'this trigger belongs to integration.data_staging';
     end if;
-    -- A statement more costs a lone message more than all that it asks.
+    -- A statement, a condition and a variable that begins with a value each cost a lone message more than what they are
+    -- for. So nearly all lone messages are told from everything else by one statement and one condition.
     select p.target_app, p.source_app, p.status, p.dedup_key is not null, p.available_at,
            integration.ten_minutes(p.created_at), p.origin_id is not null,
-           integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key,
-               p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt,
-               p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at,
-               p.error_message, p.behind_at, p.series, p.headers, p.data),
+           integration.is_plain(p.id, coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0),
+               p.target_app, p.source_app, p.record_type, p.ordering_key, p.dedup_key, p.status,
+               p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt, p.retry_count, p.crash_count,
+               p.redrive_count, p.owner, p.lease_until, p.processed_at, p.requeued_at, p.error_message, p.behind_at,
+               p.series, p.headers, p.data),
            exists (select from published offset 1),
            coalesce((select s.known_targets_only or s.has_topics or s.has_bells or s.has_contracts
                            or s.has_expiry
                        from integration.settings s), true)
       into v_target, v_source, v_status, v_keys, v_due, v_since, v_copy, v_alike, v_many, v_asked
       from published p limit 1;
-    if not found then
-        return null;
-    end if;
-    if v_many then
-        select count(*) into v_messages from published;
-    end if;
-    -- Each condition costs a lone message as much as a small function, so what is rare has one for all of it.
-    if v_asked or v_copy then
-        select s.known_targets_only, s.has_topics and (
-                   exists (select from integration.subscriptions t where t.topic = v_target)
-                   or exists (select from integration.targets t where t.target_app = v_target and t.kind = 'topic')),
-               s.has_contracts, s.has_expiry
-          into v_strict, v_routed, v_bound, v_expiry from integration.settings s;
-        if v_copy then
-            get diagnostics v_stack = pg_context;
-            v_copy := integration.is_copying(v_stack);
-            -- Several copies have several targets.
-            v_alike := v_alike and v_copy and not v_many;
-        end if;
-        if v_strict and not v_copy then
-            perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
-        end if;
-        if v_bound then
-            v_failed := integration.keep_contracts(array(
-                select p.id from published p
-                 where exists (select from integration.contracts c where c.target_app = p.target_app)), v_copy);
-            v_routed := v_routed and cardinality(v_failed) < v_messages;
-        end if;
-        if v_expiry then
-            perform integration.expire_by_default(array_agg(p.id)) from published p
-              where exists (select from integration.targets t
-                             where t.target_app = p.target_app and t.expire_after is not null)
-             having count(*) > 0;
-        end if;
-    end if;
-    if v_alike and v_many then
-        -- Each condition depends on the row, because PostgreSQL would plan anew for every statement what is nothing
-        -- once the variables are known.
-        v_alike := not exists (
-            select from published p
-             where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
-                or (p.dedup_key is not null) <> v_keys or (p.available_at is null) <> (v_due is null)
-                or p.origin_id is not null and not v_copy
-                or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
-                or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key,
-                   p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt,
-                   p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at,
-                   p.requeued_at, p.error_message, p.behind_at, p.series, p.headers, p.data));
-    end if;
-    if not v_alike then
-        if v_many then
-            v_plain := not exists (
-                select from published p
-                 where p.origin_id is not null and not v_copy
-                    or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type,
-                       p.ordering_key, p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at,
-                       p.max_retries, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner,
-                       p.lease_until, p.processed_at, p.requeued_at, p.error_message, p.behind_at, p.series,
-                       p.headers, p.data));
-        end if;
-        if not v_plain then
-            perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
-                        jsonb_typeof(p.headers), pg_column_size(p.headers)),
-                    integration.check_edited(p.status, p.retry_count, p.available_at),
-                    integration.check_published(to_jsonb(m.*), v_last)
-               from published p
-              cross join lateral (
-                select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
-                       p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
-                       p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
-                       p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
-        end if;
-        v_keys := exists (select from published p where p.dedup_key is not null);
-    end if;
-    if v_keys then
-        perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
-           from published p where p.dedup_key is not null;
-    end if;
-    if v_alike then
+    if v_alike and not (v_many or v_keys or v_copy or v_asked) then
         insert into integration.deltas (at, created_at, pending, scheduled, messages, target_app, action, source_app)
-        values (integration.clock(), v_since, case v_status when 'pending' then v_messages end,
-                case v_status when 'scheduled' then v_messages end, v_messages, v_target, 'published', v_source);
+        values (integration.clock(), v_since, case v_status when 'pending' then 1 end,
+                case v_status when 'scheduled' then 1 end, 1, v_target, 'published', v_source);
         if v_status <> 'pending' then
-            perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+            perform integration.ring_due(v_target, v_due);
         -- Asked here what ring asks first of nearly all targets: calling it costs as much as all the checks.
-        elsif v_asked or integration.somebody_is_parked(v_target) then
+        elsif integration.somebody_is_parked(v_target) then
             perform integration.ring(v_target);
-        end if;
-        if v_routed then
-            perform integration.fan_out(v_target,
-                array(select p.id from published p where p.id <> all (v_failed)), true);
         end if;
         return null;
     end if;
-    -- The owner of the schema may move messages from elsewhere, in any status.
-    insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
-        messages, target_app, action, source_app)
-    select integration.clock(), integration.ten_minutes(p.created_at),
-           nullif(count(*) filter (where p.status = 'pending'), 0),
-           nullif(count(*) filter (where p.status = 'scheduled'), 0),
-           nullif(count(*) filter (where p.status = 'processing'), 0),
-           nullif(count(*) filter (where p.status = 'completed'), 0),
-           nullif(count(*) filter (where p.status = 'failed'), 0),
-           nullif(count(*) filter (where p.status = 'cancelled'), 0), count(*), p.target_app, 'published', p.source_app
-      from published p group by p.target_app, p.source_app, integration.ten_minutes(p.created_at);
-    if v_asked then
-        v_topics := array(
-            select t.target_app from (select distinct p.target_app from published p) t
-             where exists (select from integration.subscriptions s where s.topic = t.target_app)
-                or exists (select from integration.targets q where q.target_app = t.target_app and q.kind = 'topic'));
-    end if;
-    for v_target, v_pending, v_due in
-        select p.target_app, bool_or(p.status = 'pending'), min(p.available_at) filter (where p.status = 'scheduled')
-          from published p group by p.target_app order by p.target_app
-    loop
-        if v_pending then
-            perform integration.ring(v_target);
+    -- Everything else.
+    declare
+        v_messages bigint := 1;
+        v_strict  boolean;
+        v_plain   boolean := false;
+        v_pending boolean;
+        v_routed  boolean := false;
+        v_topics  text[];
+        v_bound   boolean;
+        v_expiry  boolean;
+        v_failed  bigint[] := '{}';
+        v_stack   text;
+        -- A message takes its id from the sequence: one that is ahead of it would be in somebody's way.
+        v_last    bigint := coalesce(pg_sequence_last_value('integration.data_staging_id_seq'), 0);
+    begin
+        if v_target is null then
+            return null;
         end if;
-        if v_due is not null then
-            perform integration.ring_due(v_target, v_due);
+        if v_many then
+            select count(*) into v_messages from published;
         end if;
-        if v_target = any (v_topics)
-            and exists (select from published p where p.target_app = v_target and p.id <> all (v_failed)) then
-            perform integration.fan_out(v_target, array(
-                select p.id from published p where p.target_app = v_target and p.id <> all (v_failed)), true);
+        -- What is rare has one condition for all of it.
+        if v_asked or v_copy then
+            select s.known_targets_only, s.has_topics and (
+                       exists (select from integration.subscriptions t where t.topic = v_target)
+                       or exists (select from integration.targets t
+                                   where t.target_app = v_target and t.kind = 'topic')),
+                   s.has_contracts, s.has_expiry
+              into v_strict, v_routed, v_bound, v_expiry from integration.settings s;
+            if v_copy then
+                get diagnostics v_stack = pg_context;
+                v_copy := integration.is_copying(v_stack);
+                -- Several copies have several targets.
+                v_alike := v_alike and v_copy and not v_many;
+            end if;
+            if v_strict and not v_copy then
+                perform integration.must_be_known(array_agg(distinct p.target_app)) from published p;
+            end if;
+            if v_bound then
+                v_failed := integration.keep_contracts(array(
+                    select p.id from published p
+                     where exists (select from integration.contracts c where c.target_app = p.target_app)), v_copy);
+                v_routed := v_routed and cardinality(v_failed) < v_messages;
+            end if;
+            if v_expiry then
+                perform integration.expire_by_default(array_agg(p.id)) from published p
+                  where exists (select from integration.targets t
+                                 where t.target_app = p.target_app and t.expire_after is not null)
+                 having count(*) > 0;
+            end if;
         end if;
-    end loop;
-    return null;
+        if v_alike and v_many then
+            -- Each condition depends on the row, because PostgreSQL would plan anew for every statement what is nothing
+            -- once the variables are known.
+            v_alike := not exists (
+                select from published p
+                 where p.target_app <> v_target or p.source_app <> v_source or p.status <> v_status
+                    or (p.dedup_key is not null) <> v_keys or (p.available_at is null) <> (v_due is null)
+                    or p.origin_id is not null and not v_copy
+                    or p.created_at < v_since or p.created_at >= v_since + interval '10 min'
+                    or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type, p.ordering_key,
+                       p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at, p.max_retries, p.attempt,
+                       p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until, p.processed_at,
+                       p.requeued_at, p.error_message, p.behind_at, p.series, p.headers, p.data));
+        end if;
+        if not v_alike then
+            if v_many then
+                v_plain := not exists (
+                    select from published p
+                     where p.origin_id is not null and not v_copy
+                        or not integration.is_plain(p.id, v_last, p.target_app, p.source_app, p.record_type,
+                           p.ordering_key, p.dedup_key, p.status, p.created_at, p.updated_at, p.available_at,
+                           p.max_retries, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner,
+                           p.lease_until, p.processed_at, p.requeued_at, p.error_message, p.behind_at, p.series,
+                           p.headers, p.data));
+            end if;
+            if not v_plain then
+                perform integration.check_contents(integration.bytes_of(p.data), octet_length(p.data::text),
+                            jsonb_typeof(p.headers), pg_column_size(p.headers)),
+                        integration.check_edited(p.status, p.retry_count, p.available_at),
+                        integration.check_published(to_jsonb(m.*), v_last)
+                   from published p
+                  cross join lateral (
+                    select p.source_app, p.target_app, p.record_type, p.ordering_key, p.dedup_key, p.max_retries, p.id,
+                           p.status, p.attempt, p.retry_count, p.crash_count, p.redrive_count, p.owner, p.lease_until,
+                           p.processed_at, p.requeued_at, p.error_message, p.created_at, p.updated_at, p.available_at,
+                           p.behind_at, p.series, case when not v_copy then p.origin_id end as origin_id) m;
+            end if;
+            v_keys := exists (select from published p where p.dedup_key is not null);
+        end if;
+        if v_keys then
+            perform integration.take_dedup_keys(array_agg(p.source_app), array_agg(p.dedup_key), array_agg(p.id))
+               from published p where p.dedup_key is not null;
+        end if;
+        if v_alike then
+            insert into integration.deltas
+                (at, created_at, pending, scheduled, messages, target_app, action, source_app)
+            values (integration.clock(), v_since, case v_status when 'pending' then v_messages end,
+                    case v_status when 'scheduled' then v_messages end, v_messages, v_target, 'published', v_source);
+            if v_status <> 'pending' then
+                perform integration.ring_due(v_target, (select min(p.available_at) from published p));
+            elsif v_asked or integration.somebody_is_parked(v_target) then
+                perform integration.ring(v_target);
+            end if;
+            if v_routed then
+                perform integration.fan_out(v_target,
+                    array(select p.id from published p where p.id <> all (v_failed)), true);
+            end if;
+            return null;
+        end if;
+        -- The owner of the schema may move messages from elsewhere, in any status.
+        insert into integration.deltas (at, created_at, pending, scheduled, processing, completed, failed, cancelled,
+            messages, target_app, action, source_app)
+        select integration.clock(), integration.ten_minutes(p.created_at),
+               nullif(count(*) filter (where p.status = 'pending'), 0),
+               nullif(count(*) filter (where p.status = 'scheduled'), 0),
+               nullif(count(*) filter (where p.status = 'processing'), 0),
+               nullif(count(*) filter (where p.status = 'completed'), 0),
+               nullif(count(*) filter (where p.status = 'failed'), 0),
+               nullif(count(*) filter (where p.status = 'cancelled'), 0), count(*), p.target_app, 'published',
+               p.source_app
+          from published p group by p.target_app, p.source_app, integration.ten_minutes(p.created_at);
+        if v_asked then
+            v_topics := array(
+                select t.target_app from (select distinct p.target_app from published p) t
+                 where exists (select from integration.subscriptions s where s.topic = t.target_app)
+                    or exists (select from integration.targets q
+                                where q.target_app = t.target_app and q.kind = 'topic'));
+        end if;
+        for v_target, v_pending, v_due in
+            select p.target_app, bool_or(p.status = 'pending'),
+                   min(p.available_at) filter (where p.status = 'scheduled')
+              from published p group by p.target_app order by p.target_app
+        loop
+            if v_pending then
+                perform integration.ring(v_target);
+            end if;
+            if v_due is not null then
+                perform integration.ring_due(v_target, v_due);
+            end if;
+            if v_target = any (v_topics)
+                and exists (select from published p where p.target_app = v_target and p.id <> all (v_failed)) then
+                perform integration.fan_out(v_target, array(
+                    select p.id from published p where p.target_app = v_target and p.id <> all (v_failed)), true);
+            end if;
+        end loop;
+        return null;
+    end;
 end $$;
 
 -- Where only known targets are published to: what something names, messages of others aside from those that are being
@@ -212,15 +234,15 @@ create or replace function integration.is_plain(
        and greatest(char_length(p_target), char_length(p_source), char_length(p_record_type))
            <= integration.name_chars_max()
        and (greatest(char_length(p_ordering_key), char_length(p_dedup_key)) <= integration.key_chars_max()) is not false
-       and (p_status = 'pending' or p_status = 'scheduled' and p_available_at is not null)
+       and p_status = case when p_available_at is null then 'pending' else 'scheduled' end
        and least(p_created_at, p_updated_at, p_available_at) >= '0001-01-01 UTC'
        and greatest(p_created_at, p_updated_at, p_available_at) <= '9999-12-31 UTC'
        and (p_max_retries >= 0) is not false
        and p_attempt = 0 and p_retry_count = 0 and p_crash_count = 0 and p_redrive_count = 0
        and p_owner is null and p_lease_until is null and p_processed_at is null and p_requeued_at is null
        and p_error_message is null and p_behind_at is null and p_series is null
-       and (p_headers is null or jsonb_typeof(p_headers) = 'object' and pg_column_size(p_headers) <= 65536)
-       and octet_length(p_data::text) <= integration.text_bytes_max(pg_column_size(p_data))
+       and (p_headers is null or p_headers @> '{}' and pg_column_size(p_headers) <= 65536)
+       and octet_length(p_data::text) <= 65536
 $$;
 
 -- What every message must satisfy when it is published, beside check_contents and check_edited (for why no constraint

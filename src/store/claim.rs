@@ -297,9 +297,9 @@ impl Store {
     }
 }
 
-/// Whether the target allows to hold; where it does not, the only row says so, and names no message.
+/// Whether the target, and what is to be held, allows it; where not, the last row says so, and names no message.
 pub(super) fn may(rows: &[Row]) -> bool {
-    rows.first().is_none_or(|row| row.try_get::<_, Option<bool>>("may").ok().flatten().unwrap_or(true))
+    rows.last().is_none_or(|row| row.try_get::<_, Option<bool>>("may").ok().flatten().unwrap_or(true))
 }
 
 /// Rows with the ids of transactions; at least one, whose message is null where nothing was found.

@@ -7,5 +7,6 @@ mod order;
 mod places;
 pub(crate) mod rates;
 mod side_by_side;
+mod straight;
 mod taken;
 mod turns;
