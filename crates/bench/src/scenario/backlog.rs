@@ -127,7 +127,7 @@ pub async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let (held, held_sweep, held_wake) = behind_completed(lab, effort, behind, true).await?;
     let name = format!("pinned, behind {} completed", number(behind as f64));
     let [buffers, time] = claims(&name, &held, &free, "the same, vacuumed");
-    cases.push(buffers.target(2.0));
+    cases.push(buffers.target(1.2));
     cases.push(time);
     cases.extend(claims(
         &format!("{name}, from the beginning (each sweep)"),
@@ -135,9 +135,15 @@ pub async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
         &free_sweep,
         "the same, vacuumed",
     ));
-    cases.push(
-        Case::new(format!("{name}, wake-up p50"), "ms", &held_wake, &free_wake).lower().against("the same, vacuumed"),
-    );
+    let wake = Case::new(format!("{name}, wake-up p50"), "ms", &held_wake, &free_wake);
+    cases.push(wake.lower().against("the same, vacuumed").target(1.2));
+    let delayed = effort.deep / 10;
+    let free = behind_delayed(lab, delayed, false).await?;
+    let held = behind_delayed(lab, delayed, true).await?;
+    let name = format!("pinned, behind {} delayed and completed", number(delayed as f64));
+    let [buffers, time] = claims(&name, &held, &free, "the same, vacuumed");
+    cases.push(buffers.target(1.2));
+    cases.push(time);
 
     let backlog = behind + effort.messages;
     let (mut first, mut last, mut all) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
@@ -186,10 +192,32 @@ pub async fn pinned(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
     let settings = json!({
         "pinned": "a session with an open REPEATABLE READ snapshot and the id of a transaction, taken before anything was completed, and one more in another database",
         "wake-up": "by a process that starts after everything was completed, and finds no places kept",
-        "claim": format!("as in backlog, batch {BATCH}, {SHALLOW} pending behind the completed ones, from the place of a consumer that completed them"),
+        "claim": format!("as in backlog, batch {BATCH}, {SHALLOW} pending behind the completed ones, from the place of a consumer that completed them; delayed ones are in an order of their own, by when they became due"),
         "drain": format!("one process, concurrency {CONCURRENCY}"), "rounds": all[0].len(), "payload_bytes": BYTES,
     });
     Ok(Scenario::new("pinned", settings, cases))
+}
+
+/// The cost of a claim of messages that were delayed, when all such messages before were completed.
+async fn behind_delayed(lab: &Lab, completed: u64, is_pinned: bool) -> Result<ClaimCost> {
+    lab.fill(completed, BYTES).await?;
+    let pin = if is_pinned { Some(Pin::hold(lab).await?) } else { None };
+    let everything = raw(&lab.url).await?;
+    everything
+        .batch_execute(
+            "update integration.data_staging set requeued_at = clock_timestamp(); \
+             update integration.data_staging set status = 'completed', processed_at = clock_timestamp()",
+        )
+        .await?;
+    lab.add(TARGET, "pending", SHALLOW, BYTES).await?;
+    let due = "update integration.data_staging set requeued_at = clock_timestamp() where status = 'pending'";
+    everything.batch_execute(due).await?;
+    lab.settle_down().await?;
+    let claims = cost::claim(lab, Begin::Again).await?;
+    if let Some(pin) = pin {
+        pin.release().await?;
+    }
+    Ok(claims)
 }
 
 /// The cost of a claim, and wake-ups, when everything before was completed.
@@ -212,7 +240,8 @@ async fn behind_completed(
     lab.settle_down().await?;
     let claims = cost::claim(lab, Begin::Place).await?;
     let sweeps = cost::claim(lab, Begin::Beginning).await?;
-    let wakes = wake::sample(lab, effort.latencies / 4, false).await?;
+    // Long enough for it to hold messages, as it does once it has run for some seconds.
+    let wakes = wake::sample(lab, effort.latencies, false).await?;
     if let Some(pin) = pin {
         pin.release().await?;
     }

@@ -23,6 +23,13 @@ const PLACE: &str = "select format(', p_lows => ''{1,0,-2147483648}'', p_highs =
     p_after_at => array[null, %L, null]::timestamptz[], p_after_ids => array[0, %s, 0]', max(created_at), max(id)) \
     from integration.data_staging where status = 'completed'";
 
+/// The same, when they and those that are pending have all been delayed.
+const AGAIN: &str = "select format(', p_lows => ''{1,0,-2147483648}'', p_highs => ''{2147483647,0,-1}'', \
+    p_after_at => array[null, %L, null]::timestamptz[], p_after_ids => array[0, %s, 0], \
+    p_again_at => array[null, %L, null]::timestamptz[], p_again_ids => array[0, %s, 0]', \
+    max(created_at), max(id), max(requeued_at) filter (where status = 'completed'), \
+    max(id) filter (where status = 'completed')) from integration.data_staging";
+
 /// Samples of one claim.
 #[derive(Debug, Default)]
 pub(super) struct ClaimCost {
@@ -35,6 +42,8 @@ pub(super) struct ClaimCost {
 pub(super) enum Begin {
     /// Where a consumer does that has completed what is completed.
     Place,
+    /// The same, of what has become pending again.
+    Again,
     /// Where the first claim of a target begins, and each sweep.
     Beginning,
 }
@@ -45,6 +54,7 @@ pub(super) async fn claim(lab: &Lab, begin: Begin) -> Result<ClaimCost> {
     let ranges: String = match begin {
         Begin::Beginning => String::new(),
         Begin::Place => session.query_one(PLACE, &[]).await?.try_get(0)?,
+        Begin::Again => session.query_one(AGAIN, &[]).await?.try_get(0)?,
     };
     let sql = format!(
         "explain (analyze, buffers, timing off, format json) \
