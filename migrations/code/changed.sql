@@ -67,6 +67,8 @@ begin
         v_waits   boolean;
         v_failed  boolean;
         v_actor   text;
+        v_role    text;
+        v_now     timestamptz;
         v_least   integer;
         v_owned   boolean;
         v_ended   boolean;
@@ -84,20 +86,16 @@ begin
             if v_many then
                 -- What ends after it was only held ends under a new attempt.
                 v_least := v_before + (v_ended and not v_owned)::integer;
-                v_by_verb := not exists (
-                    select from after n
-                     where n.status <> v_new or n.target_app <> v_target or not integration.is_of_verb(v_ended, v_least,
-                           n.attempt, n.retry_count, n.owner, n.available_at, n.lease_until, n.processed_at));
+                select count(*), v_ended and bool_or(n.ordering_key is not null),
+                       bool_and(n.status = v_new and n.target_app = v_target and integration.is_of_verb(v_ended,
+                           v_least, n.attempt, n.retry_count, n.owner, n.available_at, n.lease_until, n.processed_at))
+                  into v_messages, v_keyed, v_by_verb from after n;
                 if v_by_verb then
                     v_by_verb := not exists (
                         select from before o
                          where o.status <> v_old or o.target_app <> v_target or o.attempt <> v_before
                             or o.owner is distinct from v_owner or (o.owner is not null) <> v_owned);
                 end if;
-                if v_ended then
-                    v_keyed := exists (select from after n where n.ordering_key is not null);
-                end if;
-                select count(*) into v_messages from after;
             end if;
             v_alike := v_by_verb;
         elsif v_new in ('pending', 'scheduled') and v_old in ('pending', 'scheduled') then
@@ -160,12 +158,15 @@ begin
         if v_by_verb and v_ended and v_level <> 'off' then
             -- What nearly all entries are: one owner, no join, and nothing to be worked out for each.
             v_actor := integration.actor();
+            v_role := integration.role_name();
+            v_now := integration.clock();
             v_owner := coalesce(v_owner, nullif(current_setting('integration.owner', true), ''));
             insert into integration.audit_log
                 (staging_id, app_name, action, owner, source_app, target_app, record_type, attempt, old_status,
-                    new_status)
+                    new_status, role_name, created_at)
             select n.id, v_actor, 'completed', v_owner, n.source_app, v_target, n.record_type, n.attempt, v_old,
-                'completed' from after n;
+                   'completed', v_role, v_now
+              from after n;
         elsif v_level = 'all' or v_level = 'outcomes' and not (v_alike and v_new = 'processing') then
             insert into integration.audit_log
                 (staging_id, app_name, action, details, owner, source_app, target_app, record_type, attempt,
