@@ -7,7 +7,7 @@
 //!    └──────────── a full batch, bells close together, no room, the listener reconnected ─────────────────────┘
 //! ```
 //!
-//! Publishers ring only while somebody is parked, so a consumer with a steady stream of work polls once more a
+//! Publishers ring only while somebody is parked, so a consumer with a steady stream of work polls once more half a
 //! millisecond after the last success instead of parking, and costs its publishers nothing. A consumer that gets lone
 //! messages stays parked: each bell is answered by one claim, no latch is touched.
 

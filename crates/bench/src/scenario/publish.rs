@@ -45,7 +45,7 @@ pub async fn publish(lab: &Lab, effort: &Effort) -> Result<Option<Scenario>> {
         "connections": "one per producer, on both sides",
         "producers": "tasks of one process, so that those of publish() share statements; each plain INSERT is a transaction of its own, as in any language",
         "busy": "8 handlers of 20 ms on a growing backlog, on both sides",
-        "idle": "a parked consumer that handles what it is told of; the floor tells it nothing, so ours includes waking, claiming and settling",
+        "idle": "a parked consumer that handles what it is told of; the floor tells it nothing, so ours includes waking, looking and settling, as by default",
         "producers_vary": PRODUCERS,
     });
     Ok(Scenario::new("publish", settings, cases))
@@ -111,8 +111,10 @@ async fn consume(process: &doorbell::Broker, consumers: Consumers) -> Result<Con
             tokio::time::sleep(BUSY_HANDLING).await;
             Ok(Outcome::Done)
         }),
-        Consumers::Idle => Handling::Leased
-            .no_op(builder.config(ConsumerConfig { sweep: NO_SWEEP, ..Handling::Leased.config() }), || ()),
+        // As by default.
+        Consumers::Idle => {
+            Handling::Held.no_op(builder.config(ConsumerConfig { sweep: NO_SWEEP, ..Handling::Held.config() }), || ())
+        }
     }
     .start()
     .await?)
