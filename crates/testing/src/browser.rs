@@ -43,24 +43,34 @@ impl Browser {
     /// With more arguments for Chromium.
     pub async fn start_with(more: &[&str]) -> Option<Self> {
         let profile = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").env("HOME", profile.path()).process_group(0);
-        let Ok(mut driver) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
-            missing("no chromedriver (Debian's chromium-driver; .ci/run installs it)");
-            return None;
-        };
-        let stdout = driver.stdout.take().expect("piped");
-        let driver = Driver { group: driver.id().expect("nobody has waited for it"), _process: driver };
-        let mut lines = BufReader::new(stdout).lines();
-        let port = async {
-            while let Some(line) = lines.next_line().await.expect("text") {
-                if let Some((_, port)) = line.split_once("started successfully on port ") {
-                    return port.trim_end_matches('.').to_owned();
+        let mut begun = None;
+        // One that finds its port taken for the other kind of address ends without a word.
+        for _ in 0..5 {
+            let mut command = Command::new("chromedriver");
+            command.arg("--port=0").env("HOME", profile.path()).process_group(0);
+            let Ok(mut driver) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+            else {
+                missing("no chromedriver (Debian's chromium-driver; .ci/run installs it)");
+                return None;
+            };
+            let stdout = driver.stdout.take().expect("piped");
+            let driver = Driver { group: driver.id().expect("nobody has waited for it"), _process: driver };
+            let mut lines = BufReader::new(stdout).lines();
+            let port = async {
+                while let Some(line) = lines.next_line().await.expect("text") {
+                    if let Some((_, port)) = line.split_once("started successfully on port ") {
+                        return Some(port.trim_end_matches('.').to_owned());
+                    }
                 }
+                None
+            };
+            if let Some(port) = soon("chromedriver starts", port).await {
+                begun = Some((driver, lines, port));
+                break;
             }
-            panic!("chromedriver does not say its port");
-        };
-        let driven = format!("http://127.0.0.1:{}/session", soon("chromedriver starts", port).await);
+        }
+        let (driver, mut lines, port) = begun.expect("chromedriver says its port");
+        let driven = format!("http://127.0.0.1:{port}/session");
         // Nobody reads what else it says.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let usual = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
