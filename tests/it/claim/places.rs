@@ -167,10 +167,16 @@ async fn a_low_priority_gets_its_share_of_a_backlog_of_high_ones() {
 
 /// Shared buffers that a claim of twenty touches; it is rolled back.
 async fn buffers(client: &Client, ranges: &str) -> i64 {
-    let sql = format!(
-        "begin; explain (analyze, buffers, format json, timing off) \
-         select * from integration.claim('billing', 'x', 20, null, '1 min', 16777216{ranges}); rollback"
-    );
+    buffers_of(client, &format!("integration.claim('billing', 'x', 20, null, '1 min', 16777216{ranges})")).await
+}
+
+/// The same, to hold twenty.
+async fn held_buffers(client: &Client, ranges: &str) -> i64 {
+    buffers_of(client, &format!("integration.hold('billing', 20, null, 16777216{ranges})")).await
+}
+
+async fn buffers_of(client: &Client, look: &str) -> i64 {
+    let sql = format!("begin; explain (analyze, buffers, format json, timing off) select * from {look}; rollback");
     let rows = client.simple_query(&sql).await.unwrap();
     let plan = rows.iter().find_map(|row| match row {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
@@ -194,6 +200,8 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
         ", '{1,0,-2147483648}', '{2147483647,0,-1}', array[null,'2000-01-01',null]::timestamptz[], array[0,0,0]";
     let in_ranges = buffers(&client, ranges).await;
     assert!(in_ranges <= 2 * fresh, "{in_ranges} buffers to learn that other ranges are empty, {fresh} without");
+    held_buffers(&client, ranges).await;
+    let fresh_held = held_buffers(&client, ranges).await;
     let pin = db.client().await;
     pin.batch_execute("begin isolation level repeatable read; select count(*) from integration.data_staging")
         .await
@@ -208,6 +216,13 @@ async fn a_look_from_a_place_costs_the_same_when_the_horizon_is_pinned() {
         max(created_at), max(id)) from integration.data_staging where status = 'completed'";
     let place: String = client.query_one(place, &[]).await.unwrap().get(0);
     let (from_place, from_beginning) = (buffers(&client, &place).await, buffers(&client, "").await);
+    let held = held_buffers(&client, &place).await;
+    assert!(
+        held <= fresh_held + fresh_held / 2,
+        "{held} buffers to hold from the place, {fresh_held} in a fresh queue"
+    );
+    let all = held_buffers(&client, "").await;
+    assert!(all > held + fresh_held, "the pin does not pin: {all} buffers to hold from the beginning, {held}");
     println!("fresh {fresh}, from the place {from_place}, from the beginning {from_beginning}");
     assert!(
         from_place <= 2 * fresh,
