@@ -33,7 +33,7 @@ begin
         return query select * from integration.complete_out(v_holder, p_ids, p_attempts, p_created, p_held, v_now);
     end if;
     if cardinality(p_ids) = 1 then
-        -- A join of arrays costs a lone message a sixth of its update.
+        -- A join of arrays costs a lone message more than to find it.
         return query
             update integration.data_staging d
                set status = 'completed', attempt = p_attempts[1], processed_at = v_now, updated_at = v_now,

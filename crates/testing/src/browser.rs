@@ -44,7 +44,7 @@ impl Browser {
     pub async fn start_with(more: &[&str]) -> Option<Self> {
         let profile = tempfile::tempdir().expect("a directory");
         let mut begun = None;
-        // One that finds its port taken for the other kind of address ends without a word.
+        // Now and then one ends before it says its port, as when that is taken for the other kind of address.
         for _ in 0..5 {
             let mut command = Command::new("chromedriver");
             command.arg("--port=0").env("HOME", profile.path()).process_group(0);
